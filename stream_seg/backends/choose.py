@@ -1,0 +1,87 @@
+"""Which backend computes: a named one, or the first of those that are installed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from types import MappingProxyType
+
+import numpy as np
+
+from stream_seg.backends import onnxruntime, openvino
+from stream_seg.backends.engine import Engine
+from stream_seg.errors import NetworkError
+from stream_seg.network import Network
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The package that it needs, how to install it, and the function that opens it (network, precision=, threads=)."""
+
+    package: str
+    install: str
+    open_engine: Callable[..., Engine]
+
+
+BACKENDS: Mapping[str, Backend] = MappingProxyType(
+    {
+        "openvino": Backend("openvino", "pip install openvino", openvino.open_engine),
+        "onnxruntime": Backend("onnxruntime", "pip install onnxruntime", onnxruntime.open_engine),
+    }
+)
+"""In the order in which `auto` tries them."""
+
+
+def installed() -> tuple[str, ...]:
+    """The backends whose package is here. Imports none of them."""
+    return tuple(name for name, backend in BACKENDS.items() if find_spec(backend.package))
+
+
+def chosen(backend: str, *, present: Collection[str]) -> tuple[str, str]:
+    """The backend that `backend` means, and why, in a few words. Raises NetworkError naming what to install."""
+    if backend != "auto" and backend not in BACKENDS:
+        raise NetworkError(f"unknown backend {backend!r}; known: auto, {', '.join(BACKENDS)}")
+    if backend != "auto":
+        if backend not in present:
+            raise NetworkError(f"backend {backend} is not installed: {BACKENDS[backend].install}")
+        return backend, "as asked"
+    for name in BACKENDS:
+        if name in present:
+            missing = list(BACKENDS)[: list(BACKENDS).index(name)]
+            return name, f"{' and '.join(missing)} not installed" if missing else "the fastest on a CPU"
+    raise NetworkError(f"no backend is installed: {BACKENDS['openvino'].install}")
+
+
+def open_engine(network: Network, *, backend: str = "auto", precision: str = "auto", threads: int = 1) -> Engine:
+    """Compile `network`, run it once, and give it. Raises NetworkError.
+
+    The one run warms the engine up, and holds what it says against what the network promises.
+    """
+    name, why = chosen(backend, present=installed())
+    try:
+        engine = BACKENDS[name].open_engine(network, precision=precision, threads=threads)
+    except ImportError as error:
+        raise NetworkError(f"backend {name} does not load ({error}): {BACKENDS[name].install}") from error
+    info = engine.spec.info
+    log.info("%s: %s (%s), %s, on %s", info.network, info.backend, why, info.precision, info.device)
+    try:
+        _checked(engine)
+    except NetworkError:
+        engine.close()
+        raise
+    return engine
+
+
+def _checked(engine: Engine) -> None:
+    classes, size, name = len(engine.spec.classes), engine.spec.size, engine.spec.info.network
+    result = engine.infer(np.zeros((1, *size, 3), np.uint8))
+    if result.scores is not None and (result.scores.ndim != 4 or result.scores.shape[:2] != (1, classes)):
+        raise NetworkError(
+            f"{name}: scores of shape {result.scores.shape}; expected (1, {classes}, h, w): {classes} classes"
+        )
+    if result.labels is not None and result.labels.shape != (1, *size):
+        raise NetworkError(f"{name}: labels of shape {result.labels.shape}; expected (1, {size[0]}, {size[1]})")

@@ -1,0 +1,101 @@
+"""A compiled network: uint8 pictures in, scores or labels out. The same for every backend, which gives the function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+from types import TracebackType
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_seg.classes import Classes
+from stream_seg.errors import NetworkError
+from stream_seg.frame import EngineInfo
+
+Images: TypeAlias = NDArray[np.uint8]
+"""uint8 (N, H, W, 3), blue green red."""
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """`size` is the (height, width) of the input; `info` says what computes."""
+
+    size: tuple[int, int]
+    classes: Classes
+    info: EngineInfo
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an engine says of N pictures: `scores` float32 (N, C, h, w), or `labels` uint8 (N, H, W)."""
+
+    scores: NDArray[np.float32] | None = None
+    labels: NDArray[np.uint8] | None = None
+
+
+class Engine:
+    """A compiled network, a context manager. Threads may share it; they take turns.
+
+    `run` computes a checked batch and returns arrays that it will not touch again; `errors` are what it may raise. Its
+    memory is freed with the last reference to it, which `close` drops.
+    """
+
+    def __init__(
+        self, spec: EngineSpec, run: Callable[[Images], Result], *, errors: tuple[type[Exception], ...] = ()
+    ) -> None:
+        self.spec = spec
+        self._errors = errors
+        self._run: Callable[[Images], Result] | None = run
+        self._turn = Lock()
+
+    def infer(self, images: Images) -> Result:
+        """What the network says of uint8 (N, H, W, 3) BGR, N >= 1, H and W as spec.size. Raises NetworkError."""
+        expected = (*self.spec.size, 3)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected or not len(images):
+            raise NetworkError(
+                f"{self.spec.info.network}: takes uint8 images of shape (N, {', '.join(map(str, expected))}), "
+                f"got {images.dtype} {images.shape}"
+            )
+        with self._turn:
+            if self._run is None:
+                raise NetworkError(f"{self.spec.info.network}: the engine is closed")
+            try:
+                return self._run(images)
+            except self._errors as error:
+                info = self.spec.info
+                raise NetworkError(f"{info.network}: {info.backend} failed: {one_line(error)}") from error
+
+    def close(self) -> None:
+        """Free the network. Closing twice is fine."""
+        with self._turn:
+            self._run = None
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def one_by_one(infer: Callable[[Images], NDArray[np.generic]], images: Images) -> NDArray[np.generic]:
+    """A batch, picture by picture: on a CPU a batch saves nothing, and some networks take one picture only."""
+    parts = [infer(images[i : i + 1]) for i in range(len(images))]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def as_result(name: str, values: NDArray[np.generic]) -> Result:
+    """The output called `name` ("scores" or "labels") as a Result."""
+    if name == "scores":
+        return Result(scores=values.astype(np.float32, copy=False))
+    return Result(labels=values.astype(np.uint8, copy=False))
+
+
+def one_line(error: Exception) -> str:
+    """A backend's complaint, often a page, with its beginning and its end, which name the check and the reason."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else f"{text[:100]} ... {text[-195:]}"

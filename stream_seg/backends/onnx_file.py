@@ -1,0 +1,96 @@
+"""Reading a user's ONNX file, and giving its input one size. What does not fit is refused here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+import onnx.checker
+import onnx.shape_inference
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import ModelProto, TensorProto, ValueInfoProto
+
+from stream_seg.errors import ConfigError, NetworkError
+from stream_seg.sidecar import SideCar
+
+OLDEST_OPSET = 11
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+INTEGERS = (TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32, TensorProto.INT64)
+
+
+def read(path: Path) -> ModelProto:
+    """An ONNX file, its external data with it. Raises NetworkError."""
+    if not path.is_file():
+        raise NetworkError(f"{path}: no such file")
+    try:
+        model = onnx.load(path)
+    except DecodeError as error:
+        raise NetworkError(f"{path}: not an ONNX file") from error
+    except onnx.checker.ValidationError as error:
+        raise NetworkError(
+            f"{path}: its external data must be files in its own folder: {' '.join(str(error).split())}"
+        ) from error
+    except OSError as error:
+        raise NetworkError(f"{path}: {error.strerror or error}") from error
+    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    if not model.graph.node or not opset:
+        raise NetworkError(f"{path}: not an ONNX network: no operators in it")
+    if opset < OLDEST_OPSET:
+        raise NetworkError(f"{path}: ONNX opset {opset}; {OLDEST_OPSET} or newer is needed, export it again")
+    return model
+
+
+def inputs(model: ModelProto) -> list[ValueInfoProto]:
+    """What a network takes; old files list their weights among it."""
+    weights = {weight.name for weight in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in weights]
+
+
+def dims(value: ValueInfoProto) -> list[int | None]:
+    """A shape; None is an axis left open."""
+    return [dim.dim_value or None for dim in value.type.tensor_type.shape.dim]
+
+
+def said(shape: Sequence[int | None]) -> str:
+    """A shape as a sentence says it."""
+    return f"({', '.join(str(dim or '?') for dim in shape)})"
+
+
+def sized(model: ModelProto, sidecar: SideCar, *, path: Path, where: str) -> tuple[int, int]:
+    """Fix the size of the input in `model`, infer what follows from it, and return (height, width)."""
+    source = _picture(model, path=path)
+    shape = dims(source)
+    order, axes = {"nchw": ("N, 3, H, W", (1, 2, 3)), "nhwc": ("N, H, W, 3", (3, 1, 2))}[sidecar.layout]
+    channels, height, width = (shape[axis] for axis in axes)
+    takes = f"input {source.name} of {path.name} is {said(shape)}"
+    if channels not in (3, None):
+        raise ConfigError(f"{where}: layout: {sidecar.layout} means ({order}); {takes}")
+    if sidecar.size is None and not (height and width):
+        raise ConfigError(f"{where}: size: is required, [height, width]; {takes}")
+    size = sidecar.size or (height or 0, width or 0)
+    if (height or size[0], width or size[1]) != size:
+        raise ConfigError(f"{where}: size: {list(size)} is not to be had, leave it out; {takes}")
+    for axis, value in zip(axes, (3, *size), strict=True):
+        source.type.tensor_type.shape.dim[axis].dim_value = value
+    del model.graph.value_info[:]  # what was said of another size
+    try:
+        model.CopyFrom(onnx.shape_inference.infer_shapes(model))
+    except onnx.shape_inference.InferenceError as error:
+        reason = " ".join(str(error).split())
+        raise NetworkError(f"{path}: does not take a picture of {size[0]} x {size[1]}: {reason}") from error
+    return size
+
+
+def _picture(model: ModelProto, *, path: Path) -> ValueInfoProto:
+    pictures = inputs(model)
+    if len(pictures) != 1:
+        names = ", ".join(value.name for value in pictures)
+        raise NetworkError(f"{path}: {len(pictures)} inputs ({names}); one, a picture, is expected")
+    kind = pictures[0].type.tensor_type.elem_type
+    if len(dims(pictures[0])) != 4 or kind not in (*FLOATS, TensorProto.UINT8):
+        got = f"{TensorProto.DataType.Name(kind).lower()} {said(dims(pictures[0]))}"
+        raise NetworkError(
+            f"{path}: input {pictures[0].name} is {got}; a picture is expected: float, 4 axes, one of them 3"
+        )
+    return pictures[0]

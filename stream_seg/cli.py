@@ -1,0 +1,176 @@
+"""The command line: `stream-seg run | eval | doctor | networks | stages`.
+
+Exit codes: 0 done (also after Ctrl-C or SIGTERM), 1 an unexpected error, 2 a wrong argument or config, 3 an input that
+failed, 4 a network or engine that failed, 5 an output that failed, 6 a stage that failed at a frame.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stream_seg import __version__
+from stream_seg.errors import StreamSegError
+
+DEMO_INPUT = "synth://road?size=960x540&frames=300&seed=7"
+DEMO_OUTPUT = "demo.mp4"
+
+app = typer.Typer(
+    name="stream-seg",
+    help="Real-time video segmentation: frames in, steady masks and overlays out.",
+    epilog="Exit codes: 0 done (also after Ctrl-C), 1 unexpected, 2 argument or config, 3 input, 4 network, 5 output,"
+    " 6 stage.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; a known error is one line on standard error and its exit code."""
+    try:
+        app(arguments)
+    except StreamSegError as error:
+        print(f"stream-seg: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, on standard error.")] = False,
+) -> None:
+    """Real-time video segmentation: frames in, steady masks and overlays out."""
+    if version:
+        print(__version__)
+        raise typer.Exit
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
+
+
+@app.command()
+def run(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="INPUT",
+            help="A video file, a folder or glob of images, /dev/videoN or a camera number, rtsp://, http(s)://, or synth://road."
+            " Without any argument: the demo, a drawn drive into demo.mp4.",
+        ),
+    ] = None,
+    outputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="OUTPUT",
+            help="Any number of: NAME.mp4, NAME.mkv (H.264), NAME.jsonl (a line per frame), FOLDER/ (a PNG label map"
+            " per frame), window.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="The graph file (YAML); see configs/ for examples.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="STAGE.KEY=VALUE", help="Change a key of the graph, for example smooth.weight=0.6."
+        ),
+    ] = None,
+    report_file: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Write the figures of the run as JSON.")
+    ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="Serve Prometheus metrics on this TCP port of 127.0.0.1; 0 takes a free one."
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.")] = False,
+) -> None:
+    """Segment a video: INPUT through the graph into every OUTPUT.
+
+    A live input (camera, rtsp, http) drops what it cannot keep up with and stays at the newest frame; a recorded one
+    loses nothing. Ctrl-C or SIGTERM ends a run within two seconds, with playable files.
+    """
+    from stream_seg.config import read_document, with_settings
+    from stream_seg.plan import default_document, with_input, with_outputs
+    from stream_seg.run import run as run_document
+
+    if source is None and config is None:
+        source, outputs = DEMO_INPUT, outputs or [DEMO_OUTPUT]
+    document = read_document(config) if config else default_document()
+    if source is not None:
+        document = with_input(document, source)
+    if outputs:
+        document = with_outputs(document, outputs)
+    if metrics_port is not None:
+        settings = [*(settings or []), f"metrics.port={metrics_port}"]
+    document = with_settings(document, settings or [])
+    run_document(document, where=str(config or "graph"), report_file=report_file, quiet=quiet)
+
+
+@app.command("eval")
+def evaluate(
+    network: Annotated[
+        str, typer.Option(help="A network by name, or a path to an .onnx or side-car .yaml of your own.")
+    ] = "road",
+    data: Annotated[
+        Path,
+        typer.Option(help="The folder that holds SPLIT/ (pictures) and SPLITannot/ (label maps of the same names)."),
+    ] = Path("."),
+    split: Annotated[str, typer.Option(help="Which split, for example val.")] = "val",
+    backend: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, f32, bf16 or int8.")] = "auto",
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
+) -> None:
+    """Measure a network on labelled pictures: mIoU, IoU per class, pixel accuracy."""
+    from rich.console import Console
+
+    from stream_seg.evaluation import as_table
+    from stream_seg.evaluation import evaluate as figures_of
+    from stream_seg.report import write_json
+
+    figures = figures_of(network, data, split=split, backend=backend, precision=precision)
+    Console().print(as_table(figures))
+    if json_file is not None:
+        write_json(figures, json_file)
+
+
+@app.command()
+def doctor(
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write what was found as JSON.")
+    ] = None,
+) -> None:
+    """Say what this machine has and whether the main job would run; exit code 1 and the one thing to do if not."""
+    from rich.console import Console
+
+    from stream_seg.doctor import as_table, examined
+    from stream_seg.report import write_json
+
+    found, todo = examined()
+    Console().print(as_table(found, todo))
+    if json_file is not None:
+        write_json({**found, "todo": todo}, json_file)
+    if todo is not None:
+        raise typer.Exit(1)
+
+
+@app.command()
+def stages() -> None:
+    """List every kind of stage with its keys, ranges and defaults: what a graph file may say."""
+    from rich.console import Console
+
+    from stream_seg.kinds import STAGES
+    from stream_seg.reference import as_text
+
+    Console(highlight=False, soft_wrap=True).print(as_text(STAGES))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""A graph as its YAML says it, checked: what is not understood is refused with what is allowed."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from stream_seg.errors import ConfigError
+from stream_seg.kinds import SINKS, SOURCES, STAGES
+from stream_seg.link import Policy
+from stream_seg.stage import Stage
+from stream_seg.strict_yaml import parse_yaml
+
+LARGEST_FILE = 1_000_000
+"""Bytes. A graph file has a dozen lines."""
+
+
+class MetricsConfig(BaseModel):
+    """Where Prometheus finds the metrics."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    port: Annotated[int, Field(ge=0, le=65535, description="TCP port; 0 takes a free one")]
+    host: Annotated[str, Field(description="address to bind")] = "127.0.0.1"
+
+
+class _Document(BaseModel):
+    """The top level of a graph file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stages: dict[str, dict[str, Any] | None]
+    policy: Literal["auto", "latest", "every"] = "auto"
+    metrics: MetricsConfig | None = None
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage of the graph: its name, its kind (a key of STAGES), the names that it takes frames from, itself."""
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    policy: Policy | None
+    stage: Stage
+
+
+@dataclass(frozen=True)
+class Config:
+    """A checked graph: nodes in an order in which every node follows its inputs."""
+
+    nodes: tuple[Node, ...]
+    policy: Literal["auto", "latest", "every"]
+    metrics: MetricsConfig | None
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, unchecked but for its form."""
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise ConfigError(f"{path}: larger than a graph file may be ({LARGEST_FILE} bytes)")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise ConfigError(f"{path}: {reason}") from error
+    document = parse_yaml(text, where=str(path))
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: expected keys at the top level: {', '.join(_Document.model_fields)}")
+    return document
+
+
+def with_settings(document: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """The document with `STAGE.KEY=VALUE` (or metrics.port=..., policy=...) put in; values are read as YAML."""
+    changed = {**document, "stages": {name: dict(keys or {}) for name, keys in (document.get("stages") or {}).items()}}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {setting}: expected KEY=VALUE, for example smooth.weight=0.6")
+        parsed = parse_yaml(value, where=f"--set {key}")
+        head, *rest = key.split(".")
+        if head in changed["stages"]:
+            place = changed["stages"][head]
+        elif head in _Document.model_fields and head != "stages":
+            if rest:
+                place = changed[head] = dict(changed.get(head) or {})
+            else:
+                place, rest = changed, [head]
+        else:
+            raise ConfigError(f"--set {key}: " + _unknown("stage", head, [*changed["stages"], "metrics", "policy"]))
+        if not rest:
+            raise ConfigError(f"--set {key}: name a key of the stage, for example {head}.KEY=VALUE")
+        for part in rest[:-1]:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"--set {key}: {part} has no keys of its own")
+        place[rest[-1]] = parsed
+    return changed
+
+
+def check(document: Mapping[str, Any], *, where: str) -> Config:
+    """A document as a Config. Raises ConfigError at the first thing that is not understood."""
+    try:
+        top = _Document.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_first(error, _Document.model_fields)}") from error
+    if not top.stages:
+        raise ConfigError(f"{where}: no stages; the kinds are {', '.join(STAGES)}")
+    nodes = {name: _node(name, dict(keys or {}), where=where) for name, keys in top.stages.items()}
+    return Config(_ordered(nodes, where=where), top.policy, top.metrics)
+
+
+def _node(name: str, keys: dict[str, Any], *, where: str) -> Node:
+    place = f"{where}: stages.{name}"
+    kind = keys.pop("stage", name)
+    if kind not in STAGES:
+        hint = "" if kind != name else " (a stage of another name says its kind: `stage: capture`)"
+        raise ConfigError(f"{place}: {_unknown('stage', str(kind), STAGES)}{hint}")
+    inputs = keys.pop("input", [])
+    inputs = [inputs] if isinstance(inputs, str) else inputs
+    if not isinstance(inputs, list) or not all(isinstance(i, str) for i in inputs) or len(set(inputs)) != len(inputs):
+        raise ConfigError(f"{place}.input: expected a stage's name or a list of different names, got {inputs!r}")
+    policy = keys.pop("policy", None)
+    if policy not in (None, "latest", "every"):
+        raise ConfigError(f"{place}.policy: expected latest or every, got {policy!r}")
+    if bool(inputs) == (kind in SOURCES):
+        raise ConfigError(
+            f"{place}: " + ("a source takes no input" if inputs else "needs an input: the name of a stage")
+        )
+    fields = [field.name for field in dataclasses.fields(STAGES[kind])]  # type: ignore[arg-type]
+    if "stream" in fields:
+        keys.setdefault("stream", name)
+    try:
+        stage = STAGES[kind](**keys)
+    except ValidationError as error:
+        raise ConfigError(f"{place}{_first(error, [*fields, 'input', 'policy', 'stage'], separator='.')}") from error
+    return Node(name, kind, tuple(inputs), policy, stage)
+
+
+def _ordered(nodes: Mapping[str, Node], *, where: str) -> tuple[Node, ...]:
+    for node in nodes.values():
+        for name in node.inputs:
+            if name not in nodes:
+                raise ConfigError(f"{where}: stages.{node.name}.input: {_unknown('stage', name, nodes)}")
+            if nodes[name].kind in SINKS:
+                raise ConfigError(f"{where}: stages.{node.name}.input: {name} is an output and passes nothing on")
+    try:
+        order = list(TopologicalSorter({name: node.inputs for name, node in nodes.items()}).static_order())
+    except CycleError as error:
+        raise ConfigError(f"{where}: the stages form a circle: {' -> '.join(reversed(error.args[1]))}") from error
+    taken = {name for node in nodes.values() for name in node.inputs}
+    idle = [node.name for node in nodes.values() if node.kind not in SINKS and node.name not in taken]
+    if idle:
+        raise ConfigError(f"{where}: nothing takes the frames of {', '.join(idle)}; add an output ({', '.join(SINKS)})")
+    return tuple(nodes[name] for name in order)
+
+
+def _unknown(what: str, name: str, known: Sequence[str] | Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return (
+        f"unknown {what} {name!r}" + (f", did you mean {close[0]}?" if close else "") + f" (known: {', '.join(known)})"
+    )
+
+
+def _first(error: ValidationError, allowed: Sequence[str] | Mapping[str, object], *, separator: str = "") -> str:
+    """The first complaint of pydantic in this project's words."""
+    detail: ErrorDetails = error.errors()[0]
+    path = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f": {_unknown('key', str(detail['loc'][-1]), allowed)}"
+    if detail["type"] in ("missing", "missing_argument"):
+        return f"{separator}{path}: is required"
+    cause = detail.get("ctx", {}).get("error")
+    if isinstance(cause, Exception):
+        return f"{separator}{path}: {cause}" if path else f": {cause}"
+    message = detail["msg"].replace("Input should be", "expected").replace("Value error, ", "")
+    return f"{separator}{path}: {message[0].lower()}{message[1:]}, got {detail['input']!r}"

@@ -1,0 +1,97 @@
+"""How often a network is right: its labels against those of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from stream_seg.backends.choose import open_engine
+from stream_seg.backends.engine import Engine
+from stream_seg.classes import Classes
+from stream_seg.dataset import VOID, pair_paths, read_pair
+from stream_seg.frame import Labels
+from stream_seg.network import open_network
+from stream_seg.ops.labels import resized_labels, upsampled_argmax
+from stream_seg.stages.segment import segmented
+
+
+def evaluate(
+    network: str | Path | Mapping[str, Any],
+    data: Path,
+    *,
+    split: str = "val",
+    backend: str = "auto",
+    precision: str = "auto",
+    threads: int = 1,
+) -> dict[str, Any]:
+    """Figures of `network` on DATA/SPLIT. Raises SourceError, NetworkError or ConfigError.
+
+    Keys: network, backend, precision, device, split, images, miou, pixel_accuracy, class_accuracy, class_iou {name: IoU
+    or null for a class that is neither in the truth nor in a prediction}. Shares from 0 to 1 of the labelled pixels.
+    """
+    pair_paths(data, split)  # what is missing is said before a network is compiled
+    with open_engine(open_network(network), backend=backend, precision=precision, threads=threads) as engine:
+        return evaluated(engine, data, split=split)
+
+
+def evaluated(engine: Engine, data: Path, *, split: str) -> dict[str, Any]:
+    """`evaluate` with an engine that is open."""
+    paths, info, classes = pair_paths(data, split), engine.spec.info, engine.spec.classes
+    matrix = np.zeros((len(classes), len(classes)), np.int64)
+    for pair in paths:
+        image, truth = read_pair(*pair, classes=len(classes))
+        semantic = segmented(image, engine)
+        if semantic.scores is not None:
+            predicted = upsampled_argmax(semantic.scores, truth.shape)
+        else:
+            predicted = resized_labels(semantic.labels, truth.shape)
+        matrix += confusion(truth, predicted, classes=len(classes))
+    told = {"network": info.network, "backend": info.backend, "precision": info.precision, "device": info.device}
+    return {**told, "split": split, "images": len(paths), **figures(matrix, classes)}
+
+
+def confusion(truth: Labels, predicted: Labels, *, classes: int) -> NDArray[np.int64]:
+    """Pixels by true class (rows) and predicted class (columns), int64 (classes, classes); true void is left out."""
+    counted = truth != VOID
+    pairs = truth[counted].astype(np.int64) * classes + predicted[counted]
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def figures(matrix: NDArray[np.int64], classes: Classes) -> dict[str, Any]:
+    """The figures that a confusion matrix holds. Means are over the classes that occur, in truth or prediction."""
+    right, true, said = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    union = true + said - right
+    occurs = union > 0
+    iou = right[occurs] / union[occurs]
+    by_class = dict.fromkeys(classes.names, None) | dict(
+        zip(np.array(classes.names)[occurs].tolist(), iou.tolist(), strict=True)
+    )
+    return {
+        "miou": float(iou.mean()) if len(iou) else None,
+        "pixel_accuracy": float(right.sum() / matrix.sum()) if len(iou) else None,
+        "class_accuracy": float((right[true > 0] / true[true > 0]).mean()) if len(iou) else None,
+        "class_iou": by_class,
+    }
+
+
+def as_table(found: Mapping[str, Any]) -> Table:
+    """The figures of `evaluate` for a terminal, in percent."""
+    told = f"{found['images']} images, {found['backend']}, {found['precision']}"
+    table = Table("class", title=f"{found['network']} on {found['split']}", caption=told)
+    table.add_column("IoU %", justify="right")
+    for name, iou in found["class_iou"].items():
+        table.add_row(name, percent(iou), end_section=name == list(found["class_iou"])[-1])
+    table.add_row("mean IoU", percent(found["miou"]), style="bold")
+    table.add_row("mean class accuracy", percent(found["class_accuracy"]))
+    table.add_row("pixel accuracy", percent(found["pixel_accuracy"]))
+    return table
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage with one decimal; "-" for none."""
+    return "-" if share is None else f"{100 * share:.1f}"

@@ -1,0 +1,100 @@
+"""A frame: one picture and everything that is known of it. Frozen; a stage yields `dataclasses.replace(frame, ...)`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from stream_seg.classes import Classes
+
+Image: TypeAlias = NDArray[np.uint8]
+"""uint8 (H, W, 3), blue green red. Not writeable where several stages share it: copy before drawing."""
+Labels: TypeAlias = NDArray[np.uint8]
+"""uint8 (h, w), an index into `Classes.names`; 255 is void."""
+Scores: TypeAlias = NDArray[np.float32]
+"""float32 (C, h, w), C-contiguous: one plane per class, not normalised, higher is likelier."""
+
+NOTHING: Mapping[str, int] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What computed a result: shown in reports, metrics and the HUD."""
+
+    network: str
+    backend: str
+    precision: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Semantic:
+    """The class of every pixel, as the network said it. Everything here covers the whole picture, whatever its size.
+
+    Either `scores`, at the network's own low resolution, or (from a network that says no scores) `verdict`, at `size`.
+    `labels` is the verdict at `size` = (height, width), the network's input size; computed when first asked for, since
+    a stage that changes the scores would throw an earlier verdict away.
+    """
+
+    classes: Classes
+    engine: EngineInfo
+    size: tuple[int, int]
+    scores: Scores | None = None
+    verdict: Labels | None = None
+
+    @cached_property
+    def labels(self) -> Labels:
+        """uint8 (height, width) of `size`."""
+        if self.verdict is not None:
+            return self.verdict
+        if self.scores is None:
+            raise ValueError("a Semantic needs scores or a verdict")
+        from stream_seg.ops.labels import upsampled_argmax
+
+        return upsampled_argmax(self.scores, self.size)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a drawn scene knows of itself, at the picture's size: exact labels uint8 (H, W), exact motion float32
+    (H, W, 2): where a pixel's point stood in the previous frame, as (dx, dy) in pixels to add to (x, y). `classes`
+    are CamVid's. Motion is None in the first frame."""
+
+    labels: Labels
+    classes: Classes
+    motion: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """When a stage took a frame and when it gave it on, CLOCK_MONOTONIC nanoseconds."""
+
+    stage: str
+    began_ns: int
+    ended_ns: int
+
+
+@dataclass(frozen=True)
+class Frame:
+    """`seq` counts a stream's pictures from 0 without a break: one that never arrives was dropped somewhere, and
+    counted. `missed` counts, by reason, the numbers just before this frame that the source itself could not deliver
+    (so seq has advanced by 1 + sum(missed) since the last frame). `pts` is in units of `time_base` seconds."""
+
+    stream: str
+    seq: int
+    pts: int
+    time_base: Fraction
+    captured_ns: int
+    image: Image
+    semantic: Semantic | None = None
+    truth: Truth | None = None
+    missed: Mapping[str, int] = field(default_factory=lambda: NOTHING)
+    stamps: tuple[Stamp, ...] = ()

@@ -1,0 +1,107 @@
+"""A network, ready for any engine: its interchange ONNX, its classes, its input size. And where it comes from.
+
+    network: road                        a name of `stream_seg.zoo.NETWORKS`: ONNX and side-car are package data
+    network: runs/road.onnx              an exported network: road.json beside it says what it is
+    network: models/mine.onnx            a network of the user's own: mine.yaml beside it (`SideCar`)
+    network: configs/networks/mine.yaml  the same; its key `onnx` says where the network is, seen from the YAML's folder
+    network: {onnx: mine.onnx, classes: [...]}   the same, written where it is used; seen from the working directory
+
+The interchange ONNX takes `image` uint8 (N, H, W, 3) BGR and gives `scores` float32 (N, C, h, w) and `labels` uint8
+(N, H, W), or `labels` alone. Exported networks are such; for the user's own, `backends.graft` makes one of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stream_seg.classes import Classes
+from stream_seg.errors import ConfigError, NetworkError
+from stream_seg.sidecar import Export, SideCar, coloured, validated
+from stream_seg.strict_yaml import parse_yaml
+from stream_seg.zoo import NETWORKS
+
+SHIPPED = Path(__file__).parent / "networks"
+
+
+@dataclass(frozen=True)
+class Network:
+    """`size` is the input's (height, width); `f32` and, if shipped, `int8` are the interchange ONNX, serialised."""
+
+    name: str
+    classes: Classes
+    size: tuple[int, int]
+    f32: bytes = field(repr=False)
+    int8: bytes | None = field(repr=False, default=None)
+
+
+def is_network(source: str) -> bool:
+    """Whether it reads like a network: a known name or the path of a file of a known kind. Opens nothing."""
+    return source in NETWORKS or Path(source).suffix.lower() in (".onnx", ".yaml", ".yml", ".json")
+
+
+def unknown(source: str) -> str:
+    """The sentence that refuses what is no network."""
+    return f"unknown network {source!r}; known: {', '.join(NETWORKS)}, or the path of an .onnx, .yaml or .json file"
+
+
+def open_network(source: str | Path | Mapping[str, Any]) -> Network:
+    """The network that `network:` names. Raises NetworkError for its files, ConfigError for what a side-car says."""
+    if isinstance(source, Mapping):
+        return _own(validated(SideCar, source, where="network"), where="network", folder=Path())
+    if str(source) in NETWORKS:
+        return _exported(SHIPPED / NETWORKS[str(source)].sidecar)
+    if not is_network(str(source)):
+        raise NetworkError(unknown(str(source)))
+    path = Path(source)
+    if not path.is_file():
+        raise NetworkError(f"{path}: no such file; a network is a name ({', '.join(NETWORKS)}) or a file")
+    sidecar = path if path.suffix.lower() != ".onnx" else _beside(path)
+    if sidecar.suffix.lower() == ".json":
+        return _exported(sidecar)
+    said = parse_yaml(_read(sidecar).decode("utf-8", "replace"), where=str(sidecar))
+    if not isinstance(said, Mapping):
+        raise ConfigError(f"{sidecar}: expected keys: {', '.join(SideCar.model_fields)}")
+    beside = {"onnx": sidecar.with_suffix(".onnx").name}
+    said = {**beside, **said} if path == sidecar else {**said, **beside}  # who names the ONNX means that file
+    return _own(validated(SideCar, said, where=str(sidecar)), where=str(sidecar), folder=sidecar.parent)
+
+
+def _beside(onnx: Path) -> Path:
+    for suffix in (".yaml", ".yml", ".json"):
+        if onnx.with_suffix(suffix).is_file():
+            return onnx.with_suffix(suffix)
+    raise NetworkError(
+        f"{onnx}: no side-car; write {onnx.with_suffix('.yaml').name} beside it, at least `classes: [...]`"
+    )
+
+
+def _exported(sidecar: Path) -> Network:
+    export = validated(Export, _read(sidecar), where=str(sidecar))
+    onnx, int8 = sidecar.with_suffix(".onnx"), sidecar.with_name(f"{sidecar.stem}_int8.onnx")
+    f32 = _read(onnx)
+    if hashlib.sha256(f32).hexdigest() != export.sha256:
+        raise NetworkError(f"{onnx}: not the file that {sidecar.name} describes (its SHA-256 differs); export it again")
+    classes = coloured(export.classes, export.palette, where=str(sidecar))
+    return Network(export.name, classes, export.size, f32, _read(int8) if int8.is_file() else None)
+
+
+def _own(sidecar: SideCar, *, where: str, folder: Path) -> Network:
+    from stream_seg.backends.graft import interchange
+
+    if sidecar.onnx is None:
+        raise ConfigError(f"{where}: onnx: is required: the path of the network")
+    path = folder / sidecar.onnx
+    classes = coloured(sidecar.classes, sidecar.palette, where=where)
+    f32, size = interchange(path, sidecar, where=where)
+    return Network(path.stem, classes, size, f32)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise NetworkError(f"{path}: {error.strerror}") from error

@@ -1,0 +1,86 @@
+"""Label maps: from the class scores of a network, enlarged, and counted."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_seg.classes import Classes
+from stream_seg.frame import Labels, Scores
+from stream_seg.ops.compiled import compiled
+
+Taps = tuple[NDArray[np.uintp], NDArray[np.uintp], NDArray[np.float32]]
+"""For each output position: the source position before it, the one after it, and the weight of the latter in [0, 1)."""
+
+
+def taps(outputs: int, inputs: int) -> Taps:
+    """Bilinear taps along one axis with half-pixel centres (torch's align_corners=False, ONNX's half_pixel)."""
+    position = np.clip((np.arange(outputs) + 0.5) * (inputs / outputs) - 0.5, 0, inputs - 1)
+    before = position.astype(np.uintp)
+    return before, np.minimum(before + np.uintp(1), np.uintp(inputs - 1)), (position - before).astype(np.float32)
+
+
+def upsampled_argmax(scores: Scores, size: tuple[int, int]) -> Labels:
+    """The likeliest class of each pixel of the bilinearly resized scores, in one pass and without the resized scores.
+
+    scores: float32 (C, h, w), C at most 255. size: (H, W), larger or smaller. Returns uint8 (H, W); of equals, the
+    first. Raises ValueError for other scores.
+    """
+    if scores.ndim != 3 or scores.dtype != np.float32 or not 1 <= scores.shape[0] <= 255 or 0 in scores.shape:
+        raise ValueError(f"scores: float32 (1..255 classes, h, w) is needed, not {scores.dtype} {scores.shape}")
+    labels = np.empty(size, np.uint8)
+    _argmax_rows(np.ascontiguousarray(scores), *taps(size[0], scores.shape[1]), *taps(size[1], scores.shape[2]), labels)
+    return labels
+
+
+@compiled
+def _argmax_rows(
+    scores: Scores,
+    above: NDArray[np.uintp],
+    below: NDArray[np.uintp],
+    down: NDArray[np.float32],
+    left: NDArray[np.uintp],
+    right: NDArray[np.uintp],
+    across: NDArray[np.float32],
+    labels: Labels,
+) -> None:
+    classes = scores.shape[0]
+    height, width = labels.shape
+    # Source rows widened to the output: row r stands in slot r & 1, so that the two a row needs are always both there.
+    wide = np.empty((2, classes, width), np.float32)
+    held = np.full(2, -1)
+    best = np.empty(width, np.float32)
+    winner = np.empty(width, np.int32)  # as wide as a float32, so that one comparison mask serves both
+    for y in range(height):
+        for r in (above[y], below[y]):
+            if held[r & 1] != r:
+                held[r & 1] = r
+                for c in range(classes):
+                    row, out = scores[c, r], wide[r & 1, c]
+                    for x in range(width):
+                        out[x] = row[left[x]] + (row[right[x]] - row[left[x]]) * across[x]
+        for x in range(width):
+            best[x], winner[x] = -np.inf, 0
+        for c in range(classes):
+            upper, lower = wide[above[y] & 1, c], wide[below[y] & 1, c]
+            for x in range(width):
+                score = upper[x] + (lower[x] - upper[x]) * down[y]
+                better = score > best[x]
+                best[x] = score if better else best[x]
+                winner[x] = c if better else winner[x]
+        for x in range(width):
+            labels[y, x] = winner[x]
+
+
+def resized_labels(labels: Labels, size: tuple[int, int]) -> Labels:
+    """Labels by nearest neighbour at size (H, W), for files: no class appears that was not there."""
+    if labels.shape == size:
+        return labels
+    return np.asarray(cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+
+
+def class_shares(labels: Labels, classes: Classes) -> NDArray[np.float32]:
+    """The share of the picture that each class covers, float32 (C,), in [0, 1]; the rest of the sum to 1 is void."""
+    counts = cv2.calcHist([labels], [0], None, [256], [0, 256]).ravel()
+    return (counts[: len(classes)] / labels.size).astype(np.float32)

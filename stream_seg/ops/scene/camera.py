@@ -1,0 +1,98 @@
+"""Where the camera is and how it sees: a pinhole that looks along the road by shifting its principal point.
+
+World axes: X right, Y up, Z along the road, metres. The road's centre line is X = bend(Z), its ground the plane Y = 0.
+A pan is a shift of the principal point (a shift lens, not a rotation), so a ground row has one depth and a plane across
+the road keeps its shape; every view of a plane, and every motion of it, is then exactly a homography.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Points: TypeAlias = NDArray[np.float64]
+"""float64 (N, 3) in world metres, or (N, 2) in pixels."""
+Move: TypeAlias = Literal["drive", "static", "pan"]
+
+HEIGHT_M = 1.35
+LANE_M = -1.65
+FOCAL = 0.85
+HORIZON = 0.49
+
+
+@dataclass(frozen=True)
+class Camera:
+    """`x = cx + focal * X / Z`, `y = cy - focal * Y / Z`, with X, Y, Z from `position`; a pixel's centre is whole."""
+
+    focal: float
+    cx: float
+    cy: float
+    position: tuple[float, float, float]
+
+    @property
+    def intrinsics(self) -> Points:
+        """The 3x3 matrix from a camera-centred point to homogeneous pixels."""
+        return np.array([[self.focal, 0, self.cx], [0, -self.focal, self.cy], [0, 0, 1]])
+
+    def project(self, relative: Points) -> Points:
+        """Camera-centred points (N, 3) with Z > 0 to pixels (N, 2)."""
+        return np.asarray(relative[:, :2] / relative[:, 2:] * (self.focal, -self.focal) + (self.cx, self.cy))
+
+
+@lru_cache(maxsize=16)
+def _phases(seed: int) -> NDArray[np.float64]:
+    return np.random.default_rng((seed, 1)).uniform(0, 2 * np.pi, 8)
+
+
+def bend(z: NDArray[np.float64] | float, *, seed: int) -> NDArray[np.float64]:
+    """X of the road's centre line at Z, metres."""
+    phase = _phases(seed)
+    return np.asarray(5 * np.sin(np.multiply(z, 2 * np.pi / 430) + phase[0]) + np.sin(np.multiply(z, 0.03) + phase[1]))
+
+
+def beside(u: float, z: float, seed: int) -> tuple[float, float]:
+    """The point (X, Z) that lies `u` metres to the right of the centre line."""
+    return float(bend(z, seed=seed)) + u, z
+
+
+def _heading(z: float, seed: int) -> float:
+    return float(bend(z + 0.5, seed=seed) - bend(z - 0.5, seed=seed))
+
+
+def _drive(t: float, seed: int) -> tuple[float, float, float]:
+    """Along the left lane at 9.5 m/s, a little slower and faster, not quite in its middle."""
+    z = 9.5 * t + 5 * np.sin(t * 0.4 + _phases(seed)[2])
+    x = bend(z, seed=seed) + LANE_M + 0.12 * np.sin(t * 0.7)
+    return float(x), float(z), _heading(z, seed)
+
+
+def _static(t: float, seed: int) -> tuple[float, float, float]:
+    return float(bend(0.0, seed=seed)) + LANE_M, 0.0, _heading(0.0, seed)
+
+
+def _pan(t: float, seed: int) -> tuple[float, float, float]:
+    x, z, heading = _static(t, seed)
+    return x, z, heading + 0.4 * float(np.sin(t * 0.8))
+
+
+MOVES: dict[Move, Callable[[float, int], tuple[float, float, float]]] = {
+    "drive": _drive,
+    "static": _static,
+    "pan": _pan,
+}
+"""Seconds and seed to (X, Z, heading): where the camera stands, metres, and the slope dX/dZ it looks along."""
+
+
+def camera_at(t: float, *, seed: int, size: tuple[int, int], move: Move = "drive", shake: float = 0.0) -> Camera:
+    """The camera at `t` seconds for a picture of `size` = (height, width); `shake` in pixels of a picture 640 wide."""
+    height, width = size
+    x, z, heading = MOVES[move](t, seed)
+    focal = FOCAL * max(width, height * 4 / 3)
+    tremor = np.sin(2 * np.pi * t * np.array([1.3, 2.9, 6.7, 1.7, 3.7, 7.9]) + _phases(seed)[2:])
+    dx, dy = shake * width / 640 * (tremor.reshape(2, 3) @ np.array([0.4, 0.35, 0.25]))
+    return Camera(focal, (width - 1) / 2 - focal * heading + dx, HORIZON * height + dy, (x, HEIGHT_M, z))

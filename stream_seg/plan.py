@@ -1,0 +1,135 @@
+"""From the command line to a graph: INPUT replaces the source of the graph file, every OUTPUT adds an output stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from stream_seg.errors import ConfigError, OutputError
+from stream_seg.kinds import SINKS, SOURCES
+from stream_seg.stages.capture import expected_frames
+from stream_seg.stages.synthetic import parse_synth
+from stream_seg.strict_yaml import parse_yaml
+from stream_seg.uri import parse
+
+VIDEO_SUFFIXES = (".mp4", ".mkv")
+OUTPUT_FORMS = "a video (.mp4, .mkv), a table (.jsonl), a folder for label maps (masks/), or the word window"
+
+
+def default_document() -> dict[str, Any]:
+    """The graph that runs without --config."""
+    text = resources.files("stream_seg").joinpath("presets/default.yaml").read_text(encoding="utf-8")
+    document: dict[str, Any] = parse_yaml(text, where="default.yaml")
+    return document
+
+
+def with_input(document: Mapping[str, Any], uri: str) -> dict[str, Any]:
+    """The document with its one source reading `uri`. Raises ConfigError where it has none or several."""
+    stages = _stages(document)
+    sources = [name for name, keys in stages.items() if _kind(name, keys) in SOURCES]
+    if len(sources) != 1:
+        count = f"the sources {', '.join(sources)}" if sources else "no source"
+        raise ConfigError(f"INPUT {parse(uri).shown} cannot be placed: the graph has {count}; set its keys with --set")
+    name = sources[0]
+    old = stages[name]
+    if parse(uri).kind == "synth":
+        new = {"stage": "synthetic", **parse_synth(uri)}
+    else:
+        new = {"stage": "capture", **(old if _kind(name, old) == "capture" else {}), "uri": uri}
+    return {**document, "stages": {**stages, name: new}}
+
+
+def with_outputs(document: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
+    """The document with the given outputs in the place of its own.
+
+    Pictures are taken from the end of the graph, label maps and tables from before the overlay; an overlay that nobody
+    wants to see is left out.
+    """
+    stages = {name: keys for name, keys in _stages(document).items() if _kind(name, keys) not in SINKS}
+    taken = {name for keys in stages.values() for name in _inputs(keys)}
+    ends = [name for name in stages if name not in taken]
+    if len(ends) != 1:
+        raise ConfigError(
+            f"OUTPUT cannot be placed: the graph ends in {', '.join(ends)}; name the outputs in the graph file"
+        )
+    end = ends[0]
+    before: Any = stages[end].get("input", end) if _kind(end, stages[end]) == "overlay" else end
+    added: dict[str, dict[str, Any]] = {}
+    for number, output in enumerate(dict.fromkeys(outputs)):
+        kind, keys = _sink(output)
+        pictures = kind in ("write", "show")
+        name = kind if kind not in {**stages, **added} else f"{kind}{number + 1}"
+        added[name] = {"stage": kind, "input": end if pictures else before, **keys}
+    if before != end and not any(keys["input"] == end for keys in added.values()):
+        del stages[end]
+    return {**document, "stages": {**stages, **added}}
+
+
+def refuse_overwriting(document: Mapping[str, Any]) -> None:
+    """Raises OutputError where an output would replace an input."""
+    stages = _stages(document)
+    inputs = {
+        Path(str(k["uri"])).resolve(): k["uri"]
+        for k in stages.values()
+        if "uri" in k and parse(str(k["uri"])).kind == "file"
+    }
+    for keys in stages.values():
+        path = keys.get("path")
+        if path is not None and Path(str(path)).resolve() in inputs:
+            raise OutputError(f"{path}: is the input as well; choose another name for the output")
+
+
+def outputs_of(document: Mapping[str, Any]) -> list[str]:
+    """The paths that the graph writes to."""
+    return [
+        str(keys["path"]) for name, keys in _stages(document).items() if _kind(name, keys) in SINKS and "path" in keys
+    ]
+
+
+def is_live(document: Mapping[str, Any]) -> bool:
+    """Whether any source is live: its frames come whether or not they are taken."""
+    stages = _stages(document)
+    uris = [str(keys["uri"]) for keys in stages.values() if "uri" in keys]
+    return any(parse(uri).live for uri in uris) or any(keys.get("paced") is True for keys in stages.values())
+
+
+def total_frames(document: Mapping[str, Any]) -> int | None:
+    """How many frames the sources will give; None where that is not known."""
+    totals = []
+    for name, keys in _stages(document).items():
+        if _kind(name, keys) == "synthetic" or "frames" in keys:
+            totals.append(keys.get("frames"))
+        elif _kind(name, keys) == "capture":
+            totals.append(expected_frames(str(keys.get("uri"))))
+    return None if None in totals else sum(total for total in totals if total is not None)
+
+
+def _sink(output: str) -> tuple[str, dict[str, Any]]:
+    suffix = Path(output).suffix.lower()
+    if output == "window":
+        return "show", {}
+    if suffix in VIDEO_SUFFIXES:
+        return "write", {"path": output}
+    if suffix == ".jsonl":
+        return "records", {"path": output}
+    if output.endswith("/") or Path(output).is_dir():
+        return "masks", {"path": output}
+    raise ConfigError(f"output {output!r}: not understood; an output is {OUTPUT_FORMS}")
+
+
+def _stages(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    stages = document.get("stages")
+    if not isinstance(stages, dict) or not all(isinstance(keys, dict | None) for keys in stages.values()):
+        raise ConfigError("stages: expected a mapping from names to keys, for example `segment: {input: capture}`")
+    return {str(name): dict(keys or {}) for name, keys in stages.items()}
+
+
+def _kind(name: str, keys: Mapping[str, Any]) -> str:
+    return str(keys.get("stage", name))
+
+
+def _inputs(keys: Mapping[str, Any]) -> list[str]:
+    inputs = keys.get("input", [])
+    return [inputs] if isinstance(inputs, str) else list(inputs)

@@ -1,0 +1,110 @@
+"""What a run did: the table at its end, and the same as JSON.
+
+The keys are stable: `frames.captured`, `frames.written`, `frames.by_output.NAME`, `frames.dropped.REASON`, `seconds`,
+`fps`, `stages.NAME.{frames,p50_ms,p95_ms,p99_ms}`, `age_ms.{p50,p99}`, `overhead_ms.{p50,p99}`, `first_frame_s`,
+`peak_rss_mib`, `cpu_ms_per_frame`, `engine.{network,backend,precision,device}` (null where nothing segments), `policy`,
+`error` (null after a clean run). Percentiles are of the last 65,536 frames. `age_ms` is from the capture of a frame to
+the end of its output, `overhead_ms` the part of it that no stage worked on the frame.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from stream_seg.errors import OutputError
+from stream_seg.graph import Graph
+from stream_seg.samples import Samples
+
+
+def peak_rss_mib() -> float:
+    """The largest resident set of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def report(graph: Graph, *, seconds: float) -> dict[str, Any]:
+    """The facts of a run that took `seconds`, under the keys above."""
+    sources = [task for task in graph.tasks if task.is_source]
+    sinks = [task for task in graph.tasks if task.is_sink]
+    dropped: Counter[str] = Counter()
+    for task in sources:
+        dropped.update(task.missed)
+    for link in graph.links:
+        dropped.update(link.account().dropped)
+    written = {task.node.name: task.yielded for task in sinks}
+    fewest = min(written.values(), default=0)
+    slowest = min(sinks, key=lambda task: task.yielded, default=None)
+    age, overhead = (slowest.age_ms, slowest.overhead_ms) if slowest else (Samples(), Samples())
+    engines = [engine for engine in graph.engines().values() if engine is not None]
+    return {
+        "frames": {
+            "captured": sum(task.yielded + task.missed.total() for task in sources),
+            "written": fewest,
+            "by_output": written,
+            "dropped": dict(dropped),
+        },
+        "seconds": round(seconds, 3),
+        "fps": round(slowest.mean_fps() if slowest else 0.0, 2),
+        "stages": {task.node.name: _stage(task.yielded, task.duration_ms) for task in graph.tasks},
+        "age_ms": {"p50": _ms(age, 50), "p99": _ms(age, 99)},
+        "overhead_ms": {"p50": _ms(overhead, 50), "p99": _ms(overhead, 99)},
+        "first_frame_s": round(slowest.first_s, 3) if slowest and slowest.first_s is not None else None,
+        "peak_rss_mib": round(peak_rss_mib(), 1),
+        "cpu_ms_per_frame": round(1000 * time.process_time() / fewest, 2) if fewest else None,
+        "engine": asdict(engines[0]) if engines else None,
+        "policy": graph.policy,
+        "error": str(graph.error) if graph.error else None,
+    }
+
+
+def write_json(facts: dict[str, Any], path: Path) -> None:
+    """Write facts as JSON. Raises OutputError where that is not possible."""
+    try:
+        path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def show(facts: dict[str, Any], console: Console) -> None:
+    """Print the facts as the table that ends a run."""
+    frames = facts["frames"]
+    drops = {reason: number for reason, number in frames["dropped"].items() if number}
+    lost = ", ".join(f"{number} {reason}" for reason, number in drops.items()) or "none"
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    table.add_row("frames", f"{frames['captured']} in, {frames['written']} out, dropped: {lost}")
+    table.add_row("speed", f"{facts['fps']:.1f} fps end to end, {facts['seconds']:.1f} s in all")
+    table.add_row(
+        "frame age",
+        f"{facts['age_ms']['p50']:.0f} ms median, {facts['age_ms']['p99']:.0f} ms p99, policy {facts['policy']}",
+    )
+    engine = facts["engine"]
+    if engine:
+        table.add_row("engine", f"{engine['network']}, {engine['backend']} {engine['precision']} on {engine['device']}")
+    table.add_row("memory", f"{facts['peak_rss_mib']:.0f} MiB peak")
+    stages = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    stages.add_column("stage")
+    for heading in ("frames", "p50 ms", "p95 ms", "p99 ms"):
+        stages.add_column(heading, justify="right")
+    for name, stage in facts["stages"].items():
+        stages.add_row(name, str(stage["frames"]), *(f"{stage[key]:.2f}" for key in ("p50_ms", "p95_ms", "p99_ms")))
+    console.print(table)
+    console.print()
+    console.print(stages)
+
+
+def _ms(samples: Samples, share: float) -> float:
+    return round(samples.percentile(share), 3)
+
+
+def _stage(frames: int, samples: Samples) -> dict[str, float]:
+    return {"frames": frames, "p50_ms": _ms(samples, 50), "p95_ms": _ms(samples, 95), "p99_ms": _ms(samples, 99)}

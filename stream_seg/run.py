@@ -1,0 +1,88 @@
+"""The main job: a graph from start to end, watched, stopped by signals, and reported."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from stream_seg.config import check
+from stream_seg.graph import Graph
+from stream_seg.plan import is_live, outputs_of, refuse_overwriting, total_frames
+from stream_seg.progress import progress
+from stream_seg.report import report, show, write_json
+
+GLANCE_S = 0.1
+"""How often the main thread looks at the graph and at the signals."""
+
+
+def run(document: Mapping[str, Any], *, where: str, report_file: Path | None = None, quiet: bool = False) -> None:
+    """Check a graph document and run it to its end. Raises the first StreamSegError of any stage, after the files are
+    finished and the report is written."""
+    refuse_overwriting(document)
+    config = check(document, where=where)
+    errors = Console(stderr=True)
+    with _signals() as asked:
+        with Graph(config, live=is_live(document)) as graph:
+            if graph.port is not None and not quiet:
+                errors.print(
+                    f"metrics at http://{config.metrics.host}:{graph.port}/metrics" if config.metrics else "",
+                    highlight=False,
+                )
+            _watch(graph, asked, errors, total=total_frames(document), quiet=quiet)
+        facts = report(graph, seconds=(time.monotonic_ns() - graph.started_ns) / 1e9)
+    if report_file is not None:
+        write_json(facts, report_file)
+    if not quiet:
+        show(facts, Console())
+        kept = [path for path in outputs_of(document) if Path(path).exists()]
+        if kept:
+            print(f"\nwritten: {', '.join(kept)}")
+    if not graph.done.is_set():
+        _leave(graph)
+    if graph.error is not None:
+        raise graph.error
+
+
+def _watch(graph: Graph, asked: Event, console: Console, *, total: int | None, quiet: bool) -> None:
+    sinks = [task for task in graph.tasks if task.is_sink]
+    with progress(console, total, quiet=quiet) as update:
+        while not graph.wait(GLANCE_S) and not asked.is_set():
+            slowest = min(sinks, key=lambda task: task.yielded)
+            update(slowest.yielded, slowest.fps())
+
+
+@contextmanager
+def _signals() -> Iterator[Event]:
+    """An event that Ctrl-C or SIGTERM sets; a second signal ends the program at once."""
+    asked = Event()
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if asked.is_set():
+            os._exit(128 + number)
+        asked.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave(graph: Graph) -> None:
+    """End although a stage still hangs in foreign code: a normal exit would tear that code down under its thread."""
+    hanging = ", ".join(task.node.name for task in graph.tasks if task.thread.is_alive())
+    print(f"stream-seg: did not wait for {hanging}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(graph.error.exit_code if graph.error else 0)

@@ -1,0 +1,121 @@
+"""What stands beside an ONNX: `SideCar` (YAML) a network of the user's own, `Export` (JSON) one of this project."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from stream_seg.classes import Classes
+from stream_seg.errors import ConfigError
+from stream_seg.ops.palette import PALETTES
+
+Level = Annotated[int, Field(ge=0, le=255)]
+Side = Annotated[int, Field(ge=8, le=8192)]
+Size = tuple[Side, Side]
+Triple = Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
+PositiveTriple = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=3, max_length=3)]
+
+
+def _different(names: tuple[str | None, ...]) -> tuple[str | None, ...]:
+    twice = sorted({str(name) for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(twice)} named twice")
+    return names
+
+
+Names = Annotated[tuple[str, ...], Field(min_length=1, max_length=255), AfterValidator(_different)]
+Palette = str | tuple[tuple[Level, Level, Level], ...]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Head(BaseModel):
+    """One output of a network with several, and what its channels mean."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    output: Annotated[str, Field(description="name of the ONNX output")]
+    channels: Annotated[
+        tuple[str | None, ...],
+        Field(min_length=1, description="class of each channel; null leaves the pixel to the heads before this one"),
+        AfterValidator(_different),
+    ]
+    threshold: Annotated[
+        float,
+        Field(description="for an output of a single channel, given two names: the first below it, the second above"),
+    ] = 0.0
+
+
+class SideCar(BaseModel):
+    """What a user says of an ONNX network of their own: MODEL.yaml beside MODEL.onnx."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    onnx: Annotated[
+        Path | None, Field(description="the network; without it, the file of the same name ending .onnx")
+    ] = None
+    layout: Annotated[Literal["nchw", "nhwc"], Field(description="order of the axes of input and outputs")] = "nchw"
+    colour: Annotated[Literal["rgb", "bgr"], Field(description="order of the colours of the input")] = "rgb"
+    size: Annotated[Size | None, Field(description="[height, width] in pixels, where the ONNX leaves it open")] = None
+    scale: Annotated[float, Field(gt=0, description="what 0-255 is divided by")] = 255.0
+    mean: Annotated[Triple, Field(description="subtracted after scaling, in the order of `colour`")] = (0, 0, 0)
+    std: Annotated[PositiveTriple, Field(description="divided by after that, in the order of `colour`")] = (1, 1, 1)
+    classes: Annotated[Names, Field(description="names in the order of the labels")]
+    palette: Annotated[
+        Palette | None, Field(description="a data set's name, or [red, green, blue] for each class; absent: well apart")
+    ] = None
+    heads: Annotated[tuple[Head, ...], Field(description="where there are several outputs; a later one wins")] = ()
+
+
+class Export(BaseModel):
+    """What `training.export` writes beside an interchange ONNX. It says more; this much is needed to run it."""
+
+    name: str
+    size: Size
+    classes: Names
+    palette: Palette
+    sha256: str
+
+
+def validated(model: type[Model], said: Mapping[str, Any] | bytes, *, where: str) -> Model:
+    """What a mapping or a JSON text says, as `model`. Raises ConfigError: one line, with the known keys."""
+    try:
+        return model.model_validate_json(said) if isinstance(said, bytes) else model.model_validate(said)
+    except ValidationError as error:
+        # a misspelt key is also a missing one; the spelling says more
+        detail = min(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
+        place = ".".join(str(part) for part in detail["loc"])
+        if detail["type"] == "extra_forbidden":
+            allowed = Head if detail["loc"][0] == "heads" else model
+            raise ConfigError(f"{where}: {place}: unknown key; known: {', '.join(allowed.model_fields)}") from error
+        got = "" if detail["type"] == "missing" else f", got {detail['input']!r}"
+        raise ConfigError(f"{where}: {place}: {detail['msg'].removeprefix('Value error, ')}{got}") from error
+
+
+def coloured(names: Sequence[str], palette: Palette | None, *, where: str) -> Classes:
+    """Classes with the colours of `palette`: a data set's (by name, else by place), a list, or hues well apart."""
+    if palette is None:
+        # steps of the golden ratio: neighbours in the list differ most, whatever its length
+        hues = (0.618034 * place % 1 for place in range(len(names)))
+        levels = (0.0 if name == "background" else 0.9 for name in names)
+        rgb = [colorsys.hsv_to_rgb(hue, 0.7, level) for hue, level in zip(hues, levels, strict=True)]
+        return Classes(tuple(names), tuple((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in rgb))
+    if not isinstance(palette, str):
+        if len(palette) != len(names):
+            raise ConfigError(f"{where}: palette: {len(palette)} colours for {len(names)} classes")
+        return Classes(tuple(names), palette)
+    if palette not in PALETTES:
+        raise ConfigError(
+            f"{where}: palette: unknown {palette!r}; known: {', '.join(PALETTES)}, or a list of [r, g, b]"
+        )
+    table = PALETTES[palette]
+    if set(names) <= set(table.names):
+        return Classes(tuple(names), tuple(table.colours[table.index(name)] for name in names))
+    if len(names) != len(table):
+        raise ConfigError(
+            f"{where}: palette: {palette} has {len(table)} classes, `classes` names {len(names)}, not all of them its"
+        )
+    return Classes(tuple(names), table.colours)

@@ -1,0 +1,1 @@
+"""Where pictures come from, behind the stage `capture`."""

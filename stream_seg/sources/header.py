@@ -1,0 +1,81 @@
+"""What a picture file is and how large, from its first bytes: a bomb of 20000x20000 is refused before anything of
+that size is allocated. FFmpeg has no way to ask for a header alone."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+
+class PictureHeader(NamedTuple):
+    """`codec` is FFmpeg's name of the decoder."""
+
+    codec: str
+    width: int
+    height: int
+
+
+def picture_header(data: bytes) -> PictureHeader | None:
+    """None where it is none of JPEG, PNG, BMP, WebP and TIFF, or breaks off in its header."""
+    try:
+        if data.startswith(b"\xff\xd8"):
+            return PictureHeader("mjpeg", *_jpeg_size(data))
+        if data.startswith(b"\x89PNG\r\n\x1a\n"):
+            return PictureHeader("png", *struct.unpack_from(">II", data, 16))
+        if data.startswith(b"BM"):
+            return PictureHeader("bmp", *_bmp_size(data))
+        if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+            return PictureHeader("webp", *_webp_size(data))
+        if data[:4] in (b"II*\0", b"MM\0*"):
+            return PictureHeader("tiff", *_tiff_size(data))
+    except (struct.error, KeyError):
+        return None
+    return None
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """From the start of frame, which any number of segments may precede."""
+    at = 2
+    while True:
+        mark, kind, length = struct.unpack_from(">BBH", data, at)
+        if mark != 0xFF:
+            raise struct.error("not a JPEG segment")
+        if kind == 0xFF:  # Fill byte.
+            at += 1
+        elif 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return width, height
+        else:
+            at += 2 + length
+
+
+def _bmp_size(data: bytes) -> tuple[int, int]:
+    """The height is negative where the lines run from top to bottom."""
+    old = struct.unpack_from("<I", data, 14) == (12,)
+    width, height = struct.unpack_from("<HH" if old else "<ii", data, 18)
+    return abs(width), abs(height)
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        low_w, high_w, low_h, high_h = struct.unpack_from("<HBHB", data, 24)
+        return 1 + low_w + (high_w << 16), 1 + low_h + (high_h << 16)
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    width, height = struct.unpack_from("<HH", data, 26)
+    return width & 0x3FFF, height & 0x3FFF
+
+
+def _tiff_size(data: bytes) -> tuple[int, int]:
+    """Tags 256 and 257 of the first directory, of 16 or 32 bits."""
+    order = "<" if data.startswith(b"II") else ">"
+    (directory,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, directory)
+    values = {}
+    for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+        tag, width_of_value = struct.unpack_from(order + "HH", data, entry)
+        if tag in (256, 257):
+            (values[tag],) = struct.unpack_from(order + ("H" if width_of_value == 3 else "I"), data, entry + 8)
+    return values[256], values[257]

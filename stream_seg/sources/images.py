@@ -1,0 +1,74 @@
+"""Pictures of a folder, a glob or a single picture file, in natural order."""
+
+from __future__ import annotations
+
+import glob
+import re
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.video.reformatter import VideoReformatter
+
+from stream_seg.errors import SourceError
+from stream_seg.sources.header import picture_header
+from stream_seg.sources.picture import Picture, Pictures, upright_bgr
+from stream_seg.uri import PICTURES, Source
+
+
+def picture_files(source: Source) -> list[Path]:
+    """The files in natural order: 2.png before 10.png. Raises SourceError where there is none."""
+    place = Path(source.address)
+    if place.is_dir():
+        found = list(place.iterdir())
+    else:
+        found = [place] if place.exists() else [Path(p) for p in glob.glob(source.address, recursive=True)]
+    files = [p for p in found if p.suffix.lower() in PICTURES and p.is_file()]
+    if not files:
+        what = "holds" if place.is_dir() else "matches"
+        raise SourceError(f"{source.shown}: {what} no picture; a picture ends in {', '.join(PICTURES)}")
+    return sorted(files, key=_natural)
+
+
+def image_pictures(source: Source, *, rate: float, max_pixels: int) -> Pictures:
+    """One picture per file, None for an unreadable one; sizes may differ. Raises SourceError for a picture of more
+    than `max_pixels`, from its header."""
+    time_base = 1 / Fraction(rate).limit_denominator(1001)
+    reformatter = VideoReformatter()
+    for number, path in enumerate(picture_files(source)):
+        frame = _decoded(path, max_pixels)
+        if frame is None:
+            yield None
+            continue
+        captured_ns = time.monotonic_ns()
+        yield Picture(upright_bgr(frame, reformatter), number, 1, time_base, captured_ns)
+
+
+def _decoded(path: Path, max_pixels: int) -> av.VideoFrame | None:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    header = picture_header(data)
+    if header is None:
+        return None
+    if header.width * header.height > max_pixels:
+        size = f"{header.width}x{header.height} pixels"
+        raise SourceError(f"{path}: is {size}, more than max_pixels ({max_pixels}) allows")
+    decoder = av.CodecContext.create(header.codec, "r")
+    assert isinstance(decoder, av.VideoCodecContext)
+    decoder.options = {"max_pixels": str(max_pixels)}
+    if header.codec == "mjpeg":  # Half a JPEG would pass for a whole one; half of another format is an error anyway.
+        decoder.options["err_detect"] = "explode"
+    try:
+        frames = decoder.decode(av.Packet(data)) or decoder.decode(None)
+    except av.FFmpegError:
+        return None
+    return frames[0] if frames and not frames[0].is_corrupt else None
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Digits compare as numbers, before letters."""
+    parts = re.findall(r"\d+|\D+", str(path))
+    return [(int(part), "") if part.isdecimal() else (1 << 62, part) for part in parts]

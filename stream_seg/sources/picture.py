@@ -1,0 +1,53 @@
+"""A decoded picture on its way to becoming a Frame: upright, in the right colours."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from fractions import Fraction
+from typing import NamedTuple, TypeAlias
+
+import av
+import cv2
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+
+from stream_seg.frame import Image
+
+
+class Picture(NamedTuple):
+    """`pts` and `duration` are in units of `time_base` seconds; a stream may leave `pts` out."""
+
+    image: Image
+    pts: int | None
+    duration: int
+    time_base: Fraction
+    captured_ns: int
+
+
+Pictures: TypeAlias = Generator[Picture | None, None, None]
+"""In order; None stands for a picture that was there but could not be decoded."""
+
+_UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
+_TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, -90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, -180: cv2.ROTATE_180}
+
+
+def upright_bgr(frame: av.VideoFrame, reformatter: VideoReformatter) -> Image:
+    """The picture as a player shows it: the stream's own matrix and range, turned by its display matrix.
+
+    A stream that names no matrix gets the one that mpv and VLC take by size: BT.709 from 1280 wide or above 576 lines,
+    BT.601 below. Fresh, writeable and C-contiguous. swscale takes 0.6 ms for 1920x1080 on one core, no more than
+    OpenCV, whose conversion knows BT.601 only; more threads gained nothing.
+    """
+    matrix = None
+    if frame.colorspace == _UNSPECIFIED and not frame.format.is_rgb:
+        high_definition = frame.width >= 1280 or frame.height > 576
+        matrix = Colorspace.ITU709 if high_definition else Colorspace.ITU601
+    converted = reformatter.reformat(
+        frame, format="bgr24", src_colorspace=matrix, dst_color_range=ColorRange.JPEG, threads=1
+    )
+    bgr = np.asarray(converted.to_ndarray(), np.uint8)
+    turn = _TURNS.get(frame.rotation)
+    if turn is not None:
+        return np.asarray(cv2.rotate(bgr, turn), np.uint8)
+    # Where nothing had to be converted, this is the decoder's own memory.
+    return bgr.copy() if converted is frame else np.ascontiguousarray(bgr)

@@ -1,0 +1,112 @@
+"""`capture`: frames of a file, pictures, a camera or a stream."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from types import MappingProxyType
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from stream_seg.errors import ConfigError, SourceError
+from stream_seg.frame import NOTHING, Frame
+from stream_seg.sources.images import image_pictures, picture_files
+from stream_seg.sources.picture import Picture, Pictures
+from stream_seg.sources.video import expected_video_frames, video_pictures
+from stream_seg.stage import STRICT, Frames
+from stream_seg.uri import Source, parse
+
+PICTURES_PER_SECOND = 25.0
+"""Of pictures that come without a rate."""
+
+
+@dataclass(config=STRICT)
+class Capture:
+    """Read a video file, pictures, a camera, RTSP or http: upright BGR frames with the timing of the source.
+
+    Drops nothing: what is late is dropped by the link behind it. A picture that cannot be decoded is counted in
+    `Frame.missed` of the next one as `decode_error`. Raises SourceError, also where the source breaks off, then after
+    every frame before the break.
+    """
+
+    uri: Annotated[
+        str,
+        Field(
+            min_length=1,
+            coerce_numbers_to_str=True,
+            description="file, picture, folder or glob of pictures, /dev/videoN or a camera's number, rtsp(s)://, http(s)://",
+        ),
+    ]
+    stream: Annotated[str, Field(min_length=1, description="name of the stream in frames and metrics")] = "capture"
+    frames: Annotated[int | None, Field(ge=1, description="stop after so many frames")] = None
+    rate: Annotated[
+        float | None, Field(ge=0.01, le=1000, description="frames per second: of pictures (25), asked of a camera")
+    ] = None
+    size: Annotated[
+        str | None, Field(pattern=r"^[1-9]\d*x[1-9]\d*$", description="pixels asked of a camera, such as 1280x720")
+    ] = None
+    transport: Annotated[Literal["tcp", "udp"], Field(description="what RTSP sends pictures over")] = "tcp"
+    open_timeout_s: Annotated[
+        float, Field(gt=0, le=3600, description="seconds to wait for an answer, and again for the stream's header")
+    ] = 5.0
+    read_timeout_s: Annotated[float, Field(gt=0, le=3600, description="seconds to wait for the next data")] = 5.0
+    max_pixels: Annotated[
+        int, Field(ge=1, description="refuse a picture or video with more pixels, before decoding it")
+    ] = 8192 * 8192
+    threads: Annotated[int, Field(ge=0, le=64, description="threads that decode; 0 is one per core")] = 0
+
+    def __call__(self, _: Frames) -> Frames:
+        source = parse(self.uri)
+        seq, given, missed, last = -1, 0, 0, None
+        with closing(self._pictures(source)) as pictures:
+            for seq, picture in enumerate(pictures):
+                if picture is None:
+                    missed += 1
+                    continue
+                pts = increasing_pts(picture, last, missed)
+                lost = MappingProxyType({"decode_error": missed}) if missed else NOTHING
+                yield Frame(self.stream, seq, pts, picture.time_base, picture.captured_ns, picture.image, missed=lost)
+                given, missed, last = given + 1, 0, (pts, picture.duration)
+                if given == self.frames:
+                    return
+        # No frame is left to carry the count, and a loss must not go unseen.
+        if given == 0:
+            raise SourceError(f"{source.shown}: no picture in it can be decoded ({seq + 1} tried)")
+        if missed:
+            raise SourceError(f"{source.shown}: the last {missed} of {seq + 1} pictures cannot be decoded")
+
+    def _pictures(self, source: Source) -> Pictures:
+        if source.kind == "synth":
+            raise ConfigError(f"{source.shown}: is drawn by the stage synthetic, not read by capture")
+        if source.kind == "images":
+            return image_pictures(source, rate=self.rate or PICTURES_PER_SECOND, max_pixels=self.max_pixels)
+        options: dict[str, str] = {}
+        if source.kind == "rtsp":
+            # Without the second FFmpeg waits a second for a frame rate that nobody asks for.
+            options |= {"rtsp_transport": self.transport, "fpsprobesize": "0"}
+        if source.kind == "camera":
+            asked = {"framerate": self.rate, "video_size": self.size}
+            options |= {name: str(value) for name, value in asked.items() if value is not None}
+        timeouts_s = (self.open_timeout_s, self.read_timeout_s)
+        return video_pictures(source, options, timeouts_s=timeouts_s, max_pixels=self.max_pixels, threads=self.threads)
+
+
+def increasing_pts(picture: Picture, last: tuple[int, int] | None, missed: int) -> int:
+    """The picture's pts where it is later than the last (pts, duration), else one tick after that; where the stream
+    leaves it out, what the last one's duration and the `missed` pictures between make it."""
+    if last is None:
+        return picture.pts or 0
+    pts, duration = last
+    if picture.pts is None:
+        return pts + max(1, duration) * (1 + missed)
+    return max(picture.pts, pts + 1)
+
+
+def expected_frames(uri: str) -> int | None:
+    """How many frames a recorded input will give, from its header alone; None where it does not say, and for one that
+    is live, on a network or drawn. Raises SourceError as reading it would."""
+    source = parse(uri)
+    if source.kind == "images":
+        return len(picture_files(source))
+    return expected_video_frames(source) if source.kind == "file" else None

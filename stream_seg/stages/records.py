@@ -1,0 +1,80 @@
+"""`records`: what is known of each frame, as a line of JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass
+
+from stream_seg.frame import Frame
+from stream_seg.ops.labels import class_shares
+from stream_seg.output import file_path, final_files, semantic_of, writing
+from stream_seg.stage import STRICT, Frames
+
+
+@dataclass(config=STRICT)
+class Records:
+    """Write one JSON object per frame, a line each.
+
+    | key | is |
+    |---|---|
+    | `stream`, `seq` | whose picture, and its number in the stream, from 0 |
+    | `pts_s` | when it was shown in the stream, seconds |
+    | `size` | [width, height] of the picture, pixels |
+    | `classes` | the share of the picture that each class covers, 0 to 1; what is missing from the sum is void |
+    | `latency_ms` | from its capture to this line |
+    | `missed` | the numbers just before it that the source could not deliver, counted by reason |
+    """
+
+    path: Annotated[
+        Path,
+        AfterValidator(file_path(".jsonl")),
+        Field(description="the file, .jsonl; {stream} in its name makes a file for each stream"),
+    ]
+
+    def __call__(self, frames: Frames) -> Frames:
+        with final_files(self.path) as partial_of, ExitStack() as open_files:
+            files: dict[Path, BinaryIO] = {}
+            for frame in frames:
+                line = json.dumps(record(frame), ensure_ascii=False).encode() + b"\n"
+                partial = partial_of(frame.stream)
+                if partial not in files:
+                    files[partial] = open_files.enter_context(_opened(partial, self.path))
+                with writing(self.path):
+                    files[partial].write(line)
+                    files[partial].flush()  # so that a crash costs no line
+                yield frame
+
+
+def record(frame: Frame) -> dict[str, Any]:
+    """The line of a frame, as it is now. Raises ConfigError for a frame without classes."""
+    semantic = semantic_of(frame, "records")
+    height, width = frame.image.shape[:2]
+    shares = class_shares(semantic.labels, semantic.classes)
+    return {
+        "stream": frame.stream,
+        "seq": frame.seq,
+        "pts_s": round(float(frame.pts * frame.time_base), 6),
+        "size": [width, height],
+        "classes": {name: round(float(share), 4) for name, share in zip(semantic.classes.names, shares, strict=True)},
+        "latency_ms": round((time.monotonic_ns() - frame.captured_ns) / 1e6, 3),
+        "missed": dict(frame.missed),
+    }
+
+
+@contextmanager
+def _opened(partial: Path, path: Path) -> Iterator[BinaryIO]:
+    """A file to write to. What a failed write left in its buffer makes closing fail too, with the same OutputError."""
+    with writing(path):
+        file = partial.open("wb")
+    try:
+        yield file
+    finally:
+        with writing(path):
+            file.close()

@@ -1,0 +1,118 @@
+"""`show`: a window on the screen."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Annotated, TypeVar
+
+import cv2
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from stream_seg.errors import OutputError
+from stream_seg.frame import Image
+from stream_seg.stage import STRICT, Frames
+
+Result = TypeVar("Result")
+
+QUIT_KEYS = (ord("q"), 27)
+"""q and Esc."""
+
+
+@dataclass(config=STRICT)
+class Show:
+    """Show the frames in a window; q, Esc or closing it ends the run.
+
+    Every stream has its own window, named `title: stream`. A larger picture opens at `max_width`; the window can be
+    resized, which scales the picture. Keys are seen when a frame comes.
+    """
+
+    title: Annotated[str, Field(min_length=1, description="what the windows are called")] = "stream_seg"
+    max_width: Annotated[int, Field(ge=64, description="width of a window at most when it opens, pixels")] = 1280
+
+    def __call__(self, frames: Frames) -> Frames:
+        _require_display()
+        titles: set[str] = set()
+        try:
+            for frame in frames:
+                title = f"{self.title}: {frame.stream}"
+                if title not in titles:
+                    _in_gui_thread(_open, title, frame.image, self.max_width)
+                    titles.add(title)
+                wanted = _in_gui_thread(_shown, title, frame.image)
+                yield frame
+                if not wanted:
+                    return
+        finally:
+            _in_gui_thread(_close, titles)
+
+
+@cache
+def _gui_thread() -> ThreadPoolExecutor:
+    """The one thread of this process that has windows: Qt is bound for good to the thread that used it first."""
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="windows")
+
+
+def _in_gui_thread(task: Callable[..., Result], *arguments: object) -> Result:
+    try:
+        return _gui_thread().submit(task, *arguments).result()
+    except cv2.error as error:
+        raise OutputError(
+            f"no window can be shown: OpenCV says {error.err!r}; opencv-python is needed, without the headless package"
+        ) from error
+
+
+def _open(title: str, image: Image, max_width: int) -> None:
+    # GUI_NORMAL leaves out the tool and status bars, whose text needs fonts that OpenCV's wheels lack, with warnings.
+    cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+    height, width = image.shape[:2]
+    scale = min(1.0, max_width / width)
+    cv2.resizeWindow(title, round(width * scale), max(1, round(height * scale)))
+
+
+def _shown(title: str, image: Image) -> bool:
+    """Show a picture; False when the user has asked to stop."""
+    cv2.imshow(title, image)
+    return cv2.pollKey() not in QUIT_KEYS and _is_open(title)
+
+
+def _is_open(title: str) -> bool:
+    try:
+        return cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) > 0
+    except cv2.error:  # Qt's answer when the user has closed the last window
+        return False
+
+
+def _close(titles: set[str]) -> None:
+    for title in filter(_is_open, titles):
+        cv2.destroyWindow(title)
+    if titles:
+        cv2.pollKey()  # lets Qt do it
+
+
+def _require_display() -> None:
+    """Raise OutputError where Qt would abort or hang, and with it the process and every other output."""
+    if not sys.platform.startswith("linux"):
+        return
+    imported = list(sys.modules)
+    if "av" in imported and imported.index("av") < imported.index("cv2"):
+        # Qt would load PyAV's private libxcb and spin for ever: PyAV issue 978, OpenCV issue 29195.
+        raise OutputError("no window can be shown: PyAV was imported before OpenCV; import stream_seg or cv2 first")
+    display = os.environ.get("DISPLAY")
+    if not display:
+        raise OutputError("no window can be shown: DISPLAY is not set; run on a desktop, or write to a file instead")
+    try:
+        xcb = ctypes.CDLL("libxcb.so.1")  # which OpenCV's windows need as well
+    except OSError as error:
+        raise OutputError(f"no window can be shown: {error}; install libxcb1, or write to a file instead") from error
+    xcb.xcb_connect.restype = ctypes.c_void_p
+    connection = ctypes.c_void_p(xcb.xcb_connect(None, None))
+    refused = xcb.xcb_connection_has_error(connection)
+    xcb.xcb_disconnect(connection)
+    if refused:
+        raise OutputError(f"no window can be shown: the display {display} does not answer; write to a file instead")

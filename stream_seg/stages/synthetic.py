@@ -1,0 +1,117 @@
+"""`synthetic`: a drawn drive with exact labels and motion, `synth://road`."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import fields
+from fractions import Fraction
+from typing import Annotated, Literal
+from urllib.parse import parse_qsl
+
+from pydantic import Field, ValidationError
+from pydantic.dataclasses import dataclass
+
+from stream_seg.errors import ConfigError
+from stream_seg.frame import NOTHING, Frame, Truth
+from stream_seg.ops.palette import CAMVID
+from stream_seg.ops.scene import Drawing, Move, render
+from stream_seg.stage import STRICT, Frames
+
+SCENES = ("road",)
+
+
+@dataclass(config=STRICT)
+class Synthetic:
+    """Draw a drive through a town, with its exact labels and motion.
+
+    Frame number k depends on these fields alone, never on what was drawn before. A paced source that is late leaves out
+    the numbers whose time has passed, all but the last one, and says how many in `Frame.missed["late"]`.
+    """
+
+    scene: Annotated[Literal["road"], Field(description="what is drawn: road, a street in a town")] = "road"
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="which town, weather and traffic; any whole number")] = 0
+    width: Annotated[int, Field(ge=64, le=8192, description="width of the picture in pixels")] = 640
+    height: Annotated[int, Field(ge=64, le=8192, description="height of the picture in pixels")] = 360
+    rate: Annotated[float, Field(ge=1, le=1000, description="frames per second of the drive")] = 30.0
+    frames: Annotated[int | None, Field(ge=1, description="how many frames; without it the drive never ends")] = None
+    paced: Annotated[
+        bool, Field(description="true: in real time, as from a camera; false: as fast as they are taken")
+    ] = False
+    stream: Annotated[str, Field(min_length=1, description="the name that the frames carry")] = "synth"
+    camera: Annotated[Move, Field(description="the camera: drive, static (it stands) or pan (it stands and turns)")] = (
+        "drive"
+    )
+    shake: Annotated[float, Field(ge=0, le=50, description="how far the picture shakes, pixels at a width of 640")] = (
+        1.0
+    )
+    noise: Annotated[float, Field(ge=0, le=50, description="deviation of the sensor's noise in grey levels of 255")] = (
+        2.0
+    )
+    truth: Annotated[bool, Field(description="true: every frame carries its exact labels and motion")] = True
+
+    def __call__(self, frames: Frames) -> Frames:
+        drawing = self._draw(0)  # the town is built with its first picture, before the clock starts
+        began_ns, interval_ns = time.monotonic_ns(), 1e9 / self.rate
+        seq, missed = 0, NOTHING
+        while True:
+            if self.paced:
+                time.sleep(max(began_ns + seq * interval_ns - time.monotonic_ns(), 0) / 1e9)
+            yield self._frame(seq, drawing, missed)
+            due = int((time.monotonic_ns() - began_ns) / interval_ns) if self.paced else 0
+            following = max(seq + 1, due if self.frames is None else min(due, self.frames - 1))
+            if self.frames is not None and following >= self.frames:
+                return
+            missed = {"late": following - seq - 1} if following > seq + 1 else NOTHING
+            seq = following
+            drawing = self._draw(seq)
+
+    def _draw(self, seq: int) -> Drawing:
+        return render(
+            self.seed,
+            seq,
+            self.width,
+            self.height,
+            rate=self.rate,
+            move=self.camera,
+            shake=self.shake,
+            noise=self.noise,
+        )
+
+    def _frame(self, seq: int, drawing: Drawing, missed: Mapping[str, int]) -> Frame:
+        truth = Truth(drawing.labels(), CAMVID, drawing.motion() if seq else None) if self.truth else None
+        time_base = 1 / Fraction(self.rate).limit_denominator(1001)
+        now_ns = time.monotonic_ns()
+        return Frame(self.stream, seq, seq, time_base, now_ns, drawing.image, truth=truth, missed=missed)
+
+
+KEYS = ("size", *(field.name for field in fields(Synthetic) if field.name not in ("scene", "width", "height")))
+
+
+def parse_synth(uri: str) -> dict[str, object]:
+    """The fields that an address names: `synth://road?seed=3&size=1280x720&rate=30&frames=300&paced=1`.
+
+    Raises ConfigError for an unknown scene or key, or a value that is wrong.
+    """
+    scheme, _, rest = uri.partition("://")
+    scene, _, query = rest.partition("?")
+    if scheme != "synth" or scene not in SCENES:
+        raise ConfigError(f"{uri}: no such drawn scene; allowed: {', '.join(f'synth://{name}' for name in SCENES)}")
+    given: dict[str, object] = {"scene": scene}
+    for key, text in parse_qsl(query, keep_blank_values=True):
+        if key not in KEYS:
+            raise ConfigError(f"{uri}: unknown key {key!r}; allowed: {', '.join(KEYS)}")
+        if key == "size":
+            size = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text)
+            if size is None:
+                raise ConfigError(f"{uri}: size={text!r} is not WIDTHxHEIGHT in pixels, such as 1280x720")
+            given |= {"width": int(size[1]), "height": int(size[2])}
+        else:
+            given[key] = text
+    try:
+        stage = Synthetic(**given)  # type: ignore[arg-type]  # texts, which the fields' types turn into values
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{uri}: {first['loc'][0]}={first['input']!r}: {first['msg']}") from error
+    return {name: getattr(stage, name) for name in given}

@@ -1,0 +1,180 @@
+"""`write`: frames into a video file, H.264, 8 bit 4:2:0, BT.709, with the times that the frames carry."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+import av
+import cv2
+from av.codec.context import Flags
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass
+
+from stream_seg.errors import ConfigError, OutputError
+from stream_seg.frame import Frame, Image
+from stream_seg.output import STREAM, file_path, final_files, writing
+from stream_seg.stage import STRICT, Frames
+
+Preset: TypeAlias = Literal[
+    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
+]
+
+BT709 = 1
+"""The number of BT.709 in H.264's tables of matrices, primaries and transfer functions alike."""
+FINEST_TICK = Fraction(1, 1_000_000)
+MATROSKA_TICK = Fraction(1, 1000)
+"""All that Matroska can say."""
+RESTART_S = 1
+LONGEST_GAP_S = 600
+"""A clock that falls back or leaps forward by more than this has started afresh, as a camera's does at a reconnect."""
+
+
+@dataclass(config=STRICT)
+class Write:
+    """Write the frames to a video file that plays in a browser.
+
+    The first frame is at 0 s and every other at its own distance from it, so a variable frame rate is kept: exactly in
+    .mp4, down to ticks of 1 us, and to the millisecond in .mkv. A time that does not increase is moved to one tick
+    after the last; when a stream's clock starts afresh (falls back over 1 s, leaps over 10 min), the times go on from
+    where they were. A picture with an odd side loses its last row or column (4:2:0 needs even sides); one whose size
+    differs from the first is fitted into that, with black bars. The file holds one stream; `{stream}` in its name makes
+    one file for each.
+    """
+
+    path: Annotated[
+        Path,
+        AfterValidator(file_path(".mp4", ".mkv")),
+        Field(description="the file, .mp4 or .mkv; {stream} in its name stands for the stream's name"),
+    ]
+    codec: Annotated[Literal["h264"], Field(description="the video codec")] = "h264"
+    crf: Annotated[int, Field(ge=1, le=51, description="constant rate factor: 1 is best, 51 is smallest")] = 20
+    preset: Annotated[Preset, Field(description="the x264 preset: a faster one makes a larger file")] = "veryfast"
+    rate: Annotated[
+        float, Field(gt=0, le=1000, description="frames/s the encoder plans for; the frames' own times are kept")
+    ] = 30.0
+    threads: Annotated[
+        int | None, Field(ge=1, le=64, description="threads of the encoder; none: as many as suit the cores")
+    ] = None
+
+    def __call__(self, frames: Frames) -> Frames:
+        with final_files(self.path) as partial_of, ExitStack() as open_videos:
+            videos: dict[str, Video] = {}
+            for frame in frames:
+                if frame.stream not in videos:
+                    self._refuse_another(frame.stream, videos)
+                    video = Video(partial_of(frame.stream), settings=self, first=frame)
+                    videos[frame.stream] = open_videos.enter_context(closing(video))
+                videos[frame.stream].add(frame)
+                yield frame
+
+    def _refuse_another(self, stream: str, videos: dict[str, Video]) -> None:
+        if videos and STREAM not in self.path.name:
+            example = self.path.with_name(f"{self.path.stem}-{STREAM}{self.path.suffix}")
+            raise ConfigError(
+                f"write: the streams {', '.join(videos)} and {stream} cannot share {self.path}; "
+                f"one file for each is path: '{example}'"
+            )
+
+
+class Video:
+    """A video file in the making; its size and its ticks are those of the first frame."""
+
+    def __init__(self, partial: Path, *, settings: Write, first: Frame) -> None:
+        self._path = settings.path
+        self._size = height, width = even(first.image)
+        if not (height and width):
+            raise OutputError(
+                f"cannot write {self._path}: H.264 needs two pixels at least, not {first.image.shape[:2]}"
+            )
+        mp4 = partial.suffix.lower() == ".mp4"
+        self._clock = Clock(max(first.time_base, FINEST_TICK) if mp4 else MATROSKA_TICK, settings.rate)
+        self._reformatter = VideoReformatter()
+        with writing(self._path):
+            # With the index at its front, a file plays while it still loads.
+            self._container = av.open(str(partial), "w", options={"movflags": "+faststart"} if mp4 else {})
+            self._stream = self._encoder(settings)
+            self._container.start_encoding()
+
+    def _encoder(self, settings: Write) -> av.VideoStream:
+        # The rate given here would go into a Matroska header as the duration of every frame; one as fine as the ticks
+        # is left out of it.
+        tick = self._clock.tick
+        options = {"preset": settings.preset, "crf": str(settings.crf)}
+        stream = self._container.add_stream("libx264", rate=1 / tick, options=options, time_base=tick)
+        stream.height, stream.width = self._size
+        stream.pix_fmt = "yuv420p"
+        stream.thread_count = settings.threads or 0
+        context = stream.codec_context
+        # B-frames would store the pictures out of order, and a file's length is the sum of the steps as stored: wrong for
+        # a variable rate. They also cost a third more time here, for the same size.
+        context.max_b_frames = 0
+        context.flags |= Flags.frame_duration  # heed the duration of the frames, for the sake of the last
+        context.framerate = Fraction(settings.rate).limit_denominator(1001)
+        context.color_range = ColorRange.MPEG
+        context.colorspace = context.color_primaries = context.color_trc = BT709
+        return stream
+
+    def add(self, frame: Frame) -> None:
+        """Encode a frame. Raises OutputError."""
+        with writing(self._path):
+            picture = self._reformatter.reformat(
+                av.VideoFrame.from_numpy_buffer(fitted(frame.image, self._size), format="bgr24"),
+                format="yuv420p",
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+            )
+            picture.time_base = self._clock.tick
+            picture.pts, picture.duration = self._clock.place(frame.pts * frame.time_base)
+            self._container.mux(self._stream.encode(picture))
+
+    def close(self) -> None:
+        """Encode what the encoder has held back and finish the file. Raises OutputError."""
+        with writing(self._path), self._container:
+            self._container.mux(self._stream.encode(None))
+
+
+class Clock:
+    """Where the frames of a file stand in time, in ticks of `tick` seconds: from 0 and always increasing."""
+
+    def __init__(self, tick: Fraction, rate: float) -> None:
+        self.tick = tick
+        self._origin: Fraction | None = None
+        self._last = 0
+        self._interval = max(1, round(1 / (tick * Fraction(rate))))
+
+    def place(self, time_s: Fraction) -> tuple[int, int]:
+        """The place of the next frame and its likely duration, which is that of the frame before."""
+        if self._origin is None:
+            self._origin = time_s
+            return 0, self._interval
+        step = round((time_s - self._origin) / self.tick) - self._last
+        if not -RESTART_S <= step * self.tick <= LONGEST_GAP_S:
+            step = self._interval
+            self._origin = time_s - (self._last + step) * self.tick
+        self._interval = max(step, 1)
+        self._last += self._interval
+        return self._last, self._interval
+
+
+def even(image: Image) -> tuple[int, int]:
+    """(height, width), each less one where it is odd."""
+    height, width = image.shape[:2]
+    return height - height % 2, width - width % 2
+
+
+def fitted(image: Image, size: tuple[int, int]) -> Image:
+    """The picture at size (height, width): cut where it is one pixel over, else scaled, between black bars."""
+    height, width = size
+    if even(image) == size:
+        return image[:height, :width]
+    scale = min(height / image.shape[0], width / image.shape[1])
+    inner = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    scaled = cv2.resize(image, inner, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
+    right, bottom = width - inner[0] - left, height - inner[1] - top
+    fit: Image = cv2.copyMakeBorder(scaled, top, bottom, left, right, cv2.BORDER_CONSTANT)  # type: ignore[assignment]
+    return fit

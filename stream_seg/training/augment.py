@@ -1,0 +1,49 @@
+"""Augmentation of one picture and its labels: pure functions of arrays and of a random generator."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from stream_seg.dataset import VOID
+from stream_seg.frame import Image, Labels
+
+
+def augmented(
+    image: Image, labels: Labels, draw: np.random.Generator, *, crop: tuple[int, int], scale: tuple[float, float]
+) -> tuple[Image, Labels]:
+    """Random scale, proportions, crop, flip and colour: an image and labels of `crop` = (height, width).
+
+    What lies outside the picture is VOID.
+    """
+    height, width = labels.shape
+    factor = float(np.exp(draw.uniform(np.log(scale[0]), np.log(scale[1]))))
+    stretch = float(np.exp(draw.uniform(-0.25, 0.25)))
+    size = round(width * factor * stretch), round(height * factor / stretch)
+    way = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    image = np.asarray(cv2.resize(image, size, interpolation=way), np.uint8)
+    labels = np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+    below, right = max(0, crop[0] - size[1]), max(0, crop[1] - size[0])
+    image = np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
+    labels = np.pad(labels, ((0, below), (0, right)), constant_values=VOID)
+    top, left = (int(draw.integers(labels.shape[axis] - crop[axis] + 1)) for axis in (0, 1))
+    image, labels = (array[top : top + crop[0], left : left + crop[1]] for array in (image, labels))
+    if draw.random() < 0.5:
+        image, labels = image[:, ::-1], labels[:, ::-1]
+    return coloured(np.ascontiguousarray(image), draw), np.ascontiguousarray(labels)
+
+
+def coloured(image: Image, draw: np.random.Generator) -> Image:
+    """Random hue, saturation, gamma, contrast and brightness, now and then blur and noise."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
+    hsv[..., 0] = (hsv[..., 0].astype(np.int16) + draw.integers(-9, 10)) % 180
+    hsv[..., 1] = cv2.convertScaleAbs(hsv[..., 1], alpha=draw.uniform(0.6, 1.4))
+    ramp = (np.arange(256) / 255) ** draw.uniform(0.7, 1.4)
+    ramp = (ramp - 0.5) * draw.uniform(0.7, 1.3) + 0.5 + draw.uniform(-0.15, 0.15)
+    changed = cv2.LUT(cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR), np.clip(255 * ramp, 0, 255).astype(np.uint8))
+    if draw.random() < 0.15:
+        changed = cv2.GaussianBlur(changed, (0, 0), draw.uniform(0.4, 1.2))
+    if draw.random() < 0.15:
+        noise = draw.normal(0, draw.uniform(2, 8), changed.shape)
+        changed = np.clip(changed + noise, 0, 255)
+    return np.asarray(changed).astype(np.uint8)

@@ -1,0 +1,88 @@
+"""From trained weights to what is shipped: a portable ONNX, its int8 form, and the side-car that says what they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stream_seg.classes import Classes
+from stream_seg.frame import Image
+from stream_seg.stages.segment import reduced
+from stream_seg.training.recipe import Recipe
+
+
+class Portable(nn.Module):
+    """A network with its per-pixel work around it, in operators that every backend builds.
+
+    Input: uint8 (N, H, W, 3) BGR. Output: float32 scores (N, C, h, w) and uint8 labels (N, H, W).
+    """
+
+    gain: Tensor
+    offset: Tensor
+
+    def __init__(self, net: nn.Module, *, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.net = net
+        # (x / 255 - mean) / std as one multiplication and one addition
+        self.register_buffer("gain", (1 / (255 * torch.tensor(std))).reshape(1, 3, 1, 1))
+        self.register_buffer("offset", (-torch.tensor(mean) / torch.tensor(std)).reshape(1, 3, 1, 1))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        # TensorRT takes uint8 only at the input: cast first, then transpose
+        scores = self.net(image.float().permute(0, 3, 1, 2) * self.gain + self.offset)
+        full = F.interpolate(scores, size=image.shape[1:3], mode="bilinear", align_corners=False)
+        return scores, full.argmax(1).to(torch.uint8)
+
+
+def export(recipe: Recipe, net: nn.Module, classes: Classes, *, calibration: Sequence[Image], out: Path) -> None:
+    """Write OUT/NAME.onnx, OUT/NAME_int8.onnx (calibrated on pictures of any size) and the side-car OUT/NAME.json."""
+    path = out / f"{recipe.network}.onnx"
+    export_onnx(net, path, size=recipe.size, mean=recipe.mean, std=recipe.std)
+    quantise_onnx(path, path.with_stem(f"{path.stem}_int8"), calibration, size=recipe.size)
+    said = {
+        "name": recipe.network,
+        "size": recipe.size,
+        "mean_bgr": recipe.mean,
+        "std_bgr": recipe.std,
+        "classes": classes.names,
+        "palette": classes.colours,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+    path.with_suffix(".json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+
+
+def export_onnx(
+    net: nn.Module, path: Path, *, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]
+) -> None:
+    """Write `net` as a portable ONNX: any batch, pictures of `size` = (height, width)."""
+    portable = Portable(net.eval(), mean=mean, std=std).eval()
+    torch.onnx.export(
+        portable,
+        (torch.zeros(2, *size, 3, dtype=torch.uint8),),
+        path,
+        input_names=["image"],
+        output_names=["scores", "labels"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        external_data=False,
+        verbose=False,
+    )
+
+
+def quantise_onnx(path: Path, quantised: Path, images: Sequence[Image], *, size: tuple[int, int]) -> None:
+    """Post-training quantisation of a portable ONNX (NNCF, mixed preset), calibrated on `images`."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # it would report to a web service
+    import nncf
+    import onnx
+
+    nncf.set_log_level(logging.ERROR)
+    dataset = nncf.Dataset([reduced(image, size)[None] for image in images], lambda batch: {"image": batch})
+    preset = nncf.QuantizationPreset.MIXED
+    onnx.save(nncf.quantize(onnx.load(path), dataset, subset_size=len(images), preset=preset), quantised)

@@ -1,0 +1,31 @@
+"""A training recipe as its YAML says it, checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Recipe(BaseModel):
+    """What is trained, on what, how long. Sizes are (height, width) in pixels."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    network: Annotated[str, Field(description="a name of stream_seg.zoo.NETWORKS")]
+    data: Annotated[Path, Field(description="holds SPLIT/ and SPLITannot/")]
+    split: str = "train"
+    size: Annotated[tuple[int, int], Field(description="input of the exported network")] = (352, 480)
+    mean: Annotated[tuple[float, float, float], Field(description="blue green red, 0 to 1")]
+    std: Annotated[tuple[float, float, float], Field(description="blue green red")]
+    crop: Annotated[tuple[int, int], Field(description="what a step sees of a picture")] = (288, 384)
+    scale: Annotated[tuple[float, float], Field(description="smallest and largest enlargement")] = (0.5, 2.0)
+    batch: Annotated[int, Field(ge=1)] = 8
+    steps: Annotated[int, Field(ge=1)]
+    learning_rate: Annotated[float, Field(gt=0)] = 0.002
+    weight_decay: Annotated[float, Field(ge=0)] = 0.02
+    warm_up: Annotated[int, Field(ge=1, description="steps until the full learning rate")] = 300
+    ema: Annotated[float, Field(ge=0, lt=1, description="what the average of the weights keeps per step")] = 0.998
+    auxiliary: Annotated[float, Field(ge=0, description="weight of the auxiliary loss")] = 0.4
+    seed: int = 1

@@ -1,0 +1,107 @@
+"""What a user types as INPUT, understood once: which kind of source, how to open it, and how to show it.
+
+drive.mp4                         file
+pictures/  "pictures/*.png"  a.png  images
+/dev/video0  0                    camera
+rtsp://user:password@host/path    rtsp (rtsps)
+http://host/drive.mp4             http (https)
+synth://road                      synth, drawn by stream_seg.stages.synthetic
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+from urllib.parse import parse_qs, quote
+
+from stream_seg.errors import ConfigError
+
+Kind: TypeAlias = Literal["file", "images", "camera", "rtsp", "http", "synth"]
+
+SCHEMES: dict[str, Kind] = {
+    "rtsp": "rtsp",
+    "rtsps": "rtsp",
+    "http": "http",
+    "https": "http",
+    "synth": "synth",
+}
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+RECORDINGS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
+"""An http address whose path ends so is a file on a server; any other is taken for a live stream."""
+
+ALLOWED = "a video file, a picture, a folder or glob of pictures, /dev/videoN or a camera's number, " + ", ".join(
+    f"{scheme}://" for scheme in SCHEMES
+)
+
+_SECRET = re.compile(r"((?:user|login|pass|pwd|token|key|auth|secret|sig|cred)[^=/]*=)[^/]*", re.IGNORECASE)
+_PLAIN_HOST = re.compile(r"(\[[^\]]*\]|[^:@]*)(:\d*)?")
+
+
+@dataclass(frozen=True)
+class Source:
+    """`address` opens it and may hold a password; `shown` never does, is one printable line, and is what logs and
+    errors print. `live` cannot wait: what is not taken now is gone."""
+
+    kind: Kind
+    address: str = field(repr=False)
+    shown: str
+    live: bool
+
+
+def parse(uri: str) -> Source:
+    """Understand an INPUT without opening it. Raises ConfigError for an unknown scheme or an address without a host."""
+    if not uri.strip():
+        raise ConfigError(f"the input is empty; allowed are {ALLOWED}")
+    scheme, mark, rest = uri.partition("://")
+    if mark and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        return _from_url(scheme.lower(), rest)
+    if uri.isdecimal():
+        uri = f"/dev/video{int(uri)}"
+    if re.fullmatch(r"/dev/video\d+|/dev/v4l/.+", uri):
+        return Source("camera", uri, _printable(uri), live=True)
+    return Source(_kind_of_path(uri), uri, _printable(uri), live=False)
+
+
+def _kind_of_path(text: str) -> Kind:
+    path = Path(text)
+    if path.is_dir() or path.suffix.lower() in PICTURES:
+        return "images"
+    # A file whose name has brackets is that file, not a pattern.
+    return "images" if glob.has_magic(text) and not path.exists() else "file"
+
+
+def _from_url(scheme: str, rest: str) -> Source:
+    if scheme not in SCHEMES:
+        raise ConfigError(f"unknown scheme {_printable(scheme)}:// of the input; allowed are {ALLOWED}")
+    kind = SCHEMES[scheme]
+    if kind == "synth":
+        query = parse_qs(rest.partition("?")[2])
+        live = query.get("paced", ["no"])[-1].lower() in ("1", "true", "yes", "on")
+        return Source(kind, f"synth://{rest}", _printable(f"synth://{rest}"), live)
+    user, location = _split_user(rest)
+    if not re.match(r"[^/?#:]", location):
+        raise ConfigError(f"the input {scheme}:// names no host; write {scheme}://host/path")
+    # A password with a raw / ? # or @ would end the host too early for FFmpeg; where the address reads well, it stays.
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    plain = _PLAIN_HOST.fullmatch(authority)
+    address = rest if plain or not user else f"{quote(user, safe=':%!$&*+,;=()')}@{location}"
+    path, query_mark, _ = location.partition("?")
+    shown = _SECRET.sub(r"\1…", path.partition("#")[0]) + ("?…" if query_mark else "")
+    live = kind == "rtsp" or not re.split(r"[?#]", address)[0].lower().endswith(RECORDINGS)
+    return Source(kind, f"{scheme}://{address}", _printable(f"{scheme}://{shown}"), live)
+
+
+def _split_user(rest: str) -> tuple[str, str]:
+    """(user:password, host and path), in doubt taking more for the password: showing too little of an address
+    is safe, too much is not."""
+    user, mark, location = rest.rpartition("@")
+    if mark and (":" in user or not re.search(r"[/?#]", user)):
+        return user, location
+    return "", rest
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -1,0 +1,27 @@
+"""Fixtures that more than one test file needs."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+DATA = (Path(__file__).parents[1] / "../shared/data").resolve()
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A TCP port of 127.0.0.1 that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def data() -> Path:
+    """The folder of real videos and labelled pictures; the test is skipped where it is absent."""
+    if not DATA.is_dir():
+        pytest.skip("the folder of real data is not here")
+    return DATA

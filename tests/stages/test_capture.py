@@ -1,0 +1,420 @@
+import os
+import shutil
+import subprocess
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
+from socket import create_server
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from stream_seg.errors import ConfigError, SourceError, StreamSegError
+from stream_seg.frame import Frame
+from stream_seg.sources.picture import Picture
+from stream_seg.stages.capture import Capture, expected_frames, increasing_pts
+from tests.media import number_of, numbered, write_video
+from tests.sources.test_header import png_of
+
+CLIPS = {
+    "solidWhiteRight.mp4": 221,
+    "project_video_cut.mp4": 76,
+    "test_video.mp4": 38,
+    "highway_1024_512.mp4": 199,
+    "person_walking_intel.mp4": 1394,
+}
+
+
+def captured(uri: object, **keys: Any) -> list[Frame]:
+    return list(Capture(uri=str(uri), **keys)(iter(())))
+
+
+def captured_until_error(uri: object, **keys: Any) -> tuple[list[Frame], StreamSegError]:
+    frames: list[Frame] = []
+    with pytest.raises(StreamSegError) as caught:
+        frames.extend(Capture(uri=str(uri), **keys)(iter(())))
+    return frames, caught.value
+
+
+def clip(path: Path, count: int = 20, **keys: Any) -> Path:
+    return write_video(path, (numbered(n) for n in range(count)), **keys)
+
+
+def numbers(frames: list[Frame]) -> list[int]:
+    return [number_of(frame.image) for frame in frames]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.mp4", "libx264"),
+        ("a.mkv", "libx264"),
+        ("a.avi", "mpeg4"),
+        ("a.webm", "libvpx-vp9"),
+        ("a:b%03d.mp4", "libx264"),
+    ],
+)
+def test_numbered_frames_come_out_in_order(tmp_path: Path, name: str, codec: str) -> None:
+    path = clip(tmp_path / name, codec=codec, time_base=Fraction(1, 25))
+    before = time.monotonic_ns()
+    frames = captured(path, stream="front")
+    assert numbers(frames) == [frame.seq for frame in frames] == list(range(20))
+    assert {frame.stream for frame in frames} == {"front"}
+    assert all(not frame.missed for frame in frames)
+    stamps = [before, *(frame.captured_ns for frame in frames), time.monotonic_ns()]
+    assert stamps == sorted(stamps)
+    assert expected_frames(str(path)) == 20
+
+
+def test_pictures_are_fresh_writeable_and_contiguous(tmp_path: Path) -> None:
+    first, second, *_ = captured(write_video(tmp_path / "a.mp4", [numbered(0, (322, 242))] * 3))
+    assert first.image.shape == (242, 322, 3)
+    assert first.image.flags.c_contiguous
+    assert not np.shares_memory(first.image, second.image)
+    first.image[:] = 0
+
+
+def test_name_of_a_protocol_is_a_file_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    clip(tmp_path / "b.mp4", 3).rename("concat:b.mp4")
+    assert numbers(captured("concat:b.mp4")) == [0, 1, 2]
+    clip(tmp_path / "a.mp4", 3)
+    _, error = captured_until_error("concat:a.mp4|a.mp4")
+    assert "no such file" in str(error)
+
+
+def test_timing_is_the_source_s_also_for_variable_frame_rate(tmp_path: Path) -> None:
+    milliseconds = [0, 40, 55, 200, 1200, 1233]
+    frames = captured(clip(tmp_path / "a.mkv", 6, pts=milliseconds))
+    assert [frame.pts * frame.time_base for frame in frames] == [Fraction(ms, 1000) for ms in milliseconds]
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, -90])
+def test_display_matrix_is_undone(tmp_path: Path, rotation: int) -> None:
+    upright = numbered(1234)
+    stored = np.rot90(upright, -rotation // 90).copy()
+    (frame,) = captured(write_video(tmp_path / "a.mp4", [stored], rotation=rotation, options={"crf": "1"}))
+    assert frame.image.shape == upright.shape
+    assert number_of(frame.image) == 1234
+    assert np.abs(frame.image.astype(int) - upright).mean() < 5
+
+
+def test_stops_after_the_asked_number_of_frames(tmp_path: Path) -> None:
+    assert numbers(captured(clip(tmp_path / "a.mp4"), frames=7)) == list(range(7))
+
+
+def test_closing_gives_the_file_back(tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.mp4")
+    frames = Capture(uri=str(path))(iter(()))
+    next(frames)
+    assert path in open_files()
+    frames.close()  # type: ignore[attr-defined]
+    assert path not in open_files()
+
+
+def open_files() -> set[Path]:
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.is_dir():
+        pytest.skip("this system does not list open files in /proc")
+    return {Path(os.readlink(link)) for link in descriptors.iterdir() if link.is_symlink()}
+
+
+def test_damage_is_counted_and_skipped(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = clip(tmp_path / "a.mp4", 60, options={"g": "10", "bf": "0"})
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 3
+    data[middle : middle + 300] = bytes(300)
+    path.write_bytes(data)
+    frames = captured(path)
+    missed = sum(frame.missed.get("decode_error", 0) for frame in frames)
+    assert missed > 0
+    assert len(frames) + missed == 60
+    assert [frame.seq for frame in frames][-1] == 59
+    seqs = [-1, *(frame.seq for frame in frames)]
+    assert [b - a - 1 for a, b in pairwise(seqs)] == [sum(f.missed.values()) for f in frames]
+    assert numbers(frames[-20:]) == list(range(40, 60))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "movflags", "reason"),
+    [
+        ("a.mp4", "faststart", "its index promises 60 frames"),
+        ("a.mp4", "frag_keyframe+empty_moov", "its last picture is cut short"),
+    ],
+)
+def test_frames_before_a_break_are_delivered(tmp_path: Path, name: str, movflags: str, reason: str) -> None:
+    container_options = {"movflags": movflags} if movflags else {}
+    path = clip(tmp_path / name, 60, container_options=container_options, options={"bf": "0", "crf": "1"})
+    whole = sizes_of_packets(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 2 // 3])
+    readable = sum(a == b for a, b in zip(whole, sizes_of_packets(path), strict=False))
+    assert 20 < readable < 60
+    frames, error = captured_until_error(path)
+    assert numbers(frames) == list(range(readable))
+    assert isinstance(error, SourceError)
+    assert str(error) == f"{path}: breaks off after frame {readable - 1} ({reason})"
+
+
+def sizes_of_packets(path: Path) -> list[int]:
+    with av.open(str(path)) as container:
+        return [packet.size for packet in container.demux(video=0) if packet.size]
+
+
+def test_a_file_without_its_index_is_refused(tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.mp4")
+    path.write_bytes(path.read_bytes()[:5000])
+    _, error = captured_until_error(path)
+    assert str(error) == f"{path}: cannot be opened: it breaks off before its index (moov)"
+
+
+@pytest.mark.parametrize(
+    ("pts", "last", "missed", "expected"),
+    [
+        (None, None, 0, 0),
+        (700, None, 0, 700),
+        (740, (700, 40), 0, 740),
+        (700, (700, 40), 0, 701),
+        (10, (700, 40), 0, 701),
+        (None, (700, 40), 0, 740),
+        (None, (700, 40), 2, 820),
+        (None, (700, 0), 0, 701),
+    ],
+)
+def test_pts_always_increase(pts: int | None, last: tuple[int, int] | None, missed: int, expected: int) -> None:
+    picture = Picture(numbered(0), pts, 40, Fraction(1, 1000), 0)
+    assert increasing_pts(picture, last, missed) == expected
+
+
+def test_a_raw_stream_without_times_gets_some(tmp_path: Path) -> None:
+    frames = captured(clip(tmp_path / "a.h264", options={"bf": "0"}))
+    assert numbers(frames) == list(range(20))
+    assert all(b.pts > a.pts for a, b in pairwise(frames))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("missing.mp4", None, "no such file"),
+        ("empty.mp4", b"", "is empty"),
+        ("text.mp4", b"no video at all\n" * 50, "not a video"),
+        ("text.txt", b"no video at all\n" * 50, "no video"),
+        ("huge.png", png_of(20_000, 20_000), "20000x20000 pixels, more than max_pixels"),
+        ("bad.png", b"no picture", "no picture in it can be decoded"),
+        ("missing.png", None, "no picture"),
+    ],
+)
+def test_bad_file_is_one_clear_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, content: bytes | None, says: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    frames, error = captured_until_error(tmp_path / name)
+    assert frames == []
+    assert isinstance(error, SourceError)
+    assert str(error).startswith(str(tmp_path / name))
+    assert says in str(error)
+    assert "\n" not in str(error)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_video_of_more_than_max_pixels_is_refused(tmp_path: Path) -> None:
+    _, error = captured_until_error(clip(tmp_path / "a.mp4", 3), max_pixels=320 * 240 - 1)
+    assert "320x240 pixels, more than max_pixels (76799) allows" in str(error)
+    assert len(captured(tmp_path / "a.mp4", max_pixels=320 * 240)) == 3
+
+
+def test_folder_of_pictures_is_read_in_natural_order(tmp_path: Path) -> None:
+    suffixes = ["jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff", "PNG"]
+    for number in range(12):
+        size = (320, 240) if number % 2 else (400, 300)
+        cv2.imwrite(str(tmp_path / f"f{number}.{suffixes[number % len(suffixes)]}"), numbered(number, size))
+    (tmp_path / "notes.txt").write_text("no picture")
+    frames = captured(tmp_path, rate=10)
+    assert numbers(frames) == list(range(12))
+    assert {frame.image.shape for frame in frames} == {(240, 320, 3), (300, 400, 3)}
+    assert [frame.pts * frame.time_base for frame in frames] == [Fraction(n, 10) for n in range(12)]
+    assert numbers(captured(tmp_path / "*.png")) == [2, 10]
+    assert expected_frames(str(tmp_path)) == 12
+
+
+def test_picture_looks_as_opencv_reads_it(tmp_path: Path) -> None:
+    for suffix in ("jpg", "png", "bmp", "webp", "tif"):
+        path = tmp_path / f"a.{suffix}"
+        cv2.imwrite(str(path), numbered(7, (1400, 600)))
+        (frame,) = captured(path)
+        assert np.abs(frame.image.astype(int) - cv2.imread(str(path))).mean() < 1.5
+
+
+def test_unreadable_picture_is_counted(tmp_path: Path) -> None:
+    for number in range(5):
+        cv2.imwrite(str(tmp_path / f"{number}.jpg"), numbered(number))
+    whole = (tmp_path / "0.jpg").read_bytes()
+    (tmp_path / "0.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "2.jpg").write_bytes(b"no picture")
+    frames = captured(tmp_path)
+    assert [(frame.seq, frame.pts, dict(frame.missed)) for frame in frames] == [
+        (1, 1, {"decode_error": 1}),
+        (3, 3, {"decode_error": 1}),
+        (4, 4, {}),
+    ]
+    (tmp_path / "4.jpg").write_bytes(b"no picture")
+    frames, error = captured_until_error(tmp_path)
+    assert numbers(frames) == [1, 3]
+    assert "the last 1 of 5 pictures cannot be decoded" in str(error)
+
+
+def test_folder_without_pictures_names_the_allowed(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").touch()
+    _, error = captured_until_error(tmp_path)
+    assert "holds no picture; a picture ends in .jpg, .jpeg, .png" in str(error)
+
+
+def test_no_camera() -> None:
+    _, error = captured_until_error("/dev/video9876")
+    assert "/dev/video9876: no such camera; cameras here: " in str(error)
+
+
+def test_drawn_input_is_another_stage_s() -> None:
+    _, error = captured_until_error("synth://road")
+    assert isinstance(error, ConfigError)
+
+
+@pytest.mark.parametrize(
+    "keys", [{"rate": 0}, {"size": "large"}, {"transport": "pigeon"}, {"threads": -1}, {"colour": 1}, {"frames": 0}]
+)
+def test_keys_are_checked(keys: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Capture(uri="a.mp4", **keys)
+
+
+@contextmanager
+def serving(body: bytes, *, stall: bool = False, status: int = 200) -> Iterator[str]:
+    """An http server that answers everything with `body`, and where it stalls says that there is more and is silent."""
+    closing = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body) + stall * 1_000_000))
+            self.end_headers()
+            self.wfile.write(body)
+            if stall:
+                self.wfile.flush()
+                closing.wait()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        closing.set()
+        server.shutdown()
+
+
+def test_http_file_and_stream(tmp_path: Path) -> None:
+    with serving(clip(tmp_path / "a.ts").read_bytes()) as address:
+        assert numbers(captured(f"{address}/a.ts")) == list(range(20))
+
+
+def test_http_404_shows_no_password() -> None:
+    with serving(b"", status=404) as address:
+        _, error = captured_until_error(address.replace("://", "://user:hunter2@") + "/a.mp4?token=hunter2")
+    assert f"{address}/a.mp4?…: cannot be opened: 404" in str(error)
+    assert "hunter2" not in "".join(traceback.format_exception(error))
+
+
+def test_a_stream_that_falls_silent_breaks_off_after_its_timeout(tmp_path: Path) -> None:
+    body = clip(tmp_path / "a.ts", 60, options={"bf": "0", "g": "10"}).read_bytes()
+    with serving(body, stall=True) as address:
+        frames, error = captured_until_error(f"{address}/live", read_timeout_s=0.3, open_timeout_s=0.3)
+    assert len(frames) > 20
+    assert numbers(frames) == list(range(len(frames)))
+    assert f"breaks off after frame {len(frames) - 1} (it gave no data in time)" in str(error)
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http"])
+def test_a_host_that_says_nothing_is_given_up(scheme: str) -> None:
+    with create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        began = time.monotonic()
+        _, error = captured_until_error(f"{scheme}://user:hunter2@127.0.0.1:{port}/live", open_timeout_s=0.3)
+    assert 0.3 <= time.monotonic() - began < 2
+    assert f"{scheme}://127.0.0.1:{port}/live: cannot be opened: it gave no data in time" in str(error)
+    assert "hunter2" not in "".join(traceback.format_exception(error))
+
+
+def test_an_unreachable_host_is_refused_at_once(unused_port: int) -> None:
+    _, error = captured_until_error(f"rtsp://user:hunter2@127.0.0.1:{unused_port}/live")
+    assert f"rtsp://127.0.0.1:{unused_port}/live: cannot be opened: Connection refused" in str(error)
+
+
+@pytest.mark.parametrize(("name", "count"), CLIPS.items())
+def test_real_clips_give_every_frame(data: Path, name: str, count: int) -> None:
+    path = str(data / "videos" / name)
+    assert expected_frames(path) == count
+    last, number = -1, -1
+    for number, frame in enumerate(Capture(uri=path)(iter(()))):
+        assert (frame.seq, dict(frame.missed)) == (number, {})
+        assert frame.pts > last
+        last = frame.pts
+    assert number + 1 == count
+
+
+RTSP_SERVER = """
+import gi
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtspServer
+Gst.init(None)
+assert all(map(Gst.ElementFactory.find, ("x264enc", "rtph264pay")))
+server = GstRtspServer.RTSPServer(address="127.0.0.1", service="0")
+factory = GstRtspServer.RTSPMediaFactory()
+factory.set_launch("( videotestsrc is-live=true pattern=white ! video/x-raw,width=320,height=240,framerate=30/1"
+                   " ! x264enc tune=zerolatency speed-preset=ultrafast ! rtph264pay name=pay0 pt=96 )")
+server.get_mount_points().add_factory("/live", factory)
+server.attach(None)
+print(server.get_bound_port(), flush=True)
+GLib.MainLoop().run()
+"""
+
+
+@pytest.fixture
+def rtsp_port() -> Iterator[int]:
+    """GStreamer's RTSP server, which the system's own Python knows."""
+    python = shutil.which("python3", path=os.defpath)
+    if python is None:
+        pytest.skip("no system Python for GStreamer's RTSP server")
+    with subprocess.Popen(
+        [python, "-c", RTSP_SERVER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
+        assert server.stdout is not None
+        port = server.stdout.readline()
+        try:
+            if not port:
+                pytest.skip("the system's Python lacks GStreamer's RTSP server or its H.264")
+            yield int(port)
+        finally:
+            server.kill()
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_rtsp(rtsp_port: int, transport: str) -> None:
+    frames = captured(f"RTSP://user:p@ss@127.0.0.1:{rtsp_port}/live", transport=transport, frames=10)
+    assert [frame.seq for frame in frames] == list(range(10))
+    assert all(b.pts > a.pts for a, b in pairwise(frames))
+    assert frames[-1].image.shape == (240, 320, 3)
+    assert frames[-1].image.min() > 240
+    _, error = captured_until_error(f"rtsp://user:hunter2@127.0.0.1:{rtsp_port}/none")
+    assert f"rtsp://127.0.0.1:{rtsp_port}/none: cannot be opened: 404" in str(error)

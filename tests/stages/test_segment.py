@@ -1,0 +1,80 @@
+"""`segment` on numbered frames and on real ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from stream_seg.errors import NetworkError
+from stream_seg.stages.segment import Segment, reduced
+from tests import tiny
+from tests.drawn import frame
+
+
+def test_frames_keep_their_numbers_and_get_their_classes(tmp_path: Path) -> None:
+    path = tiny.write(tmp_path, tiny.network(outputs={"out": 3}), {"classes": tiny.CLASSES})
+    frames = [frame(seq, size=(64, 96)) for seq in range(5)]
+    out = list(Segment(network=str(path), precision="f32")(iter(frames)))
+    assert [f.seq for f in out] == [0, 1, 2, 3, 4]
+    for before, after in zip(frames, out, strict=True):
+        assert after.image is before.image
+        assert after.semantic is not None
+        assert after.semantic.size == tiny.SIZE
+        assert after.semantic.classes.names == tuple(tiny.CLASSES)
+        want = tiny.said(np.full((*tiny.SIZE, 3), before.seq, np.uint8), 3)
+        np.testing.assert_allclose(after.semantic.scores, want, atol=1e-4)
+        assert after.semantic.labels.shape == tiny.SIZE
+
+
+def test_the_road_is_where_it_is(data: Path) -> None:
+    image = cv2.imread(str(data / "camvid/val/0016E5_07959.png"))
+    (out,) = Segment()(iter([replace(frame(0), image=image)]))
+    assert out.semantic is not None
+    labels, names = out.semantic.labels, out.semantic.classes
+    height = labels.shape[0]
+    assert np.mean(labels[height * 7 // 8 :] == names.index("road")) > 0.7
+    assert np.mean(labels[: height // 16] == names.index("road")) < 0.02
+
+
+def test_a_wrong_network_is_refused_before_the_first_frame() -> None:
+    with pytest.raises(ValidationError, match="unknown network 'raod'; known: road"):
+        Segment(network="raod")
+    taken = []
+
+    def frames():  # type: ignore[no-untyped-def]
+        taken.append(1)
+        yield frame(0)
+
+    with pytest.raises(NetworkError, match="no such file"):
+        next(iter(Segment(network="missing.onnx")(frames())))
+    assert not taken
+
+
+def test_the_engine_is_closed_with_the_stage(tmp_path: Path) -> None:
+    path = tiny.write(tmp_path, tiny.network(outputs={"out": 3}), {"classes": tiny.CLASSES})
+    running = Segment(network=str(path))(frame(i) for i in range(9))
+    next(running)
+    running.close()  # type: ignore[attr-defined]
+    assert list(running) == []
+
+
+@pytest.mark.parametrize("size", [(1080, 1920), (720, 1280), (540, 960), (360, 480)])
+def test_a_large_picture_is_reduced_by_area(size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    area = cv2.resize(noise, (480, 352), interpolation=cv2.INTER_AREA).astype(int)
+    ours = np.abs(reduced(noise, (352, 480)) - area).mean()
+    plain = np.abs(cv2.resize(noise, (480, 352)) - area).mean()
+    assert reduced(noise, (352, 480)).shape == (352, 480, 3)
+    assert ours <= plain
+    if size[0] == 1080:
+        assert ours < 0.5 * plain
+
+
+def test_a_picture_of_the_right_size_is_not_copied() -> None:
+    image = tiny.picture()
+    assert reduced(image, tiny.SIZE) is image

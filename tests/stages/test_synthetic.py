@@ -1,0 +1,142 @@
+"""The synthetic source: numbering, truth, pace, addresses."""
+
+from __future__ import annotations
+
+import time
+from fractions import Fraction
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from stream_seg.errors import ConfigError
+from stream_seg.ops.palette import CAMVID
+from stream_seg.ops.scene import render
+from stream_seg.stages.synthetic import Synthetic, parse_synth
+
+
+def small(**fields: object) -> Synthetic:
+    return Synthetic(**{"width": 96, "height": 64, **fields})  # type: ignore[arg-type]
+
+
+def wait_until(due_ns: float) -> None:
+    """Be a slow consumer for exactly so long, by the clock that the source reads."""
+    while (left_ns := due_ns - time.monotonic_ns()) > 0:
+        time.sleep(left_ns / 1e9)
+
+
+def test_frames_are_numbered_and_timed() -> None:
+    began_ns = time.monotonic_ns()
+    frames = list(small(frames=5, rate=25, stream="front")(iter(())))
+    assert [frame.seq for frame in frames] == [0, 1, 2, 3, 4]
+    assert [frame.pts for frame in frames] == [0, 1, 2, 3, 4]
+    assert {frame.stream for frame in frames} == {"front"}
+    assert {frame.time_base for frame in frames} == {Fraction(1, 25)}
+    assert all(not frame.missed for frame in frames)
+    stamps = [frame.captured_ns for frame in frames]
+    assert began_ns <= stamps[0]
+    assert stamps == sorted(stamps)
+    assert frames[0].image.shape == (64, 96, 3)
+
+
+def test_a_broadcast_rate_has_an_exact_time_base() -> None:
+    (frame,) = small(frames=1, rate=29.97)(iter(()))
+    assert frame.time_base == Fraction(100, 2997)
+
+
+def test_the_truth_is_the_scene_s_own() -> None:
+    stage = small(seed=4, frames=3)
+    frames = list(stage(iter(())))
+    for frame in frames:
+        assert frame.truth is not None
+        drawing = render(4, frame.seq, 96, 64)
+        np.testing.assert_array_equal(frame.image, drawing.image)
+        np.testing.assert_array_equal(frame.truth.labels, drawing.labels())
+        assert frame.truth.classes is CAMVID
+    assert frames[0].truth is not None
+    assert frames[0].truth.motion is None
+    assert frames[2].truth is not None
+    np.testing.assert_array_equal(frames[2].truth.motion, render(4, 2, 96, 64).motion())
+
+
+def test_truth_can_be_left_out() -> None:
+    assert all(frame.truth is None for frame in small(frames=2, truth=False)(iter(())))
+
+
+def test_without_a_number_of_frames_the_drive_never_ends() -> None:
+    assert [frame.seq for frame in islice(small()(iter(())), 40)] == list(range(40))
+
+
+def test_a_paced_source_keeps_its_rate() -> None:
+    frames = list(small(frames=12, rate=100, paced=True)(iter(())))
+    assert frames[-1].seq == 11
+    assert frames[-1].captured_ns - frames[0].captured_ns >= 11 / 100 * 1e9 * 0.98
+
+
+def test_a_late_paced_source_skips_and_says_so() -> None:
+    source = small(frames=400, rate=100, paced=True)(iter(()))
+    first = next(source)
+    assert (first.seq, dict(first.missed)) == (0, {})
+    wait_until(first.captured_ns + 0.25e9)
+    second = next(source)
+    assert second.seq >= 24
+    assert dict(second.missed) == {"late": second.seq - 1}
+    third = next(source)
+    # no burst: the next one is a frame whose own time has come
+    assert third.captured_ns >= first.captured_ns + third.seq / 100 * 1e9 * 0.98
+    assert third.seq == second.seq + 1 + sum(third.missed.values())
+
+
+def test_a_late_paced_source_still_gives_its_last_frame() -> None:
+    source = small(frames=10, rate=100, paced=True)(iter(()))
+    first = next(source)
+    wait_until(first.captured_ns + 0.3e9)
+    rest = list(source)
+    assert [frame.seq for frame in rest] == [9]
+    assert dict(rest[0].missed) == {"late": 8}
+
+
+def test_an_unpaced_source_never_skips() -> None:
+    source = small(frames=3, rate=1000)(iter(()))
+    first = next(source)
+    wait_until(first.captured_ns + 0.02e9)
+    assert [frame.seq for frame in source] == [1, 2]
+
+
+def test_an_address_names_fields() -> None:
+    given = parse_synth("synth://road?seed=3&size=1280x720&rate=30&frames=300&paced=1&noise=0.5&camera=pan")
+    assert given == {
+        "scene": "road",
+        "seed": 3,
+        "width": 1280,
+        "height": 720,
+        "rate": 30.0,
+        "frames": 300,
+        "paced": True,
+        "noise": 0.5,
+        "camera": "pan",
+    }
+    assert parse_synth("synth://road") == {"scene": "road"}
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("synth://sea", "allowed: synth://road"),
+        ("http://road", "allowed: synth://road"),
+        ("synth://road?sede=3", "unknown key 'sede'; allowed: size, seed, rate"),
+        ("synth://road?width=640", "unknown key 'width'; allowed: size"),
+        ("synth://road?size=big", "size='big' is not WIDTHxHEIGHT in pixels"),
+        ("synth://road?size=32x64", "width=32: Input should be greater than or equal to 64"),
+        ("synth://road?rate=fast", "rate='fast': Input should be a valid number"),
+        ("synth://road?rate=nan", "rate"),
+        ("synth://road?frames=0", "frames='0': Input should be greater than or equal to 1"),
+        ("synth://road?camera=fly", "Input should be 'drive', 'static' or 'pan'"),
+        ("synth://road?seed=", "seed=''"),
+    ],
+)
+def test_a_wrong_address_is_refused_in_one_line(uri: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_synth(uri)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)

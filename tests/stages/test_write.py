@@ -1,0 +1,219 @@
+"""What `write` puts into a video file, read back with PyAV alone."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from itertools import count
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from stream_seg.errors import ConfigError, OutputError
+from stream_seg.frame import Frame, Image
+from stream_seg.stages.write import Write, fitted
+from tests.media import number_of, numbered, read_video
+
+TICK = Fraction(1, 12800)
+IRREGULAR = [7, 512, 1024, 1025, 1700, 4000, 4001, 9000, 9512, 15000]
+
+
+def frames(pts: Iterable[int], *, time_base: Fraction = TICK, stream: str = "front") -> Iterator[Frame]:
+    for seq, at in enumerate(pts):
+        yield Frame(stream, seq, at, time_base, 0, numbered(seq, (160, 120)))
+
+
+def written(path: Path, source: Iterator[Frame]) -> list[tuple[Fraction, Image]]:
+    list(Write(path)(source))
+    return read_video(path)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_every_frame_is_there_in_order(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    seen = list(Write(path)(frames(range(0, 60 * 512, 512))))
+    assert [frame.seq for frame in seen] == list(range(60))
+    assert [number_of(image) for _, image in read_video(path)] == list(range(60))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("time_base", [TICK, Fraction(1, 90_000), Fraction(1001, 30_000), Fraction(1, 1_000_000)])
+def test_irregular_times_are_kept_exactly(tmp_path: Path, time_base: Fraction) -> None:
+    times = [time for time, _ in written(tmp_path / "out.mp4", frames(IRREGULAR, time_base=time_base))]
+    assert times == [(at - IRREGULAR[0]) * time_base for at in IRREGULAR]
+
+
+def test_matroska_keeps_times_to_the_millisecond(tmp_path: Path) -> None:
+    pts = [at * 11 for at in IRREGULAR if at not in (1025, 4001)]
+    times = [time for time, _ in written(tmp_path / "out.mkv", frames(pts))]
+    assert max(abs(time - (at - pts[0]) * TICK) for time, at in zip(times, pts, strict=True)) <= Fraction(1, 2000)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_the_last_frame_lasts_as_long_as_the_one_before(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    written(path, frames([0, 40, 80, 280], time_base=Fraction(1, 1000)))
+    with av.open(str(path)) as container:
+        assert container.duration == 480_000
+
+
+@pytest.mark.parametrize(
+    ("pts", "expected"),
+    [
+        ([0, 40, 40, 30, 120], [0, 40, 41, 42, 120]),
+        ([90_000, 90_040, 0, 40, 80], [0, 40, 80, 120, 160]),
+        ([0, 40, 9_000_000, 9_000_040], [0, 40, 80, 120]),
+    ],
+    ids=["a time that does not increase", "a clock that starts at 0 again", "a clock that leaps by hours"],
+)
+def test_times_that_make_no_sense(tmp_path: Path, pts: Sequence[int], expected: Sequence[int]) -> None:
+    times = [time for time, _ in written(tmp_path / "out.mp4", frames(pts, time_base=Fraction(1, 1000)))]
+    assert [time * 1000 for time in times] == expected
+
+
+def test_a_change_of_time_base_changes_no_time(tmp_path: Path) -> None:
+    first, second = frames([0, 25], time_base=Fraction(1, 1000)), frames([4500, 6750], time_base=Fraction(1, 90_000))
+    times = [time for time, _ in written(tmp_path / "out.mp4", iter([*first, *second]))]
+    assert [time * 1000 for time in times] == [0, 25, 50, 75]
+
+
+def test_colours_come_back(tmp_path: Path) -> None:
+    colours = [(0, 0, 0), (255, 255, 255), (128, 128, 128), (0, 0, 230), (0, 200, 0), (220, 0, 0), (20, 180, 250)]
+    image = np.repeat(np.repeat(np.array([colours], np.uint8), 64, axis=0), 32, axis=1)
+    source = (Frame("front", seq, seq, Fraction(1, 25), 0, image) for seq in range(3))
+    list(Write(tmp_path / "out.mp4", crf=1)(source))
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.pix_fmt, context.profile) == ("yuv420p", "High")
+        assert (context.colorspace, context.color_primaries, context.color_trc, context.color_range) == (1, 1, 1, 1)
+        for frame in container.decode(video=0):  # by the tags of the file, as a player does
+            centres = frame.to_ndarray(format="bgr24")[32, 16::32]
+            assert np.abs(centres.astype(int) - colours).max() <= 4
+
+
+def test_the_index_stands_at_the_front(tmp_path: Path) -> None:
+    written(tmp_path / "out.mp4", frames(range(5)))
+    content = (tmp_path / "out.mp4").read_bytes()
+    assert 0 < content.index(b"moov") < content.index(b"mdat")
+
+
+@pytest.mark.parametrize("size", [(63, 97), (3, 3), (64, 97)])
+def test_an_odd_side_loses_one_pixel(tmp_path: Path, size: tuple[int, int]) -> None:
+    image = np.full((*size, 3), 90, np.uint8)
+    image.flags.writeable = False
+    source = (Frame("front", seq, seq, Fraction(1, 25), 0, image) for seq in range(2))
+    shapes = {image.shape for _, image in written(tmp_path / "out.mp4", source)}
+    assert shapes == {(size[0] // 2 * 2, size[1] // 2 * 2, 3)}
+
+
+def test_a_picture_too_small_for_the_codec(tmp_path: Path) -> None:
+    source = iter([Frame("front", 0, 0, TICK, 0, np.zeros((1, 8, 3), np.uint8))])
+    with pytest.raises(OutputError, match="H.264 needs two pixels at least"):
+        list(Write(tmp_path / "out.mp4")(source))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_size_is_fitted_into_the_first(tmp_path: Path) -> None:
+    wide = np.full((60, 160, 3), 200, np.uint8)
+    source = list(frames([0, 512]))
+    images = [image for _, image in written(tmp_path / "out.mp4", iter([source[0], replace(source[1], image=wide)]))]
+    assert [image.shape for image in images] == [(120, 160, 3)] * 2
+    assert images[1][60].mean() > 190
+    assert max(images[1][5].mean(), images[1][-5].mean()) < 10
+
+
+def test_fitting_keeps_the_shape() -> None:
+    tall = np.full((400, 100, 3), 255, np.uint8)
+    fit = fitted(tall, (100, 200))
+    assert fit.shape == (100, 200, 3)
+    assert np.flatnonzero(fit[50, :, 0] > 128).tolist() == list(range(87, 112))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_run_that_is_stopped_leaves_a_playable_file(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    stage = Write(path)(frames(count(0, 512)))
+    for _ in range(7):
+        next(stage)
+    assert not path.exists()
+    stage.close()  # type: ignore[attr-defined]
+    assert [number_of(image) for _, image in read_video(path)] == list(range(7))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_no_frame_is_no_file(tmp_path: Path) -> None:
+    assert list(Write(tmp_path / "out.mp4")(iter([]))) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_output_is_refused_before_a_frame_is_asked_for(tmp_path: Path) -> None:
+    source = frames(count())
+    for path in (tmp_path / "no/out.mp4", tmp_path / "no/{stream}.mp4"):
+        with pytest.raises(OutputError, match="there is no folder"):
+            next(Write(path)(source))
+    assert next(source).seq == 0
+
+
+def test_streams_have_a_file_each(tmp_path: Path) -> None:
+    both = [frame for pair in zip(frames(range(4)), frames(range(4), stream="rear"), strict=True) for frame in pair]
+    with pytest.raises(ConfigError, match=r"front and rear cannot share .*out\.mp4; .*out-\{stream\}\.mp4"):
+        list(Write(tmp_path / "out.mp4")(iter(both)))
+    assert list(tmp_path.iterdir()) == []
+    list(Write(tmp_path / "out-{stream}.mp4")(iter(both)))
+    assert [len(read_video(tmp_path / f"out-{stream}.mp4")) for stream in ("front", "rear")] == [4, 4]
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(ValidationError, match=r"'out\.avi' does not end in \.mp4 or \.mkv"):
+        Write("out.avi")  # type: ignore[arg-type]
+    with pytest.raises(ValidationError, match="less than or equal to 51"):
+        Write("out.mp4", crf=52)  # type: ignore[arg-type]
+    with pytest.raises(ValidationError, match="veryfast"):
+        Write("out.mp4", preset="quick")  # type: ignore[arg-type]
+
+
+FILL = """
+import resource, signal, sys
+from fractions import Fraction
+import numpy as np
+from stream_seg.errors import OutputError
+from stream_seg.frame import Frame
+from stream_seg.stages.write import Write
+if sys.argv[2] == "limit":
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+noise = np.random.default_rng(0)
+frames = (Frame("a", n, n, Fraction(1, 30), 0, noise.integers(0, 256, (240, 320, 3), np.uint8)) for n in range(60))
+try:
+    print(len(list(Write(sys.argv[1], preset="ultrafast")(frames))))
+except OutputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_file_that_may_not_grow_is_removed(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    command = [sys.executable, "-c", FILL, str(path), "limit"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (run.stdout, run.stderr) == (f"cannot write {path}: the file is larger than this system allows\n", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_full_disk(tmp_path: Path, suffix: str) -> None:
+    small_disk = f"mount -t tmpfs -o size=200k none '{tmp_path}' && "
+    if not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "sh", "-c", f"{small_disk} true"]).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    path = tmp_path / f"out{suffix}"
+    script = f"{small_disk} '{sys.executable}' -c \"$0\" '{path}' disk && ls -A '{tmp_path}'"
+    command = ["unshare", "-rm", "sh", "-c", script, FILL]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (run.stdout, run.stderr) == (f"cannot write {path}: disk full\n", "")

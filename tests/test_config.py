@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stream_seg.config import check, read_document, with_settings
+from stream_seg.errors import ConfigError
+from stream_seg.strict_yaml import parse_yaml
+
+GRAPH = """
+stages:
+  capture: {uri: drive.mp4}
+  segment: {input: capture}
+  smooth:  {input: segment, weight: 0.5}
+  write:   {input: smooth, path: out.mp4}
+metrics: {port: 9108}
+"""
+
+
+def refused(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check(parse_yaml(text, where="g.yaml"), where="g.yaml")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith("g.yaml")
+    return message
+
+
+def test_a_graph_is_read() -> None:
+    config = check(parse_yaml(GRAPH, where="g.yaml"), where="g.yaml")
+    assert [node.name for node in config.nodes] == ["capture", "segment", "smooth", "write"]
+    assert [node.inputs for node in config.nodes] == [(), ("capture",), ("segment",), ("smooth",)]
+    assert config.nodes[2].stage.weight == 0.5  # type: ignore[attr-defined]
+    assert config.nodes[0].stage.stream == "capture"  # type: ignore[attr-defined]
+    assert config.metrics is not None
+    assert (config.metrics.host, config.metrics.port) == ("127.0.0.1", 9108)
+
+
+def test_nodes_follow_their_inputs_whatever_the_order_of_the_file() -> None:
+    lines = GRAPH.strip().splitlines()
+    config = check(parse_yaml("\n".join([lines[0], *reversed(lines[1:5]), lines[5]]), where="g"), where="g")
+    seen: set[str] = set()
+    for node in config.nodes:
+        assert set(node.inputs) <= seen
+        seen.add(node.name)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("weight", "wieght", "stages.smooth: unknown key 'wieght', did you mean weight? (known: weight, gap_s, input"),
+        ("weight: 0.5", "weight: 1.5", "stages.smooth.weight: expected less than 1, got 1.5"),
+        ("weight: 0.5", "weight: lots", "stages.smooth.weight: expected a valid number"),
+        ("smooth:", "smoooth:", "stages.smoooth: unknown stage 'smoooth', did you mean smooth?"),
+        ("input: segment", "input: sgment", "stages.smooth.input: unknown stage 'sgment', did you mean segment?"),
+        ("input: capture", "input: smooth", "circle"),
+        ("input: capture", "threads: 1", "stages.segment: needs an input"),
+        ("capture: {", "capture: {input: smooth, ", "stages.capture: a source takes no input"),
+        ("uri: drive.mp4", "", "stages.capture.uri: is required"),
+        ("metrics:", "metricks:", "unknown key 'metricks', did you mean metrics?"),
+        ("port: 9108", "port: 70000", "metrics.port: expected less than or equal to 65535"),
+        ("path: out.mp4", "path: out.avi", "out.avi"),
+        (
+            "smooth:  {input: segment, weight: 0.5}",
+            "smooth:  {input: segment, weight: 0.5, weight: 0.6}",
+            "duplicate key 'weight'",
+        ),
+        ("  write:", "  other: {stage: smooth, input: segment}\n  write:", "nothing takes the frames of other"),
+        ("input: smooth,", "input: [smooth, smooth],", "list of different names"),
+        ("weight: 0.5", "policy: newest", "stages.smooth.policy: expected latest or every"),
+        ("weight: 0.5}", "weight: 0.5", "line 6"),
+        ("weight: 0.5", "weight: &a 0.5, gap_s: *a", "aliases are not allowed"),
+    ],
+)
+def test_what_is_not_understood_is_refused(old: str, new: str, said: str) -> None:
+    assert old in GRAPH
+    assert said in refused(GRAPH.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("text", ["stages: {}", "stages: 3", "policy: latest"])
+def test_a_graph_without_stages_is_refused(text: str) -> None:
+    assert "stages" in refused(text)
+
+
+def test_deep_nesting_is_refused() -> None:
+    with pytest.raises(ConfigError, match="not YAML"):
+        parse_yaml("[" * 20_000, where="deep.yaml")
+
+
+@pytest.mark.parametrize("content", [b"just words", b"\xff\xfe\x00bad", b"- a\n- b\n"])
+def test_a_file_that_is_no_graph(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "g.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"g\.yaml"):
+        read_document(path)
+
+
+def test_a_missing_file() -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: No such file"):
+        read_document(Path("nowhere.yaml"))
+
+
+def test_settings_change_the_document_and_are_checked_alike() -> None:
+    document = parse_yaml(GRAPH, where="g")
+    changed = with_settings(document, ["smooth.weight=0.7", "metrics.port=9000", "policy=latest"])
+    config = check(changed, where="g")
+    assert config.nodes[2].stage.weight == 0.7  # type: ignore[attr-defined]
+    assert config.policy == "latest"
+    assert config.metrics is not None
+    assert config.metrics.port == 9000
+    assert document["stages"]["smooth"]["weight"] == 0.5
+    with pytest.raises(ConfigError, match="unknown key 'wieght'"):
+        check(with_settings(document, ["smooth.wieght=1"]), where="g")
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("smooth.weight", "expected KEY=VALUE"),
+        ("smoth.weight=1", "unknown stage 'smoth', did you mean smooth?"),
+        ("smooth=1", "name a key of the stage"),
+        ("smooth.weight.deep=1", "has no keys of its own"),
+        ("smooth.weight=[", "--set smooth.weight: line 1"),
+    ],
+)
+def test_settings_that_are_not_understood(setting: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        with_settings(parse_yaml(GRAPH, where="g"), [setting])
+    assert said in str(caught.value)

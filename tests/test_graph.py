@@ -1,0 +1,176 @@
+"""Whole graphs of stand-in stages: what arrives, what is counted, how they end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from threading import Event
+
+import psutil
+import pytest
+
+from stream_seg.errors import SourceError
+from stream_seg.graph import Graph
+from stream_seg.stage import Frames
+from tests.drawn import frame
+from tests.graphs import Camera, Ledger, Work, config, line, node, ran
+
+
+def test_numbered_frames_in_the_same_numbers_out() -> None:
+    sink = Ledger()
+    graph = ran(line(Camera(300), Work(), sink))
+    assert sink.numbers == list(range(300))
+    assert graph.error is None
+    for link in graph.links:
+        account = link.account()
+        assert (account.entered, account.delivered, account.in_flight) == (300, 300, 0)
+
+
+def test_latest_balances_against_the_ledger() -> None:
+    camera, sink = Camera(60, paced=True), Ledger(delay_s=0.08)
+    graph = ran(line(camera, Work(0.05), sink), policy="latest")
+    assert sink.numbers == sorted(set(sink.numbers))
+    assert sink.numbers[-1] == 59
+    first, second = (link.account() for link in graph.links)
+    assert first.entered == len(camera.gave) == 60
+    assert first.in_flight == second.in_flight == 0
+    assert first.dropped["superseded"] + second.dropped["superseded"] == 60 - len(sink.numbers) > 20
+    assert second.delivered == len(sink.numbers)
+
+
+def test_books_balance_while_it_runs() -> None:
+    camera, sink = Camera(45, paced=True), Ledger(delay_s=0.05)
+    with Graph(config(line(camera, Work(), sink), policy="latest"), live=True) as graph:
+        while not graph.wait(0.01):
+            for link in graph.links:
+                assert link.account().in_flight in range(4)
+
+
+def test_fan_out_gives_every_frame_to_both_and_protects_the_picture() -> None:
+    left, right = Ledger(), Ledger()
+    seen: list[bool] = []
+
+    def watch(frames: Frames) -> Frames:
+        for taken in frames:
+            seen.append(taken.image.flags.writeable)
+            yield taken
+
+    nodes = [
+        node("camera", "synthetic", Camera(50)),
+        node("watch", "smooth", watch, "camera"),
+        node("left", "write", left, "watch"),
+        node("right", "write", right, "camera"),
+    ]
+    ran(nodes)
+    assert left.numbers == right.numbers == list(range(50))
+    assert seen == [False] * 50
+
+
+def test_several_sources_into_one_stage() -> None:
+    sink = Ledger()
+    nodes = [
+        node("front", "synthetic", Camera(40, "front")),
+        node("rear", "synthetic", Camera(60, "rear")),
+        node("sink", "write", sink, "front", "rear"),
+    ]
+    ran(nodes)
+    for stream, frames in (("front", 40), ("rear", 60)):
+        assert [seq for name, seq, _ in sink.got if name == stream] == list(range(frames))
+
+
+def test_an_exception_names_stage_and_frame_and_outputs_are_finished() -> None:
+    sink = Ledger()
+    graph = ran(line(Camera(100), Work(fails_at=42), sink))
+    assert str(graph.error) == "stage work failed at frame camera:42: ZeroDivisionError: no way"
+    assert sink.numbers == list(range(42))
+    assert sink.ended.is_set()
+
+
+def test_the_frames_before_a_broken_source_arrive() -> None:
+    def breaks(_: Frames) -> Frames:
+        yield from (frame(number) for number in range(10))
+        raise SourceError("clip.mp4: breaks off after frame 9")
+
+    sink = Ledger()
+    graph = ran(line(breaks, Work(), sink))
+    assert isinstance(graph.error, SourceError)
+    assert sink.numbers == list(range(10))
+
+
+def test_frames_that_a_source_missed_are_counted() -> None:
+    def gaps(_: Frames) -> Frames:
+        yield frame(0)
+        yield replace(frame(3), missed={"decode_error": 2})
+
+    graph = ran(line(gaps, Work(), Ledger()))
+    assert graph.tasks[0].missed["decode_error"] == 2
+
+
+@pytest.mark.parametrize("policy", ["latest", "every"])
+def test_stop_finishes_the_outputs_within_two_seconds(policy: str) -> None:
+    sink = Ledger(delay_s=0.1)
+    with Graph(config(line(Camera(10_000, paced=True), Work(0.1), sink), policy=policy), live=True) as graph:  # type: ignore[arg-type]
+        while len(sink.got) < 5:
+            assert not graph.wait(0.01)
+        began = time.monotonic()
+    assert time.monotonic() - began < 2
+    assert sink.ended.is_set()
+    assert graph.done.is_set()
+    assert all(link.account().in_flight == 0 for link in graph.links)
+
+
+def test_a_source_that_hangs_does_not_hold_up_the_stop() -> None:
+    release = Event()
+
+    def hangs(_: Frames) -> Frames:
+        yield frame(0)
+        release.wait(30)
+        yield frame(1)
+
+    sink = Ledger()
+    with Graph(config(line(hangs, Work(), sink)), live=True) as graph:
+        while not sink.got:
+            graph.wait(0.01)
+        began = time.monotonic()
+        graph.stop()
+        assert sink.ended.wait(2)
+    assert time.monotonic() - began < 2
+    assert not graph.done.is_set()
+    release.set()
+    assert graph.wait(5)
+    assert sink.numbers == [0]
+    graph.close()
+
+
+def test_an_output_that_leaves_ends_the_run() -> None:
+    sink = Ledger(leave_after=3)
+    graph = ran(line(Camera(10_000, paced=True), Work(), sink))
+    assert sink.numbers == [0, 1, 2]
+    assert graph.error is None
+
+
+def test_outputs_start_before_sources() -> None:
+    started: list[str] = []
+
+    @dataclass
+    class Starting:
+        name: str
+        inner: Camera | Ledger = field(default_factory=Ledger)
+
+        def __call__(self, frames: Frames) -> Frames:
+            started.append(self.name)
+            yield from self.inner(frames)
+
+    ran([node("camera", "synthetic", Starting("camera", Camera(3))), node("sink", "write", Starting("sink"), "camera")])
+    assert started == ["sink", "camera"]
+
+
+def test_nothing_is_left_behind() -> None:
+    ran(line(Camera(3), Work(), Ledger()))
+    process = psutil.Process()
+    threads, files = threading.active_count(), process.num_fds()
+    for _ in range(10):
+        ran(line(Camera(30), Work(), Ledger()))
+    assert threading.active_count() == threads
+    assert process.num_fds() <= files + 1

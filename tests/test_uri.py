@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import pytest
+
+from stream_seg.errors import ConfigError
+from stream_seg.uri import SCHEMES, parse
+
+
+@pytest.mark.parametrize(
+    ("uri", "kind", "live"),
+    [
+        ("drive.mp4", "file", False),
+        ("concat:a.mp4|b.mp4", "file", False),
+        ("road.PNG", "images", False),
+        ("frames/*.png", "images", False),
+        ("0", "camera", True),
+        ("/dev/video12", "camera", True),
+        ("/dev/v4l/by-id/usb-camera", "camera", True),
+        ("rtsp://host/stream", "rtsp", True),
+        ("RTSPS://host/stream", "rtsp", True),
+        ("http://host:8080/mjpeg", "http", True),
+        ("https://host/drive.MP4?sig=1", "http", False),
+        ("http://host:80/drive.mp4?mail=a@b", "http", False),
+        ("synth://road", "synth", False),
+        ("synth://road?size=640x480&paced=true", "synth", True),
+    ],
+)
+def test_kind_and_live(uri: str, kind: str, live: bool) -> None:
+    source = parse(uri)
+    assert (source.kind, source.live) == (kind, live)
+
+
+def test_folder_is_images_and_existing_name_is_no_pattern(tmp_path: Path) -> None:
+    (tmp_path / "take[1].mp4").touch()
+    assert parse(str(tmp_path)).kind == "images"
+    assert parse(str(tmp_path / "take[1].mp4")).kind == "file"
+    assert parse(str(tmp_path / "take[2].mp4")).kind == "images"
+
+
+def test_camera_number_opens_its_device() -> None:
+    assert parse("3").address == parse("3").shown == "/dev/video3"
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        "hunter2",
+        "u:hunter2",
+        "u:hunter2@hunter2",
+        "u:/hunter2",
+        "u:hunter2#hunter2",
+        "u:?hunter2",
+        "u:1/hunter2",
+        ":hunter2",
+    ],
+)
+@pytest.mark.parametrize(
+    "path", ["", "/live", "/live?token=hunter2", "/user=u_password=hunter2.sdp?real", "/x#hunter2?hunter2"]
+)
+def test_shown_hides_every_password(user: str, path: str) -> None:
+    for scheme in ("rtsp", "RTSP", "https"):
+        for host in ("host", "10.0.0.1:554", "[fe80::1]", "[fe80::1]:554"):
+            source = parse(f"{scheme}://{user}@{host}{path}")
+            assert "hunter2" not in source.shown
+            assert "hunter2" not in repr(source)
+            assert source.shown.startswith(f"{scheme.lower()}://{host}")
+
+
+def test_address_without_password_is_shown_whole() -> None:
+    assert parse("rtsp://[fe80::1]:554/cam/main").shown == "rtsp://[fe80::1]:554/cam/main"
+    assert parse("http://host/@me/drive.mp4").shown == "http://host/@me/drive.mp4"
+
+
+@pytest.mark.parametrize(
+    ("uri", "address"),
+    [
+        ("rtsp://u:p@host/x", "rtsp://u:p@host/x"),
+        ("RTSP://u:p%40@host/x", "rtsp://u:p%40@host/x"),
+        ("rtsp://u:p@/#?@host/x", "rtsp://u:p%40%2F%23%3F@host/x"),
+        ("http://host:80/x?mail=a@b", "http://host:80/x?mail=a@b"),
+    ],
+)
+def test_password_is_quoted_for_ffmpeg_only_where_it_must_be(uri: str, address: str) -> None:
+    assert parse(uri).address == address
+
+
+@pytest.mark.parametrize("uri", ["ftp://host/x.mp4", "subfile://x", "file:///etc/passwd", "", " "])
+def test_unknown_scheme_lists_the_allowed(uri: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(uri)
+    assert all(f"{scheme}://" in str(caught.value) for scheme in SCHEMES)
+
+
+@pytest.mark.parametrize("uri", ["rtsp://", "rtsp:///path", "http://:80/x", "rtsp://u:p@"])
+def test_address_without_host_is_refused(uri: str) -> None:
+    with pytest.raises(ConfigError, match="names no host"):
+        parse(uri)
+
+
+def test_shown_is_one_line() -> None:
+    assert parse("a\nb\x1b[31m.mp4").shown == "a?b?[31m.mp4"

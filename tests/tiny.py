@@ -1,0 +1,65 @@
+"""Small ONNX networks for tests, made on the spot, and what they say computed with numpy alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper, numpy_helper, save
+
+SIZE = (16, 24)
+CLASSES = ["ground", "wall", "sky"]
+
+
+def weights(channels: int, *, seed: int = 0) -> NDArray[np.float32]:
+    """Of a 1x1 convolution: float32 (channels, 3)."""
+    return np.random.default_rng(seed).normal(size=(channels, 3)).astype(np.float32)
+
+
+def network(
+    *, outputs: dict[str, int], size: tuple[Any, Any] = SIZE, batch: Any = "n", nhwc: bool = False, opset: int = 17
+) -> ModelProto:
+    """Scores of every second pixel by a 1x1 convolution, one output for each of `outputs` {name: channels}."""
+    shape = [batch, *size, 3] if nhwc else [batch, 3, *size]
+    nodes, constants, values = [], [], []
+    source = "picture"
+    if nhwc:
+        nodes.append(helper.make_node("Transpose", ["picture"], ["planes"], perm=[0, 3, 1, 2]))
+        source = "planes"
+    for seed, (name, channels) in enumerate(outputs.items()):
+        kernel = weights(channels, seed=seed).reshape(channels, 3, 1, 1)
+        constants.append(numpy_helper.from_array(kernel, f"kernel {name}"))
+        out = f"{name} planes" if nhwc else name
+        nodes.append(helper.make_node("Conv", [source, f"kernel {name}"], [out], strides=[2, 2]))
+        if nhwc:
+            nodes.append(helper.make_node("Transpose", [out], [name], perm=[0, 2, 3, 1]))
+        values.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 4))
+    graph = helper.make_graph(
+        nodes, "tiny", [helper.make_tensor_value_info("picture", TensorProto.FLOAT, shape)], values, constants
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def said(
+    image: NDArray[np.uint8], channels: int, *, seed: int = 0, scale: float = 255, mean: Any = 0, std: Any = 1
+) -> Any:
+    """What an output of `network` must say of a BGR picture that it takes as RGB: float (channels, h, w)."""
+    x = (image[::2, ::2, ::-1] / scale - mean) / std
+    return np.einsum("hwc,kc->khw", x, weights(channels, seed=seed))
+
+
+def picture(size: tuple[int, int] = SIZE, *, seed: int = 0) -> NDArray[np.uint8]:
+    """Noise, uint8 (H, W, 3)."""
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def write(folder: Path, model: ModelProto, sidecar: dict[str, Any] | None, *, name: str = "mine") -> Path:
+    """MODEL.onnx and, unless it is None, MODEL.yaml; returns the path of the ONNX."""
+    path = folder / f"{name}.onnx"
+    save(model, path)
+    if sidecar is not None:
+        path.with_suffix(".yaml").write_text(json.dumps(sidecar))  # JSON is YAML
+    return path
