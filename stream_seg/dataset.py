@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from stream_seg.arrays import Image, Labels
 from stream_seg.errors import SourceError
-from stream_seg.frame import Image, Labels
 
 VOID = 255
 """The label of pixels that nothing learns from and nothing is scored at."""

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from stream_seg.arrays import Labels
 from stream_seg.backends.choose import open_engine
 from stream_seg.backends.engine import Engine
 from stream_seg.classes import Classes
 from stream_seg.dataset import VOID, pair_paths, read_pair
-from stream_seg.frame import Labels
 from stream_seg.network import open_network
 from stream_seg.ops.labels import resized_labels, upsampled_argmax
 from stream_seg.stages.segment import segmented

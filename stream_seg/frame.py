@@ -7,20 +7,12 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from stream_seg.classes import Classes
-
-Image: TypeAlias = NDArray[np.uint8]
-"""uint8 (H, W, 3), blue green red. Not writeable where several stages share it: copy before drawing."""
-Labels: TypeAlias = NDArray[np.uint8]
-"""uint8 (h, w), an index into `Classes.names`; 255 is void."""
-Scores: TypeAlias = NDArray[np.float32]
-"""float32 (C, h, w), C-contiguous: one plane per class, not normalised, higher is likelier."""
+from stream_seg.arrays import Image, Labels, Scores
+from stream_seg.classes import Classes
 
 NOTHING: Mapping[str, int] = MappingProxyType({})
 
@@ -57,7 +49,7 @@ class Semantic:
             return self.verdict
         if self.scores is None:
             raise ValueError("a Semantic needs scores or a verdict")
-        from stream_seg.ops.labels import upsampled_argmax
+        from stream_seg.ops.labels import upsampled_argmax  # brings numba: not for a help text
 
         return upsampled_argmax(self.scores, self.size)
 

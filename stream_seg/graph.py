@@ -18,7 +18,6 @@ from stream_seg.errors import StageError, StreamSegError
 from stream_seg.frame import EngineInfo, Frame, Stamp
 from stream_seg.kinds import SINKS, SOURCES
 from stream_seg.link import ByReference, Link, Policy, Receiver, Sender
-from stream_seg.metrics import Metrics, serve
 from stream_seg.samples import Samples
 from stream_seg.stage import Frames
 
@@ -129,7 +128,6 @@ class Graph:
     """A running config. `with Graph(config, live=...) as graph: graph.wait()`; raises the first error of any stage."""
 
     def __init__(self, config: Config, *, live: bool) -> None:
-        self._config = config
         self._codec = ByReference()
         self._stopping, self.done = Event(), Event()
         self._lock = Lock()
@@ -145,8 +143,6 @@ class Graph:
         self.tasks = [self._task(node) for node in config.nodes]
         self._running = len(self.tasks)
         self.started_ns = time.monotonic_ns()
-        self.metrics = Metrics(self)
-        self.port: int | None = None
 
     @property
     def links(self) -> list[Link]:
@@ -158,9 +154,6 @@ class Graph:
         return {task.node.name: task.engine for task in self.tasks if task.node.kind == "segment"}
 
     def __enter__(self) -> Graph:
-        if self._config.metrics is not None:
-            self._server = serve(self.metrics, host=self._config.metrics.host, port=self._config.metrics.port)
-            self.port = self._server.server_port
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         for task in self.tasks:
             task.receiver.bind(self._context, f"inproc://{task.node.name}")
@@ -186,9 +179,6 @@ class Graph:
         for link in self.links:
             link.settle()
         self.close()
-        if self.port is not None:
-            self._server.shutdown()
-            self._server.server_close()
 
     def close(self) -> None:
         """Give the sockets back, unless a stage that hangs still holds one."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Histogram, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
@@ -11,11 +11,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from stream_seg.errors import ConfigError
-
-if TYPE_CHECKING:
-    from wsgiref.simple_server import WSGIServer
-
-    from stream_seg.graph import Graph
+from stream_seg.graph import Graph
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.033, 0.05, 0.066, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds; dense around one, one and a half, two and three frames at 30 frames/s."""
@@ -94,12 +90,20 @@ class Metrics(Collector):
         return [frames, missed, fps, up, entered, dropped, depth, engine]
 
 
-def serve(metrics: Metrics, *, host: str, port: int) -> WSGIServer:
-    """Answer scrapes at http://host:port/metrics until `shutdown`. Raises ConfigError where the port cannot be had."""
+@contextmanager
+def serving(graph: Graph, *, host: str, port: int) -> Iterator[int]:
+    """Answer scrapes of a graph at http://HOST:PORT/metrics; gives the port, which is a free one for 0.
+
+    To be entered before the graph starts. Raises ConfigError where the port cannot be had.
+    """
     try:
-        server, _ = start_http_server(port, addr=host, registry=metrics.registry)
+        server, thread = start_http_server(port, addr=host, registry=Metrics(graph).registry)
     except OSError as error:
-        raise ConfigError(
-            f"metrics: cannot serve on {host}:{port}: {error.strerror or error}; choose another with metrics.port"
-        ) from error
-    return server
+        reason = error.strerror or error
+        raise ConfigError(f"metrics: cannot serve on {host}:{port}: {reason}; choose another metrics.port") from error
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -15,8 +15,9 @@ from typing import Any
 
 from rich.console import Console
 
-from stream_seg.config import check
+from stream_seg.config import MetricsConfig, check
 from stream_seg.graph import Graph
+from stream_seg.metrics import serving
 from stream_seg.plan import is_live, outputs_of, refuse_overwriting, total_frames
 from stream_seg.progress import progress
 from stream_seg.report import report, show, write_json
@@ -31,13 +32,11 @@ def run(document: Mapping[str, Any], *, where: str, report_file: Path | None = N
     refuse_overwriting(document)
     config = check(document, where=where)
     errors = Console(stderr=True)
+    graph = Graph(config, live=is_live(document))
     with _signals() as asked:
-        with Graph(config, live=is_live(document)) as graph:
-            if graph.port is not None and not quiet:
-                errors.print(
-                    f"metrics at http://{config.metrics.host}:{graph.port}/metrics" if config.metrics else "",
-                    highlight=False,
-                )
+        with _metrics(graph, config.metrics) as address, graph:
+            if address and not quiet:
+                errors.print(f"metrics at {address}", highlight=False)
             _watch(graph, asked, errors, total=total_frames(document), quiet=quiet)
         facts = report(graph, seconds=(time.monotonic_ns() - graph.started_ns) / 1e9)
     if report_file is not None:
@@ -59,6 +58,16 @@ def _watch(graph: Graph, asked: Event, console: Console, *, total: int | None, q
         while not graph.wait(GLANCE_S) and not asked.is_set():
             slowest = min(sinks, key=lambda task: task.yielded)
             update(slowest.yielded, slowest.fps())
+
+
+@contextmanager
+def _metrics(graph: Graph, config: MetricsConfig | None) -> Iterator[str | None]:
+    """The address at which the metrics are served; None where the config asks for none."""
+    if config is None:
+        yield None
+        return
+    with serving(graph, host=config.host, port=config.port) as port:
+        yield f"http://{config.host}:{port}/metrics"
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from threading import Event
 
-from stream_seg.config import Config, MetricsConfig, Node
+from stream_seg.config import Config, Node
 from stream_seg.graph import Graph
 from stream_seg.link import Policy
 from stream_seg.stage import Frames
@@ -75,9 +75,9 @@ class Ledger:
         return [seq for _, seq, _ in self.got]
 
 
-def config(nodes: Iterable[Node], *, policy: Policy = "every", metrics: MetricsConfig | None = None) -> Config:
+def config(nodes: Iterable[Node], *, policy: Policy = "every") -> Config:
     """A config of stand-in stages."""
-    return Config(tuple(nodes), policy, metrics)
+    return Config(tuple(nodes), policy, None)
 
 
 def node(name: str, kind: str, stage: Callable[[Frames], Frames], *inputs: str, policy: Policy | None = None) -> Node:

@@ -10,7 +10,7 @@ import av
 import cv2
 import numpy as np
 
-from stream_seg.frame import Image
+from stream_seg.arrays import Image
 
 BITS = 12
 MILLISECOND = Fraction(1, 1000)

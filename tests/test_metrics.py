@@ -8,9 +8,9 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from stream_seg.config import MetricsConfig
 from stream_seg.errors import ConfigError
 from stream_seg.graph import Graph
+from stream_seg.metrics import serving
 from stream_seg.stage import Frames
 from tests.drawn import frame
 from tests.graphs import Camera, Ledger, Work, config, line, node
@@ -18,9 +18,9 @@ from tests.graphs import Camera, Ledger, Work, config, line, node
 LISTED = Path(__file__).parents[1] / "docs" / "metrics.md"
 
 
-def scraped(graph: Graph) -> dict[str, float]:
+def scraped(port: int) -> dict[str, float]:
     """Every sample of a scrape: 'name{label="value"}' to its value, histogram buckets left out."""
-    with urlopen(f"http://127.0.0.1:{graph.port}/metrics", timeout=5) as answer:
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         text = answer.read().decode()
     return {
         s.name + "".join(f" {k}={v}" for k, v in sorted(s.labels.items())): s.value
@@ -32,9 +32,10 @@ def scraped(graph: Graph) -> dict[str, float]:
 
 def test_a_scrape_agrees_with_the_ledger() -> None:
     sink = Ledger()
-    with Graph(config(line(Camera(50), Work(), sink), metrics=MetricsConfig(port=0)), live=False) as graph:
+    graph = Graph(config(line(Camera(50), Work(), sink)), live=False)
+    with serving(graph, host="127.0.0.1", port=0) as port, graph:
         assert graph.wait(10)
-        seen = scraped(graph)
+        seen = scraped(port)
     assert len(sink.numbers) == 50
     assert seen["stream_seg_frames_total outcome=out stage=camera"] == 50
     assert seen["stream_seg_frames_total outcome=in stage=sink"] == 50
@@ -57,11 +58,12 @@ def test_every_series_is_there_before_the_first_frame_and_is_documented() -> Non
         node("segment", "segment", Work(), "camera"),
         node("sink", "write", Ledger(), "segment"),
     ]
-    with Graph(config(nodes, metrics=MetricsConfig(port=0)), live=False) as graph:
-        before = scraped(graph)
+    graph = Graph(config(nodes), live=False)
+    with serving(graph, host="127.0.0.1", port=0) as port, graph:
+        before = scraped(port)
         go.set()
         assert graph.wait(10)
-        after = scraped(graph)
+        after = scraped(port)
     assert before.keys() == after.keys()
     assert before["stream_seg_frames_total outcome=out stage=camera"] == 0
     assert after["stream_seg_frames_total outcome=out stage=camera"] == 1
@@ -71,8 +73,8 @@ def test_every_series_is_there_before_the_first_frame_and_is_documented() -> Non
 
 
 def test_a_port_in_use_is_refused() -> None:
-    with Graph(config(line(Camera(1), Work(), Ledger()), metrics=MetricsConfig(port=0)), live=False) as first:
-        assert first.port is not None
-        second = Graph(config(line(Camera(1), Work(), Ledger()), metrics=MetricsConfig(port=first.port)), live=False)
-        with pytest.raises(ConfigError, match=f"cannot serve on 127.0.0.1:{first.port}"), second:
+    graph = Graph(config(line(Camera(1), Work(), Ledger())), live=False)
+    with serving(graph, host="127.0.0.1", port=0) as port:
+        refused = pytest.raises(ConfigError, match=f"cannot serve on 127.0.0.1:{port}")
+        with refused, serving(graph, host="127.0.0.1", port=port):
             pass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from stream_seg.errors import OutputError
 from stream_seg.output import file_path, final_file, final_files, replace_file, stream_path
 
 
-def lines(path: Path, count: int = 3) -> Iterator[int]:
+def lines(path: Path, count: int = 3) -> Generator[int, None, None]:
     """A sink in small: a line into a final file for each number yielded."""
     with final_file(path) as partial, partial.open("w") as file:
         for number in range(count):
@@ -45,7 +45,7 @@ def test_an_error_leaves_the_old_file_and_no_part_of_the_new(tmp_path: Path) -> 
     growing = lines(path)
     next(growing)
     with pytest.raises(ZeroDivisionError):
-        growing.throw(ZeroDivisionError)  # type: ignore[attr-defined]
+        growing.throw(ZeroDivisionError())
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

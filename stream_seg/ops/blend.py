@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.frame import Image, Labels
+from stream_seg.arrays import Image, Labels
 from stream_seg.ops.compiled import compiled
 from stream_seg.ops.labels import taps
 

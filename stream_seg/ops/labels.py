@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_seg.arrays import Labels, Scores
 from stream_seg.classes import Classes
-from stream_seg.frame import Labels, Scores
 from stream_seg.ops.compiled import compiled
 
 Taps = tuple[NDArray[np.uintp], NDArray[np.uintp], NDArray[np.float32]]

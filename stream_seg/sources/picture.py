@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from stream_seg.frame import Image
+from stream_seg.arrays import Image
 
 
 class Picture(NamedTuple):

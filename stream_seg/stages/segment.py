@@ -10,9 +10,10 @@ import numpy as np
 from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
+from stream_seg.arrays import Image
 from stream_seg.backends.choose import open_engine
 from stream_seg.backends.engine import Engine
-from stream_seg.frame import Image, Semantic
+from stream_seg.frame import Semantic
 from stream_seg.network import is_network, open_network, unknown
 from stream_seg.stage import STRICT, Frames
 

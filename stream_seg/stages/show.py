@@ -14,8 +14,8 @@ import cv2
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from stream_seg.arrays import Image
 from stream_seg.errors import OutputError
-from stream_seg.frame import Image
 from stream_seg.stage import STRICT, Frames
 
 Result = TypeVar("Result")

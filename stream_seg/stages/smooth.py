@@ -10,8 +10,9 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from stream_seg.arrays import Scores
 from stream_seg.errors import ConfigError
-from stream_seg.frame import Frame, Scores
+from stream_seg.frame import Frame
 from stream_seg.stage import STRICT, Frames
 
 

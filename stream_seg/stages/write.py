@@ -10,12 +10,14 @@ from typing import Annotated, Literal, TypeAlias
 import av
 import cv2
 from av.codec.context import Flags
+from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
+from stream_seg.arrays import Image
 from stream_seg.errors import ConfigError, OutputError
-from stream_seg.frame import Frame, Image
+from stream_seg.frame import Frame
 from stream_seg.output import STREAM, file_path, final_files, writing
 from stream_seg.stage import STRICT, Frames
 
@@ -28,6 +30,8 @@ BT709 = 1
 FINEST_TICK = Fraction(1, 1_000_000)
 MATROSKA_TICK = Fraction(1, 1000)
 """All that Matroska can say."""
+LONE_RATE = Fraction(30)
+"""Frames/s where there is only one: it is seen for 1/30 s."""
 RESTART_S = 1
 LONGEST_GAP_S = 600
 """A clock that falls back or leaps forward by more than this has started afresh, as a camera's does at a reconnect."""
@@ -54,8 +58,9 @@ class Write:
     crf: Annotated[int, Field(ge=1, le=51, description="constant rate factor: 1 is best, 51 is smallest")] = 20
     preset: Annotated[Preset, Field(description="the x264 preset: a faster one makes a larger file")] = "veryfast"
     rate: Annotated[
-        float, Field(gt=0, le=1000, description="frames/s the encoder plans for; the frames' own times are kept")
-    ] = 30.0
+        float | None,
+        Field(ge=1, le=240, description="frames/s that the file names; none: as the first two frames say"),
+    ] = None
     threads: Annotated[
         int | None, Field(ge=1, le=64, description="threads of the encoder; none: as many as suit the cores")
     ] = None
@@ -84,67 +89,81 @@ class Video:
     """A video file in the making; its size and its ticks are those of the first frame."""
 
     def __init__(self, partial: Path, *, settings: Write, first: Frame) -> None:
-        self._path = settings.path
+        self._partial, self._settings = partial, settings
         self._size = height, width = even(first.image)
         if not (height and width):
             raise OutputError(
-                f"cannot write {self._path}: H.264 needs two pixels at least, not {first.image.shape[:2]}"
+                f"cannot write {settings.path}: H.264 needs two pixels a side, not {first.image.shape[:2]}"
             )
-        mp4 = partial.suffix.lower() == ".mp4"
-        self._clock = Clock(max(first.time_base, FINEST_TICK) if mp4 else MATROSKA_TICK, settings.rate)
+        self._mp4 = partial.suffix.lower() == ".mp4"
+        self._clock = Clock(max(first.time_base, FINEST_TICK) if self._mp4 else MATROSKA_TICK)
         self._reformatter = VideoReformatter()
-        with writing(self._path):
-            # With the index at its front, a file plays while it still loads.
-            self._container = av.open(str(partial), "w", options={"movflags": "+faststart"} if mp4 else {})
-            self._stream = self._encoder(settings)
-            self._container.start_encoding()
+        self._first: av.VideoFrame | None = None
+        self._container: OutputContainer | None = None
 
-    def _encoder(self, settings: Write) -> av.VideoStream:
-        # The rate given here would go into a Matroska header as the duration of every frame; one as fine as the ticks
-        # is left out of it.
-        tick = self._clock.tick
-        options = {"preset": settings.preset, "crf": str(settings.crf)}
-        stream = self._container.add_stream("libx264", rate=1 / tick, options=options, time_base=tick)
+    def add(self, frame: Frame) -> None:
+        """Encode a frame; the first is held back, since the rate shows with the second. Raises OutputError."""
+        with writing(self._settings.path):
+            picture = self._converted(frame)
+            if self._first is None:
+                self._first = picture
+                return
+            if self._container is None:
+                self._begin(self._first, rate=1 / (picture.pts * self._clock.tick))
+            self._container.mux(self._stream.encode(picture))
+
+    def close(self) -> None:
+        """Encode what has been held back and finish the file. Raises OutputError."""
+        with writing(self._settings.path):
+            if self._container is None and self._first is not None:
+                self._begin(self._first, rate=LONE_RATE)
+            if self._container is not None:
+                with self._container:
+                    self._container.mux(self._stream.encode(None))
+
+    def _converted(self, frame: Frame) -> av.VideoFrame:
+        picture = self._reformatter.reformat(
+            av.VideoFrame.from_numpy_buffer(fitted(frame.image, self._size), format="bgr24"),
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+        )
+        picture.time_base = self._clock.tick
+        picture.pts, picture.duration = self._clock.place(frame.pts * frame.time_base)
+        return picture
+
+    def _begin(self, first: av.VideoFrame, *, rate: Fraction) -> None:
+        # With the index at its front, a file plays while it still loads.
+        self._container = av.open(str(self._partial), "w", options={"movflags": "+faststart"} if self._mp4 else {})
+        settings, tick = self._settings, self._clock.tick
+        stream = self._container.add_stream(
+            "libx264",
+            rate=Fraction(settings.rate or min(max(rate, 1), 240)).limit_denominator(10_000),
+            options={"preset": settings.preset, "crf": str(settings.crf)},
+            time_base=tick,
+        )
         stream.height, stream.width = self._size
         stream.pix_fmt = "yuv420p"
         stream.thread_count = settings.threads or 0
         context = stream.codec_context
-        # B-frames would store the pictures out of order, and a file's length is the sum of the steps as stored: wrong for
-        # a variable rate. They also cost a third more time here, for the same size.
+        # With B-frames the pictures are stored out of order, and a file's length, the sum of the steps as stored, is
+        # wrong where the rate varies. They also cost a third more time here, for the same size.
         context.max_b_frames = 0
         context.flags |= Flags.frame_duration  # heed the duration of the frames, for the sake of the last
-        context.framerate = Fraction(settings.rate).limit_denominator(1001)
         context.color_range = ColorRange.MPEG
         context.colorspace = context.color_primaries = context.color_trc = BT709
-        return stream
-
-    def add(self, frame: Frame) -> None:
-        """Encode a frame. Raises OutputError."""
-        with writing(self._path):
-            picture = self._reformatter.reformat(
-                av.VideoFrame.from_numpy_buffer(fitted(frame.image, self._size), format="bgr24"),
-                format="yuv420p",
-                dst_colorspace=Colorspace.ITU709,
-                dst_color_range=ColorRange.MPEG,
-            )
-            picture.time_base = self._clock.tick
-            picture.pts, picture.duration = self._clock.place(frame.pts * frame.time_base)
-            self._container.mux(self._stream.encode(picture))
-
-    def close(self) -> None:
-        """Encode what the encoder has held back and finish the file. Raises OutputError."""
-        with writing(self._path), self._container:
-            self._container.mux(self._stream.encode(None))
+        self._stream = stream
+        self._container.mux(stream.encode(first))
 
 
 class Clock:
     """Where the frames of a file stand in time, in ticks of `tick` seconds: from 0 and always increasing."""
 
-    def __init__(self, tick: Fraction, rate: float) -> None:
+    def __init__(self, tick: Fraction) -> None:
         self.tick = tick
         self._origin: Fraction | None = None
         self._last = 0
-        self._interval = max(1, round(1 / (tick * Fraction(rate))))
+        self._interval = max(1, round(1 / (tick * LONE_RATE)))
 
     def place(self, time_s: Fraction) -> tuple[int, int]:
         """The place of the next frame and its likely duration, which is that of the frame before."""

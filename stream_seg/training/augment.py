@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from stream_seg.arrays import Image, Labels
 from stream_seg.dataset import VOID
-from stream_seg.frame import Image, Labels
 
 
 def augmented(

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stream_seg.arrays import Image
 from stream_seg.classes import Classes
-from stream_seg.frame import Image
 from stream_seg.stages.segment import reduced
 from stream_seg.training.recipe import Recipe
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from stream_seg.arrays import Labels
 from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError
-from stream_seg.frame import EngineInfo, Frame, Labels, Semantic
+from stream_seg.frame import EngineInfo, Frame, Semantic
 from stream_seg.ops.palette import CAMVID, CITYSCAPES, PALETTES
 from stream_seg.stages.overlay import Overlay, Readings
 

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from stream_seg.arrays import Image
 from stream_seg.errors import ConfigError, OutputError
-from stream_seg.frame import Frame, Image
+from stream_seg.frame import Frame
 from stream_seg.stages.write import Write, fitted
 from tests.media import number_of, numbered, read_video
 
@@ -64,6 +65,24 @@ def test_the_last_frame_lasts_as_long_as_the_one_before(tmp_path: Path, suffix: 
         assert container.duration == 480_000
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("rate", [Fraction(25), Fraction(30_000, 1001), Fraction(60)])
+def test_the_file_names_the_rate_of_its_frames(tmp_path: Path, suffix: str, rate: Fraction) -> None:
+    path = tmp_path / f"out{suffix}"
+    written(path, frames(range(30), time_base=1 / rate))
+    with av.open(str(path)) as container:
+        average = container.streams.video[0].average_rate
+        assert average is not None
+        assert average == pytest.approx(rate, rel=0.02)
+
+
+def test_a_lone_frame_is_a_film(tmp_path: Path) -> None:
+    assert [number_of(image) for _, image in written(tmp_path / "out.mp4", frames([77]))] == [0]
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.duration is not None
+        assert container.duration / 1e6 == pytest.approx(1 / 30, abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("pts", "expected"),
     [
@@ -75,7 +94,7 @@ def test_the_last_frame_lasts_as_long_as_the_one_before(tmp_path: Path, suffix: 
 )
 def test_times_that_make_no_sense(tmp_path: Path, pts: Sequence[int], expected: Sequence[int]) -> None:
     times = [time for time, _ in written(tmp_path / "out.mp4", frames(pts, time_base=Fraction(1, 1000)))]
-    assert [time * 1000 for time in times] == expected
+    assert times == [Fraction(at, 1000) for at in expected]
 
 
 def test_a_change_of_time_base_changes_no_time(tmp_path: Path) -> None:
@@ -115,7 +134,7 @@ def test_an_odd_side_loses_one_pixel(tmp_path: Path, size: tuple[int, int]) -> N
 
 def test_a_picture_too_small_for_the_codec(tmp_path: Path) -> None:
     source = iter([Frame("front", 0, 0, TICK, 0, np.zeros((1, 8, 3), np.uint8))])
-    with pytest.raises(OutputError, match="H.264 needs two pixels at least"):
+    with pytest.raises(OutputError, match=r"H\.264 needs two pixels a side"):
         list(Write(tmp_path / "out.mp4")(source))
     assert list(tmp_path.iterdir()) == []
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.frame import Image, Labels
+from stream_seg.arrays import Image, Labels
 from stream_seg.ops.scene.backdrop import draw_ground, draw_sky
 from stream_seg.ops.scene.camera import Move, camera_at
 from stream_seg.ops.scene.canvas import Canvas

@@ -128,9 +128,9 @@ def _paint_ground(seed: int) -> NDArray[np.float32]:
     )
     out[:, np.abs(u) > PAVEMENT_M] = grass[:, np.abs(u) > PAVEMENT_M]
     # houses on the sun's side throw their shadow over its pavement and some of the road
-    reach = 5.0 + 1.5 * np.sign(np.sin(v * 2 * np.pi / 12)) + 1.2 * np.sign(np.sin(v * 2 * np.pi / 16 + 1))
-    shade = np.clip((u * sun_side - reach + 2.2) / 0.15 + 0.5, 0, 1)
-    out *= 1 + 0.35 * mood.sun - (mood.sun * 0.85) * shade[..., None]
+    reach = 6.0 + 1.2 * np.sign(np.sin(v * 2 * np.pi / 12)) + 1.2 * np.sign(np.sin(v * 2 * np.pi / 16 + 1))
+    shade = np.clip((u * sun_side - reach + 1.8) / 0.3 + 0.5, 0, 1)
+    out *= 1 + 0.35 * mood.sun - (mood.sun * 0.6) * shade[..., None]
     return periodic(out, overlap)
 
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.frame import Image, Labels
+from stream_seg.arrays import Image, Labels
 from stream_seg.ops.scene.camera import Camera, Points
 from stream_seg.ops.scene.mesh import Mesh
 from stream_seg.ops.scene.texture import Colour, Texture, shaded

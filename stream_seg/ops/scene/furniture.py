@@ -8,7 +8,7 @@ from functools import lru_cache
 from stream_seg.ops.scene.mesh import Mesh, Part
 from stream_seg.ops.scene.texture import Colour, lit
 
-STEEL: Colour = (92, 94, 92)
+STEEL: Colour = (74, 76, 75)
 SIGNS: dict[str, tuple[int, tuple[float, float], Colour, Colour]] = {
     "limit": (16, (0.34, 0.34), (44, 40, 190), (232, 234, 234)),
     "direction": (16, (0.34, 0.34), (150, 84, 30), (160, 96, 40)),

@@ -35,5 +35,5 @@ class Mesh:
         return cls(points, ends.tolist(), three, np.array([colour for _, colour in parts], np.float64))
 
     def facing(self, relative: Points) -> list[int]:
-        """The faces that run anticlockwise as the camera sees them, from the camera-centred corners."""
+        """The faces whose corners run clockwise as the camera sees them, from the camera-centred corners."""
         return [int(face) for face in np.flatnonzero(np.linalg.det(relative[self.three]) < 0)]

@@ -140,7 +140,7 @@ def _across(shape: Shape, low: tuple[float, float], high: tuple[float, float]) -
 
 
 def _outward(face: _Face, centre: Points) -> _Face:
-    """The face with its corners in the order that runs anticlockwise seen from outside the body."""
+    """The face with its corners in the order that runs clockwise seen from outside the body."""
     p = face.points
     facing = np.cross(p[1] - p[0], p[-1] - p[0]) @ (p.mean(0) - centre)
     return face if facing > 0 else replace(face, points=p[::-1])

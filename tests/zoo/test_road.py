@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+
+from stream_seg.training.export import export_onnx
+from stream_seg.zoo.road import RoadNet
+
+MEAN, STD = (0.43, 0.42, 0.41), (0.31, 0.31, 0.31)
+
+
+@pytest.fixture(scope="module")
+def net() -> RoadNet:
+    torch.manual_seed(3)
+    return RoadNet(11)
+
+
+@pytest.mark.parametrize("classes", [2, 11, 19])
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (65, 97), (80, 50)])
+def test_scores_at_half_the_size_for_any_classes_and_size(classes: int, height: int, width: int) -> None:
+    scores = RoadNet(classes).eval()(torch.rand(2, 3, height, width))
+    assert scores.shape == (2, classes, (height + 1) // 2, (width + 1) // 2)
+    assert scores.isfinite().all()
+
+
+def test_training_also_gives_auxiliary_scores_and_reaches_the_first_layer(net: RoadNet) -> None:
+    scores, auxiliary = net.train()(torch.rand(2, 3, 64, 96))
+    assert auxiliary.shape == (2, 11, 4, 6)
+    (scores.sum() + auxiliary.sum()).backward()
+    assert next(net.parameters()).grad.abs().sum() > 0  # type: ignore[union-attr]
+
+
+def test_every_width_suits_matrix_units(net: RoadNet) -> None:
+    widths = {
+        m.out_channels for name, m in net.named_modules() if isinstance(m, torch.nn.Conv2d) and "conv" not in name
+    }
+    assert {w for w in widths if w != 11} <= {32, 64, 128, 192}
+    assert all(m.groups == 1 for m in net.modules() if isinstance(m, torch.nn.Conv2d))
+
+
+def test_the_export_equals_torch(net: RoadNet, tmp_path: Path) -> None:
+    path = tmp_path / "road.onnx"
+    export_onnx(net, path, size=(64, 96), mean=MEAN, std=STD)
+    images = np.random.default_rng(1).integers(0, 256, (3, 64, 96, 3), np.uint8)
+    scores, labels = ort.InferenceSession(path).run(None, {"image": images})
+    with torch.no_grad():
+        normalised = (torch.from_numpy(images).float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+        expected = net.eval()(normalised.permute(0, 3, 1, 2))
+        full = torch.nn.functional.interpolate(expected, size=(64, 96), mode="bilinear")
+    np.testing.assert_allclose(scores, expected.numpy(), atol=1e-3)
+    assert labels.dtype == np.uint8
+    assert (labels == full.argmax(1).numpy()).mean() > 0.999
