@@ -16,7 +16,7 @@ import typer
 from stream_seg import __version__
 from stream_seg.errors import StreamSegError
 
-DEMO_INPUT = "synth://road?size=960x540&frames=300&seed=7"
+DEMO_INPUT = "synth://road?size=960x540&frames=300&seed=7&truth=0"
 DEMO_OUTPUT = "demo.mp4"
 
 app = typer.Typer(

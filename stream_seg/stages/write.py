@@ -12,6 +12,7 @@ import cv2
 from av.codec.context import Flags
 from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.stream import VideoStream
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
@@ -99,7 +100,7 @@ class Video:
         self._clock = Clock(max(first.time_base, FINEST_TICK) if self._mp4 else MATROSKA_TICK)
         self._reformatter = VideoReformatter()
         self._first: av.VideoFrame | None = None
-        self._container: OutputContainer | None = None
+        self._encoder: tuple[OutputContainer, VideoStream] | None = None
 
     def add(self, frame: Frame) -> None:
         """Encode a frame; the first is held back, since the rate shows with the second. Raises OutputError."""
@@ -108,18 +109,16 @@ class Video:
             if self._first is None:
                 self._first = picture
                 return
-            if self._container is None:
-                self._begin(self._first, rate=1 / (picture.pts * self._clock.tick))
-            self._container.mux(self._stream.encode(picture))
+            container, stream = self._encoder or self._begin(self._first)
+            container.mux(stream.encode(picture))
 
     def close(self) -> None:
         """Encode what has been held back and finish the file. Raises OutputError."""
         with writing(self._settings.path):
-            if self._container is None and self._first is not None:
-                self._begin(self._first, rate=LONE_RATE)
-            if self._container is not None:
-                with self._container:
-                    self._container.mux(self._stream.encode(None))
+            if self._first is not None:
+                container, stream = self._encoder or self._begin(self._first)
+                with container:
+                    container.mux(stream.encode(None))
 
     def _converted(self, frame: Frame) -> av.VideoFrame:
         picture = self._reformatter.reformat(
@@ -132,16 +131,14 @@ class Video:
         picture.pts, picture.duration = self._clock.place(frame.pts * frame.time_base)
         return picture
 
-    def _begin(self, first: av.VideoFrame, *, rate: Fraction) -> None:
-        # With the index at its front, a file plays while it still loads.
-        self._container = av.open(str(self._partial), "w", options={"movflags": "+faststart"} if self._mp4 else {})
+    def _begin(self, first: av.VideoFrame) -> tuple[OutputContainer, VideoStream]:
         settings, tick = self._settings, self._clock.tick
-        stream = self._container.add_stream(
-            "libx264",
-            rate=Fraction(settings.rate or min(max(rate, 1), 240)).limit_denominator(10_000),
-            options={"preset": settings.preset, "crf": str(settings.crf)},
-            time_base=tick,
-        )
+        # With the index at its front, a file plays while it still loads.
+        container = av.open(str(self._partial), "w", options={"movflags": "+faststart"} if self._mp4 else {})
+        rate = Fraction(settings.rate) if settings.rate else self._clock.rate
+        options = {"preset": settings.preset, "crf": str(settings.crf)}
+        stream = container.add_stream("libx264", rate.limit_denominator(10_000), options, time_base=tick)
+        self._encoder = container, stream
         stream.height, stream.width = self._size
         stream.pix_fmt = "yuv420p"
         stream.thread_count = settings.threads or 0
@@ -152,8 +149,8 @@ class Video:
         context.flags |= Flags.frame_duration  # heed the duration of the frames, for the sake of the last
         context.color_range = ColorRange.MPEG
         context.colorspace = context.color_primaries = context.color_trc = BT709
-        self._stream = stream
-        self._container.mux(stream.encode(first))
+        container.mux(stream.encode(first))
+        return self._encoder
 
 
 class Clock:
@@ -164,6 +161,11 @@ class Clock:
         self._origin: Fraction | None = None
         self._last = 0
         self._interval = max(1, round(1 / (tick * LONE_RATE)))
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames/s, as the last two frames say, within what an encoder believes."""
+        return min(max(1 / (self._interval * self.tick), Fraction(1)), Fraction(240))
 
     def place(self, time_s: Fraction) -> tuple[int, int]:
         """The place of the next frame and its likely duration, which is that of the frame before."""
