@@ -164,12 +164,10 @@ def doctor(
 @app.command()
 def stages() -> None:
     """List every kind of stage with its keys, ranges and defaults: what a graph file may say."""
-    from rich.console import Console
-
     from stream_seg.kinds import STAGES
     from stream_seg.reference import as_text
 
-    Console(highlight=False, soft_wrap=True).print(as_text(STAGES))
+    print(as_text(STAGES))
 
 
 if __name__ == "__main__":

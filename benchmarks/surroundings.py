@@ -1,0 +1,100 @@
+"""What every benchmark shares: the machine that it ran on, the clip that it reads, its end."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from stream_seg.errors import StreamSegError
+
+PACKAGES = ("numpy", "onnxruntime", "opencv-python", "openvino", "pyzmq", "stream-seg")
+
+
+def machine() -> dict[str, Any]:
+    """Processor, its instructions that matter, cores, load before the start, versions."""
+    from stream_seg.backends.onnxruntime import cpu_name
+    from stream_seg.doctor import cpu_features
+
+    return {
+        "cpu": cpu_name(),
+        "features": cpu_features(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def said(facts: dict[str, Any]) -> str:
+    """`machine()` in two lines. A benchmark on a busy machine says so."""
+    versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
+    cpu = " ".join([facts["cpu"], *facts["features"]])
+    busy = f"; BUSY: load {facts['load']} before the start" if facts["load"] > 0.5 else ""
+    return f"{cpu}, {facts['cores']} cores, {facts['system']}{busy}\nPython {facts['python']}, {versions}"
+
+
+@contextmanager
+def clip(given: Path | None, *, size: str, frames: int) -> Iterator[Path]:
+    """The given video, else a drawn drive of `size` (WIDTHxHEIGHT), encoded once in a process of its own."""
+    if given is not None:
+        yield given
+        return
+    with TemporaryDirectory() as folder:
+        path, graph = Path(folder) / "clip.mp4", Path(folder) / "clip.yaml"
+        width, height = size.split("x")
+        graph.write_text(
+            f"stages:\n"
+            f"  synthetic: {{width: {width}, height: {height}, frames: {frames}, seed: 7, truth: false}}\n"
+            f"  write: {{input: synthetic, path: {path}}}\n",
+            encoding="utf-8",
+        )
+        stream_seg("run", "--quiet", "--config", str(graph))
+        yield path
+
+
+def stream_seg(*arguments: str) -> None:
+    """The command `stream-seg`, in a fresh process. Raises StreamSegError with what it said where it fails."""
+    done = subprocess.run([sys.executable, "-m", "stream_seg.cli", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise StreamSegError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "stream-seg failed")
+
+
+def figures(title: str, *headings: str) -> Table:
+    """A table of figures: names on the left, numbers on the right."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left")
+    return table
+
+
+def finish(facts: dict[str, Any], tables: list[Table], json_file: Path | None) -> None:
+    """Print the tables and where they were measured, and write the JSON."""
+    from stream_seg.report import write_json
+
+    console = Console(highlight=False)
+    for table in tables:
+        console.print(table, "")
+    console.print(said(facts["machine"]), style="dim", soft_wrap=True)
+    if json_file is not None:
+        write_json(facts, json_file)
+
+
+def command(main: Callable[..., None]) -> None:
+    """Run a benchmark as a command; a known error is one line."""
+    try:
+        typer.run(main)
+    except StreamSegError as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
