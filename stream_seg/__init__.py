@@ -1,3 +1,5 @@
 """stream_seg: real-time video segmentation as a graph of stages."""
 
+import cv2  # noqa: F401 - before PyAV, whose own libxcb would hang OpenCV's windows (PyAV issue 978)
+
 __version__ = "0.1.0"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -63,7 +64,7 @@ class Config:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file, unchecked but for its form."""
+    """The mapping in a YAML file; its form is checked, its stages are not yet."""
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise ConfigError(f"{path}: larger than a graph file may be ({LARGEST_FILE} bytes)")
@@ -74,53 +75,59 @@ def read_document(path: Path) -> dict[str, Any]:
     document = parse_yaml(text, where=str(path))
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected keys at the top level: {', '.join(_Document.model_fields)}")
+    _top(document, where=str(path))
     return document
 
 
 def with_settings(document: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     """The document with `STAGE.KEY=VALUE` (or metrics.port=..., policy=...) put in; values are read as YAML."""
-    changed = {**document, "stages": {name: dict(keys or {}) for name, keys in (document.get("stages") or {}).items()}}
+    changed: dict[str, Any] = deepcopy(dict(document))
+    stages = changed.get("stages") or {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key:
             raise ConfigError(f"--set {setting}: expected KEY=VALUE, for example smooth.weight=0.6")
         parsed = parse_yaml(value, where=f"--set {key}")
         head, *rest = key.split(".")
-        if head in changed["stages"]:
-            place = changed["stages"][head]
+        if head in stages:
+            path = ["stages", head, *rest]
         elif head in _Document.model_fields and head != "stages":
-            if rest:
-                place = changed[head] = dict(changed.get(head) or {})
-            else:
-                place, rest = changed, [head]
+            path = [head, *rest]
         else:
-            raise ConfigError(f"--set {key}: " + _unknown("stage", head, [*changed["stages"], "metrics", "policy"]))
-        if not rest:
+            raise ConfigError(f"--set {key}: " + _unknown("stage", head, [*stages, "metrics", "policy"]))
+        if path == ["stages", head]:
             raise ConfigError(f"--set {key}: name a key of the stage, for example {head}.KEY=VALUE")
-        for part in rest[:-1]:
-            place = place.setdefault(part, {})
+        place = changed
+        for part in path[:-1]:
+            if place.get(part) is None:
+                place[part] = {}
+            place = place[part]
             if not isinstance(place, dict):
                 raise ConfigError(f"--set {key}: {part} has no keys of its own")
-        place[rest[-1]] = parsed
+        place[path[-1]] = parsed
     return changed
 
 
 def check(document: Mapping[str, Any], *, where: str) -> Config:
     """A document as a Config. Raises ConfigError at the first thing that is not understood."""
-    try:
-        top = _Document.model_validate(document)
-    except ValidationError as error:
-        raise ConfigError(f"{where}: {_first(error, _Document.model_fields)}") from error
+    top = _top(document, where=where)
     if not top.stages:
         raise ConfigError(f"{where}: no stages; the kinds are {', '.join(STAGES)}")
     nodes = {name: _node(name, dict(keys or {}), where=where) for name, keys in top.stages.items()}
     return Config(_ordered(nodes, where=where), top.policy, top.metrics)
 
 
+def _top(document: Mapping[str, Any], *, where: str) -> _Document:
+    try:
+        return _Document.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError(f"{where}{_first(error, _Document.model_fields, separator=': ')}") from error
+
+
 def _node(name: str, keys: dict[str, Any], *, where: str) -> Node:
     place = f"{where}: stages.{name}"
     kind = keys.pop("stage", name)
-    if kind not in STAGES:
+    if not isinstance(kind, str) or kind not in STAGES:
         hint = "" if kind != name else " (a stage of another name says its kind: `stage: capture`)"
         raise ConfigError(f"{place}: {_unknown('stage', str(kind), STAGES)}{hint}")
     inputs = keys.pop("input", [])
