@@ -20,7 +20,8 @@ from stream_seg.network import SHIPPED, Network
 from stream_seg.stage import Frames
 from stream_seg.zoo import NETWORKS
 
-Session: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Session: TypeAlias = Callable[[Any], NDArray[np.float32]]
+"""From the network's input, float32 (1, 3, H, W), to scores float32 (1, C, H, W)."""
 BEFORE = ("Cast", "Transpose", "Mul", "Add")
 """From the uint8 picture to what the network proper takes, in the shipped ONNX."""
 
@@ -36,7 +37,7 @@ def plain_onnx(network: Network) -> bytes:
             raise NetworkError(f"{network.name}: expected {' -> '.join(BEFORE)} behind its input, found no {operator}")
         value = nodes[0].output[0]
     scores = next(node.input[0] for node in model.graph.node if node.op_type == "ArgMax")
-    return onnx.utils.Extractor(model).extract_model([value], [scores]).SerializeToString()
+    return bytes(onnx.utils.Extractor(model).extract_model([value], [scores]).SerializeToString())
 
 
 def session(plain: bytes, *, threads: int | None) -> Session:
@@ -80,13 +81,15 @@ class Naive:
         small = cv2.resize(image, self.look.size).astype(np.float32) / 255
         normalised = (small - self.look.mean) / self.look.std
         scores = self.run(normalised.transpose(2, 0, 1)[None])
-        return np.argmax(scores[0], axis=0).astype(np.uint8)
+        labels: Labels = np.argmax(scores[0], axis=0).astype(np.uint8)
+        return labels
 
     def draw(self, image: Image) -> Image:
         """The overlay of one picture."""
         labels = cv2.resize(self.labels(image), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
         colour = self.look.palette[labels]
-        return (0.5 * image + 0.5 * colour).astype(np.uint8)
+        drawn: Image = (0.5 * image + 0.5 * colour).astype(np.uint8)
+        return drawn
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,8 @@ class Decent:
         parameters.mean = (255 * self.look.mean).tolist()
         parameters.scalefactor = (1 / (255 * self.look.std)).tolist()
         scores = self.run(cv2.dnn.blobFromImageWithParams(image, parameters))
-        return np.argmax(scores[0], axis=0).astype(np.uint8)
+        labels: Labels = np.argmax(scores[0], axis=0).astype(np.uint8)
+        return labels
 
     def draw(self, image: Image) -> Image:
         """The overlay of one picture."""

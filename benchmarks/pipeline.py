@@ -5,8 +5,8 @@ metrics; `naive` and `decent` (baselines.py) run the same weights in float32 in 
 once more on one thread, because by default its idle threads spin, which is CPU time too. CPU time is that of all
 threads. A ratio is the median over the rounds of baseline / ours.
 
-`cpu_ms`, `ratio`: frames from memory, nothing encoded. `cpu_ms_io`, `ratio_io`: a file in, an mp4 out; all are given the
-project's own decoder and encoder, so that the work between is all that differs.
+`cpu_ms`, `ratio`: frames from memory, nothing encoded. `cpu_ms_io`, `ratio_io`: a file in, an mp4 out; all are given
+the project's own decoder and encoder, so that the work between is all that differs.
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ from typing import Annotated, Any, TypeAlias
 import numpy as np
 import typer
 from baselines import Decent, Naive, look, plain_onnx, session, stage
+from rich.table import Table
 from stand_ins import WARM_UP_FRAMES, Memory, Stage, composed, graphed, nothing
-from surroundings import clip, command, figures, finish, machine
+from surroundings import clip, command, figures, finish, machine, preset
 
 from stream_seg.backends.choose import open_engine
-from stream_seg.config import check
 from stream_seg.errors import SourceError, StreamSegError
 from stream_seg.frame import Frame
 from stream_seg.network import open_network
-from stream_seg.plan import default_document
 from stream_seg.stages.capture import Capture
 from stream_seg.stages.segment import Segment, reduced
 from stream_seg.stages.smooth import Smooth
@@ -59,7 +58,9 @@ def main(
     with clip(source, size="1920x1080", frames=frames + WARM_UP_FRAMES) as path:
         decoded = list(islice(Capture(str(path))(iter(())), frames + WARM_UP_FRAMES))
         if len(decoded) <= WARM_UP_FRAMES:
-            raise SourceError(f"{path}: {len(decoded)} frames; more than the {WARM_UP_FRAMES} of the warm-up are needed")
+            raise SourceError(
+                f"{path}: {len(decoded)} frames; more than the {WARM_UP_FRAMES} of the warm-up are needed"
+            )
         facts |= agreement(decoded, baselines)
         facts |= measured(contenders, lambda: Memory(decoded), nothing, rounds=rounds, suffix="")
         with TemporaryDirectory() as folder:
@@ -70,21 +71,14 @@ def main(
     facts["network_share"] = round(facts["cpu_ms"]["network"] / facts["cpu_ms"]["ours"], 3)
     height, width = decoded[0].image.shape[:2]
     facts |= {"picture": f"{width}x{height}", "frames": len(decoded) - WARM_UP_FRAMES, "rounds": rounds}
-    finish(facts, tables(facts), json_file)
+    finish(facts, [table(facts)], json_file)
     if min(facts["agreement"].values()) < LEAST_AGREEMENT:
         raise StreamSegError(f"the label maps agree in less than {LEAST_AGREEMENT:.0%}: the comparison is worthless")
 
 
 def ours(source: Stage, sink: Stage) -> float:
     """The default preset between a source and an output, in its graph."""
-    document = default_document()
-    named = document["stages"]
-    checked = check(
-        {"stages": {**named, "capture": {"uri": "0"}, "write": {"input": list(named)[-1], "path": "out.mp4"}}},
-        where="default.yaml",
-    )
-    stages = {node.name: node.stage for node in checked.nodes if node.name not in ("capture", "write")}
-    _, cpu_ms = graphed(source, stages, sink)
+    _, cpu_ms = graphed(source, preset(), sink)
     return cpu_ms
 
 
@@ -136,26 +130,22 @@ def network_ms(frames: Sequence[Frame]) -> float:
         return round(1000 * (time.process_time() - began_s) / len(pictures), 2)
 
 
-def tables(facts: dict[str, Any]) -> list[Any]:
+def table(facts: dict[str, Any]) -> Table:
     """The figures for a reader."""
-    table = figures(
-        f"CPU-ms per frame at {facts['picture']}, {facts['frames']} frames x {facts['rounds']} rounds",
-        *("", "without I/O", "ratio", "with decode, encode", "ratio", "same labels"),
-    )
+    title = f"CPU-ms per frame, {facts['picture']}, median of {facts['rounds']} rounds of {facts['frames']} frames"
+    shown = figures(title, "", "in memory", "ratio", "file to mp4", "ratio", "same labels")
     engine = facts["engine"]
-    precision = {"ours": f"{engine['backend']} {engine['precision']}"}
     for name in facts["cpu_ms_io"]:
-        ratios = [f"{facts[key][name]:.1f} x" if name in facts[key] else "" for key in ("ratio", "ratio_io")]
+        row = [f"ours, {engine['backend']} {engine['precision']}" if name == "ours" else name.replace("_", ", ", 1)]
+        for suffix in ("", "_io"):
+            ratio = facts[f"ratio{suffix}"].get(name)
+            row += [f"{facts[f'cpu_ms{suffix}'][name]:.1f}", f"{ratio:.1f} x" if ratio else ""]
         agreed = facts["agreement"].get(name)
-        table.add_row(
-            f"{name.replace('_', ' ')} ({precision.get(name, 'onnxruntime f32')})",
-            *(f"{facts['cpu_ms'][name]:.1f}", ratios[0], f"{facts['cpu_ms_io'][name]:.1f}", ratios[1]),
-            f"{agreed:.1%}" if agreed is not None else "",
-        )
-    table.add_row(
+        shown.add_row(row[0].replace("_", " "), *row[1:], f"{agreed:.1%}" if agreed else "")
+    shown.add_row(
         "of ours, the network", f"{facts['cpu_ms']['network']:.1f}", f"{facts['network_share']:.0%}", style="dim"
     )
-    return [table]
+    return shown
 
 
 if __name__ == "__main__":

@@ -99,7 +99,9 @@ def composed(source: Stage, stages: Mapping[str, Stage], sink: Stage) -> Clock:
     return clock
 
 
-def graphed(source: Stage, stages: Mapping[str, Stage], sink: Stage, *, policy: Policy = "every") -> tuple[Clock, float]:
+def graphed(
+    source: Stage, stages: Mapping[str, Stage], sink: Stage, *, policy: Policy = "every"
+) -> tuple[Clock, float]:
     """Run the stages, by name, in a graph with its metrics served. Gives the clock and its CPU-ms per frame."""
     clock = Clock()
     nodes = [Node("source", "synthetic", (), None, clock.near(source))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stream_seg.errors import StreamSegError
+from stream_seg.stage import Stage
 
 PACKAGES = ("numpy", "onnxruntime", "opencv-python", "openvino", "pyzmq", "stream-seg")
 
@@ -65,11 +67,30 @@ def clip(given: Path | None, *, size: str, frames: int) -> Iterator[Path]:
         yield path
 
 
+def preset() -> dict[str, Stage]:
+    """The stages by name that run without --config, between source and output."""
+    from stream_seg.config import check
+    from stream_seg.kinds import FILTERS
+    from stream_seg.plan import default_document, with_input, with_outputs
+
+    document = with_outputs(with_input(default_document(), "in.mp4"), ["out.mp4"])
+    return {node.name: node.stage for node in check(document, where="default.yaml").nodes if node.kind in FILTERS}
+
+
 def stream_seg(*arguments: str) -> None:
     """The command `stream-seg`, in a fresh process. Raises StreamSegError with what it said where it fails."""
     done = subprocess.run([sys.executable, "-m", "stream_seg.cli", *arguments], capture_output=True, text=True)
     if done.returncode:
         raise StreamSegError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "stream-seg failed")
+
+
+def reported(*arguments: str) -> dict[str, Any]:
+    """The report of `stream-seg run ...` in a fresh process."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "report.json"
+        stream_seg(*arguments, "--quiet", "--report", str(path))
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return facts
 
 
 def figures(title: str, *headings: str) -> Table:
@@ -84,7 +105,7 @@ def finish(facts: dict[str, Any], tables: list[Table], json_file: Path | None) -
     """Print the tables and where they were measured, and write the JSON."""
     from stream_seg.report import write_json
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     for table in tables:
         console.print(table, "")
     console.print(said(facts["machine"]), style="dim", soft_wrap=True)

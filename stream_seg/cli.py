@@ -7,6 +7,7 @@ failed, 4 a network or engine that failed, 5 an output that failed, 6 a stage th
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +28,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode="markdown",  # else the lines of a docstring break where they break in the source
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -133,8 +135,10 @@ def evaluate(
 
     from stream_seg.evaluation import as_table
     from stream_seg.evaluation import evaluate as figures_of
-    from stream_seg.report import write_json
+    from stream_seg.report import refuse_report, write_json
 
+    if json_file is not None:
+        refuse_report(json_file)
     figures = figures_of(network, data, split=split, backend=backend, precision=precision)
     Console().print(as_table(figures))
     if json_file is not None:
@@ -162,12 +166,28 @@ def doctor(
 
 
 @app.command()
+def networks(
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the list as JSON.")] = None,
+) -> None:
+    """List the networks that have a name: input size, classes, files."""
+    from rich.console import Console
+
+    from stream_seg.reference import networks_listed, networks_table
+    from stream_seg.report import write_json
+
+    listed = networks_listed()
+    Console().print(networks_table(listed))
+    if json_file is not None:
+        write_json({"networks": listed}, json_file)
+
+
+@app.command()
 def stages() -> None:
     """List every kind of stage with its keys, ranges and defaults: what a graph file may say."""
     from stream_seg.kinds import STAGES
     from stream_seg.reference import as_text
 
-    print(as_text(STAGES))
+    print(as_text(STAGES, width=shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
 
 
 if __name__ == "__main__":

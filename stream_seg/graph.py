@@ -24,6 +24,8 @@ from stream_seg.stage import Frames
 LOG = logging.getLogger(__name__)
 DRAIN_S = 1.0
 """How long a stopped graph works on the frames under way before it gives them up."""
+FINISH_S = 30.0
+"""How long a stopped graph waits for outputs that finish their files: the index of an hour's mp4 goes to its front."""
 MISS_REASONS = ("decode_error", "late")
 
 
@@ -171,7 +173,13 @@ class Graph:
         self.wait(DRAIN_S)
         for task in self.tasks:
             task.receiver.abort()
-        self.wait(DRAIN_S / 2)
+        for sender in self._senders.values():
+            sender.end()  # in the place of a stage that hangs: the outputs behind it are to finish their files
+        finish_by = time.monotonic() + FINISH_S
+        for task in self.tasks:
+            if task.is_sink:
+                task.thread.join(max(0.0, finish_by - time.monotonic()))
+        self.wait(DRAIN_S / 4)
         for sender in self._senders.values():
             sender.stop()
         for thread in self._threads:

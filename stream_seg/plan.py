@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.kinds import SINKS, SOURCES
+from stream_seg.output import STREAM
+from stream_seg.report import refuse_report
+from stream_seg.sources.images import picture_files
 from stream_seg.stages.capture import expected_frames
 from stream_seg.stages.synthetic import parse_synth
 from stream_seg.strict_yaml import parse_yaml
@@ -50,6 +53,8 @@ def with_outputs(document: Mapping[str, Any], outputs: Sequence[str]) -> dict[st
     stages = {name: keys for name, keys in _stages(document).items() if _kind(name, keys) not in SINKS}
     taken = {name for keys in stages.values() for name in _inputs(keys)}
     ends = [name for name in stages if name not in taken]
+    if not ends or taken - stages.keys():
+        return dict(document)  # an arrow that leads nowhere: the check of the graph says it better
     if len(ends) != 1:
         raise ConfigError(
             f"OUTPUT cannot be placed: the graph ends in {', '.join(ends)}; name the outputs in the graph file"
@@ -67,25 +72,46 @@ def with_outputs(document: Mapping[str, Any], outputs: Sequence[str]) -> dict[st
     return {**document, "stages": {**stages, **added}}
 
 
-def refuse_overwriting(document: Mapping[str, Any]) -> None:
-    """Raises OutputError where an output would replace an input."""
-    stages = _stages(document)
-    inputs = {
-        Path(str(k["uri"])).resolve(): k["uri"]
-        for k in stages.values()
-        if "uri" in k and parse(str(k["uri"])).kind == "file"
-    }
-    for keys in stages.values():
-        path = keys.get("path")
-        if path is not None and Path(str(path)).resolve() in inputs:
+def refuse_overwriting(document: Mapping[str, Any], report_file: Path | None = None) -> None:
+    """Raises OutputError where an output or the report would replace an input, or the report an output."""
+    outputs = [path for _, path in outputs_of(document)]
+    if report_file is not None:
+        refuse_report(report_file)
+        if report_file.resolve() in [path.resolve() for path in outputs]:
+            raise OutputError(f"{report_file}: is an output as well; choose another name for the report")
+        outputs.append(report_file)
+    inputs = list(_inputs_on_disk(document))
+    for path in outputs:
+        if any(_same(path, read) for read in inputs):
             raise OutputError(f"{path}: is the input as well; choose another name for the output")
 
 
-def outputs_of(document: Mapping[str, Any]) -> list[str]:
-    """The paths that the graph writes to."""
+def outputs_of(document: Mapping[str, Any]) -> list[tuple[str, Path]]:
+    """What the graph writes: the name of the output stage, and its path for every stream."""
+    stages = _stages(document)
+    streams = [str(keys.get("stream", name)) for name, keys in stages.items() if _kind(name, keys) in SOURCES]
     return [
-        str(keys["path"]) for name, keys in _stages(document).items() if _kind(name, keys) in SINKS and "path" in keys
+        (name, path)
+        for name, keys in stages.items()
+        if _kind(name, keys) in SINKS and "path" in keys
+        for path in dict.fromkeys(Path(str(keys["path"]).replace(STREAM, stream)).expanduser() for stream in streams)
     ]
+
+
+def _inputs_on_disk(document: Mapping[str, Any]) -> Iterator[Path]:
+    """The files that are read; of pictures their folders too, for label maps would lie among them."""
+    for keys in _stages(document).values():
+        source = parse(str(keys["uri"])) if "uri" in keys else None
+        if source is not None and source.kind == "file":
+            yield Path(source.address)
+        if source is not None and source.kind == "images":
+            files = picture_files(source)
+            yield from (*files, *{file.parent for file in files})
+
+
+def _same(path: Path, other: Path) -> bool:
+    """Whether both are there and are one file, by whatever name."""
+    return path.exists() and other.exists() and path.samefile(other)
 
 
 def is_live(document: Mapping[str, Any]) -> bool:
@@ -99,10 +125,11 @@ def total_frames(document: Mapping[str, Any]) -> int | None:
     """How many frames the sources will give; None where that is not known."""
     totals = []
     for name, keys in _stages(document).items():
-        if _kind(name, keys) == "synthetic" or "frames" in keys:
-            totals.append(keys.get("frames"))
-        elif _kind(name, keys) == "capture":
-            totals.append(expected_frames(str(keys.get("uri"))))
+        if _kind(name, keys) not in SOURCES:
+            continue
+        has = expected_frames(str(keys["uri"])) if "uri" in keys else None
+        known = [int(total) for total in (has, keys.get("frames")) if total is not None]
+        totals.append(min(known, default=None))
     return None if None in totals else sum(total for total in totals if total is not None)
 
 
@@ -132,4 +159,4 @@ def _kind(name: str, keys: Mapping[str, Any]) -> str:
 
 def _inputs(keys: Mapping[str, Any]) -> list[str]:
     inputs = keys.get("input", [])
-    return [inputs] if isinstance(inputs, str) else list(inputs)
+    return [str(name) for name in inputs] if isinstance(inputs, list) else [str(inputs)]

@@ -15,7 +15,9 @@ Update = Callable[[int, float], None]
 
 
 @contextmanager
-def progress(console: Console, total: int | None, *, quiet: bool) -> Iterator[Update]:
+def progress(
+    console: Console, total: int | None, *, quiet: bool, line_every_s: float = LINE_EVERY_S
+) -> Iterator[Update]:
     """Show progress towards `total` frames (None: not known)."""
     if quiet:
         yield _nothing
@@ -23,12 +25,12 @@ def progress(console: Console, total: int | None, *, quiet: bool) -> Iterator[Up
         with _bar(console, total) as update:
             yield update
     else:
-        yield _lines(console, total)
+        yield _lines(console, total, line_every_s)
 
 
 @contextmanager
 def _bar(console: Console, total: int | None) -> Iterator[Update]:
-    left = (TextColumn("left"), TimeRemainingColumn()) if total else (TimeElapsedColumn(),)
+    left = (TimeRemainingColumn(), TextColumn("left")) if total else (TimeElapsedColumn(),)
     columns = (
         BarColumn(),
         MofNCompleteColumn(),
@@ -41,12 +43,12 @@ def _bar(console: Console, total: int | None) -> Iterator[Update]:
         yield lambda done, fps: shown.update(task, completed=done, fps=fps)
 
 
-def _lines(console: Console, total: int | None) -> Update:
+def _lines(console: Console, total: int | None, every_s: float) -> Update:
     last = time.monotonic()
 
     def update(done: int, fps: float) -> None:
         nonlocal last
-        if time.monotonic() - last < LINE_EVERY_S:
+        if time.monotonic() - last < every_s:
             return
         last = time.monotonic()
         of = f" of {total}" if total else ""

@@ -1,30 +1,66 @@
-"""What a graph file may say, taken from the stages themselves."""
+"""What a graph file may say: the stages and their keys, taken from the stages themselves; the networks with a name."""
 
 from __future__ import annotations
 
 import inspect
+import json
+import textwrap
 import types
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+from rich.table import Table
 
+from stream_seg.network import SHIPPED
 from stream_seg.stage import Stage
+from stream_seg.zoo import NETWORKS
 
 LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
-def as_text(kinds: Mapping[str, type[Stage]]) -> str:
-    """Every kind of stage: its one line, then a line for each key with its type, default and meaning."""
-    return "\n\n".join("\n".join(_stage(kind, stage)) for kind, stage in kinds.items())
+def as_text(kinds: Mapping[str, type[Stage]], *, width: int | None = None) -> str:
+    """Every kind of stage: its one line, then a line for each key with its type, default and meaning. Lines are broken
+    at `width` columns, if given."""
+    return "\n\n".join("\n".join(_stage(kind, stage, width)) for kind, stage in kinds.items())
 
 
-def _stage(kind: str, stage: type[Stage]) -> Iterator[str]:
-    yield f"{kind}: {(inspect.getdoc(stage) or '').splitlines()[0]}"
+def networks_listed() -> list[dict[str, Any]]:
+    """What the side-car of every named network says, and its files: name, size [height, width], classes, files {name:
+    bytes}, note."""
+    return [_network(name, SHIPPED / entry.sidecar) for name, entry in NETWORKS.items()]
+
+
+def networks_table(listed: list[dict[str, Any]]) -> Table:
+    """The same for a terminal."""
+    table = Table("network", "input", "classes", "files", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for network in listed:
+        height, width = network["size"]
+        files = "\n".join(f"{name} {size / 1e6:.1f} MB" for name, size in network["files"].items())
+        table.add_row(network["name"], f"{width}x{height}", ", ".join(network["classes"]), files)
+    return table
+
+
+def _network(name: str, sidecar: Path) -> dict[str, Any]:
+    said = json.loads(sidecar.read_bytes())
+    files = {file.name: file.stat().st_size for file in sorted(sidecar.parent.glob(f"{sidecar.stem}*.onnx"))}
+    return {"name": name, "size": said["size"], "classes": said["classes"], "files": files, "note": said.get("note")}
+
+
+def _stage(kind: str, stage: type[Stage], width: int | None) -> Iterator[str]:
+    yield _wrapped(f"{kind}: {(inspect.getdoc(stage) or '').splitlines()[0]}", width, indent=2)
     fields: dict[str, FieldInfo] = stage.__pydantic_fields__  # type: ignore[attr-defined]
     for name, field in fields.items():
-        yield f"  {name + ':':<16} {field.description or ''} ({_allowed(field)}; {_default(field)})"
+        line = f"  {name + ':':<16} {field.description or ''} ({_allowed(field)}; {_default(field)})"
+        yield _wrapped(line, width, indent=19)
+
+
+def _wrapped(line: str, width: int | None, *, indent: int) -> str:
+    if width is None:
+        return line
+    return textwrap.fill(line, max(width, 2 * indent), subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
 def _default(field: FieldInfo) -> str:
@@ -35,7 +71,7 @@ def _default(field: FieldInfo) -> str:
 
 def _allowed(field: FieldInfo) -> str:
     limits = [f"{LIMITS[key]} {value}" for item in field.metadata for key, value in _bounds(item)]
-    return " ".join([_type(field.annotation), *limits])
+    return " ".join([_type(field.annotation), " and ".join(limits)]).rstrip()
 
 
 def _bounds(item: Any) -> Iterator[tuple[str, Any]]:

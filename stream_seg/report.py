@@ -23,13 +23,16 @@ from rich.table import Table
 
 from stream_seg.errors import OutputError
 from stream_seg.graph import Graph
+from stream_seg.output import replace_file, require_folder
 from stream_seg.samples import Samples
 
 
 def peak_rss_mib() -> float:
     """The largest resident set of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count what the parent had before it became this program
+        return float(status.read_text().partition("VmHWM:")[2].split()[0]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def report(graph: Graph, *, seconds: float) -> dict[str, Any]:
@@ -68,11 +71,15 @@ def report(graph: Graph, *, seconds: float) -> dict[str, Any]:
 
 
 def write_json(facts: dict[str, Any], path: Path) -> None:
-    """Write facts as JSON. Raises OutputError where that is not possible."""
-    try:
-        path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    """Write facts as JSON, in one step. Raises OutputError where that is not possible."""
+    replace_file(path, (json.dumps(facts, indent=2) + "\n").encode())
+
+
+def refuse_report(path: Path) -> None:
+    """Raise OutputError where `write_json` could not write: said before the work, not after it."""
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it exists and is not a file")
+    require_folder(path.resolve().parent, path)
 
 
 def show(facts: dict[str, Any], console: Console) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from stream_seg.config import MetricsConfig, check
+from stream_seg.errors import OutputError
 from stream_seg.graph import Graph
 from stream_seg.metrics import serving
 from stream_seg.plan import is_live, outputs_of, refuse_overwriting, total_frames
@@ -29,22 +30,24 @@ GLANCE_S = 0.1
 def run(document: Mapping[str, Any], *, where: str, report_file: Path | None = None, quiet: bool = False) -> None:
     """Check a graph document and run it to its end. Raises the first StreamSegError of any stage, after the files are
     finished and the report is written."""
-    refuse_overwriting(document)
     config = check(document, where=where)
+    refuse_overwriting(document, report_file)
+    total = total_frames(document)
     errors = Console(stderr=True)
     graph = Graph(config, live=is_live(document))
     with _signals() as asked:
         with _metrics(graph, config.metrics) as address, graph:
             if address and not quiet:
                 errors.print(f"metrics at {address}", highlight=False)
-            _watch(graph, asked, errors, total=total_frames(document), quiet=quiet)
+            _watch(graph, asked, errors, total=total, quiet=quiet)
         facts = report(graph, seconds=(time.monotonic_ns() - graph.started_ns) / 1e9)
     if report_file is not None:
         write_json(facts, report_file)
-    if not quiet:
+    given = facts["frames"]["by_output"]
+    if not quiet and any(given.values()):
         show(facts, Console())
-        kept = [path for path in outputs_of(document) if Path(path).exists()]
-        if kept:
+        kept = [str(path) for name, path in outputs_of(document) if given[name] and path.exists()]
+        if kept and not isinstance(graph.error, OutputError):
             print(f"\nwritten: {', '.join(kept)}")
     if not graph.done.is_set():
         _leave(graph)
@@ -58,6 +61,8 @@ def _watch(graph: Graph, asked: Event, console: Console, *, total: int | None, q
         while not graph.wait(GLANCE_S) and not asked.is_set():
             slowest = min(sinks, key=lambda task: task.yielded)
             update(slowest.yielded, slowest.fps())
+    if asked.is_set() and not quiet:
+        console.print("stopping; a second signal ends at once", highlight=False)
 
 
 @contextmanager
@@ -91,7 +96,7 @@ def _signals() -> Iterator[Event]:
 def _leave(graph: Graph) -> None:
     """End although a stage still hangs in foreign code: a normal exit would tear that code down under its thread."""
     hanging = ", ".join(task.node.name for task in graph.tasks if task.thread.is_alive())
-    print(f"stream-seg: did not wait for {hanging}", file=sys.stderr)
+    print(f"stream-seg: {graph.error or f'did not wait for {hanging}'}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(graph.error.exit_code if graph.error else 0)

@@ -1,0 +1,63 @@
+"""The real program for tests: in this process, or as one of its own that gets signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stream_seg.cli import main
+
+DRAWN = "synth://road?size=96x64&truth=0"
+"""An endless drive, cheap to draw."""
+
+
+def exit_code(*arguments: object) -> int:
+    """What `stream-seg ARGUMENTS` returns, run in this process."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@contextmanager
+def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """`stream-seg ARGUMENTS` as a program of its own; ended with the body, should it still run."""
+    command = [sys.executable, "-m", "stream_seg.cli", *(str(argument) for argument in arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        try:
+            yield program
+        finally:
+            program.kill()
+
+
+def wait_until(there: Callable[[], bool], program: subprocess.Popen[str], *, within_s: float = 30.0) -> None:
+    """Look every 10 ms until it is there, while the program runs."""
+    end = time.monotonic() + within_s
+    while not there():
+        assert program.poll() is None, program.communicate()
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.01)
+
+
+def lines_in(path: Path) -> int:
+    """How many lines a file has so far; 0 without it."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file says."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def left_in(folder: Path) -> list[str]:
+    """Every name in a folder, hidden ones too."""
+    return sorted(os.listdir(folder))

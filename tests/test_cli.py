@@ -1,0 +1,168 @@
+"""The commands as a user types them, what they print, and the graph files to start from."""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from stream_seg import __version__
+from stream_seg.config import check, read_document
+from stream_seg.evaluation import evaluate
+from stream_seg.kinds import STAGES
+from stream_seg.network import open_network
+from stream_seg.plan import default_document, with_input, with_outputs
+from stream_seg.progress import progress
+from stream_seg.zoo import NETWORKS
+from tests import tiny
+from tests.programs import DRAWN, exit_code, read_json
+from tests.test_evaluation import dataset
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["eval"], ["doctor"], ["networks"], ["stages"]])
+def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(*command, "--help") == 0
+    said = capsys.readouterr().out
+    assert "Usage:" in said
+    assert max(map(len, said.splitlines())) <= 100
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("--version") == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["rum"], ["run", "--bogus"], ["run", "--metrics-port", "70000"]])
+def test_a_wrong_argument_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(*arguments) == 2
+    assert "Error" in capsys.readouterr().err
+
+
+def test_stages_lists_every_kind_and_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("stages") == 0
+    said = capsys.readouterr().out
+    for kind, stage in STAGES.items():
+        section = said[said.index(f"{kind}: ") :].split("\n\n")[0]
+        keys = stage.__pydantic_fields__  # type: ignore[attr-defined]
+        assert re.findall(r"^  (\w+):", section, re.MULTILINE) == list(keys)
+    assert "[red, green, blue]" in said  # not taken for markup
+    assert "(number >= 0 and < 1; default 0.4)" in said
+
+
+def test_networks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("networks", "--json", tmp_path / "n.json") == 0
+    listed = read_json(tmp_path / "n.json")["networks"]
+    assert [network["name"] for network in listed] == list(NETWORKS)
+    for network in listed:
+        opened = open_network(network["name"])
+        assert (tuple(network["size"]), tuple(network["classes"])) == (opened.size, opened.classes.names)
+        assert len(opened.f32) in network["files"].values()
+    assert "480x352" in capsys.readouterr().out
+
+
+def test_eval_says_what_evaluation_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network, data = dataset(tmp_path)
+    assert exit_code("eval", "--network", network, "--data", data, "--split", "val", "--json", tmp_path / "e.json") == 0
+    figures = evaluate(network, data, split="val")
+    assert read_json(tmp_path / "e.json") == figures
+    assert f"{100 * figures['miou']:.1f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--network", "raod"], 4, "unknown network 'raod'"),
+        (["--data", "missing"], 3, "missing"),
+        (["--json", "missing/e.json"], 5, "there is no folder"),
+    ],
+)
+def test_eval_refuses(
+    arguments: list[str], code: int, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    network, data = dataset(tmp_path)
+    assert exit_code("eval", "--network", network, "--data", data, *arguments) == code
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("stream-seg: ")
+    assert said in lines[0]
+
+
+def test_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("doctor", "--json", tmp_path / "d.json") == 0
+    found = read_json(tmp_path / "d.json")
+    assert found["todo"] is None
+    assert found["engine"]["network"] == "road"
+    assert "the main job can run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_a_graph_file_to_start_from_is_right_and_so_is_its_command(path: Path) -> None:
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# ")
+    document = read_document(path)
+    _, _, command = first.partition("stream-seg run ")
+    assert command or path.name == "default.yaml", first
+    arguments, _, config = command.partition("--config ")
+    assert config in ("", f"configs/{path.name}")
+    source, *outputs = shlex.split(arguments) or ([""] if command else ["drive.mp4", "out.mp4"])
+    document = with_input(document, source) if source else document
+    document = with_outputs(document, outputs) if outputs else document
+    assert check(document, where=path.name).nodes
+
+
+def test_the_default_graph_is_the_one_in_configs() -> None:
+    assert read_document(ROOT / "configs" / "default.yaml") == default_document()
+
+
+def test_run_pipeline_is_the_same_command(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "run_pipeline.py", f"{DRAWN}&frames=3", "o.jsonl", "--quiet"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "o.jsonl").read_text().count("\n") == 3
+
+
+def test_the_table_at_the_end_fits_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("run", f"{DRAWN}&frames=10", tmp_path / "o.jsonl") == 0
+    said = capsys.readouterr()
+    assert "10 in, 10 out, dropped: none" in said.out
+    assert re.search(r"^segment +10 +\d+\.\d\d +\d+\.\d\d +\d+\.\d\d", said.out, re.MULTILINE)
+    assert "road, " in said.out
+    assert said.err == ""
+
+
+def test_progress_is_plain_lines_when_piped() -> None:
+    piped = Console(file=io.StringIO())
+    with progress(piped, 300, quiet=False, line_every_s=0) as update:
+        update(60, 30.0)
+        update(120, 30.0)
+    assert piped.file.getvalue() == "60 of 300 frames, 30.0 fps, 8 s left\n120 of 300 frames, 30.0 fps, 6 s left\n"  # type: ignore[attr-defined]
+
+
+def test_progress_is_a_bar_on_a_terminal() -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=80)
+    with progress(terminal, 300, quiet=False) as update:
+        update(60, 30.0)
+    shown = re.sub(r"\x1b\[[\d;?]*\w", "", terminal.file.getvalue())  # type: ignore[attr-defined]
+    assert "60/300 frames  30.0 fps" in shown
+    assert "left" in shown
+
+
+def test_quiet_shows_nothing() -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True)
+    with progress(terminal, 300, quiet=True) as update:
+        update(60, 30.0)
+    assert terminal.file.getvalue() == ""  # type: ignore[attr-defined]
