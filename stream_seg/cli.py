@@ -1,13 +1,15 @@
 """The command line: `stream-seg run | eval | doctor | networks | stages`.
 
 Exit codes: 0 done (also after Ctrl-C or SIGTERM), 1 an unexpected error, 2 a wrong argument or config, 3 an input that
-failed, 4 a network or engine that failed, 5 an output that failed, 6 a stage that failed at a frame.
+failed, 4 a network or engine that failed, 5 an output that failed, 6 a stage that failed at a frame. A signal that
+comes before anything was opened ends the program as it ends any other (130, 143 in a shell).
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -35,11 +37,14 @@ app = typer.Typer(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; a known error is one line on standard error and its exit code."""
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of a half-done import; `run` sets its own
     try:
         app(arguments)
     except StreamSegError as error:
         print(f"stream-seg: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @app.callback(invoke_without_command=True)

@@ -41,8 +41,8 @@ class Task:
         self.missed: Counter[str] = Counter(dict.fromkeys(MISS_REASONS, 0))
         self.engine: EngineInfo | None = None
         self.duration_ms, self.age_ms, self.overhead_ms = Samples(), Samples(), Samples()
-        self.observe_duration: Callable[[float], None] = _ignored
-        self.observe_age: Callable[[float], None] = _ignored
+        self.observe_duration: Callable[[float], None] = lambda _value: None  # until somebody wants to know
+        self.observe_age: Callable[[float], None] = lambda _value: None
         self.last: Frame | None = None
         self._graph = graph
         self._began_ns = 0
@@ -127,17 +127,15 @@ class Task:
 
 
 class Graph:
-    """A running config. `with Graph(config, live=...) as graph: graph.wait()`; raises the first error of any stage."""
+    """A running config. `with Graph(config, live=...) as graph: graph.wait()`; `error` is the first of any stage."""
 
     def __init__(self, config: Config, *, live: bool) -> None:
         self._codec = ByReference()
-        self._stopping, self.done = Event(), Event()
-        self._lock = Lock()
+        self.done, self._lock = Event(), Lock()
         self.error: StreamSegError | None = None
-        default: Policy = ("latest" if live else "every") if config.policy == "auto" else config.policy
-        self.policy = default
+        self.policy: Policy = ("latest" if live else "every") if config.policy == "auto" else config.policy
         self._ends = [
-            (name, node.name, Link(f"{name}->{node.name}", node.policy or default))
+            (name, node.name, Link(f"{name}->{node.name}", node.policy or self.policy))
             for node in config.nodes
             for name in node.inputs
         ]
@@ -175,10 +173,9 @@ class Graph:
             task.receiver.abort()
         for sender in self._senders.values():
             sender.end()  # in the place of a stage that hangs: the outputs behind it are to finish their files
-        finish_by = time.monotonic() + FINISH_S
         for task in self.tasks:
             if task.is_sink:
-                task.thread.join(max(0.0, finish_by - time.monotonic()))
+                task.thread.join(FINISH_S)
         self.wait(DRAIN_S / 4)
         for sender in self._senders.values():
             sender.stop()
@@ -199,7 +196,6 @@ class Graph:
 
     def stop(self) -> None:
         """End the sources: what is under way is still worked on, and files are finished."""
-        self._stopping.set()
         for task in self.tasks:
             if task.is_source:
                 for sender in task.senders:
@@ -222,7 +218,3 @@ class Graph:
         receiver = Receiver([link for _, to, link in self._ends if to == node.name], self._codec)
         senders = [self._senders[link.name] for name, _, link in self._ends if name == node.name]
         return Task(node, receiver, senders, self)
-
-
-def _ignored(_value: float) -> None:
-    """Where a measurement goes that nobody asked for."""

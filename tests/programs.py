@@ -28,6 +28,16 @@ def exit_code(*arguments: object) -> int:
     return ended.value.code
 
 
+def refused(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    """The exit code and the one line of a run that fails."""
+    capfd.readouterr()
+    code = exit_code("run", *arguments)
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("stream-seg: ")
+    return code, lines[0]
+
+
 @contextmanager
 def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
     """`stream-seg ARGUMENTS` as a program of its own; ended with the body, should it still run."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -22,7 +23,7 @@ from stream_seg.progress import progress
 from stream_seg.zoo import NETWORKS
 from tests import tiny
 from tests.programs import DRAWN, exit_code, read_json
-from tests.test_evaluation import dataset
+from tests.test_evaluation import pair
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -67,6 +68,12 @@ def test_networks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert (tuple(network["size"]), tuple(network["classes"])) == (opened.size, opened.classes.names)
         assert len(opened.f32) in network["files"].values()
     assert "480x352" in capsys.readouterr().out
+
+
+def dataset(folder: Path) -> tuple[Path, Path]:
+    """A network of one's own, and a folder of one labelled picture."""
+    pair(folder, "a.png", np.random.default_rng(0).integers(0, 3, tiny.SIZE, np.uint8))
+    return tiny.write(folder, tiny.network(outputs={"scores": 3}), {"classes": tiny.CLASSES}), folder
 
 
 def test_eval_says_what_evaluation_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

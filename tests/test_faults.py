@@ -1,4 +1,4 @@
-"""Every bad input: its exit code, one clear line, and nothing left under or beside the output's name."""
+"""Every bad INPUT and OUTPUT: its exit code, one clear line, and nothing left under or beside the output's name."""
 
 from __future__ import annotations
 
@@ -17,19 +17,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests import tiny
 from tests.media import numbered, read_video, write_video
-from tests.programs import DRAWN, exit_code, left_in
+from tests.programs import DRAWN, left_in, refused
 
-CONFIG, SOURCE, NETWORK, OUTPUT = 2, 3, 4, 5
+CONFIG, SOURCE, OUTPUT = 2, 3, 5
 SHORT = f"{DRAWN}&frames=3"
-GRAPH = """
-stages:
-  capture: {uri: drive.mp4}
-  segment: {input: capture, network: road}
-  smooth:  {input: segment, weight: 0.4}
-  write:   {input: smooth, path: out/o.mp4}
-"""
 PNG_BOMB_SIDE = 20_000
 
 
@@ -39,16 +31,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").mkdir()
     return tmp_path
-
-
-def refused(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
-    """The exit code and the one line of a run that fails."""
-    capfd.readouterr()
-    code = exit_code("run", *arguments)
-    lines = capfd.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("stream-seg: ")
-    return code, lines[0]
 
 
 def clip(path: str, frames: int = 12) -> Path:
@@ -197,93 +179,6 @@ def test_a_full_disk(folder: Path, capfd: pytest.CaptureFixture[str], output: st
         code, line = refused(capfd, f"{DRAWN}&frames=60&size=320x240&noise=20", f"out/{output}", "--quiet")
     assert (code, "is larger than" in line) == (OUTPUT, True), line
     assert [path for path in Path("out").rglob("*") if path.is_file()] == []
-
-
-@pytest.mark.parametrize(
-    ("model", "sidecar", "code", "said"),
-    [
-        ("rank", {"classes": tiny.CLASSES}, NETWORK, "a picture is expected: float, 4 axes"),
-        ("good", {"classes": ["ground", "wall"]}, CONFIG, "2 classes"),
-        ("good", {"classes": tiny.CLASSES, "meen": [0, 0, 0]}, CONFIG, "meen: unknown key"),
-        ("good", None, NETWORK, "no side-car"),
-        ("text", {"classes": tiny.CLASSES}, NETWORK, "not an ONNX file"),
-    ],
-)
-def test_network_of_ones_own(
-    folder: Path, capfd: pytest.CaptureFixture[str], model: str, sidecar: dict[str, object] | None, code: int, said: str
-) -> None:
-    network = tiny.network(outputs={"scores": 3})
-    if model == "rank":
-        del network.graph.input[0].type.tensor_type.shape.dim[0]
-    path = tiny.write(folder, network, sidecar)
-    if model == "text":
-        path.write_text("a few words\n")
-    got, line = refused(capfd, SHORT, "out/o.mp4", "--set", "segment.network=mine.onnx")
-    assert (got, said in line) == (code, True), line
-    assert left_in(folder / "out") == []
-
-
-@pytest.mark.parametrize(
-    ("setting", "said"),
-    [
-        ("segment.network=raod", "unknown network 'raod'; known: road"),
-        ("overlay.colours={road: purplish}", "overlay.colours.road: 'purplish' is no colour"),
-        ("overlay.opacities={raod: 1}", "unknown class 'raod'; the classes are sky, building"),
-        ("overlay.palette=kitti", "overlay.palette: expected 'camvid', 'cityscapes' or 'voc'"),
-        ("smooth.wieght=1", "unknown key 'wieght', did you mean weight?"),
-        ("smooth.weight=lots", "smooth.weight: expected a valid number"),
-        ("smoth.weight=1", "unknown stage 'smoth', did you mean smooth?"),
-        ("metrics=3", "metrics: expected a valid dictionary"),
-        ("capture.frames=0", "capture.frames: expected greater than or equal to 1"),
-    ],
-)
-def test_settings(folder: Path, capfd: pytest.CaptureFixture[str], setting: str, said: str) -> None:
-    code, line = refused(capfd, SHORT, "out/o.mp4", "--set", setting)
-    assert (code, said in line) == (CONFIG, True), line
-    assert left_in(folder / "out") == []
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "said"),
-    [
-        ("weight:", "wieght:", "g.yaml: stages.smooth: unknown key 'wieght', did you mean weight?"),
-        ("smooth: ", "smoth: ", "unknown stage 'smoth', did you mean smooth?"),
-        ("weight: 0.4", "weight: [0.4]", "stages.smooth.weight: expected a valid number"),
-        ("weight: 0.4", "weight: 0.4, weight: 0.5", "duplicate key 'weight'"),
-        ("input: capture", "input: smooth", "the stages form a circle"),
-        ("input: segment", "input: sgment", "unknown stage 'sgment', did you mean segment?"),
-        ("input: capture", "input: 3", "expected a stage's name"),
-        ("input: capture", "input: [[capture]]", "expected a stage's name"),
-        ("input: capture", "stage: [segment], input: capture", "unknown stage"),
-        ("{uri: drive.mp4}", "3", "stages.capture: expected a valid dictionary"),
-        ("stages:", "stages: 3\nmore:", "g.yaml: "),
-        ("stages:", "stages: [", "g.yaml: line"),
-        ("network: road", "network: raod", "unknown network 'raod'"),
-    ],
-)
-@pytest.mark.parametrize("arguments", [[], [SHORT, "out/o.mp4"]], ids=["alone", "with INPUT OUTPUT"])
-def test_graph_file(
-    folder: Path, capfd: pytest.CaptureFixture[str], old: str, new: str, said: str, arguments: list[str]
-) -> None:
-    assert old in GRAPH
-    Path("g.yaml").write_text(GRAPH.replace(old, new, 1))
-    code, line = refused(capfd, *arguments, "--config", "g.yaml")
-    assert (code, said in line) == (CONFIG, True), line
-    assert left_in(folder / "out") == []
-
-
-def test_input_for_a_graph_of_two_sources(capfd: pytest.CaptureFixture[str]) -> None:
-    Path("g.yaml").write_text(GRAPH.replace("  segment", "  rear: {stage: capture, uri: r.mp4}\n  segment"))
-    code, line = refused(capfd, SHORT, "out/o.mp4", "--config", "g.yaml")
-    assert (code, "the graph has the sources capture, rear" in line) == (CONFIG, True)
-
-
-def test_port_in_use(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        code, line = refused(capfd, SHORT, "out/o.mp4", "--metrics-port", port)
-    assert (code, f"cannot serve on 127.0.0.1:{port}" in line) == (CONFIG, True)
-    assert left_in(folder / "out") == []
 
 
 def png(width: int, height: int) -> bytes:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import av
@@ -13,7 +15,10 @@ import cv2
 import pytest
 
 import stream_seg.report
+from stream_seg.graph import DRAIN_S, Graph
 from stream_seg.ops.palette import CAMVID
+from stream_seg.stage import Frames
+from tests.graphs import Camera, Work, config, line
 from tests.media import number_of, numbered, read_video, write_video
 from tests.programs import DRAWN, exit_code, left_in, lines_in, read_json
 
@@ -140,6 +145,22 @@ def test_a_live_run_drops_what_is_late_and_counts_it(tmp_path: Path) -> None:
     numbers = [int(number) for number in re.findall(r'"seq": (\d+)', (tmp_path / "o.jsonl").read_text())]
     assert all(b > a for a, b in pairwise(numbers))
     assert numbers[-1] == 199
+
+
+def test_a_stopped_graph_waits_for_an_output_that_finishes_its_file() -> None:
+    finished = Event()
+
+    def slow_to_finish(frames: Frames) -> Frames:
+        try:
+            yield from frames
+        finally:
+            time.sleep(2 * DRAIN_S)
+            finished.set()
+
+    with Graph(config(line(Camera(10_000, paced=True), Work(), slow_to_finish)), live=True) as graph:
+        while not graph.tasks[-1].yielded:
+            assert not graph.wait(0.01)
+    assert finished.is_set()
 
 
 def test_settings_reach_their_stage(tmp_path: Path) -> None:

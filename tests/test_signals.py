@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -156,6 +157,19 @@ def test_a_stream_that_falls_silent_does_not_hold_up_the_stop(tmp_path: Path) ->
             server.shutdown()
             serving.join()
     check_files(folder)
+
+
+@BOTH
+def test_before_anything_is_open_it_ends_without_a_word(number: signal.Signals, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "g.yaml")
+    with (
+        running("run", DRAWN, tmp_path / "o.mp4", "--config", tmp_path / "g.yaml") as program,
+        (tmp_path / "g.yaml").open("w"),  # waits until the program reads
+    ):
+        program.send_signal(number)
+        assert program.communicate(timeout=30) == ("", "")
+    assert program.returncode == -number
+    assert not (tmp_path / "o.mp4").exists()
 
 
 @BOTH
