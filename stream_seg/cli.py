@@ -35,11 +35,15 @@ app = typer.Typer(
 )
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run a command; a known error is one line on standard error and its exit code."""
+def main(arguments: list[str] | None = None, *, only: str | None = None, program: str | None = None) -> None:
+    """Run a command; a known error is one line on standard error and its exit code.
+
+    `only` leaves the choice of the command out: the arguments are that one's. `program` is the name in help texts.
+    """
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of a half-done import; `run` sets its own
+    commands = typer.main.get_group(app)
     try:
-        app(arguments)
+        (commands.commands[only] if only else commands).main(arguments, prog_name=program)
     except StreamSegError as error:
         print(f"stream-seg: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -140,12 +144,13 @@ def evaluate(
 
     from stream_seg.evaluation import as_table
     from stream_seg.evaluation import evaluate as figures_of
-    from stream_seg.report import refuse_report, write_json
+    from stream_seg.output import refuse_unwritable
+    from stream_seg.report import write_json
 
     if json_file is not None:
-        refuse_report(json_file)
+        refuse_unwritable(json_file)
     figures = figures_of(network, data, split=split, backend=backend, precision=precision)
-    Console().print(as_table(figures))
+    Console(markup=False).print(as_table(figures))
     if json_file is not None:
         write_json(figures, json_file)
 
@@ -181,7 +186,7 @@ def networks(
     from stream_seg.report import write_json
 
     listed = networks_listed()
-    Console().print(networks_table(listed))
+    Console(markup=False).print(networks_table(listed))
     if json_file is not None:
         write_json({"networks": listed}, json_file)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from stream_seg.link import Policy
 from stream_seg.stage import Stage
 from stream_seg.strict_yaml import parse_yaml
 
+NAME = r"[A-Za-z_][\w-]{0,63}"
+NAME_ALLOWED = "a letter or _, then letters, digits, _ or -, 64 in all"
 LARGEST_FILE = 1_000_000
 """Bytes. A graph file has a dozen lines."""
 
@@ -114,6 +117,7 @@ def check(document: Mapping[str, Any], *, where: str) -> Config:
     if not top.stages:
         raise ConfigError(f"{where}: no stages; the kinds are {', '.join(STAGES)}")
     nodes = {name: _node(name, dict(keys or {}), where=where) for name, keys in top.stages.items()}
+    _refuse_equal_streams(nodes, where=where)
     return Config(_ordered(nodes, where=where), top.policy, top.metrics)
 
 
@@ -126,6 +130,8 @@ def _top(document: Mapping[str, Any], *, where: str) -> _Document:
 
 def _node(name: str, keys: dict[str, Any], *, where: str) -> Node:
     place = f"{where}: stages.{name}"
+    if not re.fullmatch(NAME, name):
+        raise ConfigError(f"{where}: stages: {name[:80]!r} is no name for a stage: {NAME_ALLOWED}")
     kind = keys.pop("stage", name)
     if not isinstance(kind, str) or kind not in STAGES:
         hint = "" if kind != name else " (a stage of another name says its kind: `stage: capture`)"
@@ -149,6 +155,17 @@ def _node(name: str, keys: dict[str, Any], *, where: str) -> Node:
     except ValidationError as error:
         raise ConfigError(f"{place}{_first(error, [*fields, 'input', 'policy', 'stage'], separator='.')}") from error
     return Node(name, kind, tuple(inputs), policy, stage)
+
+
+def _refuse_equal_streams(nodes: Mapping[str, Node], *, where: str) -> None:
+    """Frames of two sources under one name would be averaged with each other, and written over each other."""
+    seen: dict[str, str] = {}
+    for node in nodes.values():
+        stream = getattr(node.stage, "stream", None) if node.kind in SOURCES else None
+        if stream is not None and stream in seen:
+            raise ConfigError(f"{where}: stages.{node.name}.stream: {stream!r} is the stream of {seen[stream]} already")
+        if stream is not None:
+            seen[stream] = node.name
 
 
 def _ordered(nodes: Mapping[str, Node], *, where: str) -> tuple[Node, ...]:

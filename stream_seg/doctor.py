@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from stream_seg.backends.choose import chosen, installed, open_engine
@@ -113,7 +114,8 @@ def as_table(found: dict[str, Any], todo: str | None) -> Table:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     table.add_row("Python", found["python"])
-    table.add_row("CPU", f"{found['cpu']['name']} ({', '.join(found['cpu']['features']) or 'no features known'})")
+    features = ", ".join(found["cpu"]["features"]) or "no features known"
+    table.add_row("CPU", escape(f"{found['cpu']['name']} ({features})"))
     table.add_row("GPU", "\n".join(found["gpus"]) or "none (nvidia-smi lists none)")
     for package, number in found["versions"].items():
         table.add_row(package, number or "not installed")
@@ -124,5 +126,5 @@ def as_table(found: dict[str, Any], todo: str | None) -> Table:
         table.add_row("backend", f"{found['backend']['name']} ({found['backend']['why']})")
         frame = f"first frame after {found['first_frame_ms']:.0f} ms, then {found['frame_ms']:.1f} ms a frame"
         table.add_row("network", f"{engine['network']}, {engine['precision']}: {frame}")
-    table.add_row("verdict", "[green]the main job can run[/]" if todo is None else f"[red]to do:[/] {todo}")
+    table.add_row("verdict", "[green]the main job can run[/]" if todo is None else f"[red]to do:[/] {escape(todo)}")
     return table

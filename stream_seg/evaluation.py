@@ -42,7 +42,7 @@ def evaluate(
 def evaluated(engine: Engine, data: Path, *, split: str) -> dict[str, Any]:
     """`evaluate` with an engine that is open."""
     paths, info, classes = pair_paths(data, split), engine.spec.info, engine.spec.classes
-    matrix = np.zeros((len(classes), len(classes)), np.int64)
+    matrix = np.zeros((len(classes), len(classes) + 1), np.int64)
     for pair in paths:
         image, truth = read_pair(*pair, classes=len(classes))
         semantic = segmented(image, engine)
@@ -56,15 +56,18 @@ def evaluated(engine: Engine, data: Path, *, split: str) -> dict[str, Any]:
 
 
 def confusion(truth: Labels, predicted: Labels, *, classes: int) -> NDArray[np.int64]:
-    """Pixels by true class (rows) and predicted class (columns), int64 (classes, classes); true void is left out."""
+    """Pixels by true class (rows) and predicted class (columns), int64 (classes, classes + 1); true void is left out.
+
+    The last column holds the pixels whose prediction is no class: a user's network may say void.
+    """
     counted = truth != VOID
-    pairs = truth[counted].astype(np.int64) * classes + predicted[counted]
-    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    pairs = truth[counted].astype(np.int64) * (classes + 1) + np.minimum(predicted[counted], classes)
+    return np.bincount(pairs, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
 
 
 def figures(matrix: NDArray[np.int64], classes: Classes) -> dict[str, Any]:
     """The figures that a confusion matrix holds. Means are over the classes that occur, in truth or prediction."""
-    right, true, said = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    right, true, said = np.diag(matrix), matrix.sum(1), matrix.sum(0)[: len(classes)]
     union = true + said - right
     occurs = union > 0
     iou = right[occurs] / union[occurs]

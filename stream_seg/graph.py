@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from threading import Event, Lock, Thread
 from types import TracebackType
@@ -26,6 +26,8 @@ DRAIN_S = 1.0
 """How long a stopped graph works on the frames under way before it gives them up."""
 FINISH_S = 30.0
 """How long a stopped graph waits for outputs that finish their files: the index of an hour's mp4 goes to its front."""
+FINISH_FRAME_S = 0.25
+"""How long a stopped graph waits for the one frame that a stage is at."""
 MISS_REASONS = ("decode_error", "late")
 
 
@@ -38,6 +40,8 @@ class Task:
         self.receiver, self.senders = receiver, senders
         self.taken = self.yielded = 0
         self.up = False
+        self.failed = False
+        self.finishing = False  # its input has ended
         self.missed: Counter[str] = Counter(dict.fromkeys(MISS_REASONS, 0))
         self.engine: EngineInfo | None = None
         self.duration_ms, self.age_ms, self.overhead_ms = Samples(), Samples(), Samples()
@@ -47,6 +51,7 @@ class Task:
         self._graph = graph
         self._began_ns = 0
         self._first_ns: int | None = None
+        self._first_cpu_s = 0.0
         self._times: deque[int] = deque(maxlen=60)
         self.thread = Thread(target=self._run, name=node.name, daemon=True)
 
@@ -62,6 +67,10 @@ class Task:
         first, last = self._first_ns, self._times[-1] if self._times else 0
         return (self.yielded - 1) * 1e9 / (last - first) if first is not None and last > first else 0.0
 
+    def cpu_ms(self) -> float | None:
+        """CPU milliseconds of the whole process per frame yielded after the first; None before the second."""
+        return 1000 * (time.process_time() - self._first_cpu_s) / (self.yielded - 1) if self.yielded > 1 else None
+
     @property
     def first_s(self) -> float | None:
         """Seconds from the start of the graph to the first frame yielded; None before it."""
@@ -71,11 +80,14 @@ class Task:
         try:
             self._work()
         except StreamSegError as error:
+            self.failed = True
             self._graph.fail(error)
-        except Exception as error:
+        except BaseException as error:  # a panic of foreign code too: whatever it is ends the run
+            self.failed = True
             LOG.debug("stage %s", self.node.name, exc_info=True)
             where = f" at frame {self.last.stream}:{self.last.seq}" if self.last else ""
-            self._graph.fail(StageError(f"stage {self.node.name} failed{where}: {type(error).__name__}: {error}"))
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            self._graph.fail(StageError(f"stage {self.node.name} failed{where}: {said}"))
         finally:
             self.up = False
             for sender in self.senders:
@@ -83,11 +95,12 @@ class Task:
             if self.is_sink and not self.receiver.ended:
                 self._graph.stop()
             self.receiver.close()
-            self._graph.finished(self)
+            self._graph.ended(self)
 
     def _work(self) -> None:
         self._began_ns = time.monotonic_ns()
-        with closing(self.node.stage(self._watched(self.receiver.frames()))) as frames:  # type: ignore[type-var]
+        frames = self.node.stage(self._watched(self.receiver.frames()))
+        with closing(frames) if isinstance(frames, Generator) else nullcontext():
             for frame in frames:
                 stamped = self._note(frame)
                 wanted = [sender.put(stamped) for sender in self.senders]
@@ -101,6 +114,7 @@ class Task:
             self.last = frame
             self._began_ns = time.monotonic_ns()
             yield frame
+        self.finishing = True
 
     def _note(self, frame: Frame) -> Frame:
         now = time.monotonic_ns()
@@ -108,14 +122,16 @@ class Task:
         self.last, self.up = frame, self.is_source
         self.yielded += 1
         self._times.append(now)
-        self._first_ns = self._first_ns or now
+        if self._first_ns is None:
+            self._first_ns, self._first_cpu_s = now, time.process_time()
         self.duration_ms.add(took_ns / 1e6)
         self.observe_duration(took_ns / 1e9)
         if self.is_source:
             self.missed.update(frame.missed)
         elif frame.semantic is not None:
             self.engine = frame.semantic.engine
-        stamps = () if self.is_source else (*frame.stamps, Stamp(self.node.name, self._began_ns, now))
+        began_ns = frame.captured_ns if self.is_source else self._began_ns
+        stamps = (*frame.stamps, Stamp(self.node.name, began_ns, now))
         if self.is_sink:
             age_ns = now - frame.captured_ns
             self.age_ms.add(age_ns / 1e6)
@@ -141,7 +157,7 @@ class Graph:
         ]
         self._senders = {link.name: Sender(link, self._codec) for _, _, link in self._ends}
         self.tasks = [self._task(node) for node in config.nodes]
-        self._running = len(self.tasks)
+        self._outputs = sum(task.is_sink for task in self.tasks)
         self.started_ns = time.monotonic_ns()
 
     @property
@@ -174,9 +190,9 @@ class Graph:
         for sender in self._senders.values():
             sender.end()  # in the place of a stage that hangs: the outputs behind it are to finish their files
         for task in self.tasks:
-            if task.is_sink:
+            task.thread.join(FINISH_FRAME_S)
+            if task.is_sink and task.finishing:
                 task.thread.join(FINISH_S)
-        self.wait(DRAIN_S / 4)
         for sender in self._senders.values():
             sender.stop()
         for thread in self._threads:
@@ -187,11 +203,15 @@ class Graph:
 
     def close(self) -> None:
         """Give the sockets back, unless a stage that hangs still holds one."""
-        if self.done.is_set() and not any(thread.is_alive() for thread in self._threads):
+        if not self.hanging() and not any(thread.is_alive() for thread in self._threads):
             self._context.term()
 
+    def hanging(self) -> list[Task]:
+        """The stages that have not ended."""
+        return [task for task in self.tasks if task.thread.is_alive()]
+
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until every stage has ended; False where the time ran out before."""
+        """Wait until every output has ended, after which nothing can come; False where the time ran out before."""
         return self.done.wait(timeout_s)
 
     def stop(self) -> None:
@@ -207,11 +227,11 @@ class Graph:
             self.error = self.error or error
         self.stop()
 
-    def finished(self, _task: Task) -> None:
-        """A stage has ended; with the last one, the graph."""
+    def ended(self, task: Task) -> None:
+        """A stage has ended; with the last output, the run."""
         with self._lock:
-            self._running -= 1
-            if not self._running:
+            self._outputs -= task.is_sink
+            if not self._outputs:
                 self.done.set()
 
     def _task(self, node: Node) -> Task:

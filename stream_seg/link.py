@@ -37,7 +37,7 @@ NUMBER = struct.Struct("!Q")
 WINDOW: dict[Policy, int] = {"latest": 1, "every": 2}
 DROP_REASONS = ("superseded", "stopped")
 WAIT_MS = 100
-"""How often a waiting sender looks whether it was stopped from its own side."""
+"""How often a waiting end looks whether it was stopped from its own side."""
 
 
 class Codec(Protocol):
@@ -240,6 +240,7 @@ class Receiver:
         """Open the door; senders may start now. `close` follows."""
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 1000)
+        self._socket.setsockopt(zmq.RCVTIMEO, WAIT_MS)
         self._socket.bind(endpoint)
 
     def abort(self) -> None:
@@ -250,9 +251,12 @@ class Receiver:
         """The frames as they come; ends when every sender has ended."""
         taken = dict.fromkeys(self._links, 0)
         while self._open and not self._aborted:
-            identity, message = self._socket.recv_multipart()
+            try:
+                identity, message, *more = self._socket.recv_multipart()
+            except zmq.Again:
+                continue
             link, kind = self._links.get(identity), message[:1]
-            if link is None:
+            if link is None or more:
                 continue  # no link of this stage
             if kind == END:
                 self._open.discard(identity)

@@ -68,6 +68,13 @@ def require_folder(folder: Path, path: Path) -> None:
         raise OutputError(f"cannot write {path}: the folder {folder} is not writable")
 
 
+def refuse_unwritable(path: Path) -> None:
+    """Raise OutputError where `replace_file` could not write: said before the work, not after it."""
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it exists and is not a file")
+    require_folder(path.resolve().parent, path)
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Map the errors of the system and of FFmpeg to an OutputError that names the path."""

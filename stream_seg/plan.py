@@ -7,13 +7,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from stream_seg.config import Config
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.kinds import SINKS, SOURCES
-from stream_seg.output import STREAM
-from stream_seg.report import refuse_report
+from stream_seg.output import STREAM, refuse_unwritable
 from stream_seg.sources.images import picture_files
-from stream_seg.stages.capture import expected_frames
-from stream_seg.stages.synthetic import parse_synth
+from stream_seg.stages.capture import Capture, expected_frames
+from stream_seg.stages.synthetic import Synthetic, parse_synth
 from stream_seg.strict_yaml import parse_yaml
 from stream_seg.uri import parse
 
@@ -76,7 +76,7 @@ def refuse_overwriting(document: Mapping[str, Any], report_file: Path | None = N
     """Raises OutputError where an output or the report would replace an input, or the report an output."""
     outputs = [path for _, path in outputs_of(document)]
     if report_file is not None:
-        refuse_report(report_file)
+        refuse_unwritable(report_file)
         if report_file.resolve() in [path.resolve() for path in outputs]:
             raise OutputError(f"{report_file}: is an output as well; choose another name for the report")
         outputs.append(report_file)
@@ -114,23 +114,24 @@ def _same(path: Path, other: Path) -> bool:
     return path.exists() and other.exists() and path.samefile(other)
 
 
-def is_live(document: Mapping[str, Any]) -> bool:
+def is_live(config: Config) -> bool:
     """Whether any source is live: its frames come whether or not they are taken."""
-    stages = _stages(document)
-    uris = [str(keys["uri"]) for keys in stages.values() if "uri" in keys]
-    return any(parse(uri).live for uri in uris) or any(keys.get("paced") is True for keys in stages.values())
+    return any(
+        parse(stage.uri).live if isinstance(stage, Capture) else isinstance(stage, Synthetic) and stage.paced
+        for stage in (node.stage for node in config.nodes)
+    )
 
 
-def total_frames(document: Mapping[str, Any]) -> int | None:
+def total_frames(config: Config) -> int | None:
     """How many frames the sources will give; None where that is not known."""
-    totals = []
-    for name, keys in _stages(document).items():
-        if _kind(name, keys) not in SOURCES:
-            continue
-        has = expected_frames(str(keys["uri"])) if "uri" in keys else None
-        known = [int(total) for total in (has, keys.get("frames")) if total is not None]
-        totals.append(min(known, default=None))
-    return None if None in totals else sum(total for total in totals if total is not None)
+    total = 0
+    for stage in (node.stage for node in config.nodes if node.kind in SOURCES):
+        has = expected_frames(stage.uri) if isinstance(stage, Capture) else None
+        known = [frames for frames in (has, getattr(stage, "frames", None)) if frames is not None]
+        if not known:
+            return None
+        total += min(known)
+    return total
 
 
 def _sink(output: str) -> tuple[str, dict[str, Any]]:

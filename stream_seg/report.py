@@ -1,10 +1,22 @@
 """What a run did: the table at its end, and the same as JSON.
 
-The keys are stable: `frames.captured`, `frames.written`, `frames.by_output.NAME`, `frames.dropped.REASON`, `seconds`,
-`fps`, `stages.NAME.{frames,p50_ms,p95_ms,p99_ms}`, `age_ms.{p50,p99}`, `overhead_ms.{p50,p99}`, `first_frame_s`,
-`peak_rss_mib`, `cpu_ms_per_frame`, `engine.{network,backend,precision,device}` (null where nothing segments), `policy`,
-`error` (null after a clean run). Percentiles are of the last 65,536 frames. `age_ms` is from the capture of a frame to
-the end of its output, `overhead_ms` the part of it that no stage worked on the frame.
+The keys are stable:
+
+    frames.captured             pictures of all sources, with those that a source could not deliver
+    frames.by_output.NAME       frames that an output dealt with; 0 for one that failed
+    frames.written              those of the output with the fewest
+    frames.dropped.REASON       of all sources and links together; a fan-out may drop a frame more than once
+    seconds, fps                from start to end; frames per second from the first frame written to the last
+    stages.NAME.{frames, p50_ms, p95_ms, p99_ms}
+    age_ms.{p50, p99}           from the capture of a frame to the end of its output
+    overhead_ms.{p50, p99}      the part of the age in which no stage worked on the frame
+    first_frame_s               from the start of the graph to the first frame written
+    cpu_ms_per_frame            of the whole process, from the first frame written on
+    peak_rss_mib, policy
+    engine.{network, backend, precision, device}    null where nothing segments
+    error                       null after a clean run
+
+Percentiles are of the last 65,536 frames.
 """
 
 from __future__ import annotations
@@ -12,7 +24,6 @@ from __future__ import annotations
 import json
 import resource
 import sys
-import time
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -21,9 +32,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from stream_seg.errors import OutputError
 from stream_seg.graph import Graph
-from stream_seg.output import replace_file, require_folder
+from stream_seg.output import replace_file
 from stream_seg.samples import Samples
 
 
@@ -44,10 +54,11 @@ def report(graph: Graph, *, seconds: float) -> dict[str, Any]:
         dropped.update(task.missed)
     for link in graph.links:
         dropped.update(link.account().dropped)
-    written = {task.node.name: task.yielded for task in sinks}
+    written = {task.node.name: 0 if task.failed else task.yielded for task in sinks}
     fewest = min(written.values(), default=0)
     slowest = min(sinks, key=lambda task: task.yielded, default=None)
     age, overhead = (slowest.age_ms, slowest.overhead_ms) if slowest else (Samples(), Samples())
+    cpu_ms = slowest.cpu_ms() if slowest else None
     engines = [engine for engine in graph.engines().values() if engine is not None]
     return {
         "frames": {
@@ -63,7 +74,7 @@ def report(graph: Graph, *, seconds: float) -> dict[str, Any]:
         "overhead_ms": {"p50": _ms(overhead, 50), "p99": _ms(overhead, 99)},
         "first_frame_s": round(slowest.first_s, 3) if slowest and slowest.first_s is not None else None,
         "peak_rss_mib": round(peak_rss_mib(), 1),
-        "cpu_ms_per_frame": round(1000 * time.process_time() / fewest, 2) if fewest else None,
+        "cpu_ms_per_frame": round(cpu_ms, 2) if cpu_ms is not None else None,
         "engine": asdict(engines[0]) if engines else None,
         "policy": graph.policy,
         "error": str(graph.error) if graph.error else None,
@@ -73,13 +84,6 @@ def report(graph: Graph, *, seconds: float) -> dict[str, Any]:
 def write_json(facts: dict[str, Any], path: Path) -> None:
     """Write facts as JSON, in one step. Raises OutputError where that is not possible."""
     replace_file(path, (json.dumps(facts, indent=2) + "\n").encode())
-
-
-def refuse_report(path: Path) -> None:
-    """Raise OutputError where `write_json` could not write: said before the work, not after it."""
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it exists and is not a file")
-    require_folder(path.resolve().parent, path)
 
 
 def show(facts: dict[str, Any], console: Console) -> None:

@@ -32,9 +32,9 @@ def run(document: Mapping[str, Any], *, where: str, report_file: Path | None = N
     finished and the report is written."""
     config = check(document, where=where)
     refuse_overwriting(document, report_file)
-    total = total_frames(document)
-    errors = Console(stderr=True)
-    graph = Graph(config, live=is_live(document))
+    total = total_frames(config)
+    errors = Console(stderr=True, markup=False)
+    graph = Graph(config, live=is_live(config))
     with _signals() as asked:
         with _metrics(graph, config.metrics) as address, graph:
             if address and not quiet:
@@ -45,11 +45,11 @@ def run(document: Mapping[str, Any], *, where: str, report_file: Path | None = N
         write_json(facts, report_file)
     given = facts["frames"]["by_output"]
     if not quiet and any(given.values()):
-        show(facts, Console())
+        show(facts, Console(markup=False))
         kept = [str(path) for name, path in outputs_of(document) if given[name] and path.exists()]
         if kept and not isinstance(graph.error, OutputError):
             print(f"\nwritten: {', '.join(kept)}")
-    if not graph.done.is_set():
+    if graph.hanging():
         _leave(graph)
     if graph.error is not None:
         raise graph.error
@@ -95,8 +95,10 @@ def _signals() -> Iterator[Event]:
 
 def _leave(graph: Graph) -> None:
     """End although a stage still hangs in foreign code: a normal exit would tear that code down under its thread."""
-    hanging = ", ".join(task.node.name for task in graph.tasks if task.thread.is_alive())
-    print(f"stream-seg: {graph.error or f'did not wait for {hanging}'}", file=sys.stderr)
+    lost = ", ".join(task.node.name for task in graph.hanging() if task.is_sink)
+    error = graph.error or (OutputError(f"gave up on {lost}, which did not finish") if lost else None)
+    if error:
+        print(f"stream-seg: {error}", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(graph.error.exit_code if graph.error else 0)
+    os._exit(error.exit_code if error else 0)

@@ -35,5 +35,5 @@ def parse_yaml(text: str, *, where: str) -> Any:
         mark = error.problem_mark
         place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ConfigError(f"{where}:{place} {error.problem}") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date or number that is none
         raise ConfigError(f"{where}: not YAML: {str(error).splitlines()[0]}") from error

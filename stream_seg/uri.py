@@ -62,7 +62,8 @@ def parse(uri: str) -> Source:
         uri = f"/dev/video{int(uri)}"
     if re.fullmatch(r"/dev/video\d+|/dev/v4l/.+", uri):
         return Source("camera", uri, _printable(uri), live=True)
-    return Source(_kind_of_path(uri), uri, _printable(uri), live=False)
+    path = str(Path(uri).expanduser())
+    return Source(_kind_of_path(path), path, _printable(uri), live=False)
 
 
 def _kind_of_path(text: str) -> Kind:

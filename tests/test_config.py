@@ -71,6 +71,14 @@ def test_nodes_follow_their_inputs_whatever_the_order_of_the_file() -> None:
         ("weight: 0.5", "policy: newest", "stages.smooth.policy: expected latest or every"),
         ("weight: 0.5}", "weight: 0.5", "line 6"),
         ("weight: 0.5", "weight: &a 0.5, gap_s: *a", "aliases are not allowed"),
+        ("weight: 0.5", "weight: 2024-13-45", "not YAML: month must be in 1..12"),
+        ("weight: 0.5", "weight: !!int abc", "not YAML"),
+        ("  smooth:  {", "  'a b': {stage: smooth, input: segment}\n  smooth:  {", "'a b' is no name for a stage"),
+        (
+            "  segment: {input: capture}",
+            "  synthetic: {stream: capture}\n  segment: {input: [capture, synthetic]}",
+            "stages.synthetic.stream: 'capture' is the stream of capture already",
+        ),
     ],
 )
 def test_what_is_not_understood_is_refused(old: str, new: str, said: str) -> None:

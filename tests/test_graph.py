@@ -10,7 +10,7 @@ from threading import Event
 import psutil
 import pytest
 
-from stream_seg.errors import SourceError
+from stream_seg.errors import OutputError, SourceError
 from stream_seg.graph import Graph
 from stream_seg.stage import Frames
 from tests.drawn import frame
@@ -24,7 +24,8 @@ def test_numbered_frames_in_the_same_numbers_out() -> None:
     assert graph.error is None
     for link in graph.links:
         account = link.account()
-        assert (account.entered, account.delivered, account.in_flight) == (300, 300, 0)
+        assert (account.entered, account.delivered) == (300, 300)
+        assert not any(account.dropped.values())
 
 
 def test_latest_balances_against_the_ledger() -> None:
@@ -34,7 +35,7 @@ def test_latest_balances_against_the_ledger() -> None:
     assert sink.numbers[-1] == 59
     first, second = (link.account() for link in graph.links)
     assert first.entered == len(camera.gave) == 60
-    assert first.in_flight == second.in_flight == 0
+    assert first.dropped["stopped"] == second.dropped["stopped"] == 0
     assert first.dropped["superseded"] + second.dropped["superseded"] == 60 - len(sink.numbers) > 20
     assert second.delivered == len(sink.numbers)
 
@@ -136,9 +137,9 @@ def test_a_source_that_hangs_does_not_hold_up_the_stop() -> None:
         graph.stop()
         assert sink.ended.wait(2)
     assert time.monotonic() - began < 2
-    assert not graph.done.is_set()
+    assert [task.node.name for task in graph.hanging()] == ["camera"]
     release.set()
-    assert graph.wait(5)
+    graph.hanging()[0].thread.join(5)
     assert sink.numbers == [0]
     graph.close()
 
@@ -148,6 +149,74 @@ def test_an_output_that_leaves_ends_the_run() -> None:
     graph = ran(line(Camera(10_000, paced=True), Work(), sink))
     assert sink.numbers == [0, 1, 2]
     assert graph.error is None
+
+
+def test_an_output_that_fails_ends_the_run_although_the_source_hangs() -> None:
+    release = Event()
+
+    def hangs(_: Frames) -> Frames:
+        yield frame(0)
+        release.wait(30)
+
+    def fails(frames: Frames) -> Frames:
+        for _ in frames:
+            raise OutputError("cannot write out.mp4: disk full")
+        yield frame(0)
+
+    other = Ledger()
+    nodes = [
+        node("camera", "synthetic", hangs),
+        node("fails", "write", fails, "camera"),
+        node("other", "write", other, "camera"),
+    ]
+    with Graph(config(nodes), live=True) as graph:
+        assert graph.wait(5)
+    assert str(graph.error) == "cannot write out.mp4: disk full"
+    assert other.numbers == [0]
+    assert [task.node.name for task in graph.hanging()] == ["camera"]
+    release.set()
+    graph.hanging()[0].thread.join(5)
+    graph.close()
+
+
+def test_an_output_that_hangs_does_not_hold_up_the_stop() -> None:
+    release, reached = Event(), Event()
+
+    def hangs(frames: Frames) -> Frames:
+        for taken in frames:
+            reached.set()
+            release.wait(30)
+            yield taken
+
+    with Graph(config(line(Camera(10, paced=True), Work(), hangs)), live=True) as graph:
+        assert reached.wait(5)
+        began = time.monotonic()
+    assert time.monotonic() - began < 2.5
+    release.set()
+    for task in graph.hanging():
+        task.thread.join(5)
+    graph.close()
+
+
+def test_an_output_gets_time_to_finish_its_file() -> None:
+    finished = Event()
+
+    def slow_to_finish(frames: Frames) -> Frames:
+        yield from frames
+        time.sleep(1.5)
+        finished.set()
+
+    with Graph(config(line(Camera(10_000, paced=True), Work(), slow_to_finish)), live=True) as graph:
+        while graph.tasks[-1].yielded < 3:
+            graph.wait(0.01)
+    assert finished.is_set()
+
+
+def test_a_stage_may_return_any_iterator() -> None:
+    sink = Ledger()
+    graph = ran(line(Camera(20), lambda frames: map(replace, frames), sink))
+    assert graph.error is None
+    assert sink.numbers == list(range(20))
 
 
 def test_outputs_start_before_sources() -> None:

@@ -63,23 +63,30 @@ def test_several_ends_are_refused() -> None:
     ],
 )
 def test_who_is_live(uri: str, live: bool) -> None:
-    assert is_live(with_input(default_document(), uri)) is live
+    document = with_outputs(with_input(default_document(), uri), ["o.mp4"])
+    assert is_live(check(document, where="graph")) is live
+
+
+@pytest.mark.parametrize("paced", [1, "yes", True])
+def test_paced_is_live_however_it_is_spelt(paced: object) -> None:
+    stages = {"synthetic": {"paced": paced}, "write": {"input": "synthetic", "path": "o.mp4"}}
+    assert is_live(check({"stages": stages}, where="graph"))
 
 
 def test_how_many_frames_will_come(tmp_path: Path) -> None:
     clip = str(write_video(tmp_path / "clip.mp4", (numbered(n, (96, 64)) for n in range(12))))
 
-    def total(**keys: object) -> int | None:
-        return total_frames({"stages": {"capture": keys}})
+    def total(**sources: dict[str, object]) -> int | None:
+        write = {"input": list(sources), "path": "{stream}.mp4"}
+        return total_frames(check({"stages": {**sources, "write": write}}, where="graph"))
 
-    assert total(uri=clip) == 12
-    assert total(uri=clip, frames=5) == 5
-    assert total(uri=clip, frames=50) == 12
-    assert total(uri="0", frames=50) == 50
-    assert total(stage="synthetic", frames=7) == 7
-    assert total(stage="synthetic") is total(uri="rtsp://host/x") is None
-    two = {"a": {"stage": "capture", "uri": clip}, "b": {"stage": "synthetic", "frames": 3}}
-    assert total_frames({"stages": two}) == 15
+    assert total(capture={"uri": clip}) == 12
+    assert total(capture={"uri": clip, "frames": 5}) == 5
+    assert total(capture={"uri": clip, "frames": 50}) == 12
+    assert total(capture={"uri": "0", "frames": 50}) == 50
+    assert total(synthetic={"frames": 7}) == 7
+    assert total(synthetic={}) is total(capture={"uri": "rtsp://host/x"}) is None
+    assert total(capture={"uri": clip}, synthetic={"frames": 3}) == 15
 
 
 def test_an_output_for_every_stream() -> None:

@@ -16,6 +16,9 @@ from stream_seg.sources.container import opened, reason_of, without_address
 from stream_seg.sources.picture import Picture, Pictures, upright_bgr
 from stream_seg.uri import Source
 
+INDEXED = ("mp4", "matroska", "avi")
+"""Containers, of FFmpeg's names, in which a corrupt packet is one that the end of the file cuts short."""
+
 
 def video_pictures(
     source: Source, options: Mapping[str, str], *, timeouts_s: tuple[float, float], max_pixels: int, threads: int
@@ -80,8 +83,8 @@ def _frames(container: InputContainer, stream: VideoStream) -> Iterator[av.Video
     try:
         for packet in container.demux(stream):
             # Half a packet, which an error among the last pictures would follow, costs PyAV all that the decoder
-            # still holds. In a transport stream the flag says that something is missing somewhere in it.
-            if packet.is_corrupt and container.format.name != "mpegts":
+            # still holds. In streams (mpegts, hls, rtsp) the flag says that something is missing somewhere in it.
+            if packet.is_corrupt and any(name in container.format.name for name in INDEXED):
                 cut_short = True
             elif packet.size:  # An empty one would end the decoder.
                 read += not packet.is_discard

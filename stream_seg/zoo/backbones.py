@@ -1,0 +1,68 @@
+"""What the networks of this folder stand on: the blocks of torchvision's VGG16 and ResNets, without classifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+from torchvision.models import get_model, vgg
+
+CHANNELS_VGG16 = (64, 128, 256, 512, 512)
+
+
+def vgg16(*, batch_norm: bool = False) -> nn.ModuleList:
+    """The five blocks conv1 to conv5 of VGG16 (Simonyan and Zisserman, ICLR 2015); the user pools between them."""
+    blocks, layers = nn.ModuleList(), list[nn.Module]()
+    for layer in vgg.make_layers(vgg.cfgs["D"], batch_norm=batch_norm):
+        if isinstance(layer, nn.MaxPool2d):
+            blocks.append(nn.Sequential(*layers))
+            layers = []
+        else:
+            layers.append(layer)
+    return blocks
+
+
+class ResNet(nn.Module):
+    """torchvision's ResNet (He et al., CVPR 2016) as features: an image in, what conv2 to conv5 say of it out.
+
+    Strides are 4, 8, 16, 32, but none is above `output_stride` (8, 16 or 32): what comes later is dilated instead,
+    which needs a ResNet of bottlenecks (50 layers or more).
+    """
+
+    def __init__(self, name: str, *, output_stride: int = 32) -> None:
+        super().__init__()
+        dilated = [False, output_stride < 16, output_stride < 32]
+        keys = {"replace_stride_with_dilation": dilated} if any(dilated) else {}
+        net = get_model(name, weights=None, **keys)
+        self.stem = nn.Sequential(net.conv1, net.bn1, net.relu)
+        self.pool = net.maxpool
+        self.layers = nn.ModuleList([net.layer1, net.layer2, net.layer3, net.layer4])
+        bottleneck = hasattr(net.layer1[0], "conv3")
+        self.channels = tuple(c * (4 if bottleneck else 1) for c in (64, 128, 256, 512))
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        return self.stages(self.stem(image))
+
+    def stages(self, conv1: Tensor) -> list[Tensor]:
+        """The same from what the stem made of the image, at half its size, for who needs that too."""
+        x, features = self.pool(conv1), []
+        for layer in self.layers:
+            x = layer(x)
+            features.append(x)
+        return features
+
+
+def dilate(module: nn.Module, rate: int) -> None:
+    """Make every 3x3 convolution in `module` atrous with `rate`; sizes stay."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
+            layer.dilation = layer.padding = (rate, rate)
+
+
+def initialise(modules: Iterable[nn.Module]) -> None:
+    """He initialisation of convolutions: without it the signal of a deep VGG fades before it reaches the scores."""
+    for module in modules:
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
