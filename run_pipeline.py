@@ -1,6 +1,6 @@
 """The main job: python run_pipeline.py [INPUT] [OUTPUT ...] [--config FILE]; the same as `stream-seg run`."""
 
-from stream_seg.cli import main
+from stream_seg.cli import program
 
 if __name__ == "__main__":
-    main(only="run", program="run_pipeline.py")
+    program(only="run", name="run_pipeline.py")

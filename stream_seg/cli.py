@@ -8,9 +8,11 @@ comes before anything was opened ends the program as it ends any other (130, 143
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -35,15 +37,33 @@ app = typer.Typer(
 )
 
 
-def main(arguments: list[str] | None = None, *, only: str | None = None, program: str | None = None) -> None:
+def program(*, only: str | None = None, name: str | None = None) -> None:
+    """`main` with the arguments of this process, which it ends.
+
+    A stage may hang in foreign code (a camera that says nothing); a normal exit would tear that code down under its
+    thread, and crash.
+    """
+    code: str | int | None = 0
+    try:
+        main(only=only, name=name)
+    except SystemExit as end:
+        code = end.code
+    if any(thread.daemon for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
+    sys.exit(code)
+
+
+def main(arguments: list[str] | None = None, *, only: str | None = None, name: str | None = None) -> None:
     """Run a command; a known error is one line on standard error and its exit code.
 
-    `only` leaves the choice of the command out: the arguments are that one's. `program` is the name in help texts.
+    `only` leaves the choice of the command out: the arguments are that one's. `name` is the program's in help texts.
     """
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of a half-done import; `run` sets its own
     commands = typer.main.get_group(app)
     try:
-        (commands.commands[only] if only else commands).main(arguments, prog_name=program)
+        (commands.commands[only] if only else commands).main(arguments, prog_name=name)
     except StreamSegError as error:
         print(f"stream-seg: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -201,4 +221,4 @@ def stages() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    program()

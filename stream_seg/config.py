@@ -19,12 +19,10 @@ from stream_seg.errors import ConfigError
 from stream_seg.kinds import SINKS, SOURCES, STAGES
 from stream_seg.link import Policy
 from stream_seg.stage import Stage
-from stream_seg.strict_yaml import parse_yaml
+from stream_seg.strict_yaml import parse_yaml, read_yaml
 
 NAME = r"[A-Za-z_][\w-]{0,63}"
 NAME_ALLOWED = "a letter or _, then letters, digits, _ or -, 64 in all"
-LARGEST_FILE = 1_000_000
-"""Bytes. A graph file has a dozen lines."""
 
 
 class MetricsConfig(BaseModel):
@@ -68,14 +66,7 @@ class Config:
 
 def read_document(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; its form is checked, its stages are not yet."""
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise ConfigError(f"{path}: larger than a graph file may be ({LARGEST_FILE} bytes)")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise ConfigError(f"{path}: {reason}") from error
-    document = parse_yaml(text, where=str(path))
+    document = read_yaml(path)
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected keys at the top level: {', '.join(_Document.model_fields)}")
     _top(document, where=str(path))

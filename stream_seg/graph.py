@@ -157,6 +157,7 @@ class Graph:
         ]
         self._senders = {link.name: Sender(link, self._codec) for _, _, link in self._ends}
         self.tasks = [self._task(node) for node in config.nodes]
+        self._running = len(self.tasks)
         self._outputs = sum(task.is_sink for task in self.tasks)
         self.started_ns = time.monotonic_ns()
 
@@ -199,12 +200,6 @@ class Graph:
             thread.join(DRAIN_S / 2)
         for link in self.links:
             link.settle()
-        self.close()
-
-    def close(self) -> None:
-        """Give the sockets back, unless a stage that hangs still holds one."""
-        if not self.hanging() and not any(thread.is_alive() for thread in self._threads):
-            self._context.term()
 
     def hanging(self) -> list[Task]:
         """The stages that have not ended."""
@@ -228,11 +223,16 @@ class Graph:
         self.stop()
 
     def ended(self, task: Task) -> None:
-        """A stage has ended; with the last output, the run."""
+        """A stage has ended; with the last output, the run; with the last stage of all, the sockets."""
         with self._lock:
+            self._running -= 1
             self._outputs -= task.is_sink
             if not self._outputs:
                 self.done.set()
+        if not self._running:
+            for thread in self._threads:
+                thread.join()
+            self._context.term()
 
     def _task(self, node: Node) -> Task:
         receiver = Receiver([link for _, to, link in self._ends if to == node.name], self._codec)

@@ -2,19 +2,19 @@
 
 The keys are stable:
 
-    frames.captured             pictures of all sources, with those that a source could not deliver
-    frames.by_output.NAME       frames that an output dealt with; 0 for one that failed
-    frames.written              those of the output with the fewest
-    frames.dropped.REASON       of all sources and links together; a fan-out may drop a frame more than once
-    seconds, fps                from start to end; frames per second from the first frame written to the last
-    stages.NAME.{frames, p50_ms, p95_ms, p99_ms}
-    age_ms.{p50, p99}           from the capture of a frame to the end of its output
-    overhead_ms.{p50, p99}      the part of the age in which no stage worked on the frame
-    first_frame_s               from the start of the graph to the first frame written
-    cpu_ms_per_frame            of the whole process, from the first frame written on
-    peak_rss_mib, policy
-    engine.{network, backend, precision, device}    null where nothing segments
-    error                       null after a clean run
+* `frames.captured`: pictures of all sources, with those that a source could not deliver
+* `frames.by_output.NAME`: frames that an output dealt with; 0 for one that failed
+* `frames.written`: those of the output with the fewest
+* `frames.dropped.REASON`: of all sources and links together; a fan-out may drop a frame more than once
+* `seconds` from start to end; `fps` from the first frame written to the last
+* `stages.NAME.{frames,p50_ms,p95_ms,p99_ms}`: time that a stage works on a frame
+* `age_ms.{p50,p99}`: from the capture of a frame to the end of its output
+* `overhead_ms.{p50,p99}`: the part of the age in which no stage worked on the frame
+* `first_frame_s`: from the start of the graph to the first frame written
+* `cpu_ms_per_frame`: of the whole process, from the first frame written on
+* `peak_rss_mib`, `policy`
+* `engine.{network,backend,precision,device}`: null where nothing segments
+* `error`: null after a clean run
 
 Percentiles are of the last 65,536 frames.
 """

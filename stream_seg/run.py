@@ -49,10 +49,13 @@ def run(document: Mapping[str, Any], *, where: str, report_file: Path | None = N
         kept = [str(path) for name, path in outputs_of(document) if given[name] and path.exists()]
         if kept and not isinstance(graph.error, OutputError):
             print(f"\nwritten: {', '.join(kept)}")
-    if graph.hanging():
-        _leave(graph)
+    unfinished = [task.node.name for task in graph.hanging() if task.is_sink]
+    if unfinished:
+        graph.fail(OutputError(f"gave up on {', '.join(unfinished)}, which did not finish"))
     if graph.error is not None:
         raise graph.error
+    if graph.hanging():
+        print(f"did not wait for {', '.join(task.node.name for task in graph.hanging())}", file=sys.stderr)
 
 
 def _watch(graph: Graph, asked: Event, console: Console, *, total: int | None, quiet: bool) -> None:
@@ -91,14 +94,3 @@ def _signals() -> Iterator[Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _leave(graph: Graph) -> None:
-    """End although a stage still hangs in foreign code: a normal exit would tear that code down under its thread."""
-    lost = ", ".join(task.node.name for task in graph.hanging() if task.is_sink)
-    error = graph.error or (OutputError(f"gave up on {lost}, which did not finish") if lost else None)
-    if error:
-        print(f"stream-seg: {error}", file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(error.exit_code if error else 0)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from stream_seg.errors import ConfigError
+
+LARGEST_FILE = 1_000_000
+"""Bytes. A graph file has a dozen lines."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -37,3 +41,15 @@ def parse_yaml(text: str, *, where: str) -> Any:
         raise ConfigError(f"{where}:{place} {error.problem}") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date or number that is none
         raise ConfigError(f"{where}: not YAML: {str(error).splitlines()[0]}") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """The value that a YAML file says. Raises ConfigError, also for a file that cannot be read."""
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise ConfigError(f"{path}: larger than a YAML file of this project may be ({LARGEST_FILE} bytes)")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise ConfigError(f"{path}: {reason}") from error
+    return parse_yaml(text, where=str(path))

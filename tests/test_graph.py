@@ -141,7 +141,6 @@ def test_a_source_that_hangs_does_not_hold_up_the_stop() -> None:
     release.set()
     graph.hanging()[0].thread.join(5)
     assert sink.numbers == [0]
-    graph.close()
 
 
 def test_an_output_that_leaves_ends_the_run() -> None:
@@ -176,7 +175,6 @@ def test_an_output_that_fails_ends_the_run_although_the_source_hangs() -> None:
     assert [task.node.name for task in graph.hanging()] == ["camera"]
     release.set()
     graph.hanging()[0].thread.join(5)
-    graph.close()
 
 
 def test_an_output_that_hangs_does_not_hold_up_the_stop() -> None:
@@ -195,7 +193,6 @@ def test_an_output_that_hangs_does_not_hold_up_the_stop() -> None:
     release.set()
     for task in graph.hanging():
         task.thread.join(5)
-    graph.close()
 
 
 def test_an_output_gets_time_to_finish_its_file() -> None:

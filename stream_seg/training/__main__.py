@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
-from stream_seg.config import read_document
 from stream_seg.dataset import read_pairs
 from stream_seg.errors import StreamSegError
 from stream_seg.network import unknown
 from stream_seg.ops.palette import CAMVID
 from stream_seg.sidecar import validated
+from stream_seg.strict_yaml import read_yaml
 from stream_seg.training.recipe import Recipe
 from stream_seg.zoo import NETWORKS
 
@@ -31,7 +31,7 @@ def main(
     from stream_seg.training.export import export
     from stream_seg.training.loop import train
 
-    recipe = validated(Recipe, read_document(recipe_file), where=str(recipe_file))
+    recipe = validated(Recipe, read_yaml(recipe_file), where=str(recipe_file))
     if recipe.network not in NETWORKS:
         raise StreamSegError(f"{recipe_file}: {unknown(recipe.network)}")
     pairs = read_pairs(data or recipe.data, recipe.split, classes=len(CAMVID))
