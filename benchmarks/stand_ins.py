@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import TypeAlias
 
-from stream_seg.config import Config, MetricsConfig, Node
+from stream_seg.config import Config, Node
 from stream_seg.frame import Frame
 from stream_seg.graph import Graph
 from stream_seg.link import Policy
+from stream_seg.metrics import serving
 from stream_seg.stage import Frames
 
 Stage: TypeAlias = Callable[[Frames], Frames]
@@ -108,7 +109,8 @@ def graphed(
     for kind, stage in stages.items():
         nodes.append(Node(kind, kind, (nodes[-1].name,), None, stage))
     nodes.append(Node("sink", "write", (nodes[-1].name,), None, clock.far(sink)))
-    with Graph(Config(tuple(nodes), policy, MetricsConfig(port=0)), live=False) as graph:
+    graph = Graph(Config(tuple(nodes), policy, None), live=False)
+    with serving(graph, host="127.0.0.1", port=0), graph:
         graph.wait()
         cpu_ms = clock.read_ms()
     if graph.error is not None:

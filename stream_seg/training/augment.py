@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from stream_seg.arrays import Image, Labels
 from stream_seg.dataset import VOID
 
 
 def augmented(
-    image: Image, labels: Labels, draw: np.random.Generator, *, crop: tuple[int, int], scale: tuple[float, float]
+    image: Image,
+    labels: Labels,
+    draw: np.random.Generator,
+    *,
+    crop: tuple[int, int],
+    scale: tuple[float, float],
+    sky: int | None = None,
 ) -> tuple[Image, Labels]:
     """Random scale, proportions, crop, flip and colour: an image and labels of `crop` = (height, width).
 
-    What lies outside the picture is VOID.
+    What lies outside the picture is VOID. With `sky`, the pixels of that label get another weather half of the time.
     """
+    if sky is not None and draw.random() < 0.5:
+        image = weathered(image, labels == sky, draw)
     height, width = labels.shape
     factor = float(np.exp(draw.uniform(np.log(scale[0]), np.log(scale[1]))))
     stretch = float(np.exp(draw.uniform(-0.25, 0.25)))
@@ -31,6 +40,21 @@ def augmented(
     if draw.random() < 0.5:
         image, labels = image[:, ::-1], labels[:, ::-1]
     return coloured(np.ascontiguousarray(image), draw), np.ascontiguousarray(labels)
+
+
+def weathered(image: Image, sky: NDArray[np.bool_], draw: np.random.Generator) -> Image:
+    """The picture under a sky from deep blue to white, paler towards the horizon, with some of its own texture.
+
+    CamVid was filmed under pale skies: without this a network takes a blue one for a sign.
+    """
+    blue = np.array([[[draw.integers(98, 122), draw.integers(0, 200), draw.integers(110, 256)]]], np.uint8)
+    top = np.asarray(cv2.cvtColor(blue, cv2.COLOR_HSV2BGR), np.float32)[0, 0]
+    horizon = top + (255 - top) * draw.uniform(0, 0.8)
+    down = np.linspace(0, 1, len(image), dtype=np.float32)[:, None, None] ** draw.uniform(0.5, 2)
+    grain = cv2.GaussianBlur(image, (0, 0), 1) - cv2.GaussianBlur(image.astype(np.float32), (0, 0), 15)
+    painted = top + (horizon - top) * down + draw.uniform(0, 1.5) * grain
+    cover = cv2.GaussianBlur(sky.astype(np.float32), (0, 0), 1)[..., None] * draw.uniform(0.5, 1)
+    return np.asarray(np.clip(image + cover * (painted - image), 0, 255)).astype(np.uint8)
 
 
 def coloured(image: Image, draw: np.random.Generator) -> Image:

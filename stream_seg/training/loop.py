@@ -30,6 +30,8 @@ def train(recipe: Recipe, net: nn.Module, pairs: Pairs, *, classes: int, out: Pa
     """
     out.mkdir(parents=True, exist_ok=True)
     weights = class_weights(pairs.labels, classes)
+    if recipe.start is not None:
+        net.load_state_dict(torch.load(recipe.start, weights_only=True)["average"])
     net = net.to(memory_format=torch.channels_last).train()
     average = {name: value.clone() for name, value in net.state_dict().items()}
     optimiser = torch.optim.AdamW(_groups(net, recipe.weight_decay), lr=recipe.learning_rate)
@@ -81,7 +83,9 @@ def batches(pairs: Pairs, recipe: Recipe, *, first: int) -> Iterator[tuple[Tenso
         for step in range(first, recipe.steps):
             draw = np.random.default_rng([recipe.seed, step])
             chosen = draw.integers(len(pairs), size=recipe.batch)
-            crops = [augmented(*pairs[int(i)], draw, crop=recipe.crop, scale=recipe.scale) for i in chosen]
+            crops = [
+                augmented(*pairs[int(i)], draw, crop=recipe.crop, scale=recipe.scale, sky=recipe.sky) for i in chosen
+            ]
             images, labels = (torch.from_numpy(np.stack(part)) for part in zip(*crops, strict=True))
             ready.put((images, labels.long()))
 

@@ -20,6 +20,8 @@ class Recipe(BaseModel):
     mean: Annotated[tuple[float, float, float], Field(description="blue green red, 0 to 1")]
     std: Annotated[tuple[float, float, float], Field(description="blue green red")]
     crop: Annotated[tuple[int, int], Field(description="what a step sees of a picture")] = (288, 384)
+    sky: Annotated[int | None, Field(ge=0, description="label that gets another weather half of the time")] = None
+    start: Annotated[Path | None, Field(description="checkpoint whose averaged weights are the beginning")] = None
     scale: Annotated[tuple[float, float], Field(description="smallest and largest enlargement")] = (0.5, 2.0)
     batch: Annotated[int, Field(ge=1)] = 8
     steps: Annotated[int, Field(ge=1)]
