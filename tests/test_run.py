@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import time
 from fractions import Fraction
 from itertools import pairwise
@@ -177,3 +179,16 @@ def test_the_demo_runs_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(frames) == 30
     assert frames[0][1].shape == (540, 960, 3)
     assert left_in(tmp_path) == ["demo.mp4"]
+
+
+def test_the_main_job_imports_no_torch(tmp_path: Path) -> None:
+    """It would cost seconds and gigabytes; who installs the core alone does not even have it."""
+    script = (
+        "import sys; from stream_seg.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'nncf', 'onnx', 'onnxruntime'}))"
+    )
+    arguments = ["run", "-q", f"{DRAWN}&frames=3", str(tmp_path / "o.mp4")]
+    command = [sys.executable, "-c", script, *arguments]
+    assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout == "[]\n"
