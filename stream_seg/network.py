@@ -7,7 +7,7 @@
     network: {onnx: mine.onnx, classes: [...]}   the same, written where it is used; seen from the working directory
 
 The interchange ONNX takes `image` uint8 (N, H, W, 3) BGR and gives `scores` float32 (N, C, h, w) and `labels` uint8
-(N, H, W), or `labels` alone. Exported networks are such; for the user's own, `backends.graft` makes one of it.
+(N, H, W), or `labels` alone. Exported networks are such; for the user's own, `interchange.graft` makes one of it.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _exported(sidecar: Path) -> Network:
 
 
 def _own(sidecar: SideCar, *, where: str, folder: Path) -> Network:
-    from stream_seg.backends.graft import interchange
+    from stream_seg.interchange.graft import interchange
 
     if sidecar.onnx is None:
         raise ConfigError(f"{where}: onnx: is required: the path of the network")

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from onnx import TensorProto, ValueInfoProto
 
-from stream_seg.backends.onnx_file import FLOATS, dims, said
-from stream_seg.backends.wiring import Wiring
 from stream_seg.errors import ConfigError, NetworkError
+from stream_seg.interchange.onnx_file import FLOATS, dims, said
+from stream_seg.interchange.wiring import Wiring
 from stream_seg.sidecar import Head, SideCar
 
 

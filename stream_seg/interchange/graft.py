@@ -15,10 +15,10 @@ import numpy as np
 import onnx.compose
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
-from stream_seg.backends.heads import add_labels, add_scores
-from stream_seg.backends.onnx_file import INTEGERS, dims, inputs, read, sized
-from stream_seg.backends.wiring import Wiring
 from stream_seg.errors import ConfigError
+from stream_seg.interchange.heads import add_labels, add_scores
+from stream_seg.interchange.onnx_file import INTEGERS, dims, inputs, read, sized
+from stream_seg.interchange.wiring import Wiring
 from stream_seg.sidecar import Head, SideCar
 
 PREFIX = "network/"
