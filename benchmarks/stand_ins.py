@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import TypeAlias
 
+from stream_seg.books import Policy
 from stream_seg.config import Config, Node
 from stream_seg.frame import Frame
 from stream_seg.graph import Graph
-from stream_seg.link import Policy
 from stream_seg.metrics import serving
 from stream_seg.stage import Frames
 

@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from stream_seg.books import Policy
 from stream_seg.errors import ConfigError
 from stream_seg.kinds import SINKS, SOURCES, STAGES
-from stream_seg.link import Policy
 from stream_seg.stage import Stage
 from stream_seg.strict_yaml import parse_yaml, read_yaml
 

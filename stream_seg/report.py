@@ -58,6 +58,7 @@ def report(graph: Graph, *, seconds: float) -> dict[str, Any]:
     fewest = min(written.values(), default=0)
     slowest = min(sinks, key=lambda task: task.yielded, default=None)
     age, overhead = (slowest.age_ms, slowest.overhead_ms) if slowest else (Samples(), Samples())
+    first_ns = slowest.first_ns if slowest else None
     cpu_ms = slowest.cpu_ms() if slowest else None
     engines = [engine for engine in graph.engines().values() if engine is not None]
     return {
@@ -72,7 +73,7 @@ def report(graph: Graph, *, seconds: float) -> dict[str, Any]:
         "stages": {task.node.name: _stage(task.yielded, task.duration_ms) for task in graph.tasks},
         "age_ms": {"p50": _ms(age, 50), "p99": _ms(age, 99)},
         "overhead_ms": {"p50": _ms(overhead, 50), "p99": _ms(overhead, 99)},
-        "first_frame_s": round(slowest.first_s, 3) if slowest and slowest.first_s is not None else None,
+        "first_frame_s": round((first_ns - graph.started_ns) / 1e9, 3) if first_ns is not None else None,
         "peak_rss_mib": round(peak_rss_mib(), 1),
         "cpu_ms_per_frame": round(cpu_ms, 2) if cpu_ms is not None else None,
         "engine": asdict(engines[0]) if engines else None,

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from threading import Event
 
+from stream_seg.books import Policy
 from stream_seg.config import Config, Node
 from stream_seg.graph import Graph
-from stream_seg.link import Policy
 from stream_seg.stage import Frames
 from tests.drawn import RATE, frame
 

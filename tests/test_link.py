@@ -14,8 +14,9 @@ from threading import Event, Thread
 import pytest
 import zmq
 
+from stream_seg.books import Link, Policy
 from stream_seg.frame import Frame
-from stream_seg.link import ByReference, Codec, Link, Policy, Receiver, Sender
+from stream_seg.link import ByReference, Codec, Receiver, Sender
 from tests.drawn import frame
 
 

@@ -1,0 +1,139 @@
+"""One stage at work, in a thread of its own, and what is known of its frames."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import replace
+from threading import Thread
+from typing import Protocol
+
+from stream_seg.config import Node
+from stream_seg.errors import StageError, StreamSegError
+from stream_seg.frame import EngineInfo, Frame, Stamp
+from stream_seg.kinds import SINKS, SOURCES
+from stream_seg.link import Receiver, Sender
+from stream_seg.samples import Samples
+from stream_seg.stage import Frames
+
+LOG = logging.getLogger(__name__)
+MISS_REASONS = ("decode_error", "late")
+
+
+class Owner(Protocol):
+    """Who is told of what becomes of a stage; from the thread of that stage."""
+
+    def fail(self, error: StreamSegError, /) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def ended(self, task: Task, /) -> None: ...
+
+
+class Task:
+    """One stage at work: its thread, its links, and what is known of its frames."""
+
+    def __init__(self, node: Node, receiver: Receiver, senders: Sequence[Sender], owner: Owner) -> None:
+        self.node = node
+        self.is_source, self.is_sink = node.kind in SOURCES, node.kind in SINKS
+        self.receiver, self.senders = receiver, senders
+        self.taken = self.yielded = 0
+        self.up = False
+        self.failed = False
+        self.finishing = False  # its input has ended
+        self.missed: Counter[str] = Counter(dict.fromkeys(MISS_REASONS, 0))
+        self.engine: EngineInfo | None = None
+        self.duration_ms, self.age_ms, self.overhead_ms = Samples(), Samples(), Samples()
+        self.observe_duration: Callable[[float], None] = lambda _value: None  # until somebody wants to know
+        self.observe_age: Callable[[float], None] = lambda _value: None
+        self.last: Frame | None = None
+        self._owner = owner
+        self._began_ns = 0
+        self.first_ns: int | None = None  # when the first frame was yielded
+        self._first_cpu_s = 0.0
+        self._times: deque[int] = deque(maxlen=60)
+        self.thread = Thread(target=self._run, name=node.name, daemon=True)
+
+    def fps(self) -> float:
+        """Frames per second over the last 60 yielded; 0 once none came for two seconds."""
+        times = tuple(self._times)
+        if len(times) < 2 or time.monotonic_ns() - times[-1] > 2_000_000_000:
+            return 0.0
+        return (len(times) - 1) * 1e9 / max(1, times[-1] - times[0])
+
+    def mean_fps(self) -> float:
+        """Frames per second from the first frame yielded to the last."""
+        first, last = self.first_ns, self._times[-1] if self._times else 0
+        return (self.yielded - 1) * 1e9 / (last - first) if first is not None and last > first else 0.0
+
+    def cpu_ms(self) -> float | None:
+        """CPU milliseconds of the whole process per frame yielded after the first; None before the second."""
+        return 1000 * (time.process_time() - self._first_cpu_s) / (self.yielded - 1) if self.yielded > 1 else None
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except StreamSegError as error:
+            self.failed = True
+            self._owner.fail(error)
+        except BaseException as error:  # a panic of foreign code too: whatever it is ends the run
+            self.failed = True
+            LOG.debug("stage %s", self.node.name, exc_info=True)
+            where = f" at frame {self.last.stream}:{self.last.seq}" if self.last else ""
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            self._owner.fail(StageError(f"stage {self.node.name} failed{where}: {said}"))
+        finally:
+            self.up = False
+            for sender in self.senders:
+                sender.end()
+            if self.is_sink and not self.receiver.ended:
+                self._owner.stop()
+            self.receiver.close()
+            self._owner.ended(self)
+
+    def _work(self) -> None:
+        self._began_ns = time.monotonic_ns()
+        frames = self.node.stage(self._watched(self.receiver.frames()))
+        with closing(frames) if isinstance(frames, Generator) else nullcontext():
+            for frame in frames:
+                stamped = self._note(frame)
+                wanted = [sender.put(stamped) for sender in self.senders]
+                if wanted and not any(wanted):
+                    return
+                self._began_ns = time.monotonic_ns()
+
+    def _watched(self, frames: Frames) -> Frames:
+        for frame in frames:
+            self.taken += 1
+            self.last = frame
+            self._began_ns = time.monotonic_ns()
+            yield frame
+        self.finishing = True
+
+    def _note(self, frame: Frame) -> Frame:
+        now = time.monotonic_ns()
+        took_ns = now - self._began_ns
+        self.last, self.up = frame, self.is_source
+        self.yielded += 1
+        self._times.append(now)
+        if self.first_ns is None:
+            self.first_ns, self._first_cpu_s = now, time.process_time()
+        self.duration_ms.add(took_ns / 1e6)
+        self.observe_duration(took_ns / 1e9)
+        if self.is_source:
+            self.missed.update(frame.missed)
+        elif frame.semantic is not None:
+            self.engine = frame.semantic.engine
+        began_ns = frame.captured_ns if self.is_source else self._began_ns
+        stamps = (*frame.stamps, Stamp(self.node.name, began_ns, now))
+        if self.is_sink:
+            age_ns = now - frame.captured_ns
+            self.age_ms.add(age_ns / 1e6)
+            self.observe_age(age_ns / 1e9)
+            self.overhead_ms.add((age_ns - sum(s.ended_ns - s.began_ns for s in stamps)) / 1e6)
+        if len(self.senders) > 1:
+            frame.image.flags.writeable = False  # shared from here on: who draws on it copies it
+        return replace(frame, stamps=stamps)
