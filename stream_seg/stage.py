@@ -2,8 +2,9 @@
 
 It is a dataclass whose fields are its YAML keys and whose `__call__` is a generator. What it opens, it opens in a
 `with` round its loop, so that closing the generator closes the device. It never sees a socket, a thread or another
-stage, so `list(Smooth()(frames))` is a complete test. A source ignores its input. An output yields every frame when it
-is done with it (written, shown), so that it is measured like any stage; one that returns early ends the run.
+stage, so `list(Smooth()(frames))` is a complete test. A source ignores its input; as the value of its generator it may
+return what it missed after its last frame, {reason: count}. An output yields every frame when it is done with it
+(written, shown), so that it is measured like any stage; one that returns early ends the run.
 """
 
 from __future__ import annotations

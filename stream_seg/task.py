@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from threading import Thread
-from typing import Protocol
+from typing import Protocol, cast
 
 from stream_seg.config import Node
 from stream_seg.errors import StageError, StreamSegError
@@ -96,14 +96,18 @@ class Task:
 
     def _work(self) -> None:
         self._began_ns = time.monotonic_ns()
-        frames = self.node.stage(self._watched(self.receiver.frames()))
-        with closing(frames) if isinstance(frames, Generator) else nullcontext():
+        with closing(self._yielded()) as frames:
             for frame in frames:
                 stamped = self._note(frame)
                 wanted = [sender.put(stamped) for sender in self.senders]
                 if wanted and not any(wanted):
                     return
                 self._began_ns = time.monotonic_ns()
+
+    def _yielded(self) -> Generator[Frame, None, None]:
+        frames = self.node.stage(self._watched(self.receiver.frames()))
+        lost = yield from cast("Generator[Frame, None, Mapping[str, int] | None]", frames)
+        self.missed.update(lost or {})
 
     def _watched(self, frames: Frames) -> Frames:
         for frame in frames:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from threading import Event
 
@@ -11,6 +12,7 @@ import psutil
 import pytest
 
 from stream_seg.errors import OutputError, SourceError
+from stream_seg.frame import Frame
 from stream_seg.graph import Graph
 from stream_seg.stage import Frames
 from tests.drawn import frame
@@ -100,12 +102,13 @@ def test_the_frames_before_a_broken_source_arrive() -> None:
 
 
 def test_frames_that_a_source_missed_are_counted() -> None:
-    def gaps(_: Frames) -> Frames:
+    def gaps(_: Frames) -> Generator[Frame, None, dict[str, int]]:
         yield frame(0)
         yield replace(frame(3), missed={"decode_error": 2})
+        return {"decode_error": 1}
 
     graph = ran(line(gaps, Work(), Ledger()))
-    assert graph.tasks[0].missed["decode_error"] == 2
+    assert graph.tasks[0].missed["decode_error"] == 3
 
 
 @pytest.mark.parametrize("policy", ["latest", "every"])

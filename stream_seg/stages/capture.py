@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from types import MappingProxyType
 from typing import Annotated, Literal
@@ -26,8 +27,8 @@ class Capture:
     """Read a video file, pictures, a camera, RTSP or http: upright BGR frames with the timing of the source.
 
     Drops nothing: what is late is dropped by the link behind it. A picture that cannot be decoded is counted in
-    `Frame.missed` of the next one as `decode_error`. Raises SourceError, also where the source breaks off, then after
-    every frame before the break.
+    `Frame.missed` of the next one as `decode_error`; those after the last frame in the value of the generator. Raises
+    SourceError, also where the source breaks off, then after every frame before the break.
     """
 
     uri: Annotated[
@@ -56,7 +57,7 @@ class Capture:
     ] = 8192 * 8192
     threads: Annotated[int, Field(ge=0, le=64, description="threads that decode; 0 is one per core")] = 0
 
-    def __call__(self, _: Frames) -> Frames:
+    def __call__(self, _: Frames) -> Generator[Frame, None, Mapping[str, int]]:
         source = parse(self.uri)
         seq, given, missed, last = -1, 0, 0, None
         with closing(self._pictures(source)) as pictures:
@@ -69,12 +70,10 @@ class Capture:
                 yield Frame(self.stream, seq, pts, picture.time_base, picture.captured_ns, picture.image, missed=lost)
                 given, missed, last = given + 1, 0, (pts, picture.duration)
                 if given == self.frames:
-                    return
-        # No frame is left to carry the count, and a loss must not go unseen.
+                    return NOTHING
         if given == 0:
             raise SourceError(f"{source.shown}: no picture in it can be decoded ({seq + 1} tried)")
-        if missed:
-            raise SourceError(f"{source.shown}: the last {missed} of {seq + 1} pictures cannot be decoded")
+        return {"decode_error": missed} if missed else NOTHING  # no frame is left to carry the count
 
     def _pictures(self, source: Source) -> Pictures:
         if source.kind == "synth":
