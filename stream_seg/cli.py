@@ -24,11 +24,15 @@ from stream_seg.errors import StreamSegError
 DEMO_INPUT = "synth://road?size=960x540&frames=300&seed=7&truth=0"
 DEMO_OUTPUT = "demo.mp4"
 
+INSTALL = "install again (pip install --force-reinstall .); on Debian and Ubuntu: apt install libgl1 libglib2.0-0"
+EXIT_CODES = (
+    "Exit codes: 0 done (also after Ctrl-C), 1 unexpected, 2 argument or config, 3 input, 4 network, 5 output, 6 stage."
+)
+
 app = typer.Typer(
     name="stream-seg",
     help="Real-time video segmentation: frames in, steady masks and overlays out.",
-    epilog="Exit codes: 0 done (also after Ctrl-C), 1 unexpected, 2 argument or config, 3 input, 4 network, 5 output,"
-    " 6 stage.",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -67,6 +71,9 @@ def main(arguments: list[str] | None = None, *, only: str | None = None, name: s
     except StreamSegError as error:
         print(f"stream-seg: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except ImportError as error:
+        print(f"stream-seg: {error}; {INSTALL}", file=sys.stderr)
+        sys.exit(1)
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -85,7 +92,7 @@ def root(
     )
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def run(
     source: Annotated[
         str | None,

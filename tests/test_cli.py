@@ -173,3 +173,11 @@ def test_quiet_shows_nothing() -> None:
     with progress(terminal, 300, quiet=True) as update:
         update(60, 30.0)
     assert terminal.file.getvalue() == ""  # type: ignore[attr-defined]
+
+
+def test_a_package_that_does_not_load_is_one_line() -> None:
+    """As OpenCV without libGL.so.1, on a server."""
+    script = "import sys; sys.modules['cv2'] = None; from stream_seg.cli import main; main(['run'])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert re.fullmatch(r"stream-seg: .*cv2.*apt install libgl1 libglib2.0-0\n", done.stderr)
