@@ -33,7 +33,7 @@ def main(
 ) -> None:
     """What the graph itself costs: milliseconds between the stages, and CPU-ms per frame."""
     facts: dict[str, Any] = {"machine": machine(), "frames": frames, "rounds": rounds}
-    drive = Synthetic(width=1280, height=720, truth=False)
+    drive = Synthetic(width=1280, height=720)
     pictures = list(islice(drive(iter(())), frames + WARM_UP_FRAMES))
     idle = dict.fromkeys(preset(), nothing)
     overhead_ms: dict[str, list[float]] = {"stand_ins": [], "real": []}

@@ -21,7 +21,7 @@ import typer
 from stream_seg import __version__
 from stream_seg.errors import StreamSegError
 
-DEMO_INPUT = "synth://road?size=960x540&frames=300&seed=7&truth=0"
+DEMO_INPUT = "synth://road?size=960x540&frames=300&seed=7"
 DEMO_OUTPUT = "demo.mp4"
 
 INSTALL = "install again (pip install --force-reinstall .); on Debian and Ubuntu: apt install libgl1 libglib2.0-0"

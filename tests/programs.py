@@ -16,7 +16,7 @@ import pytest
 
 from stream_seg.cli import main
 
-DRAWN = "synth://road?size=96x64&truth=0"
+DRAWN = "synth://road?size=96x64"
 """An endless drive, cheap to draw."""
 
 

@@ -24,7 +24,7 @@ SCENES = ("road",)
 
 @dataclass(config=STRICT)
 class Synthetic:
-    """Draw a drive through a town, with its exact labels and motion.
+    """Draw a drive through a town, with its exact labels and motion on request.
 
     Frame number k depends on these fields alone, never on what was drawn before. A paced source that is late leaves out
     the numbers whose time has passed, all but the last one, and says how many in `Frame.missed["late"]`.
@@ -49,7 +49,9 @@ class Synthetic:
     noise: Annotated[float, Field(ge=0, le=50, description="deviation of the sensor's noise in grey levels of 255")] = (
         2.0
     )
-    truth: Annotated[bool, Field(description="true: every frame carries its exact labels and motion")] = True
+    truth: Annotated[
+        bool, Field(description="true: every frame carries its exact labels and motion, which takes half as long again")
+    ] = False
 
     def __call__(self, frames: Frames) -> Frames:
         drawing = self._draw(0)  # the town is built with its first picture, before the clock starts

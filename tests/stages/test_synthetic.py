@@ -45,7 +45,7 @@ def test_a_broadcast_rate_has_an_exact_time_base() -> None:
 
 
 def test_the_truth_is_the_scene_s_own() -> None:
-    stage = small(seed=4, frames=3)
+    stage = small(truth=True, seed=4, frames=3)
     frames = list(stage(iter(())))
     for frame in frames:
         assert frame.truth is not None
@@ -59,8 +59,8 @@ def test_the_truth_is_the_scene_s_own() -> None:
     np.testing.assert_array_equal(frames[2].truth.motion, render(4, 2, 96, 64).motion())
 
 
-def test_truth_can_be_left_out() -> None:
-    assert all(frame.truth is None for frame in small(frames=2, truth=False)(iter(())))
+def test_truth_is_not_drawn_unasked() -> None:
+    assert all(frame.truth is None for frame in small(frames=2)(iter(())))
 
 
 def test_without_a_number_of_frames_the_drive_never_ends() -> None:
