@@ -206,16 +206,18 @@ def doctor(
 def networks(
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the list as JSON.")] = None,
 ) -> None:
-    """List the networks that have a name: input size, classes, files."""
+    """List the networks that have a name: those that are shipped trained, and those to be trained."""
     from rich.console import Console
 
-    from stream_seg.reference import networks_listed, networks_table
+    from stream_seg.reference import networks_listed, networks_table, zoo_listed, zoo_table
     from stream_seg.report import write_json
 
-    listed = networks_listed()
-    Console(markup=False).print(networks_table(listed))
+    listed, zoo, console = networks_listed(), zoo_listed(), Console(markup=False)
+    console.print(networks_table(listed))
+    console.print()
+    console.print(zoo_table(zoo))
     if json_file is not None:
-        write_json({"networks": listed}, json_file)
+        write_json({"networks": listed, "zoo": zoo}, json_file)
 
 
 @app.command()

@@ -53,7 +53,7 @@ def open_network(source: str | Path | Mapping[str, Any]) -> Network:
     if isinstance(source, Mapping):
         return _own(validated(SideCar, source, where="network"), where="network", folder=Path())
     if str(source) in NETWORKS:
-        return _exported(SHIPPED / NETWORKS[str(source)].sidecar)
+        return _exported(SHIPPED / NETWORKS[str(source)])
     if not is_network(str(source)):
         raise NetworkError(unknown(str(source)))
     path = Path(source)

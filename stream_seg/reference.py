@@ -16,7 +16,7 @@ from rich.table import Table
 
 from stream_seg.network import SHIPPED
 from stream_seg.stage import Stage
-from stream_seg.zoo import NETWORKS
+from stream_seg.zoo import BUILDERS, NETWORKS
 
 LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
@@ -30,7 +30,7 @@ def as_text(kinds: Mapping[str, type[Stage]], *, width: int | None = None) -> st
 def networks_listed() -> list[dict[str, Any]]:
     """What the side-car of every named network says, and its files: name, size [height, width], classes, files {name:
     bytes}, note."""
-    return [_network(name, SHIPPED / entry.sidecar) for name, entry in NETWORKS.items()]
+    return [_network(name, SHIPPED / sidecar) for name, sidecar in NETWORKS.items()]
 
 
 def networks_table(listed: list[dict[str, Any]]) -> Table:
@@ -40,6 +40,28 @@ def networks_table(listed: list[dict[str, Any]]) -> Table:
         height, width = network["size"]
         files = "\n".join(f"{name} {size / 1e6:.1f} MB" for name, size in network["files"].items())
         table.add_row(network["name"], f"{width}x{height}", ", ".join(network["classes"]), files)
+    return table
+
+
+def zoo_listed() -> list[dict[str, Any]]:
+    """Every network that can be built and trained: name, source, year, classes of the source, parameters with those,
+    parameters_source, stride (pixels to a score)."""
+    hidden = ("builder", "keys")
+    return [
+        {"name": name, **{key: value for key, value in vars(entry).items() if key not in hidden}}
+        for name, entry in BUILDERS.items()
+    ]
+
+
+def zoo_table(listed: list[dict[str, Any]]) -> Table:
+    """The same for a terminal."""
+    table = Table("to be trained", "source", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for heading in ("parameters", "classes", "stride"):
+        table.add_column(heading, justify="right")
+    for network in listed:
+        millions = f"{network['parameters'] / 1e6:.1f} M"
+        source = f"{network['source']} {network['year']}"
+        table.add_row(network["name"], source, millions, str(network["classes"]), str(network["stride"]))
     return table
 
 

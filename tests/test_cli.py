@@ -20,7 +20,7 @@ from stream_seg.kinds import STAGES
 from stream_seg.network import open_network
 from stream_seg.plan import default_document, with_input, with_outputs
 from stream_seg.progress import progress
-from stream_seg.zoo import NETWORKS
+from stream_seg.zoo import BUILDERS, NETWORKS
 from tests import tiny
 from tests.programs import DRAWN, exit_code, read_json
 from tests.test_evaluation import pair
@@ -61,7 +61,9 @@ def test_stages_lists_every_kind_and_key(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_networks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code("networks", "--json", tmp_path / "n.json") == 0
-    listed = read_json(tmp_path / "n.json")["networks"]
+    written = read_json(tmp_path / "n.json")
+    listed = written["networks"]
+    assert [entry["name"] for entry in written["zoo"]] == list(BUILDERS)
     assert [network["name"] for network in listed] == list(NETWORKS)
     for network in listed:
         opened = open_network(network["name"])

@@ -42,7 +42,7 @@ def test_the_names_bring_no_torch_along() -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_name_has_its_files(name: str) -> None:
-    assert (SHIPPED / NETWORKS[name].sidecar).is_file()
+    assert (SHIPPED / NETWORKS[name]).is_file()
     assert open_network(name).name == name
 
 

@@ -23,7 +23,7 @@ SAVE_EVERY, SAY_EVERY = 250, 50
 
 
 def train(recipe: Recipe, net: nn.Module, pairs: Pairs, *, classes: int, out: Path, resume: bool) -> None:
-    """Train `net` (its output while training: scores and auxiliary scores), and leave OUT/last.pt.
+    """Train `net` (its output while training: scores, or scores and auxiliary ones), and leave OUT/last.pt.
 
     The checkpoint holds `net`, `average` (the weights to use), `optimiser` and `step`. Batch number s depends on the
     seed and on s alone, so that a resumed run sees what an uninterrupted one would have seen.
@@ -47,10 +47,12 @@ def train(recipe: Recipe, net: nn.Module, pairs: Pairs, *, classes: int, out: Pa
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, recipe)
         with torch.autocast("cpu", torch.bfloat16):
-            scores, auxiliary = net(((images.float() / 255 - mean) / std).permute(0, 3, 1, 2))
+            outputs = net(((images.float() / 255 - mean) / std).permute(0, 3, 1, 2))
+        scores, *others = outputs if isinstance(outputs, tuple) else (outputs,)
         phase = np.random.default_rng([recipe.seed, step, 1]).random(2)
         loss = loss_of(scores, sampled(labels, scores.shape[-2:], phase), weights)
-        loss = loss + recipe.auxiliary * loss_of(auxiliary, sampled(labels, auxiliary.shape[-2:], phase), weights)
+        for auxiliary in others:
+            loss = loss + recipe.auxiliary * loss_of(auxiliary, sampled(labels, auxiliary.shape[-2:], phase), weights)
         if not loss.isfinite():
             raise FloatingPointError(f"step {step}: the loss is {loss.item()}")
         loss.backward()  # type: ignore[no-untyped-call]

@@ -13,7 +13,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    network: Annotated[str, Field(description="a name of stream_seg.zoo.NETWORKS")]
+    network: Annotated[str, Field(description="a name of stream_seg.zoo.BUILDERS")]
     data: Annotated[Path, Field(description="holds SPLIT/ and SPLITannot/")]
     split: str = "train"
     size: Annotated[tuple[int, int], Field(description="input of the exported network")] = (352, 480)

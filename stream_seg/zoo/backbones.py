@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from torch import Tensor, nn
 from torchvision.models import get_model, vgg
-
-CHANNELS_VGG16 = (64, 128, 256, 512, 512)
 
 
 def vgg16(*, batch_norm: bool = False) -> nn.ModuleList:
@@ -59,10 +55,10 @@ def dilate(module: nn.Module, rate: int) -> None:
             layer.dilation = layer.padding = (rate, rate)
 
 
-def initialise(modules: Iterable[nn.Module]) -> None:
+def initialise(net: nn.Module) -> None:
     """He initialisation of convolutions: without it the signal of a deep VGG fades before it reaches the scores."""
-    for module in modules:
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,0 +1,137 @@
+"""DeepLab v1 to v3+: Chen, Papandreou et al.; arXiv 1412.7062, 1606.00915, 1706.05587, 1802.02611.
+
+What they share: the last strides of a classifier are taken out and its convolutions dilated, so that the features stay
+dense while each still sees as much as before.
+
+    v1   VGG16 @ 1/8 -> fc6 (3x3, rate 12: large field of view) -> fc7 -> scores @ 1/8 [-> CRF]
+    v2   VGG16 or ResNet @ 1/8 -> four rates side by side (6 12 18 24), each to scores -> (+) -> scores @ 1/8
+    v3   ResNet @ 1/16, conv5 with rates 2 4 8 -> ASPP (1x1, 6 12 18, pooled image) -> scores @ 1/16
+    v3+  ResNet @ 1/16 -> ASPP -> x4 -> with conv2 @ 1/4 narrowed to 48 -> 3x3, 3x3 -> scores @ 1/4
+
+Left out: v2's averaging over three input scales, and the Xception that v3+ offers beside ResNet.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stream_seg.zoo.backbones import ResNet, dilate, initialise, vgg16
+from stream_seg.zoo.crf import ConvCRF
+from stream_seg.zoo.operators import ASPP, atrous, conv_bn_relu, upsample_bilinear
+
+
+class DilatedVGG16(nn.Module):
+    """VGG16 at stride 8, 512 channels: pools overlap (3x3), the last two have stride 1, conv5 is dilated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = vgg16()
+        dilate(self.blocks[4], 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block, stride in zip(self.blocks, (2, 2, 2, 1, 1), strict=True):
+            x = F.max_pool2d(block(x), 3, stride=stride, padding=1)
+        return x
+
+
+def field_of_view(classes: int, *, rate: int) -> nn.Sequential:
+    """fc6 as a 3x3 convolution with holes, fc7 and fc8 as 1x1: a classifier at every pixel."""
+    fc6 = (atrous(512, 1024, rate), nn.ReLU(inplace=True), nn.Dropout())
+    fc7 = (nn.Conv2d(1024, 1024, 1), nn.ReLU(inplace=True), nn.Dropout())
+    return nn.Sequential(*fc6, *fc7, nn.Conv2d(1024, classes, 1))
+
+
+class DeepLabV1(nn.Module):
+    """DeepLab-LargeFOV; with `crf`, mean-field steps of a convolutional CRF at the scores' resolution follow.
+
+    Input: float (N, 3, H, W), any size. Output: float scores (N, classes, ceil(H/8), ceil(W/8)).
+    """
+
+    def __init__(self, classes: int = 21, *, crf: bool = False) -> None:
+        super().__init__()
+        self.features = DilatedVGG16()
+        self.pool5a = nn.AvgPool2d(3, stride=1, padding=1)
+        self.classify = field_of_view(classes, rate=12)
+        self.crf = ConvCRF() if crf else None
+        initialise(self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        scores: Tensor = self.classify(self.pool5a(self.features(image)))
+        if self.crf is None:
+            return scores
+        refined: Tensor = self.crf(scores, F.interpolate(image, size=scores.shape[-2:], mode="area"))
+        return refined
+
+
+class DeepLabV2(nn.Module):
+    """Scores summed over four fields of view (ASPP-L). `backbone`: vgg16, or a torchvision ResNet of bottlenecks.
+
+    Input: float (N, 3, H, W), any size. Output: float scores (N, classes, ceil(H/8), ceil(W/8)).
+    """
+
+    def __init__(self, classes: int = 21, *, backbone: str = "resnet101") -> None:
+        super().__init__()
+        rates = (6, 12, 18, 24)
+        self.vgg = backbone == "vgg16"
+        if self.vgg:
+            self.features: nn.Module = DilatedVGG16()
+            self.branches = nn.ModuleList(field_of_view(classes, rate=rate) for rate in rates)
+            initialise(self)
+        else:
+            features = ResNet(backbone, output_stride=8)
+            self.features = features
+            self.branches = nn.ModuleList(atrous(features.channels[3], classes, rate) for rate in rates)
+
+    def forward(self, image: Tensor) -> Tensor:
+        features = self.features(image)
+        x = features if self.vgg else features[3]
+        first, *others = (branch(x) for branch in self.branches)
+        return sum(others, start=first)  # type: ignore[no-any-return]
+
+
+class DeepLabV3(nn.Module):
+    """Cascade (multi-grid 1 2 4 in conv5) and pyramid (ASPP), at `output_stride` 16, or 8 with all rates doubled.
+
+    Input: float (N, 3, H, W), any size. Output: float scores (N, classes, ceil(H/16), ceil(W/16)).
+    """
+
+    def __init__(self, classes: int = 21, *, backbone: str = "resnet101", output_stride: int = 16) -> None:
+        super().__init__()
+        self.features = multi_grid(backbone, output_stride)
+        self.aspp = ASPP(self.features.channels[3], rates=[r * 16 // output_stride for r in (6, 12, 18)])
+        self.score = nn.Conv2d(256, classes, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        scores: Tensor = self.score(self.aspp(self.features(image)[3]))
+        return scores
+
+
+class DeepLabV3Plus(nn.Module):
+    """DeepLab v3 as the encoder of a small decoder, which sees the edges that conv2 still has.
+
+    Input: float (N, 3, H, W), any size. Output: float scores (N, classes, ceil(H/4), ceil(W/4)).
+    """
+
+    def __init__(self, classes: int = 21, *, backbone: str = "resnet101", output_stride: int = 16) -> None:
+        super().__init__()
+        self.features = multi_grid(backbone, output_stride)
+        self.aspp = ASPP(self.features.channels[3], rates=[r * 16 // output_stride for r in (6, 12, 18)])
+        self.narrow = conv_bn_relu(self.features.channels[0], 48, 1)
+        self.decode = nn.Sequential(conv_bn_relu(256 + 48, 256), conv_bn_relu(256, 256))
+        self.score = nn.Conv2d(256, classes, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        conv2, *_, conv5 = self.features(image)
+        x = upsample_bilinear(self.aspp(conv5), conv2.shape[-2:])
+        scores: Tensor = self.score(self.decode(torch.cat([x, self.narrow(conv2)], dim=1)))
+        return scores
+
+
+def multi_grid(backbone: str, output_stride: int) -> ResNet:
+    """A ResNet whose three blocks of conv5 have 1, 2 and 4 times the rate that `output_stride` asks for."""
+    net = ResNet(backbone, output_stride=output_stride)
+    for block, grid in zip(net.layers[3].children(), (1, 2, 4), strict=True):
+        dilate(block, grid * 32 // output_stride)
+    return net

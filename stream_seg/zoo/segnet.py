@@ -1,0 +1,48 @@
+"""SegNet: Badrinarayanan, Kendall, Cipolla, SegNet: A Deep Convolutional Encoder-Decoder Architecture, PAMI 2017.
+
+DeconvNet without the fully connected layers, which held nine tenths of the weights: the decoder gets nothing from the
+encoder but the places of the maxima.
+
+    image -> encode1 -> encode2 -> encode3 -> encode4 -> encode5 (conv1 to conv5 of VGG16)
+              | where     | where    | where    | where    | where
+    scores <- decode1 <- decode2 <- decode3 <- decode4 <- decode5
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from stream_seg.zoo.backbones import vgg16
+from stream_seg.zoo.operators import conv_bn_relu, max_pool_where, max_unpool
+
+# decode5 first: the channels before and after each convolution
+MIRRORED = ((512, 512, 512, 512), (512, 512, 512, 256), (256, 256, 256, 128), (128, 128, 64), (64, 64))
+
+
+class SegNet(nn.Module):
+    """Class scores at the input's size.
+
+    Input: float (N, 3, H, W), any size. Output: float (N, classes, H, W).
+    """
+
+    def __init__(self, classes: int = 11) -> None:
+        super().__init__()
+        self.encoder = vgg16(batch_norm=True)
+        self.decoder = nn.ModuleList(
+            nn.Sequential(*(conv_bn_relu(*pair, bias=True) for pair in pairwise(widths))) for widths in MIRRORED
+        )
+        self.score = nn.Conv2d(64, classes, 3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x, undo = image, list[tuple[Tensor, tuple[int, int]]]()
+        for block in self.encoder:
+            x = block(x)
+            size = (x.shape[-2], x.shape[-1])
+            x, where = max_pool_where(x)
+            undo.append((where, size))
+        for block in self.decoder:
+            x = block(max_unpool(x, *undo.pop()))
+        scores: Tensor = self.score(x)
+        return scores

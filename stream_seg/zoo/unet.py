@@ -1,0 +1,109 @@
+"""U-Net: Ronneberger, Fischer, Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015.
+
+    image -> 64 ----------------------- crop, concatenate -----------------------> 64 -> scores
+              pool -> 128 -------------- crop, concatenate --------------> 128 -> up
+                       pool -> 256 ----- crop, concatenate -----> 256 -> up
+                                pool -> 512 - concatenate -> 512 -> up
+                                         pool -> 1024 -> up
+
+As published, convolutions are unpadded: 572 pixels give 388, and the missing border is the image mirrored (the paper's
+overlap-tile strategy). The second network here has a ResNet (He et al., CVPR 2016) as its contracting path.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stream_seg.errors import NetworkError
+from stream_seg.zoo.backbones import ResNet, initialise
+from stream_seg.zoo.operators import conv_bn_relu
+
+WIDTHS = (64, 128, 256, 512, 1024)
+MARGIN = 92  # what 18 unpadded 3x3 convolutions at five scales take from each side
+SMALLEST = MARGIN + 16  # a mirrored border is narrower than the picture
+
+
+class UNet(nn.Module):
+    """Class scores at the input's size.
+
+    Input: float (N, 3, H, W), any size with `padded`; as published each side must be at least 108 (NetworkError), which
+    is what mirroring needs. Output: float (N, classes, H, W).
+    """
+
+    def __init__(self, classes: int = 2, *, padded: bool = False) -> None:
+        super().__init__()
+        self.padded = padded
+        self.contract = nn.ModuleList(double(a, b, padded=padded) for a, b in zip((3, *WIDTHS), WIDTHS, strict=False))
+        self.dropout = nn.Dropout()
+        self.up = nn.ModuleList(nn.ConvTranspose2d(c, c // 2, 2, stride=2) for c in WIDTHS[:0:-1])
+        self.expand = nn.ModuleList(double(c, c // 2, padded=padded) for c in WIDTHS[:0:-1])
+        self.score = nn.Conv2d(WIDTHS[0], classes, 1)
+        initialise(self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x, skips = self._bordered(image), list[Tensor]()
+        for block in self.contract:
+            x = block(F.max_pool2d(skips[-1], 2) if skips else x)
+            skips.append(x)
+        x = self.dropout(skips.pop())
+        for up, block in zip(self.up, self.expand, strict=True):
+            x = up(x)
+            x = block(torch.cat([centre(skips.pop(), like=x), x], dim=1))
+        scores: Tensor = self.score(x)
+        return scores[..., : image.shape[-2], : image.shape[-1]]
+
+    def _bordered(self, image: Tensor) -> Tensor:
+        """The image with the border that the convolutions take, and up to a size that halves evenly four times."""
+        height, width = image.shape[-2:]
+        if self.padded:
+            return F.pad(image, (0, -width % 16, 0, -height % 16), mode="replicate")
+        down, right = (4 - height) % 16, (4 - width) % 16  # valid outputs are 4, 20, 36, ..., 388
+        if min(height, width) < SMALLEST:
+            raise NetworkError(
+                f"U-Net: {height}x{width} is too small to be mirrored: it needs {SMALLEST} pixels each way"
+            )
+        return F.pad(image, (MARGIN, MARGIN + right, MARGIN, MARGIN + down), mode="reflect")
+
+
+def double(c_in: int, c_out: int, *, padded: bool) -> nn.Sequential:
+    """Two 3x3 convolutions, each with a ReLU."""
+    pad = int(padded)
+    first, second = nn.Conv2d(c_in, c_out, 3, padding=pad), nn.Conv2d(c_out, c_out, 3, padding=pad)
+    return nn.Sequential(first, nn.ReLU(inplace=True), second, nn.ReLU(inplace=True))
+
+
+def centre(x: Tensor, *, like: Tensor) -> Tensor:
+    """The middle of `x`, as large as `like`."""
+    (height, width), (h, w) = x.shape[-2:], like.shape[-2:]
+    top, left = (height - h) // 2, (width - w) // 2
+    return x[..., top : top + h, left : left + w]
+
+
+class UNetResNet(nn.Module):
+    """U-Net whose contracting path is a ResNet; the expanding path is that of segmentation_models.pytorch.
+
+    Input: float (N, 3, H, W), any size. Output: float (N, classes, H, W).
+    """
+
+    def __init__(self, classes: int = 21, *, backbone: str = "resnet34") -> None:
+        super().__init__()
+        self.encoder = ResNet(backbone)
+        skips = (*self.encoder.channels[2::-1], 64, 0)
+        widths = (256, 128, 64, 32, 16)
+        ins = (self.encoder.channels[3], *widths)
+        self.decoder = nn.ModuleList(
+            nn.Sequential(conv_bn_relu(c_in + skip, c_out), conv_bn_relu(c_out, c_out))
+            for c_in, skip, c_out in zip(ins, skips, widths, strict=False)
+        )
+        self.score = nn.Conv2d(widths[-1], classes, 3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        at2 = self.encoder.stem(image)
+        at4, at8, at16, x = self.encoder.stages(at2)
+        for block, skip in zip(self.decoder, (at16, at8, at4, at2, None), strict=True):
+            x = F.interpolate(x, size=(image if skip is None else skip).shape[-2:], mode="nearest")
+            x = block(x if skip is None else torch.cat([x, skip], dim=1))
+        scores: Tensor = self.score(x)
+        return scores

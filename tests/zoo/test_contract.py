@@ -1,0 +1,170 @@
+"""The contract that every network of `BUILDERS` keeps. Weights are random, batch statistics are those of the test."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from stream_seg.errors import NetworkError
+from stream_seg.training.export import Portable, export_onnx
+from stream_seg.zoo import BUILDERS, NETWORKS
+
+# small, and each network's own least where it has one
+EXPORTED = {"deconvnet": (193, 224), "unet": (112, 128), "deeplab_v1_crf": (128, 192)}
+ODD = {"deconvnet": (193, 199), "unet": (109, 123)}
+# exporting 152 layers takes long and shows nothing that 50 do not
+SHALLOWER = {"gcn": {"backbone": "resnet50"}}
+# where a maximum was is a matter of rounding in a few windows of a million, and moves much: one picture of three may
+PICTURES = {"deconvnet": 3, "segnet": 3}
+TOO_SMALL = {"deconvnet": (192, 224), "unet": (107, 128)}
+MEAN, STD = (0.43, 0.42, 0.41), (0.31, 0.31, 0.31)
+UNPORTABLE = {"NonZero", "If", "Loop", "Scan", "MaxUnpool", "RoiAlign", "NonMaxSuppression"}
+
+Pictures = NDArray[np.uint8]
+
+
+def built(name: str, classes: int, **other: Any) -> nn.Module:
+    torch.manual_seed(1)
+    module, _, builder = BUILDERS[name].builder.partition(":")
+    net: nn.Module = getattr(importlib.import_module(module), builder)(classes, **{**BUILDERS[name].keys, **other})
+    return net.eval()
+
+
+def picture(height: int, width: int, *, seed: int = 0, count: int = 1) -> Tensor:
+    """Coarse and fine noise, (N, 3, H, W), about normalised."""
+    draw = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(count, 3, 4, 4, generator=draw)
+    return F.interpolate(coarse, size=(height, width), mode="bicubic") + 0.3 * torch.randn(
+        count, 3, height, width, generator=draw
+    )
+
+
+def first_convolution(net: nn.Module) -> nn.Conv2d:
+    return next(layer for layer in net.modules() if isinstance(layer, nn.Conv2d))
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_it_has_as_many_parameters_as_its_source(name: str) -> None:
+    with torch.device("meta"):
+        net = built(name, BUILDERS[name].classes)
+    assert sum(p.numel() for p in net.parameters()) == BUILDERS[name].parameters
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_scores_of_an_odd_size_and_a_gradient_at_the_first_layer(name: str) -> None:
+    net = built(name, 2).requires_grad_(False)
+    weight = first_convolution(net).weight.requires_grad_()
+    height, width = ODD.get(name, (65, 97))
+    scores = net(picture(height, width))
+    stride = BUILDERS[name].stride
+    assert scores.shape == (1, 2, math.ceil(height / stride), math.ceil(width / stride))
+    assert scores.isfinite().all()
+    scores[:, 0].mean().backward()
+    assert weight.grad is not None
+    assert weight.grad.isfinite().all()
+    assert weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", TOO_SMALL)
+def test_a_picture_that_is_too_small_is_refused(name: str) -> None:
+    with torch.device("meta"):
+        net = built(name, 2)
+        with pytest.raises(NetworkError, match="too small"):
+            net(torch.zeros(1, 3, *TOO_SMALL[name]))
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A network of 21 classes as ONNX, pictures (N, H, W, 3), and what torch says of them."""
+
+    name: str
+    path: Path
+    images: Pictures
+    scores: NDArray[np.float32]
+    labels: NDArray[np.uint8]
+
+    def agrees(self, scores: NDArray[np.float32], labels: NDArray[np.uint8]) -> None:
+        """Within 1e-3, and within 1e-3 of their spread where that is small; for the most part of several pictures."""
+        assert scores.shape == self.scores.shape
+        assert labels.dtype == np.uint8
+        apart = np.abs(scores - self.scores).max(axis=(1, 2, 3))
+        same = (labels == self.labels).mean(axis=(1, 2))
+        good = (apart < 1e-3 * min(1, self.scores.std())) & (same > 0.999)
+        assert good.mean() > 0.5, f"{self.name}: scores {apart} apart, labels {same} the same"
+
+
+@pytest.fixture(scope="module", params=BUILDERS)
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exported]:
+    name = request.param
+    size = EXPORTED.get(name, (64, 96))
+    net = settled(built(name, 21, **SHALLOWER.get(name, {})), size)
+    images = (picture(*size, seed=2, count=PICTURES.get(name, 1)) * 60 + 110).clamp(0, 255).byte().permute(0, 2, 3, 1)
+    path = tmp_path_factory.mktemp(name) / "net.onnx"
+    export_onnx(net, path, size=size, mean=MEAN, std=STD)
+    with torch.no_grad():  # in float64, so that only the exported one rounds
+        scores, labels = Portable(net, mean=MEAN, std=STD).double()(images)
+    del net
+    yield Exported(name, path, images.numpy(), scores.float().numpy(), labels.numpy())
+    path.unlink()  # up to 1 GB each
+
+
+def settled(net: nn.Module, size: tuple[int, int]) -> nn.Module:
+    """The network as if trained a little: batch statistics of some pictures, residuals smaller than what they add to.
+
+    As it is made, a deep ResNet doubles its signal's variance at every block, beyond what float32 holds exactly.
+    """
+    for block in net.modules():
+        if isinstance(block, Bottleneck | BasicBlock):
+            nn.init.constant_((block.bn3 if isinstance(block, Bottleneck) else block.bn2).weight, 0.2)
+    norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
+    for layer in norms:
+        layer.momentum = None
+    if norms:
+        with torch.no_grad():
+            net.train()(picture(*size, seed=1, count=4))
+    return net.eval()
+
+
+def test_the_labels_are_worth_comparing(exported: Exported) -> None:
+    assert np.unique(exported.labels).size > 1
+
+
+def test_the_export_builds_everywhere(exported: Exported) -> None:
+    nodes = onnx.load(exported.path).graph.node
+    assert not {node.op_type for node in nodes} & UNPORTABLE
+    assert all(len(node.output) == 1 for node in nodes if node.op_type == "MaxPool")
+
+
+def test_onnx_runtime_agrees_with_torch(exported: Exported) -> None:
+    scores, labels = ort.InferenceSession(exported.path).run(None, {"image": exported.images})
+    exported.agrees(scores, labels)
+
+
+def test_openvino_agrees_with_torch(exported: Exported) -> None:
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # as backends/openvino.py does
+    import openvino as ov
+
+    model: Any = ov.Core().read_model(exported.path)
+    model.reshape(exported.images.shape)
+    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
+    results = compiled(exported.images)
+    exported.agrees(results["scores"], results["labels"])
+
+
+def test_what_is_shipped_can_be_built() -> None:
+    assert set(NETWORKS) <= set(BUILDERS)

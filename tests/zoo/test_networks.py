@@ -1,0 +1,107 @@
+"""What the papers say of their own networks, one claim at a time. Shapes are computed without data (device meta)."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stream_seg.zoo import fcn
+from stream_seg.zoo.deeplab import DeepLabV1, DeepLabV3
+from stream_seg.zoo.dilated import WIDTHS, context_module
+from stream_seg.zoo.gcn import GlobalConvolution
+from stream_seg.zoo.torchvision_nets import TorchvisionNet
+from stream_seg.zoo.unet import UNet
+from tests.zoo.test_operators import positive, reach
+
+
+def test_fcn_crops_where_its_layers_put_the_picture() -> None:
+    """Where the centre of sample i of each map lies in the picture, as (distance between samples, first one)."""
+    border = fcn.BORDER
+    pool3, pool4, pool5 = ((2**n, (2**n - 1) / 2 - border) for n in (3, 4, 5))
+    score_fr = (32, pool5[1] + 3 * 32)  # fc6, 7x7 without padding
+    upscore2 = enlarged(score_fr, 2)
+    upscore_pool4 = enlarged(upscore2, 2)
+    assert (upscore2[1] - pool4[1]) / 16 == fcn.OFFSET_POOL4
+    assert (upscore_pool4[1] - pool3[1]) / 8 == fcn.OFFSET_POOL3
+    for stride, below in ((32, score_fr), (16, upscore2), (8, upscore_pool4)):
+        assert -enlarged(below, stride)[1] == fcn.OFFSET_IMAGE[stride]
+
+
+def enlarged(samples: tuple[float, float], factor: int) -> tuple[float, float]:
+    """After a transposed convolution with a kernel of twice its stride, and no padding."""
+    step = samples[0] / factor
+    return step, samples[1] - step * (factor - 0.5)
+
+
+def test_fcn_adds_the_scores_of_pool3_and_pool4() -> None:
+    torch.manual_seed(0)
+    net, image = fcn.FCN(2, stride=8).eval(), torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        before = net(image)
+        for layer in (net.score_pool4, net.score_pool3):
+            assert layer.bias is not None
+            layer.bias += torch.tensor([1.0, 0.0])
+            after = net(image)
+            # a constant added before bilinear enlargements arrives as it was
+            torch.testing.assert_close(after[:, 0] - before[:, 0], torch.ones(1, 32, 32), atol=1e-3, rtol=0)
+            torch.testing.assert_close(after[:, 1], before[:, 1], atol=1e-3, rtol=0)
+            before = after
+
+
+def test_unet_turns_572_pixels_into_388() -> None:
+    sizes = []
+    with torch.device("meta"):
+        net = UNet(2)
+        for layer in (net.contract[0], net.contract[4], net.score):
+            layer.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape[-1]))
+        net(torch.zeros(1, 3, 388, 388))
+    assert sizes == [572, 32, 388]
+
+
+@pytest.mark.parametrize("kind", WIDTHS)
+def test_the_context_module_begins_as_the_identity(kind: str) -> None:
+    torch.manual_seed(0)
+    scores = torch.rand(1, 5, 20, 24) + 0.5
+    torch.testing.assert_close(context_module(5, WIDTHS[kind])(scores), scores, atol=0.05, rtol=0)
+    assert reach(positive(context_module(2, WIDTHS[kind])), channels=2) == (67, 67)
+
+
+def test_the_basic_context_module_has_64_c_squared_weights() -> None:
+    weights = [p for p in context_module(21, WIDTHS["basic"]).parameters() if p.dim() == 4]
+    assert sum(prod(p.shape) for p in weights) == 64 * 21**2
+
+
+def test_a_global_convolution_sees_k_by_k_at_a_fraction_of_the_weights() -> None:
+    assert reach(positive(GlobalConvolution(1, 1, 15)), side=41) == (15, 15)
+    layer = GlobalConvolution(256, 21, 15)
+    assert sum(p.numel() for p in layer.parameters() if p.dim() == 4) == 2 * 15 * (256 + 21) * 21
+
+
+def test_deeplab_trades_strides_for_rates() -> None:
+    with torch.device("meta"):
+        v1, fine, coarse = DeepLabV1(), DeepLabV3(output_stride=8), DeepLabV3(output_stride=16)
+        image = torch.zeros(1, 3, 65, 97)
+        assert fine.eval()(image).shape[-2:] == (9, 13)
+        assert coarse.eval()(image).shape[-2:] == (5, 7)
+    assert rates(v1.features.blocks[4]) == [2, 2, 2]
+    assert rates(v1.classify) == [12]
+    assert rates(coarse.features.layers[3]) == [2, 4, 8]
+    assert rates(fine.features.layers[3]) == [4, 8, 16]
+    assert rates(coarse.aspp) == [6, 12, 18]
+    assert rates(fine.aspp) == [12, 24, 36]
+
+
+def rates(net: nn.Module) -> list[int]:
+    return [m.dilation[0] for m in net.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+
+
+def test_torchvision_nets_give_auxiliary_scores_while_training() -> None:
+    with torch.device("meta"):
+        net: Any = TorchvisionNet(5, model="deeplabv3_mobilenet_v3_large")
+        image = torch.zeros(2, 3, 64, 96)
+        assert [scores.shape for scores in net.train()(image)] == [(2, 5, 64, 96)] * 2
+        assert isinstance(net.eval()(image), Tensor)

@@ -1,0 +1,131 @@
+"""The operators against torch's own, and against examples small enough to do by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stream_seg.zoo import operators
+from stream_seg.zoo.operators import ASPP, atrous, bilinear_transposed, max_pool_where, max_unpool, transposed_size
+
+
+def grid(rows: list[list[float]]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float32)[None, None]
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(5))
+
+
+def reach(net: nn.Module, *, channels: int = 1, side: int = 101) -> tuple[int, int]:
+    """Height and width of what the middle output sees of the input, by its gradient."""
+    image = torch.zeros(1, channels, side, side, requires_grad=True)
+    net(image)[0, 0, side // 2, side // 2].backward()
+    assert image.grad is not None
+    seen = image.grad[0].abs().sum(0) > 0
+    return int(seen.any(1).sum()), int(seen.any(0).sum())
+
+
+def positive(net: nn.Module) -> nn.Module:
+    """The same with weights above zero, so that no contribution cancels another."""
+    for parameter in net.parameters():
+        nn.init.constant_(parameter, 0.1)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("n", "kernel", "stride", "padding"), [(3, 64, 32, 0), (7, 4, 2, 1), (5, 3, 1, 1), (4, 7, 3, 2)]
+)
+def test_a_transposed_convolution_gives_n_minus_1_times_s_plus_k_minus_2p(
+    n: int, kernel: int, stride: int, padding: int
+) -> None:
+    made = F.conv_transpose2d(
+        torch.zeros(1, 1, n, n), torch.zeros(1, 1, kernel, kernel), stride=stride, padding=padding
+    )
+    assert made.shape[-1] == transposed_size(n, kernel=kernel, stride=stride, padding=padding)
+
+
+def test_the_size_rule_by_hand() -> None:
+    assert transposed_size(3, kernel=64, stride=32) == 128  # FCN-32s, upscore
+    assert transposed_size(7, kernel=4, stride=2, padding=1) == 14  # doubles
+    assert transposed_size(1, kernel=7, stride=1) == 7  # DeconvNet, deconv-fc6
+
+
+def test_the_bilinear_kernel_of_stride_2() -> None:
+    row = torch.tensor([0.25, 0.75, 0.75, 0.25])
+    assert torch.equal(operators.bilinear_kernel(2), torch.outer(row, row))
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_a_transposed_convolution_starts_as_bilinear_interpolation(factor: int) -> None:
+    x = noise(1, 3, 6, 7)
+    made = bilinear_transposed(3, factor, padding=factor // 2)(x)
+    inside = (..., slice(factor, -factor), slice(factor, -factor))  # at the border one sees zeros, the other a copy
+    expected = operators.upsample_bilinear(x, (6 * factor, 7 * factor))
+    torch.testing.assert_close(made[inside], expected[inside])
+
+
+def test_bilinear_upsampling_by_hand() -> None:
+    assert torch.equal(operators.upsample_bilinear(grid([[0, 1]]), (1, 4)), grid([[0, 0.25, 0.75, 1]]))
+
+
+def test_unpooling_without_places_by_hand() -> None:
+    x = grid([[1, 2], [3, 4]])
+    nearest = grid([[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]])
+    nails = grid([[1, 0, 2, 0], [0, 0, 0, 0], [3, 0, 4, 0], [0, 0, 0, 0]])
+    assert torch.equal(operators.unpool_nearest(x), nearest)
+    assert torch.equal(operators.unpool_bed_of_nails(x), nails)
+    assert torch.equal(operators.unpool_bed_of_nails(noise(2, 3, 2, 2), 3)[..., 0::3, 0::3], noise(2, 3, 2, 2))
+
+
+def test_max_unpooling_by_hand() -> None:
+    pooled, where = max_pool_where(grid([[1, 2, 6, 3], [3, 5, 2, 1], [1, 2, 2, 1], [7, 3, 4, 8]]))
+    assert torch.equal(pooled, grid([[5, 6], [7, 8]]))
+    assert torch.equal(where, grid([[3, 0], [2, 3]]))
+    back = max_unpool(grid([[1, 2], [3, 4]]), where, (4, 4))
+    assert torch.equal(back, grid([[0, 0, 2, 0], [0, 1, 0, 0], [0, 0, 0, 0], [3, 0, 0, 4]]))
+
+
+@pytest.mark.parametrize("size", [(8, 10), (7, 9), (1, 2)])
+def test_max_unpooling_equals_torch_and_ties_too(size: tuple[int, int]) -> None:
+    x = noise(2, 3, *size).relu()  # a quarter of the windows hold more than one maximum: zeros
+    expected, indices = F.max_pool2d(x, 2, ceil_mode=True, return_indices=True)
+    pooled, where = max_pool_where(x)
+    assert torch.equal(pooled, expected)
+    values = noise(*pooled.shape)
+    height, width = size
+    rows, columns = indices // width, indices % width
+    assert torch.equal(where, (rows % 2 * 2 + columns % 2).float())
+    assert torch.equal(
+        max_unpool(values, where, size), F.max_unpool2d(values, indices, [2, 2], output_size=[height, width])
+    )
+
+
+def test_an_atrous_convolution_is_a_larger_one_with_holes() -> None:
+    layer, x = atrous(2, 3, rate=2), noise(1, 2, 9, 9)
+    holed = torch.zeros(3, 2, 5, 5)
+    holed[..., ::2, ::2] = layer.weight.detach()
+    torch.testing.assert_close(layer(x), F.conv2d(x, holed, layer.bias, padding=2))
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3, 4, 5])
+def test_stacked_atrous_convolutions_see_exponentially_far_at_linear_parameters(layers: int) -> None:
+    net = nn.Sequential(*(positive(atrous(1, 1, rate=2**i)) for i in range(layers)))
+    plain = nn.Sequential(*(positive(atrous(1, 1, rate=1)) for _ in range(layers)))
+    assert reach(net) == (2 ** (layers + 1) - 1,) * 2
+    assert reach(plain) == (2 * layers + 1,) * 2
+    assert sum(p.numel() for p in net.parameters()) == sum(p.numel() for p in plain.parameters()) == 10 * layers
+
+
+def test_aspp_keeps_the_size_and_sees_the_whole_picture() -> None:
+    torch.manual_seed(0)
+    aspp = ASPP(4, 8, rates=(2, 3)).eval()
+    x = noise(1, 4, 20, 30)
+    changed = x.clone()
+    changed[..., 0, 0] += 50
+    assert aspp(x).shape == (1, 8, 20, 30)
+    assert (aspp(x) != aspp(changed))[0, :, 15, 25].any()  # further away than any rate: the pooled image says it
+    weights = [layer.weight.shape[1:] for layer in aspp.modules() if isinstance(layer, nn.Conv2d)]
+    assert weights == [(4, 1, 1), (4, 3, 3), (4, 3, 3), (4, 1, 1), (32, 1, 1)]
