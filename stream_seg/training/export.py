@@ -74,6 +74,18 @@ def export_onnx(
         external_data=False,
         verbose=False,
     )
+    forget_origin(path)
+
+
+def forget_origin(path: Path) -> None:
+    """Take out of an ONNX what torch notes of every node's origin: stack traces with the paths of this machine."""
+    import onnx
+
+    model = onnx.load(path)
+    for item in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
+    onnx.save(model, path)
 
 
 def quantise_onnx(path: Path, quantised: Path, images: Sequence[Image], *, size: tuple[int, int]) -> None:
