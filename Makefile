@@ -16,6 +16,7 @@ check: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --strict benchmarks
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -64,7 +64,7 @@ class Look:
 
 def look(network: Network) -> Look:
     """Of a shipped network, from its side-car."""
-    said = json.loads((SHIPPED / NETWORKS[network.name].sidecar).read_text(encoding="utf-8"))
+    said = json.loads((SHIPPED / NETWORKS[network.name]).read_text(encoding="utf-8"))
     mean, std = (np.array(said[key], np.float32) for key in ("mean_bgr", "std_bgr"))
     return Look(network.size[::-1], mean, std, network.classes.bgr)
 

@@ -146,16 +146,17 @@ class Sender:
 
     def _credit(self, socket: zmq.Socket[bytes], *, wait: bool) -> int:
         """The highest number granted among the messages at hand; 0 without one."""
-        granted, flags = 0, 0 if wait else zmq.NOBLOCK
-        while True:
+        granted = 0
+        while wait or int(socket.get(zmq.EVENTS)) & zmq.POLLIN:
             try:
-                message = socket.recv(flags)
+                message = socket.recv()
             except zmq.Again:
-                return granted
+                break
             if message == STOP:
                 self.stop()
-                return granted
-            granted, flags = NUMBER.unpack(message[1:])[0], zmq.NOBLOCK
+                break
+            granted, wait = NUMBER.unpack(message[1:])[0], False
+        return granted
 
     def _take(self) -> Frame | None:
         """The next frame to send, None at the end."""
