@@ -29,7 +29,7 @@ def train(recipe: Recipe, net: nn.Module, pairs: Pairs, *, classes: int, out: Pa
     seed and on s alone, so that a resumed run sees what an uninterrupted one would have seen.
     """
     out.mkdir(parents=True, exist_ok=True)
-    weights = class_weights(pairs.labels, classes)
+    weights = class_weights(pairs.labels, classes, power=recipe.balance)
     if recipe.start is not None:
         net.load_state_dict(torch.load(recipe.start, weights_only=True)["average"])
     net = net.to(memory_format=torch.channels_last).train()
@@ -70,10 +70,10 @@ def train(recipe: Recipe, net: nn.Module, pairs: Pairs, *, classes: int, out: Pa
             save(checkpoint, state)
 
 
-def class_weights(labels: Sequence[NDArray[np.uint8]], classes: int) -> Tensor:
-    """One over the square root of each class's share, scaled to mean 1 and held within 0.3 and 4."""
+def class_weights(labels: Sequence[NDArray[np.uint8]], classes: int, *, power: float = 0.5) -> Tensor:
+    """One over a power of each class's share, scaled to mean 1 and held within 0.3 and 4."""
     counts = np.sum([np.bincount(one.ravel(), minlength=256)[:classes] for one in labels], axis=0)
-    weights = 1 / np.sqrt(counts / counts.sum() + 1e-4)
+    weights = (counts / counts.sum() + 1e-4) ** -power
     return torch.tensor(np.clip(weights / weights.mean(), 0.3, 4), dtype=torch.float32)
 
 
@@ -97,9 +97,10 @@ def batches(pairs: Pairs, recipe: Recipe, *, first: int) -> Iterator[tuple[Tenso
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then the polynomial decay of DeepLab (power 0.9)."""
-    warm = (step + 1) / recipe.warm_up
-    return recipe.learning_rate * float(min(warm, (1 - step / recipe.steps) ** 0.9))
+    """Linear warm-up, then the polynomial decay of DeepLab (power 0.9), or held and let down in the last third."""
+    left = 1 - step / recipe.steps
+    decay = left**0.9 if recipe.schedule == "poly" else 3 * left
+    return recipe.learning_rate * min((step + 1) / recipe.warm_up, decay, 1.0)
 
 
 def sampled(labels: Tensor, size: Sequence[int], phase: NDArray[np.float64]) -> Tensor:

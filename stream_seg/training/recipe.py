@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,7 +27,14 @@ class Recipe(BaseModel):
     steps: Annotated[int, Field(ge=1)]
     learning_rate: Annotated[float, Field(gt=0)] = 0.002
     weight_decay: Annotated[float, Field(ge=0)] = 0.02
+    schedule: Annotated[
+        Literal["poly", "hold"],
+        Field(description="poly: DeepLab's decay; hold: the full learning rate, then down to 0 in the last third"),
+    ] = "poly"
     warm_up: Annotated[int, Field(ge=1, description="steps until the full learning rate")] = 300
+    balance: Annotated[
+        float, Field(ge=0, le=1, description="a class weighs one over this power of its share of the pixels")
+    ] = 0.5
     ema: Annotated[float, Field(ge=0, lt=1, description="what the average of the weights keeps per step")] = 0.998
     auxiliary: Annotated[float, Field(ge=0, description="weight of the auxiliary loss")] = 0.4
     seed: int = 1
