@@ -8,7 +8,7 @@ from pathlib import Path
 from stream_seg.backends.engine import Engine, EngineSpec, Images, Result, as_result, cheapest, in_batches
 from stream_seg.backends.tensorrt_api import MODULES, module
 from stream_seg.backends.tensorrt_build import build
-from stream_seg.backends.tensorrt_cuda import gpu
+from stream_seg.backends.tensorrt_cuda import Plan, gpu
 from stream_seg.backends.tensorrt_graph import PRECISIONS
 from stream_seg.backends.tensorrt_run import Execution
 from stream_seg.errors import NetworkError
@@ -57,7 +57,7 @@ def open_execution(plan: bytes, *, output: str, runtime_cache: Path | None = Non
     from cuda.bindings import runtime
 
     try:
-        return Execution(plan, runtime, outputs=(output,), runtime_cache=runtime_cache)
+        return Execution(Plan(plan, runtime_cache=runtime_cache), runtime, outputs=(output,))
     except RuntimeError as error:
         raise NetworkError(f"{name}: {module().__name__} cannot run it: {error}") from error
 

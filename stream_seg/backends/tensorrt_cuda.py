@@ -1,4 +1,4 @@
-"""What `tensorrt_run` needs of CUDA and of the package: answers that are checked, the GPU's name, contexts."""
+"""What `tensorrt_run` needs of CUDA and of the package: checked answers, the GPU's name, a loaded plan."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import ctypes
 from pathlib import Path
 from typing import Any
 
-from stream_seg.backends.tensorrt_api import module
+import numpy as np
+
+from stream_seg.backends.tensorrt_api import logger, module
 from stream_seg.errors import NetworkError
 from stream_seg.output import replace_file
 
@@ -37,26 +39,43 @@ def gpu() -> tuple[str, str]:
     return said.name.decode().rstrip("\0"), f"{said.major}.{said.minor}"
 
 
-class Kernels:
-    """Where contexts come from. `tensorrt_rtx` compiles kernels when it first meets a shape, and can keep them."""
+class Plan:
+    """A plan as TensorRT has loaded it. `context` gives what computes; `engine` says what the tensors are.
 
-    def __init__(self, engine: Any, path: Path | None) -> None:
-        self._engine, self._path = engine, path
-        self._config = engine.create_runtime_config()
-        self._cache: Any = None
+    `tensorrt_rtx` compiles kernels when it first meets a number of pictures, and keeps them in `runtime_cache`.
+    """
+
+    def __init__(self, serialised: bytes, *, runtime_cache: Path | None = None) -> None:
+        log = logger()
+        log.complaints.clear()
+        self._runtime = module().Runtime(log)
+        self.engine = self._runtime.deserialize_cuda_engine(serialised)
+        if self.engine is None:
+            raise NetworkError(f"tensorrt: the plan does not load: {log.complaint()}")
+        self._config, self._kept, self._path = self.engine.create_runtime_config(), None, runtime_cache
         if hasattr(self._config, "create_runtime_cache"):
-            # lazily compiled kernels would come after the graph has been captured
+            # kernels that are compiled later, while others work already, would miss the captured graph
             strategy = module().DynamicShapesKernelSpecializationStrategy.EAGER
             self._config.dynamic_shapes_kernel_specialization_strategy = strategy
-            if path is not None:
-                self._cache = self._config.create_runtime_cache()
-                if path.is_file():
-                    self._cache.deserialize(path.read_bytes())  # which refuses what does not fit this GPU and version
-                self._config.set_runtime_cache(self._cache)
+            if runtime_cache is not None:
+                self._kept = self._config.create_runtime_cache()
+                if runtime_cache.is_file():
+                    self._kept.deserialize(runtime_cache.read_bytes())  # it refuses what does not fit GPU and version
+                self._config.set_runtime_cache(self._kept)
 
     def context(self) -> Any:
-        return self._engine.create_execution_context(self._config)
+        """An execution context. Raises RuntimeError, where memory is short for one."""
+        context = self.engine.create_execution_context(self._config)
+        if context is None:
+            raise RuntimeError(logger().complaint())
+        return context
+
+    def dtype(self, tensor: str) -> np.dtype[Any]:
+        """What numpy calls the type of a tensor."""
+        found: np.dtype[Any] = np.dtype(module().nptype(self.engine.get_tensor_dtype(tensor)))
+        return found
 
     def keep(self) -> None:
-        if self._cache is not None and self._path is not None:
-            replace_file(self._path, bytes(self._cache.serialize()))
+        """Write the runtime cache, where there is to be one. Raises OutputError."""
+        if self._kept is not None and self._path is not None:
+            replace_file(self._path, bytes(self._kept.serialize()))

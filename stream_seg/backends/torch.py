@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
     import torch
 
 PRECISIONS = ("f32", "bf16", "fp16")
+RESIZING = {
+    ("linear", "half_pixel"),
+    ("linear", "pytorch_half_pixel"),
+    ("linear", "align_corners"),
+    ("nearest", "asymmetric"),
+}
+"""Mode and coordinates of the resizings that torch's interpolate computes as ONNX defines them."""
+
 BATCH = 8
 """Pictures at once on a GPU."""
 
@@ -63,15 +72,19 @@ def open_engine(
 
 def module_of(graph: bytes, *, name: str) -> torch.nn.Module:
     """An ONNX as a torch module, by onnx2pytorch. Raises NetworkError naming an operator that it does not know."""
-    import warnings
-
     import onnx
     from onnx2pytorch import ConvertModel
 
+    model = onnx.load_from_string(graph)
+    _refuse_other_resizing(model, name=name)
     # onnx2pytorch's Gather and Slice index with a list, of which torch says at every picture that it will change
     warnings.filterwarnings("ignore", "Using a non-tuple sequence", UserWarning)
     try:
-        module: torch.nn.Module = ConvertModel(onnx.load_from_string(graph), experimental=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "Pytorch's interpolate uses no", UserWarning
+            )  # it does; the rest is refused
+            module: torch.nn.Module = ConvertModel(model, experimental=True)
     except (NotImplementedError, KeyError, TypeError, ValueError) as error:
         raise NetworkError(f"{name}: torch cannot load it: {one_line(error)}") from error
     return module.eval()
@@ -85,6 +98,17 @@ def settled(precision: str, *, device: str) -> str:
     if precision not in possible:
         raise NetworkError(f"torch: precision {precision} is not to be had on {device}; here: {', '.join(possible)}")
     return precision
+
+
+def _refuse_other_resizing(model: Any, *, name: str) -> None:
+    """Raise NetworkError for a Resize that torch's interpolate would compute differently."""
+    for node in model.graph.node:
+        if node.op_type == "Resize":
+            said = {a.name: a.s.decode() for a in node.attribute if a.s}
+            way = (said.get("mode", "nearest"), said.get("coordinate_transformation_mode", "half_pixel"))
+            floor = way[0] != "nearest" or said.get("nearest_mode") == "floor"
+            if way not in RESIZING or not floor:
+                raise NetworkError(f"{name}: torch has no Resize of mode {' '.join(way)} ({node.name})")
 
 
 def _arithmetic(device: str, precision: str) -> AbstractContextManager[Any]:
