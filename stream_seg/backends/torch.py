@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     import torch
 
 PRECISIONS = ("f32", "bf16", "fp16")
-RESIZING = {
+RESIZING = (
     ("linear", "half_pixel"),
     ("linear", "pytorch_half_pixel"),
     ("linear", "align_corners"),
     ("nearest", "asymmetric"),
-}
+)
 """Mode and coordinates of the resizings that torch's interpolate computes as ONNX defines them."""
 
 BATCH = 8
@@ -81,9 +81,7 @@ def module_of(graph: bytes, *, name: str) -> torch.nn.Module:
     warnings.filterwarnings("ignore", "Using a non-tuple sequence", UserWarning)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", "Pytorch's interpolate uses no", UserWarning
-            )  # it does; the rest is refused
+            warnings.filterwarnings("ignore", "Pytorch's interpolate uses no", UserWarning)  # see RESIZING
             module: torch.nn.Module = ConvertModel(model, experimental=True)
     except (NotImplementedError, KeyError, TypeError, ValueError) as error:
         raise NetworkError(f"{name}: torch cannot load it: {one_line(error)}") from error
@@ -94,7 +92,7 @@ def settled(precision: str, *, device: str) -> str:
     """The precision that is meant by `precision`. Raises NetworkError for one that is not to be had."""
     if precision == "auto":
         return "fp16" if device == "cuda" else "f32"
-    possible = PRECISIONS if device == "cuda" else PRECISIONS[:2]  # a CPU takes minutes for fp16
+    possible = PRECISIONS if device == "cuda" else PRECISIONS[:2]  # few CPUs compute in fp16
     if precision not in possible:
         raise NetworkError(f"torch: precision {precision} is not to be had on {device}; here: {', '.join(possible)}")
     return precision

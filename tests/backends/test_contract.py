@@ -176,6 +176,22 @@ def test_a_thousand_inferences_leave_no_memory_behind(backend: str, tmp_path: Pa
         assert process.memory_info().rss - before < 8e6
 
 
+def test_torch_refuses_a_resizing_that_it_would_compute_otherwise(folder: Path) -> None:
+    from dataclasses import replace
+
+    import onnx
+    from onnx import helper
+
+    model = onnx.load_from_string(small(SIZES[0], folder).f32)
+    scores = next(node for node in model.graph.node if "scores" in node.output)
+    scores.output[0] = "before"
+    scales = onnx.numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")
+    model.graph.initializer.append(scales)
+    model.graph.node.append(helper.make_node("Resize", ["before", "", "scales"], ["scores"], "larger", mode="nearest"))
+    with pytest.raises(NetworkError, match=r"small: torch has no Resize of mode nearest half_pixel \(larger\)"):
+        open_engine(replace(small(SIZES[0], folder), f32=model.SerializeToString()), backend="torch")
+
+
 def test_openvino_keeps_what_it_compiled(folder: Path, tmp_path: Path) -> None:
     from stream_seg.backends.openvino import open_engine as opened
 

@@ -13,7 +13,7 @@ from stream_seg.backends.choose import open_engine
 from stream_seg.backends.engine import cheapest
 from stream_seg.backends.tensorrt import lack, open_execution
 from stream_seg.backends.tensorrt_build import build
-from stream_seg.backends.tensorrt_cuda import Plan, gpu
+from stream_seg.backends.tensorrt_cuda import Plan, checked, gpu
 from stream_seg.backends.tensorrt_run import Execution
 from stream_seg.network import Network, open_network
 from tests import tiny
@@ -102,6 +102,27 @@ def test_too_little_memory_is_said_and_nothing_is_left(network: Network) -> None
         execution(network, cuda)
     gc.collect()
     assert not cuda.blocks
+
+
+@pytest.mark.skipif(lack() is None, reason="there is a GPU, which these calls would reach")
+def test_cuda_takes_the_arguments_that_it_is_given() -> None:
+    """Without a driver every call answers with an error; one with wrong arguments raises."""
+    cuda = pytest.importorskip("cuda.bindings.runtime")
+    mode, kind = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal, cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
+    graph, executable = cuda.cudaGraph_t(0), cuda.cudaGraphExec_t(0)
+    calls: dict[str, tuple[Any, ...]] = {
+        "cudaStreamCreateWithFlags": (cuda.cudaStreamNonBlocking,), "cudaMallocHost": (8,), "cudaMalloc": (8,),
+        "cudaMemcpyAsync": (1, 2, 0, kind, 3), "cudaStreamSynchronize": (3,), "cudaStreamBeginCapture": (3, mode),
+        "cudaStreamEndCapture": (3,), "cudaGraphInstantiate": (graph, 0), "cudaGraphLaunch": (executable, 3),
+        "cudaGraphDestroy": (graph,), "cudaGraphExecDestroy": (executable,), "cudaFree": (0,), "cudaFreeHost": (0,),
+        "cudaStreamDestroy": (0,),
+    }  # fmt: skip
+    assert calls.keys() == {name for name in dir(simulated.Cuda) if name.startswith("cuda") and name[4].isupper()} - {
+        "cudaStreamNonBlocking", "cudaMemcpyKind", "cudaStreamCaptureMode"
+    }  # fmt: skip
+    for name, arguments in calls.items():
+        with pytest.raises(RuntimeError, match=r"^CUDA: cudaError"):
+            checked(getattr(cuda, name)(*arguments))
 
 
 @pytest.mark.parametrize("precision", [pytest.param(p, marks=needs_gpu) for p in ("f32", "fp16", "int8")])

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from stream_seg.backends.tensorrt_build import build
 from stream_seg.errors import NetworkError
 from stream_seg.training.export import Portable, export_onnx
 from stream_seg.zoo import BUILDERS, NETWORKS
@@ -164,6 +165,22 @@ def test_openvino_agrees_with_torch(exported: Exported) -> None:
     compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
     results = compiled(exported.images)
     exported.agrees(results["scores"], results["labels"])
+
+
+def test_tensorrt_builds_it(exported: Exported) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    place, onnx_size = list(BUILDERS).index(exported.name), exported.path.stat().st_size
+    capability = ("7.5", "8.0", "8.6", "8.9", "12.0")[place % 5]
+    precision = "fp16" if onnx_size < 3e8 else "f32"  # the conversion holds several copies of a network
+    plan = build(
+        exported.path.read_bytes(),
+        precision=precision,
+        size=(exported.images.shape[1], exported.images.shape[2]),
+        batch=(1, 4),
+        compute_capability=capability,
+        name=exported.name,
+    )
+    assert len(plan) > onnx_size * {"fp16": 0.45, "f32": 0.9}[precision]
 
 
 def test_what_is_shipped_can_be_built() -> None:
