@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from stream_seg.backends.tensorrt import lack
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 KEYS = {
     "pipeline.py --frames 2 --rounds 1": {"ratio", "cpu_ms", "ratio_io", "agreement"},
@@ -16,6 +18,25 @@ KEYS = {
     "overlay.py --frames 10": {"cpu_ms", "ratio"},
     "sustained.py --frames 3": {"file_to_mp4", "without_encode", "start"},
 }
+
+
+@pytest.mark.skipif(lack() is None, reason="there is a GPU")
+def test_the_gpu_benchmark_wants_a_gpu() -> None:
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / "gpu.py")], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("gpu.py: tensorrt: no NVIDIA GPU")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(lack() is not None, reason=f"tensorrt {lack()}")
+def test_the_gpu_benchmark_runs(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    arguments = [sys.executable, str(FOLDER / "gpu.py"), "--seconds", "0.1", "--json", str(path)]
+    subprocess.run(arguments, check=True, timeout=110)
+    assert {"batch_1", "batch_8", "io_ratio"} <= json.loads(path.read_text(encoding="utf-8")).keys()
 
 
 @pytest.mark.parametrize("command", KEYS)

@@ -52,7 +52,7 @@ def open_engine(
     return Engine(spec, run, errors=(RuntimeError,))
 
 
-def open_execution(plan: bytes, *, output: str, runtime_cache: Path | None = None, name: str) -> Execution:
+def open_execution(plan: bytes, *, output: str, name: str, runtime_cache: Path | None = None) -> Execution:
     """A plan on this machine's GPU, for outputs that are to stay there. Raises NetworkError; ImportError."""
     from cuda.bindings import runtime
 
