@@ -148,7 +148,8 @@ def test_a_failure_of_the_backend_is_mapped() -> None:
 @pytest.mark.parametrize(
     ("backend", "present", "name"),
     [("auto", ("openvino", "onnxruntime"), "openvino"), ("auto", ("onnxruntime",), "onnxruntime"),
-     ("onnxruntime", ("openvino", "onnxruntime"), "onnxruntime")],
+     ("onnxruntime", ("openvino", "onnxruntime"), "onnxruntime"), ("auto", ("tensorrt", "openvino"), "tensorrt"),
+     ("auto", ("torch",), "torch")],
 )  # fmt: skip
 def test_auto_takes_the_first_that_is_installed(backend: str, present: tuple[str, ...], name: str) -> None:
     assert chosen(backend, present=present)[0] == name
