@@ -1,7 +1,7 @@
 """The road network on an NVIDIA GPU: TensorRT against torch and ONNX Runtime, with and without input and output.
 
-Three ways, where a backend has them: `whole`, from pictures in this process's memory to scores there; `left`, the
-scores stay on the GPU; `bare`, the network alone, on pictures that are on the GPU already. All in one process, in
+Three ways, where a backend has them: `whole`, from pictures in this process's memory to labels there; `left`, the
+labels stay on the GPU; `bare`, the network alone, on pictures that are on the GPU already. All in one process, in
 turns, so that what else the machine does meets them alike. At another size than the shipped one the weights are random.
 """
 
@@ -34,6 +34,7 @@ Calls = dict[str, Callable[[], object]]
 def main(
     size: Annotated[str, typer.Option(help="HEIGHTxWIDTH of the network's input.")] = "352x480",
     precision: Annotated[str, typer.Option(help="Of TensorRT: f32, fp16, int8, fp8. The others take fp16.")] = "fp16",
+    output: Annotated[str, typer.Option(help="What is fetched: labels or scores.")] = "labels",
     seconds: Annotated[float, typer.Option(min=0.1, help="For each candidate and batch, in turns.")] = 5.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
 ) -> None:
@@ -44,12 +45,14 @@ def main(
         "machine": machine(),
         "gpu": {"name": device, "compute_capability": capability},
         "tensorrt": f"{module().__name__} {module().__version__}",
-        "network": {"name": network.name, "size": network.size, "precision": precision},
+        "network": {"name": network.name, "size": network.size, "precision": precision, "output": output},
     }
     table = figures(f"{device}, {size}", "candidate", "batch", "p50 ms", "p99 ms", "pictures/s")
     for batch in (1, BATCH):
         images = np.random.default_rng(0).integers(0, 256, (batch, *network.size, 3), dtype=np.uint8)
-        for name, times in in_turns(candidates(network, images, precision=precision), seconds=seconds).items():
+        for name, times in in_turns(
+            candidates(network, images, precision=precision, output=output), seconds=seconds
+        ).items():
             p50, p99 = (float(np.percentile(times, share)) for share in (50, 99))
             facts.setdefault(f"batch_{batch}", {})[name] = {"p50_ms": p50, "p99_ms": p99, "count": len(times)}
             table.add_row(name, str(batch), f"{p50:.3f}", f"{p99:.3f}", f"{1000 * batch / p50:.0f}")
@@ -77,9 +80,9 @@ def sized(text: str) -> Network:
         return Network("road, random weights", road.classes, size, path.read_bytes())
 
 
-def candidates(network: Network, images: np.ndarray[Any, Any], *, precision: str) -> Calls:
+def candidates(network: Network, images: np.ndarray[Any, Any], *, precision: str, output: str) -> Calls:
     """What is measured, by name, warm: each has run and captured its graphs."""
-    output, graph = cheapest(graph_of(network, precision))
+    _, graph = cheapest(graph_of(network, precision), output)
     plan = build(graph, precision=precision, size=network.size, batch=(1, BATCH), name=network.name)
     run = open_execution(plan, output=output, name=network.name)
     calls: Calls = {
@@ -88,11 +91,15 @@ def candidates(network: Network, images: np.ndarray[Any, Any], *, precision: str
         "tensorrt bare": lambda: run.again(len(images)),
     }
     for compiled in (False, True):
-        engine = torch.open_engine(network, precision="fp16", threads=1, device="cuda", compiled=compiled)
+        engine = torch.open_engine(
+            network, precision="fp16", threads=1, output=output, device="cuda", compiled=compiled
+        )
         calls[f"torch {'compiled' if compiled else 'eager'} whole"] = partial(engine.infer, images)
-        calls[f"torch {'compiled' if compiled else 'eager'} bare"] = torch_bare(network, images, compiled=compiled)
+        calls[f"torch {'compiled' if compiled else 'eager'} bare"] = torch_bare(
+            network, images, output=output, compiled=compiled
+        )
     try:
-        other = onnxruntime.open_engine(network, precision="fp16", threads=1, device="cuda")
+        other = onnxruntime.open_engine(network, precision="fp16", threads=1, output=output, device="cuda")
         calls["onnxruntime whole"] = lambda: [other.infer(images[i : i + 1]) for i in range(len(images))]
     except NetworkError as error:
         print(f"left out: {error}")  # the package of a CPU has no such provider
@@ -102,11 +109,11 @@ def candidates(network: Network, images: np.ndarray[Any, Any], *, precision: str
     return calls
 
 
-def torch_bare(network: Network, images: np.ndarray[Any, Any], *, compiled: bool) -> Callable[[], object]:
+def torch_bare(network: Network, images: np.ndarray[Any, Any], *, output: str, compiled: bool) -> Callable[[], object]:
     """The network alone in torch, fp16, on pictures that are on the GPU; waits until it is done."""
     import torch as library
 
-    net = torch.module_of(cheapest(network.f32)[1], name=network.name).cuda()
+    net = torch.module_of(cheapest(network.f32, output)[1], name=network.name).cuda()
     net = net.to(memory_format=library.channels_last)
     there = library.from_numpy(images).cuda()
     call = library.compile(net, mode="reduce-overhead") if compiled else net

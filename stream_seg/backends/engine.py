@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Lock
@@ -107,13 +107,22 @@ def in_batches(infer: Callable[[Images], NDArray[np.generic]], images: Images, *
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def cheapest(serialised: bytes) -> tuple[str, bytes]:
-    """The output to compute, "scores" where there are any, and the graph cut down to it: it runs whatever it holds."""
+def wanted(outputs: Collection[str], asked: str | None) -> str:
+    """The output to compute: `asked`, else "scores" where there are any. Raises NetworkError where it is not there."""
+    if asked is None:
+        return "scores" if "scores" in outputs else "labels"
+    if asked not in outputs:
+        raise NetworkError(f"output {asked!r}: the network gives {', '.join(sorted(outputs))}")
+    return asked
+
+
+def cheapest(serialised: bytes, output: str | None = None) -> tuple[str, bytes]:
+    """The output to compute (see `wanted`), and the graph cut down to it: an engine runs whatever the graph holds."""
     import onnx
     import onnx.utils
 
     model = onnx.load_from_string(serialised)
-    name = "scores" if any(output.name == "scores" for output in model.graph.output) else "labels"
+    name = wanted([value.name for value in model.graph.output], output)
     return name, onnx.utils.Extractor(model).extract_model(["image"], [name]).SerializeToString()
 
 

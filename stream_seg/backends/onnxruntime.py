@@ -21,8 +21,13 @@ PROVIDERS: Mapping[str, str] = MappingProxyType(
 """What `device` means, in the order in which "auto" tries them."""
 
 
-def open_engine(network: Network, *, precision: str, threads: int, device: str = "auto") -> Engine:
-    """Load `network` for `device`: "cpu", "cuda", "tensorrt", or "auto". Raises NetworkError; ImportError."""
+def open_engine(
+    network: Network, *, precision: str, threads: int, output: str | None = None, device: str = "auto"
+) -> Engine:
+    """Load `network` for `device`: "cpu", "cuda", "tensorrt", or "auto". Raises NetworkError; ImportError.
+
+    `output` is "scores" or "labels"; None takes scores where there are any.
+    """
     import onnxruntime as ort
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
@@ -36,7 +41,7 @@ def open_engine(network: Network, *, precision: str, threads: int, device: str =
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the other stages need the cores
     serialised = network.int8 if precision == "int8" and network.int8 else network.f32
     try:
-        name, pruned = cheapest(serialised)
+        name, pruned = cheapest(serialised, output)
         if precision == "fp16":
             pruned = typed(pruned, precision=precision, name=network.name)
         session = ort.InferenceSession(pruned, options, providers=[PROVIDERS[place] for place in devices])

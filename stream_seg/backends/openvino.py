@@ -6,16 +6,19 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-from stream_seg.backends.engine import Engine, EngineSpec, Images, Result, as_result, in_batches, one_line
+from stream_seg.backends.engine import Engine, EngineSpec, Images, Result, as_result, in_batches, one_line, wanted
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
 from stream_seg.network import Network
 
 
-def open_engine(network: Network, *, precision: str, threads: int, cache: Path | None = None) -> Engine:
+def open_engine(
+    network: Network, *, precision: str, threads: int, output: str | None = None, cache: Path | None = None
+) -> Engine:
     """Compile `network` for this machine's CPU. Raises NetworkError; ImportError where OpenVINO is missing.
 
-    In the folder `cache` OpenVINO keeps what it compiled, under names that tell model, settings and CPU apart.
+    `output` is "scores" or "labels"; None takes scores where there are any. In the folder `cache` OpenVINO keeps what
+    it compiled, under names that tell model, settings and CPU apart.
     """
     # its telemetry would fork this process at the first model and report to a web service; without it a stub stands in
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -27,7 +30,7 @@ def open_engine(network: Network, *, precision: str, threads: int, cache: Path |
     try:
         model = core.read_model(network.int8 if precision == "int8" else network.f32)
         results = {name: result for result in model.get_results() for name in result.output(0).get_names()}
-        name = "scores" if "scores" in results else "labels"
+        name = wanted(results, output)
         # enlarging 11 classes and taking the arg-max costs more here than where the labels are needed
         model = ov.Model([results[name]], model.get_parameters())
         model.reshape([1, *network.size, 3])

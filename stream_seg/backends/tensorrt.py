@@ -31,15 +31,22 @@ def lack() -> str | None:
 
 
 def open_engine(
-    network: Network, *, precision: str, threads: int, plan: bytes | None = None, runtime_cache: Path | None = None
+    network: Network,
+    *,
+    precision: str,
+    threads: int,
+    output: str | None = None,
+    plan: bytes | None = None,
+    runtime_cache: Path | None = None,
 ) -> Engine:
     """Run `plan`, or build one first, on this machine's GPU. Raises NetworkError; ImportError.
 
-    `threads` means nothing here. A plan of an earlier build must be of `network` in `precision`.
+    `threads` means nothing here. `output` is "scores" or "labels"; None takes scores where there are any, though labels
+    are a tenth of their size. A plan of an earlier build must be of `network` in `precision`, and give that output.
     """
     device, _ = gpu()
     precision = settled(precision, quantised=network.int8 is not None)
-    name, graph = cheapest(graph_of(network, precision))
+    name, graph = cheapest(graph_of(network, precision), output)
     if plan is None:
         plan = build(graph, precision=precision, size=network.size, batch=(1, BATCH), name=network.name)
     execution = open_execution(plan, output=name, runtime_cache=runtime_cache, name=network.name)

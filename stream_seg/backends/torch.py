@@ -32,25 +32,32 @@ BATCH = 8
 
 
 def open_engine(
-    network: Network, *, precision: str, threads: int, device: str = "auto", compiled: bool = False
+    network: Network,
+    *,
+    precision: str,
+    threads: int,
+    output: str | None = None,
+    device: str = "auto",
+    compiled: bool = False,
 ) -> Engine:
     """Give `network` to torch, in channels-last order. Raises NetworkError; ImportError.
 
-    `device` is "cpu", "cuda", or "auto". bf16 and fp16 are autocast: reductions stay float32. `compiled` runs
-    torch.compile with CUDA graphs, minutes at the first picture. `threads` holds for torch in the whole process.
+    `output` is "scores" or "labels"; None takes scores where there are any. `device` is "cpu", "cuda", or "auto". bf16
+    and fp16 are autocast: reductions stay float32. `compiled` runs torch.compile, with CUDA graphs on a GPU: opening
+    then takes a minute or more. `threads` holds for torch in the whole process.
     """
     import torch
 
     where = _device(device)
     precision = settled(precision, device=where.type)
-    name, graph = cheapest(network.f32)
+    name, graph = cheapest(network.f32, output)
     net = module_of(graph, name=network.name).to(where).to(memory_format=torch.channels_last)
     call = torch.compile(net, mode="reduce-overhead") if compiled else net
     if where.type == "cpu":
         torch.set_num_threads(threads)
 
     @torch.inference_mode()
-    def scores(images: Images) -> NDArray[Any]:
+    def computed(images: Images) -> NDArray[Any]:
         with _arithmetic(where.type, precision):
             said = call(torch.from_numpy(np.array(images)).to(where))  # a copy: torch warns of read-only arrays
         values: NDArray[Any] = (said.float() if said.is_floating_point() else said).cpu().numpy()
@@ -59,10 +66,10 @@ def open_engine(
     most = 1 if where.type == "cpu" else BATCH
 
     def run(images: Images) -> Result:
-        return as_result(name, in_batches(scores, images, most=most))
+        return as_result(name, in_batches(computed, images, most=most))
 
     try:
-        shape = scores(np.zeros((1, *network.size, 3), np.uint8)).shape[1:]
+        shape = computed(np.zeros((1, *network.size, 3), np.uint8)).shape[1:]
     except (RuntimeError, NotImplementedError, ValueError) as error:
         raise NetworkError(f"{network.name}: torch cannot run it: {one_line(error)}") from error
     info = EngineInfo(network.name, "torch", precision, _called(where))

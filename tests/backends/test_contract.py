@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx import helper
 from torch import nn
 
-from stream_seg.backends.choose import open_engine
+from stream_seg.backends.choose import BACKENDS, open_engine
 from stream_seg.backends.engine import Result
 from stream_seg.backends.onnxruntime import placed
 from stream_seg.backends.tensorrt import lack
@@ -121,6 +121,24 @@ def test_the_labels_are_those_of_torch(backend: str, precision: str, size: tuple
             alone = labels(engine.infer(images[i : i + 1]), size)[0]
             assert (alone == labels(whole, size)[i]).mean() >= AGREEMENT[precision]
         assert (labels(whole, size) == truth).mean() >= AGREEMENT[precision]
+
+
+@pytest.mark.parametrize("backend", EACH)
+def test_labels_on_request_are_those_of_the_scores(backend: str, folder: Path) -> None:
+    network, size = small(SIZES[0], folder), SIZES[0]
+    images = np.stack([picture(size, seed=i) for i in range(3)])
+    opened = BACKENDS[backend].open_engine
+    with opened(network, precision="f32", threads=1) as engine:
+        truth = labels(engine.infer(images), size)
+    with opened(network, precision="f32", threads=1, output="labels") as engine:
+        assert engine.spec.shapes == {"labels": size}
+        result = engine.infer(images)
+    assert result.scores is None
+    assert result.labels is not None
+    assert result.labels.dtype == np.uint8
+    assert (result.labels == truth).mean() > 0.999
+    with pytest.raises(NetworkError, match="output 'instances': the network gives labels, scores"):
+        opened(network, precision="f32", threads=1, output="instances")
 
 
 @pytest.mark.parametrize(("backend", "precision"), [("openvino", "bf16"), ("torch", "bf16"), ("onnxruntime", "int8")])
