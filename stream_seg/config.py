@@ -22,6 +22,8 @@ from stream_seg.stage import Stage
 from stream_seg.strict_yaml import parse_yaml, read_yaml
 
 NAME = r"[A-Za-z_][\w-]{0,63}"
+DEADLINE_MS = 200.0
+"""A frame that is older when an output has dealt with it counts as late."""
 NAME_ALLOWED = "a letter or _, then letters, digits, _ or -, 64 in all"
 
 
@@ -42,6 +44,7 @@ class _Document(BaseModel):
     stages: dict[str, dict[str, Any] | None]
     policy: Literal["auto", "latest", "every"] = "auto"
     metrics: MetricsConfig | None = None
+    deadline_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = DEADLINE_MS
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Config:
     nodes: tuple[Node, ...]
     policy: Literal["auto", "latest", "every"]
     metrics: MetricsConfig | None
+    deadline_ms: float = DEADLINE_MS
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -74,7 +78,7 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def with_settings(document: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """The document with `STAGE.KEY=VALUE` (or metrics.port=..., policy=...) put in; values are read as YAML."""
+    """The document with `STAGE.KEY=VALUE`, or a key of the top level (metrics.port=...), put in; values are YAML."""
     changed: dict[str, Any] = deepcopy(dict(document))
     stages = changed.get("stages") or {}
     for setting in settings:
@@ -88,7 +92,7 @@ def with_settings(document: Mapping[str, Any], settings: Sequence[str]) -> dict[
         elif head in _Document.model_fields and head != "stages":
             path = [head, *rest]
         else:
-            raise ConfigError(f"--set {key}: " + _unknown("stage", head, [*stages, "metrics", "policy"]))
+            raise ConfigError(f"--set {key}: " + _unknown("stage", head, [*stages, "metrics", "policy", "deadline_ms"]))
         if path == ["stages", head]:
             raise ConfigError(f"--set {key}: name a key of the stage, for example {head}.KEY=VALUE")
         place = changed
@@ -109,7 +113,7 @@ def check(document: Mapping[str, Any], *, where: str) -> Config:
         raise ConfigError(f"{where}: no stages; the kinds are {', '.join(STAGES)}")
     nodes = {name: _node(name, dict(keys or {}), where=where) for name, keys in top.stages.items()}
     _refuse_equal_streams(nodes, where=where)
-    return Config(_ordered(nodes, where=where), top.policy, top.metrics)
+    return Config(_ordered(nodes, where=where), top.policy, top.metrics, top.deadline_ms)
 
 
 def _top(document: Mapping[str, Any], *, where: str) -> _Document:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from threading import Thread
@@ -16,7 +16,7 @@ from stream_seg.errors import StageError, StreamSegError
 from stream_seg.frame import EngineInfo, Frame, Stamp
 from stream_seg.kinds import SINKS, SOURCES
 from stream_seg.link import Receiver, Sender
-from stream_seg.samples import Samples
+from stream_seg.samples import Ages, Samples
 from stream_seg.stage import Frames
 
 LOG = logging.getLogger(__name__)
@@ -36,7 +36,9 @@ class Owner(Protocol):
 class Task:
     """One stage at work: its thread, its links, and what is known of its frames."""
 
-    def __init__(self, node: Node, receiver: Receiver, senders: Sequence[Sender], owner: Owner) -> None:
+    def __init__(
+        self, node: Node, receiver: Receiver, senders: Sequence[Sender], owner: Owner, *, ages: Mapping[str, Ages]
+    ) -> None:
         self.node = node
         self.is_source, self.is_sink = node.kind in SOURCES, node.kind in SINKS
         self.receiver, self.senders = receiver, senders
@@ -47,8 +49,7 @@ class Task:
         self.missed: Counter[str] = Counter(dict.fromkeys(MISS_REASONS, 0))
         self.engine: EngineInfo | None = None
         self.duration_ms, self.age_ms, self.overhead_ms = Samples(), Samples(), Samples()
-        self.observe_duration: Callable[[float], None] = lambda _value: None  # until somebody wants to know
-        self.observe_age: Callable[[float], None] = lambda _value: None
+        self.ages = dict(ages)  # of an output: by stream
         self.last: Frame | None = None
         self._owner = owner
         self._began_ns = 0
@@ -126,7 +127,6 @@ class Task:
         if self.first_ns is None:
             self.first_ns, self._first_cpu_s = now, time.process_time()
         self.duration_ms.add(took_ns / 1e6)
-        self.observe_duration(took_ns / 1e9)
         if self.is_source:
             self.missed.update(frame.missed)
         elif frame.semantic is not None:
@@ -136,7 +136,7 @@ class Task:
         if self.is_sink:
             age_ns = now - frame.captured_ns
             self.age_ms.add(age_ns / 1e6)
-            self.observe_age(age_ns / 1e9)
+            self.ages[frame.stream].add(age_ns / 1e6)
             self.overhead_ms.add((age_ns - sum(s.ended_ns - s.began_ns for s in stamps)) / 1e6)
         if len(self.senders) > 1:
             frame.image.flags.writeable = False  # shared from here on: who draws on it copies it
