@@ -15,7 +15,6 @@ from prometheus_client.core import (
 )
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from stream_seg.errors import ConfigError
 from stream_seg.graph import Graph
@@ -111,7 +110,7 @@ class Metrics(Collector):
 
 def _histogram(samples: Samples) -> tuple[list[tuple[str, float]], float]:
     """Buckets with their upper bounds, and the sum; in seconds."""
-    bounds = [*(floatToGoString(bound / 1000) for bound in BOUNDS_MS), "+Inf"]
+    bounds = [*(str(bound / 1000) for bound in BOUNDS_MS), "+Inf"]
     return [*zip(bounds, samples.at_most(), strict=True)], samples.total / 1000
 
 
