@@ -82,7 +82,8 @@ class Task:
             self._owner.fail(error)
         except BaseException as error:  # a panic of foreign code too: whatever it is ends the run
             self.failed = True
-            LOG.debug("stage %s", self.node.name, exc_info=True)
+            about = {"stream": self.last.stream, "seq": self.last.seq} if self.last else {}
+            LOG.debug("stage %s", self.node.name, exc_info=True, extra=about)
             where = f" at frame {self.last.stream}:{self.last.seq}" if self.last else ""
             said = " ".join(f"{type(error).__name__}: {error}".split())
             self._owner.fail(StageError(f"stage {self.node.name} failed{where}: {said}"))
