@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from threading import Thread
@@ -50,6 +50,7 @@ class Task:
         self.engine: EngineInfo | None = None
         self.duration_ms, self.age_ms, self.overhead_ms = Samples(), Samples(), Samples()
         self.ages = dict(ages)  # of an output: by stream
+        self.trace: Callable[[Frame], None] | None = None  # of an output: told of every frame that is done with
         self.last: Frame | None = None
         self._owner = owner
         self._began_ns = 0
@@ -141,4 +142,7 @@ class Task:
             self.overhead_ms.add((age_ns - sum(s.ended_ns - s.began_ns for s in stamps)) / 1e6)
         if len(self.senders) > 1:
             frame.image.flags.writeable = False  # shared from here on: who draws on it copies it
-        return replace(frame, stamps=stamps)
+        stamped = replace(frame, stamps=stamps)
+        if self.trace is not None:
+            self.trace(stamped)
+        return stamped
