@@ -161,8 +161,8 @@ def evaluate(
         typer.Option(help="The folder that holds SPLIT/ (pictures) and SPLITannot/ (label maps of the same names)."),
     ] = Path("."),
     split: Annotated[str, typer.Option(help="Which split, for example val.")] = "val",
-    backend: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, f32, bf16 or int8.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, tensorrt, openvino, onnxruntime or torch.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, f32, bf16, fp16, int8 or fp8.")] = "auto",
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
 ) -> None:
     """Measure a network on labelled pictures: mIoU, IoU per class, pixel accuracy."""

@@ -26,7 +26,7 @@ def lack() -> str | None:
     try:
         gpu()
     except (NetworkError, ImportError) as error:
-        return f"cannot work here: {error}"
+        return f"cannot work here: {str(error).removeprefix('tensorrt: ')}"
     return None
 
 
