@@ -42,7 +42,9 @@ def network_of(serialised: bytes, precision: str) -> Any:
 
 
 def labels(serialised: bytes, image: NDArray[np.uint8]) -> Any:
-    session = ort.InferenceSession(serialised, providers=["CPUExecutionProvider"])
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it knows no transposed fp8
+    session = ort.InferenceSession(serialised, options, providers=["CPUExecutionProvider"])
     return session.run(["labels"], {"image": image[None]})[0][0]
 
 
@@ -90,7 +92,7 @@ def test_types_are_those_of_the_precision(road: Network) -> None:
     assert kept["fp8"] == {"FLOAT", "FP8", "UINT8"}
 
 
-@pytest.mark.parametrize(("precision", "least"), [("fp16", 0.99), ("int8", 0.98)])
+@pytest.mark.parametrize(("precision", "least"), [("fp16", 0.99), ("int8", 0.98), ("fp8", 0.95)])
 def test_the_graph_for_tensorrt_says_what_the_network_says(road: Network, precision: str, least: float) -> None:
     # the drawn road is not what the int8 form was calibrated on: 0.98 here, where CamVid gives 0.99
     frame = next(iter(Synthetic(width=480, height=352, frames=1, paced=False)(iter(()))))
