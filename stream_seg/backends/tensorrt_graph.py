@@ -31,7 +31,7 @@ def typed(onnx: bytes, *, precision: str, name: str) -> bytes:
     if precision == "f32":
         return onnx
     import onnx as library
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
         model: ModelProto = library.load_from_string(onnx)
