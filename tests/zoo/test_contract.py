@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
 import math
 import sys
 from collections.abc import Iterator
@@ -21,8 +23,17 @@ from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from stream_seg.errors import NetworkError
+from stream_seg.frame import Frame
+from stream_seg.stage import Frames
+from stream_seg.stages.overlay import Overlay
+from stream_seg.stages.segment import Segment
+from stream_seg.stages.synthetic import Synthetic
 from stream_seg.training.export import Portable, export_onnx
 from stream_seg.zoo import BUILDERS, NETWORKS
+from tests.graphs import node, ran
+from tests.zoo.plans import CAPABILITIES, built_plan
+
+pytestmark = pytest.mark.timeout(600)  # on a busy machine an export of 101 layers takes minutes
 
 # small, and each network's own least where it has one
 EXPORTED = {"deconvnet": (193, 224), "unet": (112, 128), "deeplab_v1_crf": (128, 192)}
@@ -31,6 +42,8 @@ ODD = {"deconvnet": (193, 199), "unet": (109, 123)}
 SHALLOWER = {"gcn": {"backbone": "resnet50"}}
 # where a maximum was is a matter of rounding in a few windows of a million, and moves much: one picture of three may
 PICTURES = {"deconvnet": 3, "segnet": 3}
+# one of each kind: strides and skips, indices, crops, the CRF, depthwise convolutions; the others for one GPU
+FOR_EVERY_GPU = {"road", "segnet", "unet", "deeplab_v1_crf", "lraspp_mobilenet"}
 TOO_SMALL = {"deconvnet": (192, 224), "unet": (107, 128)}
 MEAN, STD = (0.43, 0.42, 0.41), (0.31, 0.31, 0.31)
 UNPORTABLE = {"NonZero", "If", "Loop", "Scan", "MaxUnpool", "RoiAlign", "NonMaxSuppression"}
@@ -164,6 +177,54 @@ def test_openvino_agrees_with_torch(exported: Exported) -> None:
     compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
     results = compiled(exported.images)
     exported.agrees(results["scores"], results["labels"])
+
+
+def test_tensorrt_builds_it(exported: Exported) -> None:
+    weights = sum(tensor.ByteSize() for tensor in onnx.load(exported.path).graph.initializer)
+    for capability in CAPABILITIES if exported.name in FOR_EVERY_GPU else ("SM89",):
+        assert built_plan(exported.path, capability=capability) > 0.9 * weights
+
+
+def test_a_frame_goes_through_the_pipeline(exported: Exported) -> None:
+    height, width = exported.images.shape[1:3]
+    camera = Synthetic(width=width, height=height, frames=1)
+    seen: list[Frame] = []
+
+    def keep(frames: Frames) -> Frames:
+        for frame in frames:
+            seen.append(frame)
+            yield frame
+
+    segment = Segment(network=str(described(exported)), backend="onnxruntime", precision="f32")
+    graph = ran(
+        [
+            node("synthetic", "synthetic", camera),
+            node("segment", "segment", segment, "synthetic"),
+            node("overlay", "overlay", Overlay(), "segment"),
+            node("sink", "write", keep, "overlay"),
+        ],
+        within_s=60,
+    )
+    assert graph.error is None
+    (frame,) = seen
+    assert frame.semantic is not None
+    drawn = next(iter(camera(iter(())))).image
+    _, labels = ort.InferenceSession(exported.path).run(None, {"image": drawn[None]})
+    assert (frame.semantic.labels == labels[0]).mean() > 0.999
+    assert (frame.image != drawn).any()
+
+
+def described(exported: Exported) -> Path:
+    """The ONNX with the side-car that makes it a network of the pipeline."""
+    said = {
+        "name": exported.name,
+        "size": exported.images.shape[1:3],
+        "classes": [f"class {number}" for number in range(exported.scores.shape[1])],
+        "palette": "voc",
+        "sha256": hashlib.sha256(exported.path.read_bytes()).hexdigest(),
+    }
+    exported.path.with_suffix(".json").write_text(json.dumps(said), encoding="utf-8")
+    return exported.path
 
 
 def test_what_is_shipped_can_be_built() -> None:
