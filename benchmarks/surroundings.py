@@ -27,7 +27,7 @@ PACKAGES = ("numpy", "onnxruntime", "opencv-python", "openvino", "pyzmq", "strea
 def machine() -> dict[str, Any]:
     """Processor, its instructions that matter, cores, load before the start, versions."""
     from stream_seg.backends.onnxruntime import cpu_name
-    from stream_seg.doctor import cpu_features
+    from stream_seg.machine import cpu_features
 
     return {
         "cpu": cpu_name(),
