@@ -115,7 +115,12 @@ def finish(facts: dict[str, Any], tables: list[Table], json_file: Path | None) -
 
 def command(main: Callable[..., None]) -> None:
     """Run a benchmark as a command; a known error is one line."""
+    finished(lambda: typer.run(main))
+
+
+def finished(program: Callable[[], None]) -> None:
+    """Run a program that may be of several commands; a known error is one line."""
     try:
-        typer.run(main)
+        program()
     except StreamSegError as error:
         sys.exit(f"{Path(sys.argv[0]).name}: {error}")

@@ -71,7 +71,7 @@ def measured(plan: Plan, *, note: Callable[[str], None] = lambda _said: None) ->
     """
     _refuse_unknown(plan)
     facts = {"cpu": cpu_name(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2), "threads": plan.threads}
-    frames = _frames(plan.source)
+    frames = first_frames(plan.source, PICTURES)
     rows, failed = list[dict[str, Any]](), list[NetworkError]()
     with TemporaryDirectory(prefix="stream-seg-") as folder:
         for said, path in _found(plan, frames, folder=Path(folder)):
@@ -101,11 +101,11 @@ def _refuse_unknown(plan: Plan) -> None:
                 raise ConfigError(f"unknown {what} {name!r}; known: {', '.join(known)}")
 
 
-def _frames(uri: str) -> list[Frame]:
-    """The first pictures of an INPUT."""
+def first_frames(uri: str, count: int) -> list[Frame]:
+    """The first frames of an INPUT, at least one. Raises SourceError or ConfigError."""
     nodes = check(_graph(uri), where=uri).nodes
     source = next(node.stage for node in nodes if node.kind in SOURCES)
-    frames = list(islice(source(iter(())), PICTURES))
+    frames = list(islice(source(iter(())), count))
     if not frames:
         raise SourceError(f"{uri}: has no picture to measure with")
     return frames

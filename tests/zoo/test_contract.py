@@ -30,6 +30,7 @@ from stream_seg.stages.segment import Segment
 from stream_seg.stages.synthetic import Synthetic
 from stream_seg.training.export import Portable, export_onnx
 from stream_seg.zoo import BUILDERS, NETWORKS
+from stream_seg.zoo.literature import IDEAS, PUBLISHED
 from tests.graphs import node, ran
 from tests.zoo.plans import CAPABILITIES, built_plan
 
@@ -229,3 +230,8 @@ def described(exported: Exported) -> Path:
 
 def test_what_is_shipped_can_be_built() -> None:
     assert set(NETWORKS) <= set(BUILDERS)
+
+
+def test_the_literature_is_that_of_the_networks() -> None:
+    assert list(IDEAS) == list(BUILDERS)
+    assert set(PUBLISHED) <= set(BUILDERS)
