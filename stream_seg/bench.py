@@ -117,7 +117,8 @@ def _graph(uri: str) -> dict[str, Any]:
 
 def _found(plan: Plan, frames: Sequence[Frame], *, folder: Path) -> Iterator[tuple[dict[str, Any], str]]:
     """What a row says of each network first, and what `network:` names it by. Those without weights are built."""
-    for name, size in product(plan.networks, plan.sizes or [None]):
+    sizes: Sequence[tuple[int, int] | None] = plan.sizes or [None]
+    for name, size in product(plan.networks, sizes):
         ready = is_network(name) and (name not in NETWORKS or size in (None, open_network(name).size))
         if ready:
             has = open_network(name).size
