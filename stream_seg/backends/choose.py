@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from stream_seg.backends import onnxruntime, openvino
+from stream_seg.backends import onnxruntime, openvino, tensorrt, torch
 from stream_seg.backends.engine import Engine
 from stream_seg.errors import NetworkError
 from stream_seg.network import Network
@@ -20,25 +20,31 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Backend:
-    """The package that it needs, how to install it, and the function that opens it (network, precision=, threads=)."""
+    """The package that it needs, how to install it, and the function that opens it (network, precision=, threads=).
+
+    `lack` says what else keeps it from working here, such as a GPU that is missing.
+    """
 
     package: str
     install: str
     open_engine: Callable[..., Engine]
+    lack: Callable[[], str | None] = lambda: None
 
 
 BACKENDS: Mapping[str, Backend] = MappingProxyType(
     {
+        "tensorrt": Backend("cuda", "pip install 'stream-seg[tensorrt]'", tensorrt.open_engine, tensorrt.lack),
         "openvino": Backend("openvino", "pip install openvino", openvino.open_engine),
         "onnxruntime": Backend("onnxruntime", "pip install onnxruntime", onnxruntime.open_engine),
+        "torch": Backend("onnx2pytorch", "pip install 'stream-seg[torch]'", torch.open_engine),
     }
 )
 """In the order in which `auto` tries them."""
 
 
 def installed() -> tuple[str, ...]:
-    """The backends whose package is here. Imports none of them."""
-    return tuple(name for name, backend in BACKENDS.items() if find_spec(backend.package))
+    """The backends that can work here: package and device. Imports no package but CUDA's bindings."""
+    return tuple(name for name, backend in BACKENDS.items() if find_spec(backend.package) and not backend.lack())
 
 
 def chosen(backend: str, *, present: Collection[str]) -> tuple[str, str]:
@@ -47,11 +53,14 @@ def chosen(backend: str, *, present: Collection[str]) -> tuple[str, str]:
         raise NetworkError(f"unknown backend {backend!r}; known: auto, {', '.join(BACKENDS)}")
     if backend != "auto":
         if backend not in present:
-            raise NetworkError(f"backend {backend} is not installed: {BACKENDS[backend].install}")
+            lack = BACKENDS[backend].lack() or f"is not installed: {BACKENDS[backend].install}"
+            raise NetworkError(f"backend {backend} {lack}")
         return backend, "as asked"
     for name in BACKENDS:
         if name in present:
-            missing = list(BACKENDS)[: list(BACKENDS).index(name)]
+            if name == "tensorrt":
+                return name, "the fastest on a GPU"
+            missing = [other for other in list(BACKENDS)[1 : list(BACKENDS).index(name)] if other not in present]
             return name, f"{' and '.join(missing)} not installed" if missing else "the fastest on a CPU"
     raise NetworkError(f"no backend is installed: {BACKENDS['openvino'].install}")
 

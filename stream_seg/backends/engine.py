@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from threading import Lock
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TypeAlias
 
 import numpy as np
@@ -21,11 +22,17 @@ Images: TypeAlias = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """`size` is the (height, width) of the input; `info` says what computes."""
+    """`size` is the (height, width) of the input; `info` says what computes, in which precision, on which device.
+
+    `shapes` are one picture's, by output ("scores" or "labels"). `batch` is how many pictures are computed at once;
+    `infer` takes any number.
+    """
 
     size: tuple[int, int]
     classes: Classes
     info: EngineInfo
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ class Engine:
         self._errors = errors
         self._run: Callable[[Images], Result] | None = run
         self._turn = Lock()
+        self._worker = ThreadPoolExecutor(1, f"{spec.info.backend} engine")  # starts no thread before it is used
 
     def infer(self, images: Images) -> Result:
         """What the network says of uint8 (N, H, W, 3) BGR, N >= 1, H and W as spec.size. Raises NetworkError."""
@@ -68,8 +76,19 @@ class Engine:
                 info = self.spec.info
                 raise NetworkError(f"{info.network}: {info.backend} failed: {one_line(error)}") from error
 
+    def submit(self, images: Images) -> Future[Result]:
+        """`infer` in the background, one call after the other; `images` must stay as they are until `result()`.
+
+        Meanwhile the caller prepares the next picture. Every backend computes without Python's lock.
+        """
+        try:
+            return self._worker.submit(self.infer, images)
+        except RuntimeError as error:  # what a shut down executor raises
+            raise NetworkError(f"{self.spec.info.network}: the engine is closed") from error
+
     def close(self) -> None:
-        """Free the network. Closing twice is fine."""
+        """Free the network; what was submitted before is computed first. Closing twice is fine."""
+        self._worker.shutdown()
         with self._turn:
             self._run = None
 
@@ -82,10 +101,20 @@ class Engine:
         self.close()
 
 
-def one_by_one(infer: Callable[[Images], NDArray[np.generic]], images: Images) -> NDArray[np.generic]:
-    """A batch, picture by picture: on a CPU a batch saves nothing, and some networks take one picture only."""
-    parts = [infer(images[i : i + 1]) for i in range(len(images))]
+def in_batches(infer: Callable[[Images], NDArray[np.generic]], images: Images, *, most: int = 1) -> NDArray[np.generic]:
+    """Any number of pictures, `most` at a time. On a CPU one: a batch saves nothing, and some networks take no more."""
+    parts = [infer(images[i : i + most]) for i in range(0, len(images), most)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def cheapest(serialised: bytes) -> tuple[str, bytes]:
+    """The output to compute, "scores" where there are any, and the graph cut down to it: it runs whatever it holds."""
+    import onnx
+    import onnx.utils
+
+    model = onnx.load_from_string(serialised)
+    name = "scores" if any(output.name == "scores" for output in model.graph.output) else "labels"
+    return name, onnx.utils.Extractor(model).extract_model(["image"], [name]).SerializeToString()
 
 
 def as_result(name: str, values: NDArray[np.generic]) -> Result:

@@ -1,23 +1,34 @@
-"""ONNX Runtime: the engine for a CPU where OpenVINO is missing."""
+"""ONNX Runtime: the engine for a CPU where OpenVINO is missing, and for a GPU where its package has the providers."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
-from stream_seg.backends.engine import Engine, EngineSpec, Images, Result, as_result, one_by_one, one_line
+import numpy as np
+
+from stream_seg.backends.engine import Engine, EngineSpec, Images, Result, as_result, cheapest, in_batches, one_line
+from stream_seg.backends.tensorrt_graph import typed
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
 from stream_seg.network import Network
 
+PROVIDERS: Mapping[str, str] = MappingProxyType(
+    {"tensorrt": "TensorrtExecutionProvider", "cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
+)
+"""What `device` means, in the order in which "auto" tries them."""
 
-def open_engine(network: Network, *, precision: str, threads: int) -> Engine:
-    """Load `network` for this machine's CPU. Raises NetworkError; ImportError where ONNX Runtime is missing."""
+
+def open_engine(network: Network, *, precision: str, threads: int, device: str = "auto") -> Engine:
+    """Load `network` for `device`: "cpu", "cuda", "tensorrt", or "auto". Raises NetworkError; ImportError."""
     import onnxruntime as ort
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     errors = (state.Fail, state.InvalidArgument, state.InvalidGraph, state.NotImplemented, state.RuntimeException)
-    precision = settled(precision, quantised=network.int8 is not None)
+    devices = placed(device, available=ort.get_available_providers())
+    precision = settled(precision, quantised=network.int8 is not None, device=devices[0])
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -26,30 +37,38 @@ def open_engine(network: Network, *, precision: str, threads: int) -> Engine:
     serialised = network.int8 if precision == "int8" and network.int8 else network.f32
     try:
         name, pruned = cheapest(serialised)
-        session = ort.InferenceSession(pruned, options, providers=["CPUExecutionProvider"])
+        if precision == "fp16":
+            pruned = typed(pruned, precision=precision, name=network.name)
+        session = ort.InferenceSession(pruned, options, providers=[PROVIDERS[place] for place in devices])
+        shape = session.run([name], {"image": np.zeros((1, *network.size, 3), np.uint8)})[0].shape[1:]
     except errors as error:
         raise NetworkError(f"{network.name}: ONNX Runtime cannot load it: {one_line(error)}") from error
+    # where a provider does not load, ONNX Runtime goes on with the next
+    took = next(place for place, provider in PROVIDERS.items() if provider == session.get_providers()[0])
+    if device not in ("auto", took):
+        raise NetworkError(f"{network.name}: onnxruntime: {PROVIDERS[device]} does not load on this machine")
 
     def run(images: Images) -> Result:
-        return as_result(name, one_by_one(lambda image: session.run([name], {"image": image})[0], images))
+        return as_result(name, in_batches(lambda image: session.run([name], {"image": image})[0], images))
 
-    info = EngineInfo(network.name, "onnxruntime", precision, cpu_name())
-    return Engine(EngineSpec(network.size, network.classes, info), run, errors=errors)
-
-
-def cheapest(serialised: bytes) -> tuple[str, bytes]:
-    """The output to compute, "scores" where there are any, and the graph cut down to it: it runs whatever it holds."""
-    import onnx
-    import onnx.utils
-
-    model = onnx.load_from_string(serialised)
-    name = "scores" if any(output.name == "scores" for output in model.graph.output) else "labels"
-    return name, onnx.utils.Extractor(model).extract_model(["image"], [name]).SerializeToString()
+    info = EngineInfo(network.name, "onnxruntime", precision, cpu_name() if took == "cpu" else took)
+    return Engine(EngineSpec(network.size, network.classes, info, shapes={name: shape}), run, errors=errors)
 
 
-def settled(precision: str, *, quantised: bool) -> str:
+def placed(device: str, *, available: Collection[str]) -> tuple[str, ...]:
+    """The devices to try for `device`, of those that the package has; the CPU last. Raises NetworkError."""
+    possible = tuple(name for name, provider in PROVIDERS.items() if provider in available)
+    if device == "auto":
+        return possible
+    if device not in possible:
+        raise NetworkError(f"onnxruntime: device {device!r} is not in this package; here: auto, {', '.join(possible)}")
+    return (device,) if device == "cpu" else (device, "cpu")
+
+
+def settled(precision: str, *, quantised: bool, device: str = "cpu") -> str:
     """The precision that is meant by `precision`. Raises NetworkError for one that is not to be had."""
-    possible = ["int8", "f32"] if quantised else ["f32"]
+    # on a CPU ONNX Runtime computes fp16 by way of f32
+    possible = [p for p, had in (("int8", quantised), ("fp16", device != "cpu"), ("f32", True)) if had]
     if precision == "auto":
         return possible[0]
     if precision not in possible:

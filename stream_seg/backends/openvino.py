@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection
+from pathlib import Path
 
-from stream_seg.backends.engine import Engine, EngineSpec, Images, Result, as_result, one_by_one, one_line
+from stream_seg.backends.engine import Engine, EngineSpec, Images, Result, as_result, in_batches, one_line
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
 from stream_seg.network import Network
 
 
-def open_engine(network: Network, *, precision: str, threads: int) -> Engine:
-    """Compile `network` for this machine's CPU. Raises NetworkError; ImportError where OpenVINO is missing."""
+def open_engine(network: Network, *, precision: str, threads: int, cache: Path | None = None) -> Engine:
+    """Compile `network` for this machine's CPU. Raises NetworkError; ImportError where OpenVINO is missing.
+
+    In the folder `cache` OpenVINO keeps what it compiled, under names that tell model, settings and CPU apart.
+    """
     # its telemetry would fork this process at the first model and report to a web service; without it a stub stands in
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino as ov
@@ -27,16 +31,19 @@ def open_engine(network: Network, *, precision: str, threads: int) -> Engine:
         # enlarging 11 classes and taking the arg-max costs more here than where the labels are needed
         model = ov.Model([results[name]], model.get_parameters())
         model.reshape([1, *network.size, 3])
-        compiled = core.compile_model(model, "CPU", _settings(precision, threads))
+        compiled = core.compile_model(
+            model, "CPU", _settings(precision, threads) | ({"CACHE_DIR": str(cache)} if cache else {})
+        )
     except RuntimeError as error:
         raise NetworkError(f"{network.name}: OpenVINO cannot compile it: {one_line(error)}") from error
     request = compiled.create_infer_request()
 
     def run(images: Images) -> Result:
-        return as_result(name, one_by_one(lambda image: request.infer(image, share_inputs=True)[0], images))
+        return as_result(name, in_batches(lambda image: request.infer(image, share_inputs=True)[0], images))
 
     info = EngineInfo(network.name, "openvino", precision, core.get_property("CPU", "FULL_DEVICE_NAME"))
-    return Engine(EngineSpec(network.size, network.classes, info), run, errors=(RuntimeError,))
+    shapes = {name: tuple(compiled.output(0).shape)[1:]}
+    return Engine(EngineSpec(network.size, network.classes, info, shapes=shapes), run, errors=(RuntimeError,))
 
 
 def settled(precision: str, *, quantised: bool, capabilities: Collection[str]) -> str:

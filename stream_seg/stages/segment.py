@@ -26,10 +26,12 @@ class Segment:
         str | dict[str, Any], Field(description="a name (road), an ONNX file with its side-car, or a side-car's keys")
     ] = "road"
     backend: Annotated[
-        Literal["auto", "openvino", "onnxruntime"], Field(description="what computes; auto takes the fastest installed")
+        Literal["auto", "tensorrt", "openvino", "onnxruntime", "torch"],
+        Field(description="what computes; auto takes the fastest that works here"),
     ] = "auto"
     precision: Annotated[
-        Literal["auto", "int8", "bf16", "f32"], Field(description="arithmetic; auto takes the fastest that there is")
+        Literal["auto", "int8", "fp8", "fp16", "bf16", "f32"],
+        Field(description="arithmetic; auto takes the fastest that there is"),
     ] = "auto"
     threads: Annotated[int, Field(ge=1, le=256, description="CPU threads of the network")] = 1
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from stream_seg.backends.tensorrt_build import build, capabilities
 from stream_seg.errors import NetworkError
 from stream_seg.frame import Frame
 from stream_seg.stage import Frames
@@ -32,7 +33,6 @@ from stream_seg.training.export import Portable, export_onnx
 from stream_seg.zoo import BUILDERS, NETWORKS
 from stream_seg.zoo.literature import IDEAS, PUBLISHED
 from tests.graphs import node, ran
-from tests.zoo.plans import CAPABILITIES, built_plan
 
 pytestmark = pytest.mark.timeout(600)  # on a busy machine an export of 101 layers takes minutes
 
@@ -181,9 +181,25 @@ def test_openvino_agrees_with_torch(exported: Exported) -> None:
 
 
 def test_tensorrt_builds_it(exported: Exported) -> None:
-    weights = sum(tensor.ByteSize() for tensor in onnx.load(exported.path).graph.initializer)
-    for capability in CAPABILITIES if exported.name in FOR_EVERY_GPU else ("SM89",):
-        assert built_plan(exported.path, capability=capability) > 0.9 * weights
+    """Each in fp16 where that is not too large, for another generation of GPUs than its neighbours; some for all."""
+    onnx_size = exported.path.stat().st_size
+    precision = "fp16" if onnx_size < 3e8 else "f32"  # the conversion holds several copies of a network
+    every = capabilities()
+    of_all = every if exported.name in FOR_EVERY_GPU else every[list(BUILDERS).index(exported.name) % len(every) :][:1]
+    for capability in of_all:
+        plan = build(
+            exported.path.read_bytes(),
+            precision=precision,
+            size=(exported.images.shape[1], exported.images.shape[2]),
+            batch=(1, 4),
+            compute_capability=capability,
+            name=exported.name,
+        )
+        assert len(plan) > onnx_size * {"fp16": 0.45, "f32": 0.9}[precision]
+
+
+def test_tensorrt_builds_for_75_to_120() -> None:
+    assert {"7.5", "8.0", "8.6", "8.9", "12.0"} <= set(capabilities())
 
 
 def test_a_frame_goes_through_the_pipeline(exported: Exported) -> None:
@@ -204,7 +220,7 @@ def test_a_frame_goes_through_the_pipeline(exported: Exported) -> None:
             node("overlay", "overlay", Overlay(), "segment"),
             node("sink", "write", keep, "overlay"),
         ],
-        within_s=60,
+        within_s=300,  # half a gigabyte of weights, on a busy machine
     )
     assert graph.error is None
     (frame,) = seen
