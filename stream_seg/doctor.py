@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import time
 from collections.abc import Collection
 from typing import Any
@@ -12,8 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from stream_seg import __version__
-from stream_seg.backends.choose import chosen, installed, open_engine
-from stream_seg.errors import StreamSegError
+from stream_seg.backends.cache import default_folder, entries
+from stream_seg.backends.choose import BACKENDS, chosen, installed, open_engine
+from stream_seg.backends.entry import Entry
+from stream_seg.errors import NetworkError, StreamSegError
 from stream_seg.machine import codecs, cpu, cuda, gpus, versions, window
 from stream_seg.network import open_network
 
@@ -25,9 +28,10 @@ def examined(*, present: Collection[str] | None = None) -> tuple[dict[str, Any],
     """What was found, and the one thing to do where the main job could not run (None where it can).
 
     Keys: stream_seg, python, cpu {name, cores, features}, gpus [{name, memory, driver, compute_capability}], cuda,
-    versions {package: version or null}, window {toolkit, lack}, ffmpeg, decode [codec], h264 (can be written), backend
-    {name, why}, engine {network, backend, precision, device}, first_frame_ms, frame_ms. Those after versions are left
-    out where something before them failed. `present` are the backends to choose from, if not those installed.
+    versions {package: version or null}, lacks {backend: why it cannot work here}, cache {folder, engines, bytes, doubts
+    [sentence]}, window {toolkit, lack}, ffmpeg, decode [codec], h264 (can be written), backend
+    {name, why}, engine {network, backend, precision, device}, first_frame_ms, frame_ms. Those after cache are left out
+    where something before them failed. `present` are the backends to choose from, if not those installed.
     """
     found: dict[str, Any] = {
         "stream_seg": __version__,
@@ -36,6 +40,8 @@ def examined(*, present: Collection[str] | None = None) -> tuple[dict[str, Any],
         "gpus": gpus(),
         "cuda": cuda(),
         "versions": versions(),
+        "lacks": _lacks(),
+        "cache": _cache(),
     }
     try:
         found["window"] = window()
@@ -46,6 +52,33 @@ def examined(*, present: Collection[str] | None = None) -> tuple[dict[str, Any],
     except ImportError as error:
         return found, f"{error}; install again: pip install --force-reinstall stream-seg"
     return found, None if found["h264"] else NO_X264
+
+
+def _lacks() -> dict[str, str]:
+    """Of each backend that cannot work here, why."""
+    here = installed()
+    said = {
+        name: backend.lack() or f"not installed: {backend.install}"
+        for name, backend in BACKENDS.items()
+        if name not in here
+    }
+    return {name: re.sub(f"^(is |cannot work here: |{name}: )+", "", reason) for name, reason in said.items()}
+
+
+def _cache() -> dict[str, Any]:
+    """What has been built, and what of it would not be loaded."""
+    folder = default_folder()
+    try:
+        found = [entry for _, entry in entries(folder)]
+    except NetworkError as error:
+        return {"folder": str(folder), "engines": 0, "bytes": 0, "doubts": [str(error)]}
+    built = [entry for entry in found if isinstance(entry, Entry)]
+    return {
+        "folder": str(folder),
+        "engines": len(built),
+        "bytes": sum(entry.bytes for entry in built),
+        "doubts": [str(entry) for entry in found if not isinstance(entry, Entry)],
+    }
 
 
 def _engine(present: Collection[str]) -> dict[str, Any]:
@@ -102,10 +135,18 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("FFmpeg", f"{found['ffmpeg']}, PyAV {has['av']}; {decodes}; {encodes}"))
     if "engine" in found:
         engine = found["engine"]
-        lines.append(("backend", f"auto takes {found['backend']['name']} ({found['backend']['why']})"))
+        lacks = "".join(f"; not {name}: {lack}" for name, lack in found["lacks"].items())
+        lines.append(("backend", f"auto takes {found['backend']['name']} ({found['backend']['why']}){lacks}"))
         speed = f"first frame after {found['first_frame_ms']:.0f} ms, then {found['frame_ms']:.1f} ms a frame"
         lines.append(("network", f"{engine['network']}, {engine['precision']}: {speed}"))
+    lines.append(("engines", _built(found["cache"])))
     return lines
+
+
+def _built(cache: dict[str, Any]) -> str:
+    kept = f"{cache['engines']} built, {cache['bytes'] / 1e6:.0f} MB" if cache["engines"] else "none built yet"
+    doubts = f"; {len(cache['doubts'])} not loaded: {cache['doubts'][0]}" if cache["doubts"] else ""
+    return f"{kept}, in {cache['folder']}{doubts}"
 
 
 def _cpu(has: dict[str, Any]) -> str:

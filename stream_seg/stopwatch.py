@@ -54,9 +54,11 @@ def in_graph(document: Mapping[str, Any], frames: Sequence[Frame], *, seconds: f
 
     Raises ConfigError for the document, and the first StreamSegError of a stage.
     """
-    turns = _Turns(frames, seconds)
+    checked = check(document, where="graph").nodes
+    stream = next(node.name for node in checked if node.kind in SOURCES)
+    turns = _Turns([replace(frame, stream=stream) for frame in frames], seconds)
     stages = {**dict.fromkeys(SOURCES, turns.source), **dict.fromkeys(SINKS, turns.sink)}
-    nodes = [replace(node, stage=stages.get(node.kind, node.stage)) for node in check(document, where="graph").nodes]
+    nodes = [replace(node, stage=stages.get(node.kind, node.stage)) for node in checked]
     with Graph(Config(tuple(nodes), "every", None), live=False) as graph:
         graph.wait()
     if graph.error is not None:

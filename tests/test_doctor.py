@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from stream_seg.doctor import as_table, examined
@@ -29,8 +30,9 @@ def screen(found: dict[str, Any], todo: str | None = None, *, width: int = 80) -
 def bare(**more: Any) -> dict[str, Any]:
     """What is found where nothing is installed."""
     cpu = {"name": "x", "cores": 4, "features": []}
-    none = dict.fromkeys(PACKAGES)
-    return {"stream_seg": "1", "python": "3.12", "cpu": cpu, "gpus": [], "cuda": None, "versions": none, **more}
+    cache = {"folder": "/cache", "engines": 0, "bytes": 0, "doubts": []}
+    found = {"stream_seg": "1", "python": "3.12", "cpu": cpu, "gpus": [], "cuda": None, "lacks": {}, "cache": cache}
+    return {**found, "versions": dict.fromkeys(PACKAGES), **more}
 
 
 def test_this_machine_can_run_the_main_job() -> None:
@@ -58,6 +60,13 @@ def test_a_machine_with_a_gpu() -> None:
     assert "TensorRT not installed; pip install 'stream-seg[tensorrt]'" in text
 
 
+def test_why_another_backend_is_not_taken() -> None:
+    found, _ = examined()
+    for name, reason in found["lacks"].items():
+        assert f"; not {name}: {reason}" in " ".join(screen(found, width=400).split())
+    assert "openvino" not in found["lacks"]
+
+
 def test_tensorrt_without_a_gpu() -> None:
     text = screen(bare(versions={**dict.fromkeys(PACKAGES), "tensorrt-rtx": "1.7"}), width=120)
     assert "tensorrt-rtx 1.7; builds engines, has no GPU here to run them" in text
@@ -66,6 +75,19 @@ def test_tensorrt_without_a_gpu() -> None:
 def test_amx_is_missed_where_the_instructions_are_known() -> None:
     assert "AVX2, no AMX" in screen(bare(cpu={"name": "x", "cores": 4, "features": ["AVX2"]}))
     assert "no AMX" not in screen(bare(cpu={"name": "x", "cores": 4, "features": ["AMX int8"]}))
+
+
+def test_what_is_in_the_cache_and_what_is_wrong_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAM_SEG_CACHE", str(tmp_path))
+    assert f"none built yet, in {tmp_path}" in screen(examined(present=())[0], width=200)
+    (tmp_path / "foreign.json").write_text("{}")
+    found, _ = examined(present=())
+    assert found["cache"]["engines"] == 0
+    assert "1 not loaded: engine foreign: not loaded" in screen(found, width=400)
+    tmp_path.chmod(0o777)
+    assert "may be written by others" in screen(examined(present=())[0], width=400)
+    full = {"folder": "/cache", "engines": 2, "bytes": 5_000_000, "doubts": []}
+    assert "2 built, 5 MB, in /cache" in screen(bare(cache=full))
 
 
 def test_without_a_backend_it_says_what_to_install() -> None:
@@ -84,4 +106,4 @@ def test_it_exits_1_with_the_one_thing_to_do(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
     verdict = done.stdout.partition("verdict")[2]
     assert "to do:" in verdict
-    assert "pip install openvino" in " ".join(verdict.split())
+    assert "does not load (broken): pip install" in " ".join(verdict.split())

@@ -10,8 +10,10 @@ from functools import partial
 from pathlib import Path
 
 from stream_seg.arrays import Image
+from stream_seg.backends.quantise import quantised
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.ops.palette import CAMVID
+from stream_seg.stages.segment import reduced
 from stream_seg.zoo import BUILDERS
 
 MEAN, STD = (0.43, 0.42, 0.41), (0.31, 0.31, 0.31)
@@ -28,7 +30,7 @@ def untrained(name: str, folder: Path, *, size: tuple[int, int], calibration: Se
     try:
         import torch
 
-        from stream_seg.training.export import export_onnx, quantise_onnx
+        from stream_seg.training.export import export_onnx
     except ImportError as error:
         raise NetworkError(f"{name} is to be built, but {error}: pip install 'stream-seg[torch]'") from error
     torch.manual_seed(1)
@@ -39,10 +41,8 @@ def untrained(name: str, folder: Path, *, size: tuple[int, int], calibration: Se
     path = folder / f"{name}_{size[0]}x{size[1]}.onnx"
     export_onnx(build(), path, size=size, mean=MEAN, std=STD)
     if calibration:
-        try:
-            quantise_onnx(path, path.with_stem(f"{path.stem}_int8"), calibration, size=size)
-        except ImportError as error:
-            raise NetworkError(f"{name} is to be quantised, but {error}: pip install 'stream-seg[quantize]'") from error
+        int8 = quantised(path.read_bytes(), [reduced(image, size) for image in calibration], name=name)
+        path.with_stem(f"{path.stem}_int8").write_bytes(int8)
     said = {
         "name": name,
         "size": size,
