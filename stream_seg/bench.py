@@ -36,6 +36,8 @@ PICTURES = 12
 PRECISIONS = [p for p in get_args(Segment.__pydantic_fields__["precision"].annotation) if p != "auto"]  # type: ignore[attr-defined]
 SIZE = (352, 480)
 """Of a network that is built for the purpose."""
+FEW = 3
+"""Combinations that are left out for which there is room to say why."""
 TIMES = ("p50_ms", "p95_ms", "p99_ms", "cpu_ms")
 
 
@@ -65,14 +67,14 @@ def measured(plan: Plan, *, note: Callable[[str], None] = lambda _said: None) ->
     """The figures of a plan; `note` is told of what is measured next. Raises ConfigError, NetworkError or SourceError.
 
     A combination that does not work is left out, unless no other is left. Keys: cpu, cores, load (before), source,
-    picture [height, width], threads, rows, left_out [sentence]. A row: network, size, trained, backend, precision,
-    device, outside (the share of a frame's median time that is not the network's), model and end_to_end {frames,
-    p50_ms, p95_ms, p99_ms, cpu_ms}.
+    picture [height, width], threads, rows [{network, size, trained, backend, precision, device, outside, model,
+    end_to_end}], left_out [{network, size, trained, backend, precision, reason}]. `model` and `end_to_end` are
+    {frames, p50_ms, p95_ms, p99_ms, cpu_ms}; `outside` is the share of a frame's median time that is not the network's.
     """
     _refuse_unknown(plan)
     facts = {"cpu": cpu_name(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2), "threads": plan.threads}
     frames = first_frames(plan.source, PICTURES)
-    rows, failed = list[dict[str, Any]](), list[NetworkError]()
+    rows, failed = list[dict[str, Any]](), list[tuple[dict[str, Any], NetworkError]]()
     with TemporaryDirectory(prefix="stream-seg-") as folder:
         for said, path in _found(plan, frames, folder=Path(folder)):
             for backend, precision in product(plan.backends or installed(), plan.precisions or PRECISIONS):
@@ -81,11 +83,11 @@ def measured(plan: Plan, *, note: Callable[[str], None] = lambda _said: None) ->
                 try:
                     rows.append(said | _row(keys, frames, plan.seconds))
                 except NetworkError as error:
-                    failed.append(error)
+                    failed.append((said | {"backend": backend, "precision": precision, "reason": str(error)}, error))
     if failed and not rows:
-        raise failed[0]
+        raise failed[0][1]
     picture = frames[0].image.shape[:2]
-    return facts | {"source": plan.source, "picture": picture, "rows": rows, "left_out": [str(e) for e in failed]}
+    return facts | {"source": plan.source, "picture": picture, "rows": rows, "left_out": [left for left, _ in failed]}
 
 
 def _refuse_unknown(plan: Plan) -> None:
@@ -161,8 +163,8 @@ def as_tables(facts: Mapping[str, Any]) -> Iterator[Table]:
         table.add_column("\nengine", no_wrap=True)
         for part in ("alone", "graph"):
             for place, heading in enumerate(("p50", "p95", "p99", "CPU")):
-                table.add_column(f"{'' if place else part}\n{heading}", justify="right", min_width=6)
-        table.add_column("\noutside", justify="right")
+                table.add_column(f"{'' if place else part}\n{heading}", justify="right", min_width=5)
+        table.add_column("\noutside", justify="right", no_wrap=True)
         for row in rows:
             times = [f"{row[part][key]:.1f}" for part in ("model", "end_to_end") for key in TIMES]
             table.add_row(f"{row['backend']} {row['precision']}", *times, f"{row['outside']:.0%}")
@@ -173,5 +175,14 @@ def footnotes(facts: Mapping[str, Any]) -> str:
     """Where it was measured, and what was left out and why."""
     busy = f"; BUSY: load {facts['load']} before the start" if facts["load"] > 0.5 else ""
     machine = f"{facts['cpu']}, {facts['cores']} cores, {facts['threads']} for the network{busy}"
-    meant = "outside: the share of a frame's median time in the graph that is not the network's"
-    return "\n".join([meant, machine, *(f"left out: {reason}" for reason in facts["left_out"])])
+    meant = "outside: share of the median frame that is not the network's"
+    left_out = facts["left_out"]
+    reasons = [f"left out: {left['reason']}" for left in left_out]
+    if len(reasons) > FEW:
+        backends = dict.fromkeys(left["backend"] for left in left_out)
+        told = (
+            f"{name} {' '.join(dict.fromkeys(left['precision'] for left in left_out if left['backend'] == name))}"
+            for name in backends
+        )
+        reasons = [f"not to be had: {'; '.join(told)} (--json says why)"]
+    return "\n".join([meant, machine, *reasons])
