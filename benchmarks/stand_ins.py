@@ -17,6 +17,8 @@ from stream_seg.stage import Frames
 
 Stage: TypeAlias = Callable[[Frames], Frames]
 WARM_UP_FRAMES = 5
+SOURCE = "source"
+"""What the source is called, and the stream that it gives: a graph knows its streams by their sources."""
 PATIENCE_S = 120.0
 """How long the far end may take to give the warm-up frames."""
 
@@ -62,7 +64,7 @@ class Clock:
 
         def waiting(nobody: Frames) -> Frames:
             for number, frame in enumerate(source(nobody), 1):
-                yield frame
+                yield replace(frame, stream=SOURCE)
                 if number == WARM_UP_FRAMES:
                     self._warm.wait(PATIENCE_S)
                     self._began_s = time.process_time()
@@ -105,7 +107,7 @@ def graphed(
 ) -> tuple[Clock, float]:
     """Run the stages, by name, in a graph with its metrics served. Gives the clock and its CPU-ms per frame."""
     clock = Clock()
-    nodes = [Node("source", "synthetic", (), None, clock.near(source))]
+    nodes = [Node(SOURCE, "synthetic", (), None, clock.near(source))]
     for kind, stage in stages.items():
         nodes.append(Node(kind, kind, (nodes[-1].name,), None, stage))
     nodes.append(Node("sink", "write", (nodes[-1].name,), None, clock.far(sink)))

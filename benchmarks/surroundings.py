@@ -27,7 +27,7 @@ PACKAGES = ("numpy", "onnxruntime", "opencv-python", "openvino", "pyzmq", "strea
 def machine() -> dict[str, Any]:
     """Processor, its instructions that matter, cores, load before the start, versions."""
     from stream_seg.backends.onnxruntime import cpu_name
-    from stream_seg.doctor import cpu_features
+    from stream_seg.machine import cpu_features
 
     return {
         "cpu": cpu_name(),
@@ -115,7 +115,12 @@ def finish(facts: dict[str, Any], tables: list[Table], json_file: Path | None) -
 
 def command(main: Callable[..., None]) -> None:
     """Run a benchmark as a command; a known error is one line."""
+    finished(lambda: typer.run(main))
+
+
+def finished(program: Callable[[], None]) -> None:
+    """Run a program that may be of several commands; a known error is one line."""
     try:
-        typer.run(main)
+        program()
     except StreamSegError as error:
         sys.exit(f"{Path(sys.argv[0]).name}: {error}")

@@ -1,4 +1,4 @@
-"""The command line: `stream-seg run | eval | doctor | networks | stages`.
+"""The command line: `stream-seg run | eval | bench | doctor | networks | stages`.
 
 Exit codes: 0 done (also after Ctrl-C or SIGTERM), 1 an unexpected error, 2 a wrong argument or config, 3 an input that
 failed, 4 a network or engine that failed, 5 an output that failed, 6 a stage that failed at a frame. A signal that
@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from stream_seg import __version__
+from stream_seg import __version__, engines_cli
 from stream_seg.errors import StreamSegError
 from stream_seg.logs import Form, configure
 
@@ -39,6 +39,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",  # else the lines of a docstring break where they break in the source
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(engines_cli.app)
 
 
 def program(*, only: str | None = None, name: str | None = None) -> None:
@@ -179,6 +180,63 @@ def evaluate(
     Console(markup=False).print(as_table(figures))
     if json_file is not None:
         write_json(figures, json_file)
+
+
+@app.command()
+def bench(
+    networks: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NETWORK]...",
+            help="A network by name, or a path to an .onnx or side-car; of the zoo's names too, with random weights."
+            " Without any: road.",
+        ),
+    ] = None,
+    backends: Annotated[
+        list[str] | None, typer.Option("--backend", "-b", help="Again for each; without any, all that work here.")
+    ] = None,
+    precisions: Annotated[
+        list[str] | None, typer.Option("--precision", "-p", help="Again for each; without any, all that are to be had.")
+    ] = None,
+    sizes: Annotated[
+        list[str] | None,
+        typer.Option("--size", metavar="HxW", help="The network's input, again for each; without any, its own."),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--input", help="What the pictures are taken from; without it, a drawn drive at 720p.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.01, max=3600, help="How long each figure is measured.")] = 1.0,
+    threads: Annotated[int, typer.Option(min=1, max=256, help="CPU threads of the network.")] = 1,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
+) -> None:
+    """Measure the time of a frame, in the network alone and through the whole graph: p50, p95, p99, CPU."""
+    from rich.console import Console
+
+    from stream_seg.bench import DRIVE, Plan, as_tables, footnotes, measured, parsed_size
+    from stream_seg.output import refuse_unwritable
+    from stream_seg.report import write_json
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # so that its temporary files go
+    if json_file is not None:
+        refuse_unwritable(json_file)
+    plan = Plan(
+        networks or ["road"],
+        sizes=[parsed_size(size) for size in sizes or []],
+        backends=backends or [],
+        precisions=precisions or [],
+        source=source or DRIVE,
+        seconds=seconds,
+        threads=threads,
+    )
+    with Console(stderr=True).status("bench") as status:
+        facts = measured(plan, note=status.update)
+    console = Console(markup=False, highlight=False)
+    for table in as_tables(facts):
+        console.print(table)
+        console.print()
+    console.print(footnotes(facts))
+    if json_file is not None:
+        write_json(facts, json_file)
 
 
 @app.command()

@@ -3,92 +3,87 @@
 from __future__ import annotations
 
 import platform
-import shutil
-import subprocess
+import re
 import time
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from stream_seg.backends.choose import chosen, installed, open_engine
-from stream_seg.backends.onnxruntime import cpu_name
-from stream_seg.errors import StreamSegError
+from stream_seg import __version__
+from stream_seg.backends.cache import default_folder, entries
+from stream_seg.backends.choose import BACKENDS, chosen, installed, open_engine
+from stream_seg.backends.entry import Entry
+from stream_seg.errors import NetworkError, StreamSegError
+from stream_seg.machine import codecs, cpu, cuda, gpus, versions, window
 from stream_seg.network import open_network
 
-PACKAGES = ("openvino", "onnxruntime", "torch", "tensorrt", "opencv-python", "av", "numpy", "pyzmq")
-CPU_FLAGS = {
-    "avx2": "AVX2",
-    "avx512f": "AVX-512",
-    "avx512_vnni": "VNNI",
-    "avx512_bf16": "bf16",
-    "amx_int8": "AMX int8",
-    "amx_bf16": "AMX bf16",
-}
+NO_X264 = "FFmpeg has no libx264, which mp4 needs: pip install --force-reinstall av"
+NO_TENSORRT = "pip install 'stream-seg[tensorrt]', so that the GPU can be used"
 
 
-def examined() -> tuple[dict[str, Any], str | None]:
+def examined(*, present: Collection[str] | None = None) -> tuple[dict[str, Any], str | None]:
     """What was found, and the one thing to do where the main job could not run (None where it can).
 
-    Keys: python, cpu {name, features}, gpus [name], versions {package: version or null}, ffmpeg, h264,
-    backend {name, why}, engine {network, backend, precision, device}, first_frame_ms, frame_ms.
+    Keys: stream_seg, python, cpu {name, cores, features}, gpus [{name, memory, driver, compute_capability}], cuda,
+    versions {package: version or null}, lacks {backend: why it cannot work here}, cache {folder, engines, bytes, doubts
+    [sentence]}, window {toolkit, lack}, ffmpeg, decode [codec], h264 (can be written), backend
+    {name, why}, engine {network, backend, precision, device}, first_frame_ms, frame_ms. Those after cache are left out
+    where something before them failed. `present` are the backends to choose from, if not those installed.
     """
     found: dict[str, Any] = {
+        "stream_seg": __version__,
         "python": platform.python_version(),
-        "cpu": {"name": cpu_name(), "features": cpu_features()},
+        "cpu": cpu(),
         "gpus": gpus(),
-        "versions": {package: _version(package) for package in PACKAGES},
+        "cuda": cuda(),
+        "versions": versions(),
+        "lacks": _lacks(),
+        "cache": _cache(),
     }
     try:
-        found |= _video() | _engine()
+        found["window"] = window()
+        found |= codecs()
+        found |= _engine(installed() if present is None else present)
     except StreamSegError as error:
         return found, str(error)
     except ImportError as error:
         return found, f"{error}; install again: pip install --force-reinstall stream-seg"
-    return found, None if found["h264"] else "FFmpeg has no libx264, which mp4 needs: pip install --force-reinstall av"
+    return found, None if found["h264"] else NO_X264
 
 
-def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
-    """The instructions that matter to a network, of those that this CPU has. Empty where /proc does not say."""
-    if not cpuinfo.is_file():
-        return []
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-    flags = {flag for line in lines if line.startswith("flags") for flag in line.split()}
-    return [name for flag, name in CPU_FLAGS.items() if flag in flags]
+def _lacks() -> dict[str, str]:
+    """Of each backend that cannot work here, why."""
+    here = installed()
+    said = {
+        name: backend.lack() or f"not installed: {backend.install}"
+        for name, backend in BACKENDS.items()
+        if name not in here
+    }
+    return {name: re.sub(f"^(is |cannot work here: |{name}: )+", "", reason) for name, reason in said.items()}
 
 
-def gpus() -> list[str]:
-    """NVIDIA GPUs by name and driver, as nvidia-smi lists them; none where it is missing or fails."""
-    command = shutil.which("nvidia-smi")
-    if command is None:
-        return []
-    asked = [command, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+def _cache() -> dict[str, Any]:
+    """What has been built, and what of it would not be loaded."""
+    folder = default_folder()
     try:
-        said = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603 - its full path
-    except (subprocess.SubprocessError, OSError):
-        return []
-    return said.stdout.strip().splitlines()
+        found = [entry for _, entry in entries(folder)]
+    except NetworkError as error:
+        return {"folder": str(folder), "engines": 0, "bytes": 0, "doubts": [str(error)]}
+    built = [entry for entry in found if isinstance(entry, Entry)]
+    return {
+        "folder": str(folder),
+        "engines": len(built),
+        "bytes": sum(entry.bytes for entry in built),
+        "doubts": [str(entry) for entry in found if not isinstance(entry, Entry)],
+    }
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _video() -> dict[str, Any]:
-    import av
-
-    return {"ffmpeg": av.ffmpeg_version_info, "h264": "libx264" in av.codecs_available}
-
-
-def _engine() -> dict[str, Any]:
+def _engine(present: Collection[str]) -> dict[str, Any]:
     """The backend that `auto` takes, and a frame through the network that is shipped."""
-    name, why = chosen("auto", present=installed())
+    name, why = chosen("auto", present=present)
     began = time.perf_counter()
     with open_engine(open_network("road")) as engine:
         opened = time.perf_counter()
@@ -111,20 +106,67 @@ def _engine() -> dict[str, Any]:
 def as_table(found: dict[str, Any], todo: str | None) -> Table:
     """The same for a terminal, on one screen; what was not reached is left out."""
     table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold")
+    table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("Python", found["python"])
-    features = ", ".join(found["cpu"]["features"]) or "no features known"
-    table.add_row("CPU", escape(f"{found['cpu']['name']} ({features})"))
-    table.add_row("GPU", "\n".join(found["gpus"]) or "none (nvidia-smi lists none)")
-    for package, number in found["versions"].items():
-        table.add_row(package, number or "not installed")
-    if "ffmpeg" in found:
-        table.add_row("FFmpeg", f"{found['ffmpeg']}, {'with' if found['h264'] else 'without'} libx264")
-    if "engine" in found:
-        engine = found["engine"]
-        table.add_row("backend", f"{found['backend']['name']} ({found['backend']['why']})")
-        frame = f"first frame after {found['first_frame_ms']:.0f} ms, then {found['frame_ms']:.1f} ms a frame"
-        table.add_row("network", f"{engine['network']}, {engine['precision']}: {frame}")
+    for name, said in _lines(found):
+        table.add_row(name, escape(said))
     table.add_row("verdict", "[green]the main job can run[/]" if todo is None else f"[red]to do:[/] {escape(todo)}")
     return table
+
+
+def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
+    has = found["versions"]
+    lines = [
+        ("stream-seg", f"{found['stream_seg']}, Python {found['python']}"),
+        ("CPU", _cpu(found["cpu"])),
+        *(("GPU", gpu) for gpu in _gpus(found)),
+        ("TensorRT", _tensorrt(found)),
+        ("OpenVINO", has["openvino"] or "not installed"),
+        ("ONNX Runtime", has["onnxruntime-gpu"] or has["onnxruntime"] or "not installed"),
+        ("torch", f"{has['torch']}, nncf {has['nncf'] or 'not installed'}" if has["torch"] else "not installed"),
+    ]
+    if "window" in found:
+        lack = found["window"]["lack"]
+        shown = f"windows by {found['window']['toolkit']}" if lack is None else f"no window: {lack}"
+        lines.append(("OpenCV", f"{has['opencv-python'] or 'version unknown'}; {shown}"))
+    if "ffmpeg" in found:
+        encodes = "encodes h264" if found["h264"] else "does not encode h264 (no libx264)"
+        decodes = f"decodes {' '.join(found['decode'])}"
+        lines.append(("FFmpeg", f"{found['ffmpeg']}, PyAV {has['av']}; {decodes}; {encodes}"))
+    if "engine" in found:
+        engine = found["engine"]
+        lacks = "".join(f"; not {name}: {lack}" for name, lack in found["lacks"].items())
+        lines.append(("backend", f"auto takes {found['backend']['name']} ({found['backend']['why']}){lacks}"))
+        speed = f"first frame after {found['first_frame_ms']:.0f} ms, then {found['frame_ms']:.1f} ms a frame"
+        lines.append(("network", f"{engine['network']}, {engine['precision']}: {speed}"))
+    lines.append(("engines", _built(found["cache"])))
+    return lines
+
+
+def _built(cache: dict[str, Any]) -> str:
+    kept = f"{cache['engines']} built, {cache['bytes'] / 1e6:.0f} MB" if cache["engines"] else "none built yet"
+    doubts = f"; {len(cache['doubts'])} not loaded: {cache['doubts'][0]}" if cache["doubts"] else ""
+    return f"{kept}, in {cache['folder']}{doubts}"
+
+
+def _cpu(has: dict[str, Any]) -> str:
+    features = list(has["features"])
+    if features and not any(name.startswith("AMX") for name in features):
+        features.append("no AMX")
+    return f"{has['name']}, {has['cores']} cores; {', '.join(features) or 'its instructions are not known'}"
+
+
+def _gpus(found: dict[str, Any]) -> list[str]:
+    return [
+        f"{gpu['name']}, {gpu['memory']}, compute capability {gpu.get('compute_capability', 'unknown')}; "
+        f"driver {gpu['driver']}, CUDA {found['cuda'] or 'unknown'}"
+        for gpu in found["gpus"]
+    ] or ["none (nvidia-smi lists none)"]
+
+
+def _tensorrt(found: dict[str, Any]) -> str:
+    has = {name: found["versions"][name] for name in ("tensorrt", "tensorrt-rtx") if found["versions"][name]}
+    if not has:
+        return f"not installed; {NO_TENSORRT}" if found["gpus"] else "not installed"
+    named = ", ".join(f"{name} {number}" for name, number in has.items())
+    return named if found["gpus"] else f"{named}; builds engines, has no GPU here to run them"

@@ -17,6 +17,7 @@ from rich.table import Table
 from stream_seg.network import SHIPPED
 from stream_seg.stage import Stage
 from stream_seg.zoo import BUILDERS, NETWORKS
+from stream_seg.zoo.literature import IDEAS, PUBLISHED
 
 LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
@@ -45,23 +46,27 @@ def networks_table(listed: list[dict[str, Any]]) -> Table:
 
 def zoo_listed() -> list[dict[str, Any]]:
     """Every network that can be built and trained: name, source, year, classes of the source, parameters with those,
-    parameters_source, stride (pixels to a score)."""
+    parameters_source, stride (pixels to a score), idea, published {miou, data, where} or null."""
     hidden = ("builder", "keys")
     return [
-        {"name": name, **{key: value for key, value in vars(entry).items() if key not in hidden}}
+        {
+            "name": name,
+            **{key: value for key, value in vars(entry).items() if key not in hidden},
+            "idea": IDEAS[name],
+            "published": vars(PUBLISHED[name]) if name in PUBLISHED else None,
+        }
         for name, entry in BUILDERS.items()
     ]
 
 
 def zoo_table(listed: list[dict[str, Any]]) -> Table:
     """The same for a terminal."""
-    table = Table("to be trained", "source", box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for heading in ("parameters", "classes", "stride"):
+    table = Table("to be trained", "idea", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for heading in ("year", "parameters", "stride"):
         table.add_column(heading, justify="right")
     for network in listed:
         millions = f"{network['parameters'] / 1e6:.1f} M"
-        source = f"{network['source']} {network['year']}"
-        table.add_row(network["name"], source, millions, str(network["classes"]), str(network["stride"]))
+        table.add_row(network["name"], network["idea"], str(network["year"]), millions, str(network["stride"]))
     return table
 
 

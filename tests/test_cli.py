@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["eval"], ["doctor"], ["networks"], ["stages"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["eval"], ["bench"], ["doctor"], ["networks"], ["stages"]])
 def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(*command, "--help") == 0
     said = capsys.readouterr().out

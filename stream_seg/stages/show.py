@@ -36,7 +36,7 @@ class Show:
     max_width: Annotated[int, Field(ge=64, description="width of a window at most when it opens, pixels")] = 1280
 
     def __call__(self, frames: Frames) -> Frames:
-        _require_display()
+        require_display()
         titles: set[str] = set()
         try:
             for frame in frames:
@@ -95,7 +95,7 @@ def _close(titles: set[str]) -> None:
         cv2.pollKey()  # lets Qt do it
 
 
-def _require_display() -> None:
+def require_display() -> None:
     """Raise OutputError where Qt would abort or hang, and with it the process and every other output."""
     if not sys.platform.startswith("linux"):
         return

@@ -1,0 +1,188 @@
+"""How long a frame takes, in the network alone and through the whole graph: network x size x backend x precision.
+
+Frames are in memory and go one at a time, so that a time is that of one frame's way and no queue's. The graph is the
+default one with an output that does nothing: decoding and encoding are left out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby, islice, product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, get_args
+
+from rich.table import Table
+
+from stream_seg.backends.choose import BACKENDS, installed, open_engine
+from stream_seg.backends.onnxruntime import cpu_name
+from stream_seg.config import check
+from stream_seg.errors import ConfigError, NetworkError, SourceError
+from stream_seg.frame import Frame
+from stream_seg.kinds import SOURCES
+from stream_seg.network import is_network, open_network
+from stream_seg.plan import default_document, with_input, with_outputs
+from stream_seg.stages.segment import Segment
+from stream_seg.stopwatch import alone, in_graph
+from stream_seg.zoo import BUILDERS, NETWORKS
+from stream_seg.zoo.untrained import untrained
+
+DRIVE = "synth://road?size=1280x720&seed=7"
+PICTURES = 12
+"""How many different ones are measured with, over and over; an int8 form is calibrated on them too."""
+PRECISIONS = [p for p in get_args(Segment.__pydantic_fields__["precision"].annotation) if p != "auto"]  # type: ignore[attr-defined]
+SIZE = (352, 480)
+"""Of a network that is built for the purpose."""
+FEW = 3
+"""Combinations that are left out for which there is room to say why."""
+TIMES = ("p50_ms", "p95_ms", "p99_ms", "cpu_ms")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured: every network at every (height, width), without any at its own; in every backend and
+    precision, without any in all that work here; each for `seconds` alone and as long in the graph."""
+
+    networks: Sequence[str] = ("road",)
+    sizes: Sequence[tuple[int, int]] = ()
+    backends: Sequence[str] = ()
+    precisions: Sequence[str] = ()
+    source: str = DRIVE
+    seconds: float = 1.0
+    threads: int = 1
+
+
+def parsed_size(text: str) -> tuple[int, int]:
+    """(height, width) of "352x480". Raises ConfigError."""
+    sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if sides is None or not all(32 <= int(side) <= 8192 for side in sides.groups()):
+        raise ConfigError(f"--size {text}: expected HEIGHTxWIDTH in pixels, 32 to 8192 each, for example 352x480")
+    return int(sides[1]), int(sides[2])
+
+
+def measured(plan: Plan, *, note: Callable[[str], None] = lambda _said: None) -> dict[str, Any]:
+    """The figures of a plan; `note` is told of what is measured next. Raises ConfigError, NetworkError or SourceError.
+
+    A combination that does not work is left out, unless no other is left. Keys: cpu, cores, load (before), source,
+    picture [height, width], threads, rows [{network, size, trained, backend, precision, device, outside, model,
+    end_to_end}], left_out [{network, size, trained, backend, precision, reason}]. `model` and `end_to_end` are
+    {frames, p50_ms, p95_ms, p99_ms, cpu_ms}; `outside` is the share of a frame's median time that is not the network's.
+    """
+    _refuse_unknown(plan)
+    facts = {"cpu": cpu_name(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2), "threads": plan.threads}
+    frames = first_frames(plan.source, PICTURES)
+    rows, failed = list[dict[str, Any]](), list[tuple[dict[str, Any], NetworkError]]()
+    with TemporaryDirectory(prefix="stream-seg-") as folder:
+        for said, path in _found(plan, frames, folder=Path(folder)):
+            for backend, precision in product(plan.backends or installed(), plan.precisions or PRECISIONS):
+                note(f"{said['network']}, {backend} {precision}")
+                keys = {"network": path, "backend": backend, "precision": precision, "threads": plan.threads}
+                try:
+                    rows.append(said | _row(keys, frames, plan.seconds))
+                except NetworkError as error:
+                    failed.append((said | {"backend": backend, "precision": precision, "reason": str(error)}, error))
+    if failed and not rows:
+        raise failed[0][1]
+    picture = frames[0].image.shape[:2]
+    return facts | {"source": plan.source, "picture": picture, "rows": rows, "left_out": [left for left, _ in failed]}
+
+
+def _refuse_unknown(plan: Plan) -> None:
+    for name in plan.networks:
+        if name not in BUILDERS and not is_network(name):
+            raise ConfigError(f"unknown network {name!r}; known: {', '.join(BUILDERS)}, or the path of an .onnx file")
+    for what, asked, known in (
+        ("backend", plan.backends, BACKENDS),
+        ("precision", plan.precisions, PRECISIONS),
+    ):
+        for name in asked:
+            if name not in known:
+                raise ConfigError(f"unknown {what} {name!r}; known: {', '.join(known)}")
+
+
+def first_frames(uri: str, count: int) -> list[Frame]:
+    """The first frames of an INPUT, at least one. Raises SourceError or ConfigError."""
+    nodes = check(_graph(uri), where=uri).nodes
+    source = next(node.stage for node in nodes if node.kind in SOURCES)
+    frames = list(islice(source(iter(())), count))
+    if not frames:
+        raise SourceError(f"{uri}: has no picture to measure with")
+    return frames
+
+
+def _graph(uri: str) -> dict[str, Any]:
+    return with_outputs(with_input(default_document(), uri), ["window"])
+
+
+def _found(plan: Plan, frames: Sequence[Frame], *, folder: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """What a row says of each network first, and what `network:` names it by. Those without weights are built."""
+    sizes: Sequence[tuple[int, int] | None] = plan.sizes or [None]
+    for name, size in product(plan.networks, sizes):
+        ready = is_network(name) and (name not in NETWORKS or size in (None, open_network(name).size))
+        if ready:
+            has = open_network(name).size
+            if size not in (None, has):
+                raise ConfigError(f"--size: {name} takes {has[0]}x{has[1]}, no other; the zoo's networks take any")
+            yield {"network": name, "size": has, "trained": True}, name
+        else:
+            pictures = [frame.image for frame in frames] if "int8" in plan.precisions else []
+            path = untrained(name, folder, size=size or SIZE, calibration=pictures)
+            yield {"network": name, "size": size or SIZE, "trained": False}, str(path)
+            for file in folder.iterdir():
+                file.unlink()  # up to 1 GB each
+
+
+def _row(keys: dict[str, Any], frames: Sequence[Frame], seconds: float) -> dict[str, Any]:
+    asked = {key: keys[key] for key in ("backend", "precision", "threads")}
+    with open_engine(open_network(keys["network"]), **asked) as engine:
+        model, info = alone(engine, [frame.image for frame in frames], seconds=seconds), engine.spec.info
+    document = _graph(DRIVE)
+    document["stages"]["segment"] |= keys
+    whole = in_graph(document, frames, seconds=seconds)
+    return {
+        "backend": info.backend,
+        "precision": info.precision,
+        "device": info.device,
+        "outside": round(max(0.0, 1 - model.p50_ms / whole.p50_ms), 3),
+        "model": asdict(model),
+        "end_to_end": asdict(whole),
+    }
+
+
+def as_tables(facts: Mapping[str, Any]) -> Iterator[Table]:
+    """A table for each network and size, 80 columns wide at most."""
+    height, width = facts["picture"]
+    for head, rows in groupby(facts["rows"], lambda row: (row["network"], row["size"], row["trained"])):
+        name, size, trained = head
+        weights = "" if trained else ", random weights"
+        title = f"{name} at {size[0]}x{size[1]}{weights}; pictures {height}x{width}; ms a frame"
+        table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+        table.add_column("\nengine", no_wrap=True)
+        for part in ("alone", "graph"):
+            for place, heading in enumerate(("p50", "p95", "p99", "CPU")):
+                table.add_column(f"{'' if place else part}\n{heading}", justify="right", min_width=5)
+        table.add_column("\noutside", justify="right", no_wrap=True)
+        for row in rows:
+            times = [f"{row[part][key]:.1f}" for part in ("model", "end_to_end") for key in TIMES]
+            table.add_row(f"{row['backend']} {row['precision']}", *times, f"{row['outside']:.0%}")
+        yield table
+
+
+def footnotes(facts: Mapping[str, Any]) -> str:
+    """Where it was measured, and what was left out and why."""
+    busy = f"; BUSY: load {facts['load']} before the start" if facts["load"] > 0.5 else ""
+    machine = f"{facts['cpu']}, {facts['cores']} cores, {facts['threads']} for the network{busy}"
+    meant = "outside: share of the median frame that is not the network's"
+    left_out = facts["left_out"]
+    reasons = [f"left out: {left['reason']}" for left in left_out]
+    if len(reasons) > FEW:
+        backends = dict.fromkeys(left["backend"] for left in left_out)
+        told = (
+            f"{name} {' '.join(dict.fromkeys(left['precision'] for left in left_out if left['backend'] == name))}"
+            for name in backends
+        )
+        reasons = [f"not to be had: {'; '.join(told)} (--json says why)"]
+    return "\n".join([meant, machine, *reasons])

@@ -1,0 +1,54 @@
+"""A network of the zoo as an engine takes it, with random weights: how long it takes does not depend on them."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from stream_seg.arrays import Image
+from stream_seg.backends.quantise import quantised
+from stream_seg.errors import ConfigError, NetworkError
+from stream_seg.ops.palette import CAMVID
+from stream_seg.stages.segment import reduced
+from stream_seg.zoo import BUILDERS
+
+MEAN, STD = (0.43, 0.42, 0.41), (0.31, 0.31, 0.31)
+
+
+def untrained(name: str, folder: Path, *, size: tuple[int, int], calibration: Sequence[Image] = ()) -> Path:
+    """Write FOLDER/NAME_HxW.onnx with its side-car, for CamVid's classes and pictures of `size` = (height, width).
+
+    With pictures of any size to calibrate on, its int8 form too. Raises ConfigError for a name that is none,
+    NetworkError where the size is too small or a package is missing.
+    """
+    if name not in BUILDERS:
+        raise ConfigError(f"unknown network {name!r}; known: {', '.join(BUILDERS)}")
+    try:
+        import torch
+
+        from stream_seg.training.export import export_onnx
+    except ImportError as error:
+        raise NetworkError(f"{name} is to be built, but {error}: pip install 'stream-seg[torch]'") from error
+    torch.manual_seed(1)
+    module, _, builder = BUILDERS[name].builder.partition(":")
+    build = partial(getattr(importlib.import_module(module), builder), len(CAMVID), **BUILDERS[name].keys)
+    with torch.device("meta"):  # shapes alone: a size that is too small is refused before the work begins
+        build().eval()(torch.zeros(1, 3, *size))
+    path = folder / f"{name}_{size[0]}x{size[1]}.onnx"
+    export_onnx(build(), path, size=size, mean=MEAN, std=STD)
+    if calibration:
+        int8 = quantised(path.read_bytes(), [reduced(image, size) for image in calibration], name=name)
+        path.with_stem(f"{path.stem}_int8").write_bytes(int8)
+    said = {
+        "name": name,
+        "size": size,
+        "classes": CAMVID.names,
+        "palette": CAMVID.colours,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+    path.with_suffix(".json").write_text(json.dumps(said), encoding="utf-8")
+    return path

@@ -1,0 +1,81 @@
+"""`stream-seg bench`: what it measures, what it leaves out, what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+from tests.programs import exit_code, read_json
+
+SHORT = ("--seconds", "0.01", "--input", "synth://road?size=160x96&frames=2")
+
+
+def test_the_road_network_in_all_that_works_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("bench", *SHORT, "--json", tmp_path / "b.json") == 0
+    said = capsys.readouterr().out
+    facts = read_json(tmp_path / "b.json")
+    assert facts["picture"] == [96, 160]
+    measured = {(row["backend"], row["precision"]) for row in facts["rows"]}
+    assert {("openvino", "int8"), ("openvino", "f32"), ("onnxruntime", "f32")} <= measured
+    assert ("onnxruntime", "bf16") not in measured
+    (left,) = (left for left in facts["left_out"] if (left["backend"], left["precision"]) == ("onnxruntime", "bf16"))
+    assert "precision bf16 is not to be had; here: int8, f32" in left["reason"]
+    assert "bf16" in said.partition("not to be had: ")[2] or "left out: onnxruntime: precision bf16" in said
+    for row in facts["rows"]:
+        assert row["trained"]
+        assert row["size"] == [352, 480]
+        assert 0 <= row["outside"] < 1
+        for part in ("model", "end_to_end"):
+            assert row[part]["frames"] >= 5
+            assert 0 < row[part]["p50_ms"] <= row[part]["p95_ms"] <= row[part]["p99_ms"]
+            assert row[part]["cpu_ms"] > 0
+        assert f"{row['backend']} {row['precision']}" in said
+
+
+def test_a_network_of_the_users_own(tmp_path: Path) -> None:
+    own = tiny.write(tmp_path, tiny.network(outputs={"scores": 3}), {"classes": tiny.CLASSES})
+    only = ("--backend", "onnxruntime", "--precision", "f32")
+    assert exit_code("bench", own, *only, *SHORT, "--json", tmp_path / "b.json") == 0
+    (row,) = read_json(tmp_path / "b.json")["rows"]
+    assert row["size"] == list(tiny.SIZE)
+    assert row["model"]["p50_ms"] < row["end_to_end"]["p50_ms"]
+
+
+def test_another_size_is_built_with_random_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    only = ("--backend", "openvino", "--precision", "f32", "--size", "64x96", "--size", "352x480")
+    assert exit_code("bench", "road", *only, *SHORT, "--json", tmp_path / "b.json") == 0
+    rows = read_json(tmp_path / "b.json")["rows"]
+    assert [(row["size"], row["trained"]) for row in rows] == [([64, 96], False), ([352, 480], True)]
+    assert "road at 64x96, random weights" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["rode"], 2, "unknown network 'rode'; known: road, fcn32s"),
+        (["--backend", "cuda"], 2, "unknown backend 'cuda'; known: "),
+        (["--precision", "fp4"], 2, "unknown precision 'fp4'; known: int8"),
+        (["--size", "352"], 2, "--size 352: expected HEIGHTxWIDTH"),
+        (["--size", "8x9000"], 2, "32 to 8192 each"),
+        (["--backend", "onnxruntime", "--precision", "bf16"], 4, "precision bf16 is not to be had; here: int8, f32"),
+        (["deconvnet", "--size", "64x64"], 4, "64x64 is too small"),
+        (["none.onnx"], 4, "none.onnx: no such file"),
+        (["--input", "synth://moon"], 2, "no such drawn scene"),
+        (["--input", "none.mp4"], 3, "none.mp4: no such file"),
+    ],
+)
+def test_what_is_wrong_is_one_line(
+    arguments: list[str], code: int, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("bench", *arguments) == code
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
+
+
+def test_another_size_than_the_file_has(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    own = tiny.write(tmp_path, tiny.network(outputs={"scores": 3}), {"classes": tiny.CLASSES})
+    assert exit_code("bench", own, "--size", "64x64") == 2
+    assert "takes 16x24, no other" in capfd.readouterr().err
