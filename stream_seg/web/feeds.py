@@ -69,6 +69,7 @@ class Feeds:
                 await self._send(feed, gone, send)
         except asyncio.TimeoutError:
             self.abort(scope)
+            await asyncio.wait((gone,), timeout=1)
         finally:
             gone.cancel()
             self.viewers, feed.viewers = self.viewers - 1, feed.viewers - 1

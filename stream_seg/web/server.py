@@ -7,6 +7,7 @@ import contextlib
 import logging
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ MAX_CONNECTIONS = 512
 """Beyond, the oldest idle connections are closed at once."""
 SEND_BUFFER = 262_144
 """Bytes that the kernel holds for a viewer: a slow one sees the newest picture, not those of seconds ago."""
+RESET = struct.pack("ii", 1, 0)
 LOG = logging.getLogger(__name__)
 
 
@@ -104,17 +106,16 @@ class _Server:
         return [c for c in self._uvicorn.server_state.connections if isinstance(c, H11Protocol)]
 
     def _abort(self, scope: Scope) -> None:
-        # An ordinary close would wait until the viewer has read what is still to be sent.
         for connection in self._connections():
             if connection.client == scope["client"]:
-                connection.transport.abort()
+                _hang_up(connection)
 
     async def _watch_end(self) -> None:
         while not self._uvicorn.should_exit:
             self._up.set() if self._uvicorn.started else None
             await asyncio.sleep(0.02)
         for connection in self._connections():
-            connection.transport.abort()
+            _hang_up(connection)
 
     async def _sample(self) -> None:
         while True:
@@ -135,8 +136,14 @@ class _Server:
             too_many = max(0, len(self._connections()) - MAX_CONNECTIONS)
             for rank, (since, _, connection) in enumerate(ages):
                 if rank < too_many or now - since > IDLE_S:
-                    connection.transport.abort()
+                    _hang_up(connection)
             await asyncio.sleep(0.25)
+
+
+def _hang_up(connection: H11Protocol) -> None:
+    """Close at once: an ordinary close waits, here and in the kernel, until the viewer has read what it was sent."""
+    connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    connection.transport.abort()
 
 
 def _settings(stage: Serve, guard: Guard) -> uvicorn.Config:
