@@ -14,6 +14,8 @@ STALL_S = 4.0
 """A viewer that reads nothing for so long is dropped; with what its socket holds before that, within 5 seconds."""
 QUIET_S = 2.0
 """Where no new picture comes for so long, the last is sent again: so a dead connection is noticed."""
+AGAIN_S = 0.1
+"""Chromium shows a picture when the next one begins: where none follows so soon, the last is sent once more."""
 BOUNDARY = b"frame"
 
 
@@ -80,14 +82,14 @@ class Feeds:
         kind = b"multipart/x-mixed-replace; boundary=" + BOUNDARY
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
         await send({"type": "http.response.body", "body": b"--" + BOUNDARY + b"\r\n", "more_body": True})
-        number = 0
+        number, quiet_s = 0, QUIET_S
         while not gone.done():
             newer = asyncio.ensure_future(feed.newer(number))
-            await asyncio.wait((newer, gone), timeout=QUIET_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((newer, gone), timeout=quiet_s, return_when=asyncio.FIRST_COMPLETED)
             newer.cancel()
             if feed.picture is None or gone.done():
                 continue
-            number = feed.number
+            number, quiet_s = feed.number, QUIET_S if number == feed.number else AGAIN_S
             await asyncio.wait_for(
                 send({"type": "http.response.body", "body": _part(feed.picture), "more_body": True}), self.stall_s
             )
