@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -54,7 +55,9 @@ class Shown:
 
 
 @contextmanager
-def shown(*, headers: dict[str, str] | None = None, verify: str | bool = True, **keys: Any) -> Iterator[Shown]:
+def shown(
+    *, headers: dict[str, str] | None = None, verify: ssl.SSLContext | bool = True, **keys: Any
+) -> Iterator[Shown]:
     """A page on a free port while the body runs."""
     stage, addresses = Serve(**{"port": 0, **keys}), SimpleQueue[str]()
     stage.announce = addresses.put

@@ -77,7 +77,8 @@ function caption(source) {
   figure.classList.toggle("veiled", !up && source.since_s > 2.5); // a card that the source sends says it itself
   figure.querySelector("b").textContent = source.state;
   figure.querySelector("small").textContent = `${source.reason ?? ""} · last frame ${Math.round(source.since_s)} s ago`;
-  const figures = up ? `${source.fps.toFixed(0)} fps · ${source.width}×${source.height}` : [source.state, source.reason].filter(Boolean).join(", ");
+  const small = !all && source.id !== chosen;
+  const figures = up ? `${source.fps.toFixed(0)} fps` + (small ? "" : ` · ${source.width}×${source.height}`) : [source.state, source.reason].filter(Boolean).join(", ");
   figure.querySelector("figcaption span").textContent = `${source.id} · ${figures}`;
 }
 
@@ -93,6 +94,7 @@ function plot(stats) {
   $("fps").textContent = source.fps.toFixed(1);
   $("age").textContent = source.age_ms === null ? "–" : `${source.age_ms.toFixed(0)} ms`;
   $("dropped").textContent = `${series.dropped.at(-1) ?? 0} (${source.dropped} in all)`;
+  $("whose").textContent = source.id;
   $("engine").textContent = source.engine ?? "nothing segments this source";
   $("leave").hidden = !stats.login;
   $("link").textContent = stats.viewers === 1 ? "1 picture watched" : `${stats.viewers} of ${stats.max_viewers} pictures watched`;
@@ -142,11 +144,11 @@ function change(some) {
 
 // controls
 
-function choose(id) { chosen = id; all = false; arrange(); refresh(); }
+function choose(id, { stay = false } = {}) { chosen = id; all &&= stay; arrange(); refresh().catch(lost); }
 function look(at) { view = at; arrange(); for (const { id } of sources) if (!tiles.get(id).querySelector("img").dataset.live) feed(id, false); }
 function step(by) {
   const place = sources.findIndex((source) => source.id === chosen);
-  if (sources.length) choose(sources[(place + by + sources.length) % sources.length].id);
+  if (sources.length) choose(sources[(place + by + sources.length) % sources.length].id, { stay: true });
 }
 function opacity(value) { $("opacity").value = value; change({ opacity: Math.min(1, Math.max(0, value / 100)) }); }
 function snapshot() {
@@ -167,7 +169,7 @@ function theme(name) {
 function toggleTheme() {
   theme(dark() ? "light" : "dark");
   localStorage.setItem("theme", document.documentElement.dataset.theme);
-  refresh();
+  refresh().catch(lost);
 }
 const KEYS = {
   o: () => look("original"), l: () => look("overlay"), m: () => look("mask"),
@@ -185,7 +187,7 @@ document.addEventListener("keydown", (event) => {
 });
 for (const button of document.querySelectorAll("[data-view]")) button.addEventListener("click", () => look(button.dataset.view));
 $("opacity").addEventListener("input", ({ target }) => opacity(+target.value));
-$("every").addEventListener("click", () => { change({ hidden: [] }); refresh(); });
+$("every").addEventListener("click", () => { change({ hidden: [] }); refresh().catch(lost); });
 $("all").addEventListener("click", KEYS.g);
 $("snapshot").addEventListener("click", snapshot);
 $("full").addEventListener("click", full);
