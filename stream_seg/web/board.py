@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Condition
-from typing import Literal
+from typing import Any, Literal
 
 from stream_seg.frame import Frame
 
@@ -46,12 +46,20 @@ class Stream:
     arrivals: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=256))
     history: deque[tuple[float, Reading]] = field(default_factory=lambda: deque(maxlen=HISTORY))
 
+    @property
+    def signal(self) -> Any:
+        """What the source says with a card that it sends in the place of a picture; None with a picture."""
+        return getattr(self.frame, "signal", None)
+
     def state(self, now_ns: int) -> tuple[State, str | None]:
         """What the source said of itself with its last frame, and why; stalled where it says nothing at all."""
-        signal = getattr(self.frame, "signal", None)  # a card in the place of a picture, from sources that have them
         if now_ns - self.arrived_ns > STALLED_S * 1e9:
             return "stalled", "no frames"
-        return ("up", None) if signal is None else (signal.state, signal.reason)
+        return (self.signal.state, self.signal.reason) if self.signal else ("up", None)
+
+    def silent_s(self, now_ns: int) -> float:
+        """Seconds since the last picture; a card is none."""
+        return max(0, now_ns - (self.signal.since_ns if self.signal else self.arrived_ns)) / 1e9
 
     def reading(self, now_ns: int) -> Reading:
         """The figures of this moment."""
@@ -83,7 +91,7 @@ class Board:
                 shown.dropped += frame.seq - shown.frame.seq - 1
             self._changes += 1
             shown.frame, shown.arrived_ns, shown.changes = frame, now_ns, self._changes
-            if getattr(frame, "signal", None) is None:
+            if shown.signal is None:
                 shown.arrivals.append((now_ns, now_ns - frame.captured_ns))
             self._changed.notify_all()
 

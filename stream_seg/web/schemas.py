@@ -19,7 +19,8 @@ class Source(BaseModel):
     id: str
     state: State
     reason: Annotated[str | None, Field(description="why it is not up")]
-    since_s: Annotated[float, Field(ge=0, description="seconds since its last frame")]
+    card: Annotated[bool, Field(description="whether its frames are cards that say why there is no picture")]
+    since_s: Annotated[float, Field(ge=0, description="seconds since its last picture")]
     seq: int
     width: int
     height: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -65,6 +66,24 @@ def test_a_silent_stream_is_stalled_then_up_again_then_forgotten(board: Board, c
     assert board.streams()["front"].state(clock.ns) == ("up", None)
     clock.move(FORGOTTEN_S + 1)
     assert not board.streams()
+
+
+def test_a_card_says_what_the_source_says(board: Board, clock: Clock) -> None:
+    put(board, clock, 0, 1)
+    since_ns = clock.ns
+    for seq in range(2, 12):
+        clock.move(0.5)
+        card = frame(seq, stream="front")
+        object.__setattr__(card, "signal", SimpleNamespace(state="down", reason="refused", since_ns=since_ns))
+        board.put(card)
+    stream = board.streams()["front"]
+    assert stream.state(clock.ns) == ("down", "refused")
+    assert stream.silent_s(clock.ns) == pytest.approx(5)
+    assert stream.reading(clock.ns).fps == 0
+    assert not board.ready()
+    put(board, clock, 12)
+    assert stream.state(clock.ns) == ("up", None)
+    assert board.ready()
 
 
 def test_the_charts_have_a_past(board: Board, clock: Clock) -> None:

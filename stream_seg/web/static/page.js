@@ -74,9 +74,9 @@ function caption(source) {
   const up = source.state === "up";
   figure.classList.toggle("up", up);
   figure.classList.toggle("down", source.state === "down");
-  figure.classList.toggle("veiled", !up && source.since_s > 2.5); // a card that the source sends says it itself
+  figure.classList.toggle("veiled", !up && !source.card); // a card says it itself
   figure.querySelector("b").textContent = source.state;
-  figure.querySelector("small").textContent = `${source.reason ?? ""} · last frame ${Math.round(source.since_s)} s ago`;
+  figure.querySelector("small").textContent = `${source.reason ?? ""} · last picture ${Math.round(source.since_s)} s ago`;
   const small = !all && source.id !== chosen;
   const figures = up ? `${source.fps.toFixed(0)} fps` + (small ? "" : ` · ${source.width}×${source.height}`) : [source.state, source.reason].filter(Boolean).join(", ");
   figure.querySelector("figcaption span").textContent = `${source.id} · ${figures}`;
