@@ -39,6 +39,9 @@ FRESH_S = 0.2
 """Scrapes and figures are at most so old: a flood of them costs no more than five a second."""
 
 
+LONGEST_PAUSE_S = 0.3
+
+
 class Page:
     """Every answer. `feeds` has the viewers, `door` the token."""
 
@@ -155,7 +158,7 @@ class Page:
         if refusal is not None:
             return RedirectResponse("/login?again=1" if refusal.status_code == 401 else "/login?later=1", 303)
         answer = RedirectResponse("/", 303)
-        secure = request.url.scheme == "https"
+        secure = request.url.scheme == "https" or request.headers.get("origin", "").startswith("https:")
         answer.set_cookie(COOKIE, self.door.session(), SESSION_S, httponly=True, samesite="strict", secure=secure)
         return answer
 
@@ -182,8 +185,11 @@ class Page:
         return self._kept[key][1]
 
     def _alone(self, make: Callable[[], Any]) -> Any:
-        with self._drawing:  # one at a time, or many requests would take every core
-            return make()
+        with self._drawing:  # one at a time and with pauses: many requests take a third of a core, not every one
+            began = time.monotonic()
+            made = make()
+            time.sleep(min(2 * (time.monotonic() - began), LONGEST_PAUSE_S))
+            return made
 
 
 class _Streaming(Response):

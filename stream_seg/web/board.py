@@ -76,12 +76,15 @@ class Board:
     def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self.clock = clock
         self.closed = False
+        self.error: Exception | None = None
         self._streams: dict[str, Stream] = {}
         self._changed = Condition()
         self._changes = 0
 
     def put(self, frame: Frame) -> None:
-        """Show a frame as the newest of its stream."""
+        """Show a frame as the newest of its stream. Raises what the page itself failed with, if it did."""
+        if self.error is not None:
+            raise self.error
         now_ns = self.clock()
         with self._changed:
             shown = self._streams.get(frame.stream)

@@ -178,4 +178,8 @@ def _from_here(headers: Headers, scope: Scope) -> bool:
     if site not in ("same-origin", "none"):
         return reading and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
     origin = headers.get("origin")
-    return reading or origin is None or urlsplit(origin)[:2] == (scope["scheme"], headers.get("host", ""))
+    if reading or origin is None:
+        return True
+    scheme, host = urlsplit(origin)[:2]
+    # A proxy with TLS passes plain requests on; the other way round it would be a page that anybody may have changed.
+    return host == headers.get("host", "") and scheme in (scope["scheme"], "https")

@@ -123,6 +123,12 @@ class Darkroom:
                 self._watchers += Counter()  # forgets what nobody watches
 
     def _work(self) -> None:
+        try:
+            self._develop_all()
+        except Exception as error:  # noqa: BLE001 - whatever it is ends the stage, not only the pictures
+            self._board.error = error
+
+    def _develop_all(self) -> None:
         seen = 0
         while not self._board.closed:
             with self._lock:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import socket
 import ssl
 import struct
@@ -35,7 +34,6 @@ MAX_CONNECTIONS = 512
 SEND_BUFFER = 262_144
 """Bytes that the kernel holds for a viewer: a slow one sees the newest picture, not those of seconds ago."""
 RESET = struct.pack("ii", 1, 0)
-LOG = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -84,8 +82,8 @@ class _Server:
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except Exception:
-            LOG.exception("the page ended")
+        except Exception as error:  # noqa: BLE001 - whatever it is ends the stage, not only the page
+            self._board.error = error
         finally:
             self._up.set()
 

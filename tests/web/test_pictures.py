@@ -9,6 +9,7 @@ from queue import SimpleQueue
 
 import cv2
 import numpy as np
+import pytest
 
 from stream_seg.ops.palette import CAMVID
 from stream_seg.web.board import Board
@@ -71,6 +72,17 @@ def test_a_view_is_encoded_once_for_all_and_never_for_nobody() -> None:
     finally:
         board.close()
         darkroom.join(5)
+
+
+def test_a_failure_while_drawing_ends_the_stage() -> None:
+    board = Board()
+    darkroom = Darkroom(board, Settings(0.5), QUALITY)
+    darkroom.start()
+    board.put(replace(segmented(0), image=np.zeros((4, 4), np.float64)))
+    with darkroom.watching(("front", "overlay")):
+        darkroom.join(20)
+    with pytest.raises(ValueError, match="image"):
+        board.put(segmented(1))
 
 
 def test_a_fast_stream_is_drawn_no_oftener_than_asked_for() -> None:
