@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from threading import Condition
 from typing import Any, Literal
 
-from stream_seg.frame import Frame
+from stream_seg.frame import Frame, Semantic
 
 State = Literal["starting", "up", "stalled", "down"]
 STALLED_S = 3.0
@@ -37,10 +37,11 @@ class Reading:
 
 @dataclass
 class Stream:
-    """One stream on the board. `frame` is None only before its first."""
+    """One stream on the board: its newest frame, and what was last said of its classes, which a card does not say."""
 
     frame: Frame
     arrived_ns: int
+    semantic: Semantic | None = None
     changes: int = 0
     dropped: int = 0
     arrivals: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=256))
@@ -94,6 +95,7 @@ class Board:
                 shown.dropped += frame.seq - shown.frame.seq - 1
             self._changes += 1
             shown.frame, shown.arrived_ns, shown.changes = frame, now_ns, self._changes
+            shown.semantic = frame.semantic or shown.semantic
             if shown.signal is None:
                 shown.arrivals.append((now_ns, now_ns - frame.captured_ns))
             self._changed.notify_all()

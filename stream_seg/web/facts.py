@@ -21,7 +21,7 @@ def sources(board: Board) -> list[Source]:
 
 def _source(name: str, stream: Stream, now_ns: int) -> Source:
     (state, reason), reading, frame = stream.state(now_ns), stream.reading(now_ns), stream.frame
-    engine = frame.semantic.engine if frame.semantic else None
+    engine = stream.semantic.engine if stream.semantic else None
     return Source(
         id=name,
         state=state,
@@ -44,20 +44,20 @@ def classes(board: Board) -> list[SourceClasses]:
 
 
 def _classes(stream: Stream) -> list[SourceClass]:
-    semantic = stream.frame.semantic
-    if semantic is None:
+    if stream.semantic is None:
         return []
-    shares = class_shares(semantic.labels, semantic.classes)
-    named = zip(semantic.classes.names, semantic.classes.colours, shares, strict=True)
+    classes = stream.semantic.classes
+    semantic = stream.frame.semantic
+    shares = class_shares(semantic.labels, classes).tolist() if semantic else [0.0] * len(classes)
+    named = zip(classes.names, classes.colours, shares, strict=True)
     return [
-        SourceClass(name=name, colour="#" + bytes(colour).hex(), share=round(float(share), 4))
-        for name, colour, share in named
+        SourceClass(name=name, colour="#" + bytes(colour).hex(), share=round(share, 4)) for name, colour, share in named
     ]
 
 
 def class_names(board: Board) -> list[str]:
     """The names of all classes of all streams, each once."""
-    semantics = [stream.frame.semantic for stream in board.streams().values()]
+    semantics = [stream.semantic for stream in board.streams().values()]
     return list(dict.fromkeys(name for semantic in semantics if semantic for name in semantic.classes.names))
 
 

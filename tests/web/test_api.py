@@ -56,6 +56,16 @@ def test_sources_and_classes(page: Shown) -> None:
     assert decoded(page.get("/api/sources/a%2Fb%20c/snapshot.png?view=original")).shape == (90, 160, 3)
 
 
+def test_without_a_picture_the_classes_stay_and_cover_nothing(page: Shown) -> None:
+    page.put(segmented(0))
+    page.put(frame(1, stream="front", size=(90, 160)))  # as from a camera that is away
+    classes = page.get("/api/classes").json()[0]["classes"]
+    assert len(classes) == 11
+    assert not any(one["share"] for one in classes)
+    assert page.get("/api/sources").json()[0]["engine"] == "road, openvino int8 on CPU"
+    assert page.http.put("/api/view", json={"opacity": 0.5, "hidden": ["sky"]}).status_code == 200
+
+
 def test_settings_change_the_pictures(page: Shown) -> None:
     page.put(segmented(0, grey=100))
     assert page.get("/api/view").json() == {"opacity": 0.25, "hidden": []}

@@ -95,7 +95,7 @@ function plot(stats) {
   $("age").textContent = source.age_ms === null ? "–" : `${source.age_ms.toFixed(0)} ms`;
   $("dropped").textContent = `${series.dropped.at(-1) ?? 0} (${source.dropped} in all)`;
   $("whose").textContent = source.id;
-  $("engine").textContent = source.engine ?? "nothing segments this source";
+  $("engine").textContent = source.engine ?? (source.card ? "" : "nothing segments this source");
   $("leave").hidden = !stats.login;
   $("link").textContent = stats.viewers === 1 ? "1 picture watched" : `${stats.viewers} of ${stats.max_viewers} pictures watched`;
 }
