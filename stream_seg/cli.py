@@ -107,7 +107,7 @@ def run(
         typer.Argument(
             metavar="OUTPUT",
             help="Any number of: NAME.mp4, NAME.mkv (H.264), NAME.jsonl (a line per frame), FOLDER/ (a PNG label map"
-            " per frame), window.",
+            " per frame), window, http://127.0.0.1:8080 (a page).",
         ),
     ] = None,
     config: Annotated[

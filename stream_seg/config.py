@@ -196,6 +196,13 @@ def _ordered(nodes: Mapping[str, Node], *, where: str) -> tuple[Node, ...]:
         order = list(TopologicalSorter({name: node.inputs for name, node in nodes.items()}).static_order())
     except CycleError as error:
         raise ConfigError(f"{where}: the stages form a circle: {' -> '.join(reversed(error.args[1]))}") from error
+    for node in nodes.values():
+        drawn = [name for name in node.inputs if node.kind == "serve" and nodes[name].kind == "overlay"]
+        if drawn:
+            raise ConfigError(
+                f"{where}: stages.{node.name}.input: the page draws the classes itself; "
+                f"take the frames from {', '.join(nodes[drawn[0]].inputs)}, before {drawn[0]}"
+            )
     taken = {name for node in nodes.values() for name in node.inputs}
     idle = [node.name for node in nodes.values() if node.kind not in SINKS and node.name not in taken]
     if idle:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from stream_seg.config import Config
 from stream_seg.errors import ConfigError, OutputError
@@ -18,7 +19,10 @@ from stream_seg.strict_yaml import parse_yaml
 from stream_seg.uri import parse
 
 VIDEO_SUFFIXES = (".mp4", ".mkv")
-OUTPUT_FORMS = "a video (.mp4, .mkv), a table (.jsonl), a folder for label maps (masks/), or the word window"
+OUTPUT_FORMS = (
+    "a video (.mp4, .mkv), a table (.jsonl), a folder for label maps (masks/), "
+    "the word window, or a page's address (http://127.0.0.1:8080)"
+)
 
 
 def default_document() -> dict[str, Any]:
@@ -47,8 +51,8 @@ def with_input(document: Mapping[str, Any], uri: str) -> dict[str, Any]:
 def with_outputs(document: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
     """The document with the given outputs in the place of its own.
 
-    Pictures are taken from the end of the graph, label maps and tables from before the overlay; an overlay that nobody
-    wants to see is left out.
+    Pictures are taken from the end of the graph; label maps, tables and pages from before the overlay; an overlay that
+    nobody wants to see is left out. A page keeps a recording that goes nowhere else to the recording's own time.
     """
     stages = {name: keys for name, keys in _stages(document).items() if _kind(name, keys) not in SINKS}
     taken = {name for keys in stages.values() for name in _inputs(keys)}
@@ -64,6 +68,9 @@ def with_outputs(document: Mapping[str, Any], outputs: Sequence[str]) -> dict[st
     added: dict[str, dict[str, Any]] = {}
     for number, output in enumerate(dict.fromkeys(outputs)):
         kind, keys = _sink(output)
+        if kind == "serve":
+            keys |= {"opacity": stages[end]["opacity"]} if before != end and "opacity" in stages[end] else {}
+            keys |= {"pace": True} if len(outputs) == 1 and _recorded(stages) else {}
         pictures = kind in ("write", "show")
         name = kind if kind not in {**stages, **added} else f"{kind}{number + 1}"
         added[name] = {"stage": kind, "input": end if pictures else before, **keys}
@@ -135,6 +142,8 @@ def total_frames(config: Config) -> int | None:
 
 
 def _sink(output: str) -> tuple[str, dict[str, Any]]:
+    if "://" in output:
+        return "serve", _address(output)
     suffix = Path(output).suffix.lower()
     if output == "window":
         return "show", {}
@@ -145,6 +154,25 @@ def _sink(output: str) -> tuple[str, dict[str, Any]]:
     if output.endswith("/") or Path(output).is_dir():
         return "masks", {"path": output}
     raise ConfigError(f"output {output!r}: not understood; an output is {OUTPUT_FORMS}")
+
+
+def _recorded(stages: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether no source is live."""
+    sources = [keys for name, keys in stages.items() if _kind(name, keys) in SOURCES]
+    return not any(parse(str(keys["uri"])).live if "uri" in keys else keys.get("paced") for keys in sources)
+
+
+def _address(output: str) -> dict[str, Any]:
+    """The keys of a page at http://HOST:PORT; https:// needs `certfile` and `keyfile`, which are set elsewhere."""
+    try:
+        parts = urlsplit(output)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    plain = parts.path in ("", "/") and not (parts.query or parts.fragment or "@" in parts.netloc)
+    if parts.scheme not in ("http", "https") or not parts.hostname or port is None or not plain:
+        raise ConfigError("an output with :// is a page's address, http://HOST:PORT, for example http://127.0.0.1:8080")
+    return {"host": parts.hostname, "port": port}
 
 
 def _stages(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -18,10 +18,11 @@ from rich.console import Console
 from stream_seg.config import Config, MetricsConfig, check
 from stream_seg.errors import OutputError
 from stream_seg.graph import Graph
-from stream_seg.metrics import serving
+from stream_seg.metrics import Metrics, serving
 from stream_seg.plan import is_live, outputs_of, refuse_overwriting, total_frames
 from stream_seg.progress import progress
 from stream_seg.report import report, show, write_json
+from stream_seg.stages.serve import Serve
 
 GLANCE_S = 0.1
 """How often the main thread looks at the graph and at the signals."""
@@ -35,6 +36,7 @@ def run(document: Mapping[str, Any], *, where: str, report_file: Path | None = N
     total = total_frames(config)
     errors = Console(stderr=True, markup=False)
     graph = Graph(config, live=is_live(config))
+    _shown_on_pages(graph, errors, quiet=quiet)
     with _signals() as asked:
         with _metrics(graph, config.metrics) as address, _traces(graph, config), graph:
             if address and not quiet:
@@ -66,6 +68,14 @@ def _watch(graph: Graph, asked: Event, console: Console, *, total: int | None, q
             update(slowest.yielded, slowest.fps())
     if asked.is_set() and not quiet:
         console.print("stopping; a second signal ends at once", highlight=False)
+
+
+def _shown_on_pages(graph: Graph, console: Console, *, quiet: bool) -> None:
+    """Give the graph's metrics to its pages, which say where they are."""
+    for page in [task.node.stage for task in graph.tasks if isinstance(task.node.stage, Serve)]:
+        page.registry = Metrics(graph).registry
+        if not quiet:
+            page.announce = lambda address: console.print(f"page at {address}", highlight=False)
 
 
 @contextmanager

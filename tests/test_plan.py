@@ -25,6 +25,8 @@ def arrows(document: dict[str, Any]) -> dict[str, Any]:
         (["o.mkv", "window"], {"overlay": "smooth", "write": "overlay", "show": "overlay"}),
         (["a.mp4", "b.mp4", "a.mp4"], {"overlay": "smooth", "write": "overlay", "write2": "overlay"}),
         (["masks/"], {"masks": "smooth"}),
+        (["http://127.0.0.1:8080"], {"serve": "smooth"}),
+        (["o.mp4", "http://[::1]:0/"], {"overlay": "smooth", "write": "overlay", "serve": "smooth"}),
         (["o.jsonl", "O.MP4"], {"overlay": "smooth", "records": "smooth", "write": "overlay"}),
     ],
 )
@@ -32,6 +34,32 @@ def test_outputs_find_their_place(outputs: list[str], expected: dict[str, str]) 
     document = with_outputs(with_input(default_document(), "drive.mp4"), outputs)
     assert arrows(document) == {"capture": None, "segment": "capture", "smooth": "segment", **expected}
     assert len(check(document, where="g").nodes) == len(expected) + 3
+
+
+def test_a_page_knows_its_address_and_keeps_a_recording_to_its_time() -> None:
+    document = default_document()
+    document["stages"]["overlay"]["opacity"] = 0.3
+
+    def page(source: str, *outputs: str) -> dict[str, Any]:
+        keys: dict[str, Any] = with_outputs(with_input(document, source), outputs)["stages"]["serve"]
+        return keys
+
+    given = {"stage": "serve", "input": "smooth", "host": "127.0.0.1", "port": 8080, "opacity": 0.3}
+    assert page("drive.mp4", "http://127.0.0.1:8080") == {**given, "pace": True}
+    assert page("drive.mp4", "http://127.0.0.1:8080", "o.mp4") == given  # as fast as the file can be written
+    assert page("rtsp://host/x", "http://127.0.0.1:8080/") == page("synth://road?paced=1", "http://127.0.0.1:8080")
+    assert page("synth://road", "http://127.0.0.1:8080")["pace"]
+    assert "pace" not in page("rtsp://host/x", "http://127.0.0.1:8080")
+
+
+@pytest.mark.parametrize(
+    "output",
+    ["http://127.0.0.1", "http://:80", "ftp://h:1", "http://h:1/x", "http://u:canary@h:1", "http://h:x", "http://["],
+)
+def test_an_address_that_is_none_is_refused(output: str) -> None:
+    with pytest.raises(ConfigError, match=r"a page's address, http://HOST:PORT") as refused:
+        with_outputs(default_document(), [output])
+    assert "canary" not in str(refused.value)
 
 
 def test_outputs_replace_those_of_the_graph() -> None:

@@ -1,0 +1,95 @@
+"""The whole program with a page: it says where, shows the graph's figures, keeps its secrets and ends in time."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from stream_seg.cli import main
+from tests.pages import segmented, shown
+from tests.programs import DRAWN, running, wait_until
+
+TOKEN = "canary-0123456789"
+STOP_S = 2.0
+
+
+def ready(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/readyz", trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def stalled(port: int) -> socket.socket:
+    """A viewer that asks for the moving picture and reads nothing."""
+    link = socket.create_connection(("127.0.0.1", port))
+    path = "/api/sources/capture/stream.mjpg"
+    link.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
+    return link
+
+
+def test_the_main_job_with_a_page(unused_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAM_SEG_TOKEN", TOKEN)
+    address, header = f"http://127.0.0.1:{unused_port}", {"Authorization": f"Bearer {TOKEN}"}
+    with running("-v", "run", f"{DRAWN}&paced=1", address, "--metrics-port", 0) as program:
+        wait_until(lambda: ready(address), program, within_s=60)
+        with httpx.Client(base_url=address, headers=header, trust_env=False, timeout=20) as http:
+            assert http.get("/api/sources").json()[0]["id"] == "capture"
+            assert 'stream_seg_frames_total{outcome="in",stage="serve"}' in http.get("/metrics").text
+            drops = http.get("/api/stats").json()["drops"]
+            assert {"capture->segment", "smooth->serve"} <= {drop["link"] for drop in drops}
+            assert len(http.get("/api/sources/capture/frame.jpg").content) > 1000
+            http.post("/login", data={"token": TOKEN})
+            http.get("/metrics", headers={"Authorization": "Bearer not the right one"})
+            with http.stream("GET", "/api/sources/capture/stream.mjpg") as moving, stalled(unused_port):
+                next(moving.iter_raw())
+                asked = time.monotonic()
+                program.send_signal(signal.SIGTERM)
+                out, err = program.communicate(timeout=20)
+                took = time.monotonic() - asked
+    assert program.returncode == 0, err
+    assert took <= STOP_S
+    assert f"page at {address}" in err
+    for text in (out, err):
+        assert TOKEN not in text
+        assert "Traceback" not in text
+        assert "ERROR" not in text
+
+
+def test_a_recording_ends_with_its_page(unused_port: int, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["run", f"{DRAWN}&frames=8&rate=100", f"http://127.0.0.1:{unused_port}"])
+    assert ended.value.code == 0
+    assert "8 in, 8 out" in capfd.readouterr().out
+
+
+def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not here to make a certificate")
+    monkeypatch.setenv("STREAM_SEG_TOKEN", TOKEN)
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    command = f"openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout {key} -out {certificate}"
+    command += " -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run(command.split(), check=True, capture_output=True)
+    keys = {
+        "host": "0.0.0.0",
+        "certfile": certificate,
+        "keyfile": key,
+        "verify": ssl.create_default_context(cafile=certificate),
+    }
+    with shown(**keys, headers={"Authorization": f"Bearer {TOKEN}"}) as page:
+        assert page.address.startswith("https://")
+        page.put(segmented(0))
+        assert page.get("/api/sources").json()[0]["state"] == "up"
+        with page.http.stream("GET", "/api/sources/front/stream.mjpg") as answer:
+            chunks = answer.iter_raw()
+            assert b"image/jpeg" in next(chunks) + next(chunks)
+        assert "Secure" in page.http.post("/login", data={"token": TOKEN}).headers["set-cookie"]
