@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from stream_seg import __version__
+from stream_seg import __version__, engines_cli
 from stream_seg.errors import StreamSegError
 from stream_seg.logs import Form, configure
 
@@ -39,6 +39,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",  # else the lines of a docstring break where they break in the source
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(engines_cli.app)
 
 
 def program(*, only: str | None = None, name: str | None = None) -> None:

@@ -48,10 +48,24 @@ def unknown(source: str) -> str:
     return f"unknown network {source!r}; known: {', '.join(NETWORKS)}, or the path of an .onnx, .yaml or .json file"
 
 
-def open_network(source: str | Path | Mapping[str, Any]) -> Network:
-    """The network that `network:` names. Raises NetworkError for its files, ConfigError for what a side-car says."""
+def open_network(source: str | Path | Mapping[str, Any], *, size: tuple[int, int] | None = None) -> Network:
+    """The network that `network:` names. Raises NetworkError for its files, ConfigError for what a side-car says.
+
+    `size` = (height, width) is for a network that leaves it open, in place of what its side-car says.
+    """
+    network = _opened(source, size)
+    if size is not None and network.size != size:
+        has, asked = (f"{height}x{width}" for height, width in (network.size, size))
+        raise NetworkError(
+            f"{network.name}: takes pictures of {has} (height x width) alone, not of {asked}; export it so"
+        )
+    return network
+
+
+def _opened(source: str | Path | Mapping[str, Any], size: tuple[int, int] | None) -> Network:
+    fixed = {} if size is None else {"size": size}
     if isinstance(source, Mapping):
-        return _own(validated(SideCar, source, where="network"), where="network", folder=Path())
+        return _own(validated(SideCar, {**source, **fixed}, where="network"), where="network", folder=Path())
     if str(source) in NETWORKS:
         return _exported(SHIPPED / NETWORKS[str(source)])
     if not is_network(str(source)):
@@ -67,7 +81,7 @@ def open_network(source: str | Path | Mapping[str, Any]) -> Network:
         raise ConfigError(f"{sidecar}: expected keys: {', '.join(SideCar.model_fields)}")
     beside = {"onnx": sidecar.with_suffix(".onnx").name}
     said = {**beside, **said} if path == sidecar else {**said, **beside}  # who names the ONNX means that file
-    return _own(validated(SideCar, said, where=str(sidecar)), where=str(sidecar), folder=sidecar.parent)
+    return _own(validated(SideCar, {**said, **fixed}, where=str(sidecar)), where=str(sidecar), folder=sidecar.parent)
 
 
 def _beside(onnx: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,15 @@ import pytest
 from tests.programs import free_port
 
 DATA = (Path(__file__).parents[1] / "../shared/data").resolve()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An engine cache of the tests' own, empty: what the user has built must not decide what a test opens."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("user") / "engines"
+        patch.setenv("STREAM_SEG_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture

@@ -1,17 +1,19 @@
-"""Which backend computes: a named one, or the first of those that are installed."""
+"""Which backend computes, and with which engine: one from the cache where there is one, else compiled on the spot."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from types import MappingProxyType
 
 import numpy as np
 
 from stream_seg.backends import onnxruntime, openvino, tensorrt, torch
+from stream_seg.backends.cache import content, default_folder, fitting
 from stream_seg.backends.engine import Engine
+from stream_seg.backends.target import target_of
 from stream_seg.errors import NetworkError
 from stream_seg.network import Network
 
@@ -68,21 +70,63 @@ def chosen(backend: str, *, present: Collection[str]) -> tuple[str, str]:
 def open_engine(network: Network, *, backend: str = "auto", precision: str = "auto", threads: int = 1) -> Engine:
     """Compile `network`, run it once, and give it. Raises NetworkError.
 
-    The one run warms the engine up, and holds what it says against what the network promises.
+    An engine that was built for it (`stream-seg engines build`) is taken from the cache. Where `auto` meets a backend
+    that does not load or cannot compile this network, it goes on to the next, saying so. The one run warms the engine
+    up, and holds what it says against what the network promises.
     """
-    name, why = chosen(backend, present=installed())
-    try:
-        engine = BACKENDS[name].open_engine(network, precision=precision, threads=threads)
-    except ImportError as error:
-        raise NetworkError(f"backend {name} does not load ({error}): {BACKENDS[name].install}") from error
+    present = list(installed())
+    while True:
+        name, why = chosen(backend, present=present)
+        try:
+            engine, origin = _opened(network, name, precision=precision, threads=threads)
+            break
+        except NetworkError as error:
+            present.remove(name)
+            if backend != "auto" or not present or precision != "auto":
+                raise
+            log.warning("%s: goes on to the next backend", error)
     info = engine.spec.info
-    log.info("%s: %s (%s), %s, on %s", info.network, info.backend, why, info.precision, info.device)
+    log.info("%s: %s (%s), %s%s, on %s", info.network, info.backend, why, info.precision, origin, info.device)
     try:
         _checked(engine)
     except NetworkError:
         engine.close()
         raise
     return engine
+
+
+def _opened(network: Network, name: str, *, precision: str, threads: int) -> tuple[Engine, str]:
+    """An engine and where it comes from, for the log: the cache, or nothing to say."""
+    folder = default_folder()
+    try:
+        if folder.is_dir():
+            for entry in fitting(folder, network, target_of(name), precision=precision):
+                try:
+                    engine = content(folder, entry)
+                except NetworkError as error:
+                    log.warning("%s; build it again with stream-seg engines build", error)
+                    continue
+                opened = opened_with(network, name, precision=entry.key.precision, threads=threads, engine=engine)
+                return opened, f" built {entry.created:%Y-%m-%d} ({entry.judged})"
+    except NetworkError as error:  # the folder is in doubt
+        log.warning("%s", error)
+    return opened_with(network, name, precision=precision, threads=threads), ""
+
+
+def opened_with(
+    network: Network, name: str, *, precision: str, threads: int = 1, engine: bytes | None = None
+) -> Engine:
+    """`network` on the backend `name`, with what was built for it if given. Raises NetworkError."""
+    keys: dict[str, bytes] = {}
+    if engine is not None and name == "tensorrt":
+        keys["plan"] = engine
+        network = replace(network, int8=network.int8 or b"") if precision in ("int8", "fp8") else network
+    elif engine is not None and precision == "int8":
+        network = replace(network, int8=engine)
+    try:
+        return BACKENDS[name].open_engine(network, precision=precision, threads=threads, **keys)
+    except ImportError as error:
+        raise NetworkError(f"backend {name} does not load ({error}): {BACKENDS[name].install}") from error
 
 
 def _checked(engine: Engine) -> None:

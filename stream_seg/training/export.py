@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stream_seg.arrays import Image
+from stream_seg.backends.quantise import quantised
 from stream_seg.classes import Classes
 from stream_seg.stages.segment import reduced
 from stream_seg.training.recipe import Recipe
@@ -46,7 +45,9 @@ def export(recipe: Recipe, net: nn.Module, classes: Classes, *, calibration: Seq
     """Write OUT/NAME.onnx, OUT/NAME_int8.onnx (calibrated on pictures of any size) and the side-car OUT/NAME.json."""
     path = out / f"{recipe.network}.onnx"
     export_onnx(net, path, size=recipe.size, mean=recipe.mean, std=recipe.std)
-    quantise_onnx(path, path.with_stem(f"{path.stem}_int8"), calibration, size=recipe.size)
+    pictures = [reduced(image, recipe.size) for image in calibration]
+    int8 = quantised(path.read_bytes(), pictures, name=recipe.network)
+    path.with_stem(f"{path.stem}_int8").write_bytes(int8)
     said = {
         "name": recipe.network,
         "size": recipe.size,
@@ -86,15 +87,3 @@ def forget_origin(path: Path) -> None:
         item.ClearField("metadata_props")
         item.ClearField("doc_string")
     onnx.save(model, path)
-
-
-def quantise_onnx(path: Path, quantised: Path, images: Sequence[Image], *, size: tuple[int, int]) -> None:
-    """Post-training quantisation of a portable ONNX (NNCF, mixed preset), calibrated on `images`."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # it would report to a web service
-    import nncf
-    import onnx
-
-    nncf.set_log_level(logging.ERROR)
-    dataset = nncf.Dataset([reduced(image, size)[None] for image in images], lambda batch: {"image": batch})
-    preset = nncf.QuantizationPreset.MIXED
-    onnx.save(nncf.quantize(onnx.load(path), dataset, subset_size=len(images), preset=preset), quantised)

@@ -1,0 +1,161 @@
+"""Build an engine: the lowest precision asked for that is still the same network, or the next one, into the cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stream_seg.backends.cache import content, entries, load
+from stream_seg.backends.calibration import CalibrationSet, drawn, sampled
+from stream_seg.backends.choose import chosen, installed
+from stream_seg.backends.compare import Say, both, opened_for, plan_of
+from stream_seg.backends.engine_recipe import EngineRecipe
+from stream_seg.backends.entry import Entry, Key, described, digest
+from stream_seg.backends.gate import Limits, as_report, compared
+from stream_seg.backends.quantise import quantised, version_of_nncf
+from stream_seg.backends.store import building, store
+from stream_seg.backends.target import Target, target_of
+from stream_seg.errors import ConfigError, NetworkError
+from stream_seg.network import Network, open_network
+
+
+@dataclass(frozen=True)
+class Built:
+    """An engine in the cache. `fresh` is False where it was there already."""
+
+    entry: Entry
+    fresh: bool
+
+
+def build(recipe: EngineRecipe, *, folder: Path, say: Say) -> Built:
+    """The engine of a recipe, built unless the cache in `folder` holds it. Raises StreamSegError: one line.
+
+    What is not the same network in the precision asked for is refused, and the next higher precision tried.
+    """
+    network = open_network(recipe.network, size=recipe.size)
+    target = _target(recipe)
+    frames = _frames(recipe, network)
+    refused: list[str] = []
+    for precision in _wanted(recipe, network, target):
+        key = _key(recipe, network, target, precision, frames)
+        with building(folder, key):
+            if found := _there(folder, key, recipe, network.name, say=say):
+                return Built(found, fresh=False)
+            engine, gate = _made(recipe, network, target, precision, frames=frames, say=say)
+            if gate is None or gate["refused"] is None:
+                entry = described(network.name, key, engine, suffix=target.suffix, gate=gate, refused=refused)
+                store(folder, entry, engine)
+                return Built(entry, fresh=True)
+            refused.append(f"{precision} {gate['refused']}")
+            say(f"{network.name}: {precision} refused: {gate['refused']}; trying the next precision")
+    raise NetworkError(f"{network.name}: no precision of {target.backend} passes: {'; '.join(refused)}")
+
+
+def _target(recipe: EngineRecipe) -> Target:
+    """What a recipe builds for. With a compute capability that is TensorRT, which need not be able to run here."""
+    if recipe.compute_capability is not None and recipe.backend in ("auto", "tensorrt"):
+        return target_of("tensorrt", recipe.compute_capability)
+    return target_of(chosen(recipe.backend, present=installed())[0], recipe.compute_capability)
+
+
+def _wanted(recipe: EngineRecipe, network: Network, target: Target) -> tuple[str, ...]:
+    """The precisions to try, from the one asked for upwards. Raises ConfigError for one that cannot be had."""
+    possible = target.precisions
+    can_quantise = recipe.calibrate is not None or network.int8 is not None
+    if recipe.precision == "auto":
+        return tuple(p for p in possible if p != "int8" or can_quantise)
+    if recipe.precision not in possible:
+        raise ConfigError(f"precision {recipe.precision!r}: {target.backend} has {', '.join(possible)}")
+    if recipe.precision in ("int8", "fp8") and not can_quantise:
+        raise ConfigError(
+            f"precision {recipe.precision}: {network.name} has no int8 form yet; --calibrate DIR or VIDEO makes one"
+        )
+    return possible[possible.index(recipe.precision) :]
+
+
+def _frames(recipe: EngineRecipe, network: Network) -> CalibrationSet:
+    """What is calibrated on and compared: the user's pictures, else, to compare on alone, the drawn drive."""
+    if recipe.calibrate is None:
+        if recipe.labels is not None:
+            raise ConfigError("labels: belong to the pictures of --calibrate, which is missing")
+        return drawn(network.size)
+    classes = len(network.classes)
+    return sampled(recipe.calibrate, network.size, classes=classes, labels=recipe.labels, pictures=recipe.pictures)
+
+
+def _key(recipe: EngineRecipe, network: Network, target: Target, precision: str, frames: CalibrationSet) -> Key:
+    calibration = None
+    if precision in ("int8", "fp8"):
+        calibration = (
+            frames.digest(f"{recipe.quantise!r} NNCF {version_of_nncf()}")
+            if recipe.calibrate
+            else digest(network.int8 or b"")
+        )
+    return Key(
+        onnx=digest(network.f32),
+        backend=target.backend,
+        version=target.version,
+        precision=precision,
+        shape=(recipe.batch if target.backend == "tensorrt" else 1, *network.size, 3),
+        device=target.device,
+        compute_capability=target.compute_capability,
+        calibration=calibration,
+    )
+
+
+def _there(folder: Path, key: Key, recipe: EngineRecipe, network: str, *, say: Say) -> Entry | None:
+    """The engine of a key, where it is whole and judged as asked; else a line that says why it is built again."""
+    try:
+        entry = load(folder, key, network)
+        if entry is not None:
+            content(folder, entry)
+            if judged_so(entry, recipe):
+                return entry
+            say(f"engine {entry.name}: was judged by other limits or pictures; built again")
+            return None
+    except NetworkError as error:
+        say(f"{error}; building it again")
+        return None
+    for _, other in entries(folder):
+        if isinstance(other, Entry) and other.key.model_copy(update={"version": key.version}) == key:
+            say(f"engine {other.name}: not loaded: built with {other.key.version}, here is {key.version}; built again")
+    return None
+
+
+def judged_so(entry: Entry, recipe: EngineRecipe) -> bool:
+    """Whether the accuracy report beside an engine is the one that a recipe asks for."""
+    if entry.gate is None:
+        return True
+    labelled = entry.gate["held_back"]["labelled"] > 0
+    return entry.gate["limits"] == vars(_limits(recipe)) and labelled == (recipe.labels is not None)
+
+
+def _limits(recipe: EngineRecipe) -> Limits:
+    return Limits(recipe.miou_loss, recipe.agreement / 100)
+
+
+def _made(
+    recipe: EngineRecipe, network: Network, target: Target, precision: str, *, frames: CalibrationSet, say: Say
+) -> tuple[bytes, dict[str, Any] | None]:
+    """An engine and its accuracy report; None for f32, which is the measure."""
+    if precision in ("int8", "fp8") and recipe.calibrate is not None:
+        say(f"{network.name}: quantising with {len(frames.fit)} pictures of {frames.shown}")
+        int8 = quantised(network.f32, [s.image for s in frames.fit], recipe.quantise, name=network.name)
+        network = replace(network, int8=int8)
+    engine = network.int8 if precision == "int8" and network.int8 else network.f32
+    if target.backend == "tensorrt":
+        engine = plan_of(network, precision, target=target, batch=recipe.batch, step=say)
+    if precision == "f32":
+        return engine, None
+    say(f"{network.name}: comparing {precision} with f32 on {len(frames.fit) + len(frames.held_back)} pictures")
+    with (
+        opened_for(network, target, "f32", None) as f32,
+        opened_for(network, target, precision, engine) as lower,
+    ):
+        by_set = {
+            name: compared(both(samples, f32, lower), network.classes)
+            for name, samples in (("calibration", frames.fit), ("held_back", frames.held_back))
+        }
+        by = f"{lower.spec.info.backend} on {lower.spec.info.device}"
+    return engine, as_report(by_set, _limits(recipe), source=frames.shown, computed_by=by)

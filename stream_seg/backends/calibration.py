@@ -1,0 +1,126 @@
+"""The user's own pictures, from which a quantisation learns its ranges, and by which its result is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from stream_seg.arrays import Image, Labels
+from stream_seg.backends.entry import digest
+from stream_seg.dataset import VOID
+from stream_seg.errors import ConfigError, SourceError
+from stream_seg.sources.images import picture_files
+from stream_seg.stages.capture import Capture
+from stream_seg.stages.segment import reduced
+from stream_seg.stages.synthetic import Synthetic
+from stream_seg.uri import Source, parse
+
+PICTURES = 96
+"""Taken of a source unless told otherwise. Ranges settle with a few dozen; the rest is for the judgement."""
+FEWEST = 4
+HELD_BACK = 4
+"""Every fourth picture is not calibrated on: what is judged on calibrated pictures alone judges itself."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture, uint8 (H, W, 3) at the network's input size, and, where it is known, its truth, at its own size."""
+
+    name: str
+    image: Image
+    truth: Labels | None = None
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """`fit` is calibrated on, `held_back` is not; both are compared. `shown` says where they come from."""
+
+    shown: str
+    fit: tuple[Sample, ...]
+    held_back: tuple[Sample, ...]
+
+    def digest(self, settings: str) -> str:
+        """SHA-256 of the pictures that are calibrated on, and of the quantisation's settings."""
+        return digest(b"".join([settings.encode(), *(sample.image.tobytes() for sample in self.fit)]))
+
+
+def sampled(
+    source: str, size: tuple[int, int], *, classes: int, labels: Path | None = None, pictures: int = PICTURES
+) -> CalibrationSet:
+    """Up to `pictures` of DIR or VIDEO, evenly over all of it, at `size` = (height, width), every fourth held back.
+
+    `labels` is a folder of label maps with the pictures' names, ending .png. Raises SourceError for what is missing,
+    unreadable or too little, ConfigError for a source that never ends.
+    """
+    where = parse(source)
+    if where.kind == "synth" or where.live:
+        raise ConfigError(f"{where.shown}: cannot be calibrated on; allowed are a folder of pictures and a video file")
+    if labels is not None and where.kind != "images":
+        raise ConfigError(f"{where.shown}: labels belong to a folder of pictures, this is a video")
+    reader = _of_pictures(where, size, pictures, labels, classes) if where.kind == "images" else _of_video(where, size)
+    samples = spread(reader, pictures)
+    if len(samples) < FEWEST:
+        raise SourceError(f"{where.shown}: {len(samples)} pictures; at least {FEWEST} are needed, some dozens are good")
+    fit = tuple(sample for place, sample in enumerate(samples) if place % HELD_BACK != HELD_BACK - 1)
+    return CalibrationSet(where.shown, fit, tuple(samples[HELD_BACK - 1 :: HELD_BACK]))
+
+
+def drawn(size: tuple[int, int], *, pictures: int = 24) -> CalibrationSet:
+    """Pictures of the drawn drive, a second apart: something to compare on where the user gave nothing."""
+    frames = Synthetic(seed=7, width=640, height=360, rate=1.0, frames=pictures)(iter(()))
+    samples = tuple(Sample(f"frame {frame.seq}", reduced(frame.image, size)) for frame in frames)
+    return CalibrationSet("the drawn drive", samples[::2], samples[1::2])
+
+
+def spread(samples: Iterator[Sample], most: int) -> list[Sample]:
+    """At most `most` samples of a stream of unknown length, evenly spaced, from its first one on.
+
+    Kept are those whose number is a multiple of a step, which doubles when there are too many: never more than twice
+    `most` are held.
+    """
+    kept: list[Sample] = []
+    step = 1
+    for number, sample in enumerate(samples):
+        if number % step:
+            continue
+        kept.append(sample)
+        if len(kept) >= 2 * most:
+            del kept[1::2]
+            step *= 2
+    if len(kept) <= most:
+        return kept
+    return [kept[round(place)] for place in np.linspace(0, len(kept) - 1, most)]
+
+
+def _of_video(where: Source, size: tuple[int, int]) -> Iterator[Sample]:
+    with closing(Capture(uri=where.address)(iter(()))) as frames:
+        for frame in frames:
+            yield Sample(f"frame {frame.seq}", reduced(frame.image, size))
+
+
+def _of_pictures(
+    where: Source, size: tuple[int, int], pictures: int, labels: Path | None, classes: int
+) -> Iterator[Sample]:
+    files = picture_files(where)
+    if len(files) > pictures:  # only those that count are decoded
+        files = [files[round(place)] for place in np.linspace(0, len(files) - 1, pictures)]
+    for file in files:
+        with closing(Capture(uri=str(file))(iter(()))) as frames:
+            image = next(frames).image
+        truth = None if labels is None else read_labels(labels / f"{file.stem}.png", classes=classes)
+        yield Sample(file.name, reduced(image, size), truth)
+
+
+def read_labels(path: Path, *, classes: int) -> Labels:
+    """A label map uint8 (H, W), what is no class made void. Raises SourceError."""
+    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+    if labels is None:
+        raise SourceError(f"{path}: {'not a picture that can be read' if path.is_file() else 'no such label map'}")
+    if labels.ndim != 2:
+        raise SourceError(f"{path}: {labels.shape[2]} channels; a label map has one, the index of the class")
+    return np.where(labels < classes, labels, VOID).astype(np.uint8)

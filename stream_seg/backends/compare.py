@@ -1,0 +1,70 @@
+"""Computing what the accuracy gate compares: a network in two precisions, on the same pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from stream_seg.arrays import Labels
+from stream_seg.backends.calibration import Sample
+from stream_seg.backends.choose import opened_with
+from stream_seg.backends.engine import Engine
+from stream_seg.backends.gate import Compared
+from stream_seg.backends.target import Target
+from stream_seg.network import Network
+from stream_seg.ops.labels import resized_labels, upsampled_argmax
+
+Say = Callable[[str], None]
+"""Called with one line for each thing that a person should know."""
+
+
+def opened_for(network: Network, target: Target, precision: str, engine: bytes | None) -> Engine:
+    """An engine to compare with. For a GPU that is not here ONNX Runtime computes the graph of the plan."""
+    if target.backend == "tensorrt" and target.device == "any":
+        from stream_seg.backends.tensorrt import graph_of
+        from stream_seg.backends.tensorrt_graph import typed
+
+        graph = typed(graph_of(network, precision), precision=precision, name=network.name)
+        return opened_with(replace(network, f32=graph), "onnxruntime", precision="f32")
+    if engine is None and target.backend == "tensorrt":
+        engine = plan_of(network, precision, target=target, batch=1, step=None)
+    return opened_with(network, target.backend, precision=precision, engine=engine)
+
+
+def plan_of(network: Network, precision: str, *, target: Target, batch: int, step: Say | None) -> bytes:
+    """A TensorRT plan; `step` is told of each phase as it ends. Raises NetworkError."""
+    from stream_seg.backends.engine import cheapest
+    from stream_seg.backends.tensorrt import graph_of
+    from stream_seg.backends.tensorrt_build import build as build_plan
+
+    def told(phase: str, done: int, steps: int) -> None:
+        if step is not None and done == steps:
+            step(f"{network.name}: TensorRT {precision}: {phase} done")
+
+    return build_plan(
+        cheapest(graph_of(network, precision))[1],
+        precision=precision,
+        size=network.size,
+        batch=(1, batch),
+        compute_capability=target.compute_capability if target.device == "any" else None,
+        progress=told,
+        name=network.name,
+    )
+
+
+def both(samples: Sequence[Sample], f32: Engine, lower: Engine) -> Iterator[Compared]:
+    """The labels of two engines, at the size of the truth where there is one."""
+    for sample in samples:
+        height, width = f32.spec.size if sample.truth is None else sample.truth.shape
+        said = [_labels(engine, sample, (height, width)) for engine in (f32, lower)]
+        yield Compared(sample.name, said[0], said[1], sample.truth)
+
+
+def _labels(engine: Engine, sample: Sample, size: tuple[int, int]) -> Labels:
+    result = engine.infer(sample.image[None])
+    if result.scores is not None:
+        return upsampled_argmax(np.ascontiguousarray(result.scores[0]), size)
+    assert result.labels is not None  # an engine says one or the other
+    return resized_labels(result.labels[0], size)

@@ -1,0 +1,79 @@
+"""What an engine is built for: a version of a backend on one device, and the precisions that are to be had there."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from types import MappingProxyType
+
+from stream_seg.backends.onnxruntime import cpu_name
+from stream_seg.errors import ConfigError, NetworkError
+
+
+@dataclass(frozen=True)
+class Target:
+    """`device` is its name as `EngineInfo` says it, "any" for a GPU that is not here. `precisions` from the lowest
+    that is built without being asked for to f32; `suffix` is that of the engine's file."""
+
+    backend: str
+    version: str
+    device: str
+    precisions: tuple[str, ...]
+    compute_capability: str | None = None
+    suffix: str = ".onnx"
+
+
+def target_of(backend: str, compute_capability: str | None = None) -> Target:
+    """This machine, or with `compute_capability` a GPU that TensorRT builds for without having it.
+
+    Raises NetworkError where the backend does not load, ConfigError where it has no compute capabilities.
+    """
+    try:
+        if backend == "tensorrt":
+            return _tensorrt(compute_capability)
+        if compute_capability is not None:
+            raise ConfigError(f"compute capability {compute_capability}: of a GPU, which {backend} is not built for")
+        return TARGETS[backend]()
+    except ImportError as error:
+        raise NetworkError(f"backend {backend} does not load ({error})") from error
+
+
+def _openvino() -> Target:
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # see backends/openvino.py
+    import openvino as ov
+
+    core = ov.Core()
+    bf16 = ("bf16",) if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else ()
+    device = core.get_property("CPU", "FULL_DEVICE_NAME")
+    return Target("openvino", version("openvino"), device, ("int8", *bf16, "f32"))
+
+
+def _onnxruntime() -> Target:
+    import onnxruntime as ort
+
+    return Target("onnxruntime", ort.__version__, cpu_name(), ("int8", "f32"))
+
+
+def _torch() -> Target:
+    import torch
+
+    if torch.cuda.is_available():
+        return Target("torch", torch.__version__, torch.cuda.get_device_name(), ("fp16", "bf16", "f32"))
+    return Target("torch", torch.__version__, cpu_name(), ("bf16", "f32"))
+
+
+def _tensorrt(compute_capability: str | None) -> Target:
+    from stream_seg.backends.tensorrt_build import module
+    from stream_seg.backends.tensorrt_run import gpu
+
+    trt = module()
+    device, capability = ("any", compute_capability) if compute_capability else gpu()
+    told = f"{trt.__name__} {trt.__version__}"
+    return Target("tensorrt", told, device, ("int8", "fp16", "f32"), capability, suffix=".plan")
+
+
+TARGETS: Mapping[str, Callable[[], Target]] = MappingProxyType(
+    {"openvino": _openvino, "onnxruntime": _onnxruntime, "torch": _torch}
+)

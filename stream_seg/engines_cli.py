@@ -1,0 +1,198 @@
+"""`stream-seg engines`: build engines, and see, check and remove those that were built."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stream_seg.errors import ConfigError, NetworkError
+
+if TYPE_CHECKING:
+    from stream_seg.backends.entry import Entry
+
+app = typer.Typer(
+    name="engines",
+    help="Build engines (compiled or quantised networks), list, check and remove them. docs/engines.md says how.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the same as JSON.")]
+
+
+@app.command()
+def build(
+    network: Annotated[str | None, typer.Argument(help="A name, or the path of an .onnx or side-car.")] = None,
+    backend: Annotated[str | None, typer.Option(help="auto, tensorrt, openvino, onnxruntime or torch.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, int8, fp16, bf16 or f32.")] = None,
+    size: Annotated[str | None, typer.Option(metavar="HxW", help="Where the network leaves its input open.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Largest batch of a TensorRT engine.")] = None,
+    compute_capability: Annotated[
+        str | None, typer.Option(metavar="N.N", help="Build with TensorRT for a GPU that is not here, such as 8.9.")
+    ] = None,
+    calibrate: Annotated[
+        str | None, typer.Option(metavar="DIR|VIDEO", help="Pictures of your own: int8 learns its ranges from them.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(metavar="DIR", help="Label maps for these pictures.")] = None,
+    pictures: Annotated[int | None, typer.Option(help="How many of them are taken, evenly.")] = None,
+    miou_loss: Annotated[
+        float | None, typer.Option(help="mIoU points that may be lost where there are labels.")
+    ] = None,
+    agreement: Annotated[float | None, typer.Option(help="Percent of labels that must equal those of f32.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A YAML of engines/; options overrule it.")
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Build an engine into the cache, unless it is there: the lowest precision that stays true to float32."""
+    from rich.console import Console
+
+    from stream_seg.backends.build import build as built
+    from stream_seg.backends.cache import default_folder
+    from stream_seg.backends.engine_recipe import EngineRecipe
+    from stream_seg.output import refuse_unwritable
+    from stream_seg.report import write_json
+    from stream_seg.sidecar import validated
+    from stream_seg.strict_yaml import read_yaml
+
+    said = {
+        "network": network,
+        "backend": backend,
+        "precision": precision,
+        "size": None if size is None else _size(size),
+        "batch": batch,
+        "compute_capability": compute_capability,
+        "calibrate": calibrate,
+        "labels": labels,
+        "pictures": pictures,
+        "miou_loss": miou_loss,
+        "agreement": agreement,
+    }
+    base = {} if recipe is None else read_yaml(recipe)
+    if not isinstance(base, dict):
+        raise ConfigError(f"{recipe}: expected keys: {', '.join(EngineRecipe.model_fields)}")
+    whole = {**base, **{key: value for key, value in said.items() if value is not None}}
+    if "network" not in whole:
+        raise ConfigError("engines build: says no network; name one, or a --recipe that does")
+    if json_file is not None:
+        refuse_unwritable(json_file)
+    progress = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+    wanted = validated(EngineRecipe, whole, where=str(recipe or "engines build"))
+    done = built(wanted, folder=default_folder(), say=progress.print)
+    print(f"{done.entry.name}: {'built' if done.fresh else 'there already'}, {_sentence(done.entry)}")
+    if json_file is not None:
+        write_json({"name": done.entry.name, "fresh": done.fresh, **done.entry.model_dump(mode="json")}, json_file)
+
+
+@app.command("list")
+def listed(json_file: JsonFile = None) -> None:
+    """List the engines of the cache."""
+    from rich.console import Console
+
+    from stream_seg.backends.cache import default_folder, entries
+    from stream_seg.engines_table import as_table
+    from stream_seg.report import write_json
+
+    folder = default_folder()
+    found = list(entries(folder))
+    good = [entry for _, entry in found if not isinstance(entry, NetworkError)]
+    if good:
+        Console(markup=False).print(as_table(good, now=datetime.now(timezone.utc)))
+    else:
+        print(f"no engine in {folder}; stream-seg engines build makes one")
+    doubtful = [str(entry) for _, entry in found if isinstance(entry, NetworkError)]
+    for line in doubtful:
+        print(line)
+    if json_file is not None:
+        shown = [{"name": entry.name, **entry.model_dump(mode="json")} for entry in good]
+        write_json({"folder": str(folder), "engines": shown, "doubtful": doubtful}, json_file)
+
+
+@app.command()
+def show(
+    engine: Annotated[str, typer.Argument(help="Its name, or enough of the name or id to tell it from others.")],
+    json_file: JsonFile = None,
+) -> None:
+    """Show all that is known of an engine: what it was built of, and its accuracy report."""
+    from rich.console import Console
+
+    from stream_seg.backends.cache import default_folder
+    from stream_seg.engines_table import as_details
+    from stream_seg.report import write_json
+
+    entry = _named(engine)
+    Console(markup=False).print(as_details(entry, default_folder()))
+    if json_file is not None:
+        write_json({"name": entry.name, **entry.model_dump(mode="json")}, json_file)
+
+
+@app.command()
+def verify(json_file: JsonFile = None) -> None:
+    """Check every engine of the cache: whole, ours, and built with what is installed. Exit code 4 where one is not."""
+    from stream_seg.backends.cache import default_folder, verified
+    from stream_seg.report import write_json
+
+    found = dict(verified(default_folder()))
+    for name, fault in found.items():
+        print(fault or f"engine {name}: whole")
+    if json_file is not None:
+        write_json(found, json_file)
+    faults = [name for name, fault in found.items() if fault]
+    if faults:
+        raise NetworkError(
+            f"{len(faults)} of {len(found)} engines would not be loaded; stream-seg engines prune removes them"
+        )
+    print(f"{len(found)} engines, all whole")
+
+
+@app.command()
+def prune(
+    older_than: Annotated[
+        float | None, typer.Option(metavar="DAYS", help="Also those that were built longer ago.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every engine.")] = False,
+) -> None:
+    """Remove engines that would not be loaded and what broken builds left, and more if asked."""
+    from stream_seg.backends.cache import default_folder, entries, verified
+    from stream_seg.backends.store import remove, swept
+
+    folder = default_folder()
+    doomed = {name for name, fault in verified(folder) if fault or everything}
+    if older_than is not None:
+        limit = datetime.now(timezone.utc) - timedelta(days=older_than)
+        old = (e for _, e in entries(folder) if not isinstance(e, NetworkError) and e.created < limit)
+        doomed |= {entry.name for entry in old}
+    for name in sorted(doomed):
+        remove(folder, name)
+        print(f"removed {name}")
+    left = swept(folder)
+    print(f"{len(doomed)} engines removed{f', {left} leftovers of broken builds' if left else ''}")
+
+
+def _size(text: str) -> tuple[int, int]:
+    said = re.fullmatch(r"(\d+)x(\d+)", text)
+    if said is None:
+        raise ConfigError(f"size: {text!r} is not HxW (height x width), such as 352x480")
+    return int(said[1]), int(said[2])
+
+
+def _named(text: str) -> Entry:
+    from stream_seg.backends.cache import default_folder, entries
+
+    every = [entry for _, entry in entries(default_folder()) if not isinstance(entry, NetworkError)]
+    found = [entry for entry in every if entry.name == text] or [entry for entry in every if text in entry.name]
+    if len(found) != 1:
+        names = ", ".join(entry.name for entry in (found or every)) or "none"
+        raise ConfigError(f"engine {text!r}: {'several are meant' if found else 'is not in the cache'}; there: {names}")
+    return found[0]
+
+
+def _sentence(entry: Entry) -> str:
+    told: list[Any] = [f"{entry.key.precision} for {entry.key.backend} on {entry.key.device}"]
+    if entry.gate is not None:
+        told.append(f"held-back pictures: {entry.judged}")
+    return ", ".join(told)
