@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stream_seg.errors import ConfigError, NetworkError
 
 if TYPE_CHECKING:
+    from stream_seg.backends.compare import Say
     from stream_seg.backends.entry import Entry
 
 app = typer.Typer(
@@ -49,8 +52,6 @@ def build(
     json_file: JsonFile = None,
 ) -> None:
     """Build an engine into the cache, unless it is there: the lowest precision that stays true to float32."""
-    from rich.console import Console
-
     from stream_seg.backends.build import build as built
     from stream_seg.backends.cache import default_folder
     from stream_seg.backends.engine_recipe import EngineRecipe
@@ -80,9 +81,9 @@ def build(
         raise ConfigError("engines build: says no network; name one, or a --recipe that does")
     if json_file is not None:
         refuse_unwritable(json_file)
-    progress = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     wanted = validated(EngineRecipe, whole, where=str(recipe or "engines build"))
-    done = built(wanted, folder=default_folder(), say=progress.print)
+    with _progress() as say:
+        done = built(wanted, folder=default_folder(), say=say)
     print(f"{done.entry.name}: {'built' if done.fresh else 'there already'}, {_sentence(done.entry)}")
     if json_file is not None:
         write_json({"name": done.entry.name, "fresh": done.fresh, **done.entry.model_dump(mode="json")}, json_file)
@@ -173,6 +174,31 @@ def prune(
     print(f"{len(doomed)} engines removed{f', {left} leftovers of broken builds' if left else ''}")
 
 
+@contextmanager
+def _progress() -> Iterator[Say]:
+    """Lines on standard error, and on a terminal what is being done now, below them."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from stream_seg.backends.compare import Say
+
+    console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+    status = console.status("")
+
+    def line(text: str) -> None:
+        status.stop()
+        console.print(text)
+
+    def step(text: str) -> None:
+        status.update(escape(text))
+        status.start()
+
+    try:
+        yield Say(line, step)
+    finally:
+        status.stop()
+
+
 def _size(text: str) -> tuple[int, int]:
     said = re.fullmatch(r"(\d+)x(\d+)", text)
     if said is None:
@@ -192,7 +218,8 @@ def _named(text: str) -> Entry:
 
 
 def _sentence(entry: Entry) -> str:
-    told: list[Any] = [f"{entry.key.precision} for {entry.key.backend} on {entry.key.device}"]
-    if entry.gate is not None:
-        told.append(f"held-back pictures: {entry.judged}")
-    return ", ".join(told)
+    from stream_seg.backends.target import place
+
+    key = entry.key
+    told = f"{key.precision} for {key.backend} on {place(key.device, key.compute_capability)}"
+    return told if entry.gate is None else f"{told}, held-back pictures: {entry.judged} as f32"

@@ -9,23 +9,24 @@ from pathlib import Path
 from rich.table import Table
 
 from stream_seg.backends.entry import Entry
+from stream_seg.backends.target import place
 
 
 def as_table(entries: Sequence[Entry], *, now: datetime) -> Table:
     """One line each; `id` tells it from the others for `show`."""
-    table = Table("id", "network", "shape", "precision", "backend", "device", box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for heading in ("id", "network", "shape", "precision", "backend", "device"):
+        table.add_column(heading, no_wrap=heading in ("id", "shape", "precision"))
     for heading in ("size", "age"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("gate")
+    table.add_column("as f32")
     for entry in entries:
         key = entry.key
         batch, height, width, _ = key.shape
-        shape = f"{height}x{width}" if batch == 1 else f"1-{batch} of {height}x{width}"
-        capability = f" {key.compute_capability}" if key.compute_capability else ""
-        device = f"{'GPU' if key.device == 'any' else key.device}{capability}"
+        shape = f"{height}x{width}" if batch == 1 else f"{batch}x{height}x{width}"
+        device = f"{'GPU' if key.device == 'any' else key.device} {key.compute_capability or ''}".strip()
         size, age = f"{entry.bytes / 1e6:.1f} MB", old(entry.created, now=now)
-        id_ = key.digest[:8]
-        table.add_row(id_, entry.network, shape, key.precision, key.backend, device, size, age, entry.judged)
+        table.add_row(key.digest[:8], entry.network, shape, key.precision, key.backend, device, size, age, entry.judged)
     return table
 
 
@@ -53,20 +54,21 @@ def as_details(entry: Entry, folder: Path) -> Table:
         "backend": f"{key.backend} {key.version}",
         "precision": key.precision,
         "shape": " x ".join(map(str, key.shape)),
-        "device": f"{key.device}{f', compute capability {key.compute_capability}' if key.compute_capability else ''}",
+        "device": place(key.device, key.compute_capability),
         "calibration": key.calibration or "none",
     }
     for name, value in rows.items():
         table.add_row(name, value)
     for line in entry.refused:
         table.add_row("refused before", line)
-    for name in ("calibration", "held_back") if entry.gate else ():
-        figures = entry.gate[name]
+    gate = entry.gate or {}
+    for name in ("calibration", "held_back") if gate else ():
+        figures = gate[name]
         miou = "" if figures["miou_loss"] is None else f", mIoU {100 * figures['miou_f32']:.2f} -> "
         miou += "" if figures["miou_loss"] is None else f"{100 * figures['miou_lower']:.2f}"
         worst = f"worst {100 * figures['worst']:.2f} % in {figures['worst_picture']}"
         told = f"{figures['pictures']} pictures, {100 * figures['agreement']:.2f} % as f32, {worst}{miou}"
         table.add_row(f"gate, {name.replace('_', ' ')}", told)
-    if entry.gate:
-        table.add_row("compared", f"on {entry.gate['source']}, by {entry.gate['computed_by']}")
+    if gate:
+        table.add_row("compared", f"on {gate['source']}, by {gate['computed_by']}")
     return table

@@ -8,7 +8,7 @@ from typing import Any
 
 from stream_seg.backends.cache import content, entries, load
 from stream_seg.backends.calibration import CalibrationSet, drawn, sampled
-from stream_seg.backends.choose import chosen, installed
+from stream_seg.backends.choose import BACKENDS, checked, chosen, installed
 from stream_seg.backends.compare import Say, both, opened_for, plan_of
 from stream_seg.backends.engine_recipe import EngineRecipe
 from stream_seg.backends.entry import Entry, Key, described, digest
@@ -33,8 +33,18 @@ def build(recipe: EngineRecipe, *, folder: Path, say: Say) -> Built:
 
     What is not the same network in the precision asked for is refused, and the next higher precision tried.
     """
-    network = open_network(recipe.network, size=recipe.size)
-    target = _target(recipe)
+    return build_for(open_network(recipe.network, size=recipe.size), _target(recipe), recipe, folder=folder, say=say)
+
+
+def plan_for(network: Network, target: Target, *, folder: Path, precision: str, say: Say) -> tuple[Entry, bytes]:
+    """A TensorRT plan for the GPU that is here, compared on the drawn drive; built where the cache has none."""
+    recipe = EngineRecipe(network=network.name, backend="tensorrt", precision=precision)
+    entry = build_for(network, target, recipe, folder=folder, say=say).entry
+    return entry, content(folder, entry)
+
+
+def build_for(network: Network, target: Target, recipe: EngineRecipe, *, folder: Path, say: Say) -> Built:
+    """`build` for a network that is open and a target that is known."""
     frames = _frames(recipe, network)
     refused: list[str] = []
     for precision in _wanted(recipe, network, target):
@@ -48,15 +58,18 @@ def build(recipe: EngineRecipe, *, folder: Path, say: Say) -> Built:
                 store(folder, entry, engine)
                 return Built(entry, fresh=True)
             refused.append(f"{precision} {gate['refused']}")
-            say(f"{network.name}: {precision} refused: {gate['refused']}; trying the next precision")
+            say.line(f"{network.name}: {precision} refused: {gate['refused']}; trying the next precision")
     raise NetworkError(f"{network.name}: no precision of {target.backend} passes: {'; '.join(refused)}")
 
 
 def _target(recipe: EngineRecipe) -> Target:
     """What a recipe builds for. With a compute capability that is TensorRT, which need not be able to run here."""
-    if recipe.compute_capability is not None and recipe.backend in ("auto", "tensorrt"):
-        return target_of("tensorrt", recipe.compute_capability)
-    return target_of(chosen(recipe.backend, present=installed())[0], recipe.compute_capability)
+    crossing = recipe.compute_capability is not None and recipe.backend in ("auto", "tensorrt")
+    name = "tensorrt" if crossing else chosen(recipe.backend, present=installed())[0]
+    try:
+        return target_of(name, recipe.compute_capability)
+    except ImportError as error:
+        raise NetworkError(f"backend {name} does not load ({error}): {BACKENDS[name].install}") from error
 
 
 def _wanted(recipe: EngineRecipe, network: Network, target: Target) -> tuple[str, ...]:
@@ -112,14 +125,16 @@ def _there(folder: Path, key: Key, recipe: EngineRecipe, network: str, *, say: S
             content(folder, entry)
             if judged_so(entry, recipe):
                 return entry
-            say(f"engine {entry.name}: was judged by other limits or pictures; built again")
+            say.line(f"engine {entry.name}: was judged by other limits or pictures; built again")
             return None
     except NetworkError as error:
-        say(f"{error}; building it again")
+        say.line(f"{error}; building it again")
         return None
     for _, other in entries(folder):
         if isinstance(other, Entry) and other.key.model_copy(update={"version": key.version}) == key:
-            say(f"engine {other.name}: not loaded: built with {other.key.version}, here is {key.version}; built again")
+            say.line(
+                f"engine {other.name}: not loaded: built with {other.key.version}, here is {key.version}; built again"
+            )
     return None
 
 
@@ -128,7 +143,8 @@ def judged_so(entry: Entry, recipe: EngineRecipe) -> bool:
     if entry.gate is None:
         return True
     labelled = entry.gate["held_back"]["labelled"] > 0
-    return entry.gate["limits"] == vars(_limits(recipe)) and labelled == (recipe.labels is not None)
+    same_limits = entry.gate["limits"] == vars(_limits(recipe))
+    return bool(same_limits and labelled == (recipe.labels is not None))
 
 
 def _limits(recipe: EngineRecipe) -> Limits:
@@ -140,15 +156,18 @@ def _made(
 ) -> tuple[bytes, dict[str, Any] | None]:
     """An engine and its accuracy report; None for f32, which is the measure."""
     if precision in ("int8", "fp8") and recipe.calibrate is not None:
-        say(f"{network.name}: quantising with {len(frames.fit)} pictures of {frames.shown}")
+        say.line(f"{network.name}: quantising with {len(frames.fit)} pictures of {frames.shown}")
         int8 = quantised(network.f32, [s.image for s in frames.fit], recipe.quantise, name=network.name)
         network = replace(network, int8=int8)
     engine = network.int8 if precision == "int8" and network.int8 else network.f32
     if target.backend == "tensorrt":
-        engine = plan_of(network, precision, target=target, batch=recipe.batch, step=say)
+        say.line(f"{network.name}: TensorRT builds {precision} for 1 to {recipe.batch} pictures on {target.place}")
+        engine = plan_of(network, precision, target=target, batch=recipe.batch, step=say.step)
     if precision == "f32":
+        with opened_for(network, target, "f32", engine) as f32:
+            checked(f32)
         return engine, None
-    say(f"{network.name}: comparing {precision} with f32 on {len(frames.fit) + len(frames.held_back)} pictures")
+    say.line(f"{network.name}: comparing {precision} with f32 on {len(frames.fit) + len(frames.held_back)} pictures")
     with (
         opened_for(network, target, "f32", None) as f32,
         opened_for(network, target, precision, engine) as lower,

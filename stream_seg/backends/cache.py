@@ -121,8 +121,8 @@ def verified(folder: Path) -> Iterator[tuple[str, str | None]]:
             here = target_of(entry.key.backend, _asked(entry.key))
             if here.version != entry.key.version:
                 fault = f"engine {entry.name}: not loaded: built with {entry.key.version}, here is {here.version}"
-        except StreamSegError as error:
-            fault = str(error)
+        except (StreamSegError, ImportError) as error:
+            fault = str(error) if entry.name in str(error) else f"engine {entry.name}: cannot be used here: {error}"
         yield path.stem, fault
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -13,7 +14,8 @@ import numpy as np
 from stream_seg.backends import onnxruntime, openvino, tensorrt, torch
 from stream_seg.backends.cache import content, default_folder, fitting
 from stream_seg.backends.engine import Engine
-from stream_seg.backends.target import target_of
+from stream_seg.backends.entry import Entry
+from stream_seg.backends.target import Target, target_of
 from stream_seg.errors import NetworkError
 from stream_seg.network import Network
 
@@ -74,7 +76,7 @@ def open_engine(network: Network, *, backend: str = "auto", precision: str = "au
     that does not load or cannot compile this network, it goes on to the next, saying so. The one run warms the engine
     up, and holds what it says against what the network promises.
     """
-    present = list(installed())
+    present, failed = list(installed()), ""
     while True:
         name, why = chosen(backend, present=present)
         try:
@@ -82,13 +84,15 @@ def open_engine(network: Network, *, backend: str = "auto", precision: str = "au
             break
         except NetworkError as error:
             present.remove(name)
-            if backend != "auto" or not present or precision != "auto":
+            if backend != "auto" or not present:
                 raise
-            log.warning("%s: goes on to the next backend", error)
+            log.warning("%s; the next backend is tried", error)
+            failed = f"{failed}, {name}" if failed else f"without {name}"
+    why = failed or why
     info = engine.spec.info
     log.info("%s: %s (%s), %s%s, on %s", info.network, info.backend, why, info.precision, origin, info.device)
     try:
-        _checked(engine)
+        checked(engine)
     except NetworkError:
         engine.close()
         raise
@@ -97,20 +101,40 @@ def open_engine(network: Network, *, backend: str = "auto", precision: str = "au
 
 def _opened(network: Network, name: str, *, precision: str, threads: int) -> tuple[Engine, str]:
     """An engine and where it comes from, for the log: the cache, or nothing to say."""
-    folder = default_folder()
-    try:
-        if folder.is_dir():
-            for entry in fitting(folder, network, target_of(name), precision=precision):
-                try:
-                    engine = content(folder, entry)
-                except NetworkError as error:
-                    log.warning("%s; build it again with stream-seg engines build", error)
-                    continue
-                opened = opened_with(network, name, precision=entry.key.precision, threads=threads, engine=engine)
-                return opened, f" built {entry.created:%Y-%m-%d} ({entry.judged})"
-    except NetworkError as error:  # the folder is in doubt
-        log.warning("%s", error)
+    folder, target = default_folder(), None
+    if folder.exists() or name == "tensorrt":
+        target = _target(name)
+    for entry in _in_cache(folder, network, target, precision) if target else ():
+        try:
+            engine = content(folder, entry)
+        except NetworkError as error:
+            log.warning("%s; stream-seg engines build builds it again", error)
+            continue
+        opened = opened_with(network, name, precision=entry.key.precision, threads=threads, engine=engine)
+        return opened, f" built {entry.created:%Y-%m-%d} ({entry.judged} as f32)"
+    if target is not None and name == "tensorrt":
+        from stream_seg.backends.build import plan_for
+        from stream_seg.backends.compare import Say
+
+        entry, engine = plan_for(network, target, folder=folder, precision=precision, say=Say(log.info))
+        opened = opened_with(network, name, precision=entry.key.precision, threads=threads, engine=engine)
+        return opened, f" built now ({entry.judged} as f32)"
     return opened_with(network, name, precision=precision, threads=threads), ""
+
+
+def _target(name: str) -> Target:
+    try:
+        return target_of(name)
+    except ImportError as error:
+        raise NetworkError(f"backend {name} does not load ({error}): {BACKENDS[name].install}") from error
+
+
+def _in_cache(folder: Path, network: Network, target: Target, precision: str) -> list[Entry]:
+    try:
+        return fitting(folder, network, target, precision=precision)
+    except NetworkError as error:  # others can write there
+        log.warning("%s", error)
+        return []
 
 
 def opened_with(
@@ -129,7 +153,8 @@ def opened_with(
         raise NetworkError(f"backend {name} does not load ({error}): {BACKENDS[name].install}") from error
 
 
-def _checked(engine: Engine) -> None:
+def checked(engine: Engine) -> None:
+    """Run an engine once, and hold what it says against what the network promises. Raises NetworkError."""
     classes, size, name = len(engine.spec.classes), engine.spec.size, engine.spec.info.network
     result = engine.infer(np.zeros((1, *size, 3), np.uint8))
     if result.scores is not None and (result.scores.ndim != 4 or result.scores.shape[:2] != (1, classes)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,8 +16,13 @@ from stream_seg.backends.target import Target
 from stream_seg.network import Network
 from stream_seg.ops.labels import resized_labels, upsampled_argmax
 
-Say = Callable[[str], None]
-"""Called with one line for each thing that a person should know."""
+
+@dataclass(frozen=True)
+class Say:
+    """Where the progress of a build is told: `line` what should stay to be read, `step` what may be written over."""
+
+    line: Callable[[str], None]
+    step: Callable[[str], None] = lambda _: None
 
 
 def opened_for(network: Network, target: Target, precision: str, engine: bytes | None) -> Engine:
@@ -29,19 +34,18 @@ def opened_for(network: Network, target: Target, precision: str, engine: bytes |
         graph = typed(graph_of(network, precision), precision=precision, name=network.name)
         return opened_with(replace(network, f32=graph), "onnxruntime", precision="f32")
     if engine is None and target.backend == "tensorrt":
-        engine = plan_of(network, precision, target=target, batch=1, step=None)
+        engine = plan_of(network, precision, target=target, batch=1, step=lambda _: None)
     return opened_with(network, target.backend, precision=precision, engine=engine)
 
 
-def plan_of(network: Network, precision: str, *, target: Target, batch: int, step: Say | None) -> bytes:
-    """A TensorRT plan; `step` is told of each phase as it ends. Raises NetworkError."""
+def plan_of(network: Network, precision: str, *, target: Target, batch: int, step: Callable[[str], None]) -> bytes:
+    """A TensorRT plan; `step` is told how far it is. Raises NetworkError."""
     from stream_seg.backends.engine import cheapest
     from stream_seg.backends.tensorrt import graph_of
     from stream_seg.backends.tensorrt_build import build as build_plan
 
     def told(phase: str, done: int, steps: int) -> None:
-        if step is not None and done == steps:
-            step(f"{network.name}: TensorRT {precision}: {phase} done")
+        step(f"{network.name}: TensorRT builds {precision}: {phase}, {done} of {steps}")
 
     return build_plan(
         cheapest(graph_of(network, precision))[1],

@@ -60,11 +60,11 @@ class Entry(BaseModel):
 
     @property
     def judged(self) -> str:
-        """The accuracy report in a few words."""
+        """The accuracy report in a few words: labels of held-back pictures that are those of f32."""
         if self.gate is None:
             return "f32"
         held, loss = self.gate["held_back"], self.gate["held_back"]["miou_loss"]
-        told = f"{100 * held['agreement']:.1f} % as f32"
+        told = f"{100 * held['agreement']:.1f} %"
         return told if loss is None else f"{told}, {-loss:+.2f} mIoU"
 
 

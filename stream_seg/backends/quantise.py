@@ -43,6 +43,7 @@ def quantised(onnx: bytes, images: Sequence[Image], settings: Settings | None = 
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # it would report to a web service
     version_of_nncf()
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # NNCF brings it; it misses a CUDA compiler
     import nncf
     import onnx as library
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from types import MappingProxyType
 
-from stream_seg.backends.onnxruntime import cpu_name
-from stream_seg.errors import ConfigError, NetworkError
+from stream_seg.backends.onnxruntime import cpu_name, placed
+from stream_seg.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -24,20 +24,30 @@ class Target:
     compute_capability: str | None = None
     suffix: str = ".onnx"
 
+    @property
+    def place(self) -> str:
+        """The device as a sentence says it."""
+        return place(self.device, self.compute_capability)
+
+
+def place(device: str, compute_capability: str | None) -> str:
+    """A device as a sentence says it."""
+    if compute_capability is None:
+        return device
+    return f"{'any GPU' if device == 'any' else device} of capability {compute_capability}"
+
 
 def target_of(backend: str, compute_capability: str | None = None) -> Target:
     """This machine, or with `compute_capability` a GPU that TensorRT builds for without having it.
 
-    Raises NetworkError where the backend does not load, ConfigError where it has no compute capabilities.
+    Raises ImportError where the backend does not load, NetworkError without a GPU, ConfigError where the backend has
+    no compute capabilities.
     """
-    try:
-        if backend == "tensorrt":
-            return _tensorrt(compute_capability)
-        if compute_capability is not None:
-            raise ConfigError(f"compute capability {compute_capability}: of a GPU, which {backend} is not built for")
-        return TARGETS[backend]()
-    except ImportError as error:
-        raise NetworkError(f"backend {backend} does not load ({error})") from error
+    if backend == "tensorrt":
+        return _tensorrt(compute_capability)
+    if compute_capability is not None:
+        raise ConfigError(f"compute capability {compute_capability}: is a GPU's; {backend} builds for what is here")
+    return TARGETS[backend]()
 
 
 def _openvino() -> Target:
@@ -53,6 +63,9 @@ def _openvino() -> Target:
 def _onnxruntime() -> Target:
     import onnxruntime as ort
 
+    place = placed("auto", available=ort.get_available_providers())[0]
+    if place != "cpu":
+        return Target("onnxruntime", ort.__version__, place, ("int8", "fp16", "f32"))
     return Target("onnxruntime", ort.__version__, cpu_name(), ("int8", "f32"))
 
 
@@ -65,8 +78,8 @@ def _torch() -> Target:
 
 
 def _tensorrt(compute_capability: str | None) -> Target:
-    from stream_seg.backends.tensorrt_build import module
-    from stream_seg.backends.tensorrt_run import gpu
+    from stream_seg.backends.tensorrt_api import module
+    from stream_seg.backends.tensorrt_cuda import gpu
 
     trt = module()
     device, capability = ("any", compute_capability) if compute_capability else gpu()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx
 import onnx.checker
+import onnx.defs
 import onnx.shape_inference
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto, ValueInfoProto
@@ -36,9 +37,26 @@ def read(path: Path) -> ModelProto:
     opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
     if not model.graph.node or not opset:
         raise NetworkError(f"{path}: not an ONNX network: no operators in it")
+    _refuse_unknown(model, path=path)
     if opset < OLDEST_OPSET:
         raise NetworkError(f"{path}: ONNX opset {opset}; {OLDEST_OPSET} or newer is needed, export it again")
     return model
+
+
+def _refuse_unknown(model: ModelProto, *, path: Path) -> None:
+    """Raise NetworkError naming operators that neither ONNX nor ONNX Runtime's extensions nor the file itself define."""
+    own = {(function.domain, function.name) for function in model.functions}
+    unknown = {
+        f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        for node in model.graph.node
+        if (node.domain, node.op_type) not in own
+        and node.domain != "com.microsoft"
+        and not onnx.defs.has(node.op_type, node.domain)
+    }
+    if unknown:
+        raise NetworkError(
+            f"{path}: unknown operators: {', '.join(sorted(unknown))}; export it in standard ONNX operators"
+        )
 
 
 def inputs(model: ModelProto) -> list[ValueInfoProto]:
