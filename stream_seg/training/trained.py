@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,9 @@ def export_trained(
 def weights_of(path: Path) -> Mapping[str, Any]:
     """The tensors of a .pth, which is read as data: one that holds code is refused. Raises NetworkError."""
     try:
-        said = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a foreign pickle protocol, which is refused below or harmless
+            said = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise NetworkError(f"{path}: {error.strerror or error}") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
