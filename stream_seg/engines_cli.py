@@ -253,4 +253,4 @@ def _sentence(entry: Entry) -> str:
 
     key = entry.key
     told = f"{key.precision} for {key.backend} on {place(key.device, key.compute_capability)}"
-    return told if entry.gate is None else f"{told}, held-back pictures: {entry.judged} as f32"
+    return told if entry.gate is None else f"{told}, held-back pictures: {entry.judged}"
