@@ -9,7 +9,7 @@ import onnx
 import onnx.checker
 import onnx.defs
 import onnx.shape_inference
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from stream_seg.errors import ConfigError, NetworkError
