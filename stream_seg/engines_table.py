@@ -19,7 +19,7 @@ def as_table(entries: Sequence[Entry], *, now: datetime) -> Table:
         table.add_column(heading, no_wrap=heading in ("id", "shape", "precision"))
     for heading in ("size", "age"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("as f32")
+    table.add_column("gate")
     for entry in entries:
         key = entry.key
         batch, height, width, _ = key.shape

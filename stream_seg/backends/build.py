@@ -45,9 +45,10 @@ def plan_for(network: Network, target: Target, *, folder: Path, precision: str, 
 
 def build_for(network: Network, target: Target, recipe: EngineRecipe, *, folder: Path, say: Say) -> Built:
     """`build` for a network that is open and a target that is known."""
-    frames = _frames(recipe, network)
+    precisions = _wanted(recipe, network, target)
+    frames = _frames(recipe, network, needed=precisions != ("f32",))
     refused: list[str] = []
-    for precision in _wanted(recipe, network, target):
+    for precision in precisions:
         key = _key(recipe, network, target, precision, frames)
         with building(folder, key):
             if found := _there(folder, key, recipe, network.name, say=say):
@@ -87,12 +88,12 @@ def _wanted(recipe: EngineRecipe, network: Network, target: Target) -> tuple[str
     return possible[possible.index(recipe.precision) :]
 
 
-def _frames(recipe: EngineRecipe, network: Network) -> CalibrationSet:
+def _frames(recipe: EngineRecipe, network: Network, *, needed: bool) -> CalibrationSet:
     """What is calibrated on and compared: the user's pictures, else, to compare on alone, the drawn drive."""
     if recipe.calibrate is None:
         if recipe.labels is not None:
             raise ConfigError("labels: belong to the pictures of --calibrate, which is missing")
-        return drawn(network.size)
+        return drawn(network.size) if needed else CalibrationSet("", (), ())
     classes = len(network.classes)
     return sampled(recipe.calibrate, network.size, classes=classes, labels=recipe.labels, pictures=recipe.pictures)
 

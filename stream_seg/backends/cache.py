@@ -71,7 +71,7 @@ def content(folder: Path, entry: Entry) -> bytes:
     """The engine of an entry. Raises NetworkError: one line that says why it is not loaded."""
     said = _read(folder / entry.file, most=entry.bytes)
     if len(said) != entry.bytes:
-        raise NetworkError(f"engine {entry.name}: not loaded: {len(said)} bytes of {entry.bytes}, it is cut short")
+        raise NetworkError(f"engine {entry.name}: not loaded: it is not {entry.bytes} bytes long, as when it was built")
     if digest(said) != entry.sha256:
         raise NetworkError(f"engine {entry.name}: not loaded: its SHA-256 is not the one noted when it was built")
     return said

@@ -111,14 +111,14 @@ def _opened(network: Network, name: str, *, precision: str, threads: int) -> tup
             log.warning("%s; stream-seg engines build builds it again", error)
             continue
         opened = opened_with(network, name, precision=entry.key.precision, threads=threads, engine=engine)
-        return opened, f" built {entry.created:%Y-%m-%d} ({entry.judged} as f32)"
+        return opened, f" built {entry.created:%Y-%m-%d} ({entry.judged})"
     if target is not None and name == "tensorrt":
         from stream_seg.backends.build import plan_for
         from stream_seg.backends.compare import Say
 
         entry, engine = plan_for(network, target, folder=folder, precision=precision, say=Say(log.info))
         opened = opened_with(network, name, precision=entry.key.precision, threads=threads, engine=engine)
-        return opened, f" built now ({entry.judged} as f32)"
+        return opened, f" built now ({entry.judged})"
     return opened_with(network, name, precision=precision, threads=threads), ""
 
 

@@ -64,8 +64,8 @@ class Entry(BaseModel):
         if self.gate is None:
             return "f32"
         held, loss = self.gate["held_back"], self.gate["held_back"]["miou_loss"]
-        told = f"{100 * held['agreement']:.1f} %"
-        return told if loss is None else f"{told}, {-loss:+.2f} mIoU"
+        told = f"{100 * held['agreement']:.1f} % as f32"
+        return told if loss is None else f"{told}, mIoU {-loss:+.2f}"
 
 
 def digest(content: bytes) -> str:

@@ -48,7 +48,7 @@ def quantised(onnx: bytes, images: Sequence[Image], settings: Settings | None = 
     import onnx as library
 
     settings = settings or Settings()
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     model = library.load_from_string(onnx)
     unknown = set(settings.keep) - {node.name for node in model.graph.node}
     if unknown:

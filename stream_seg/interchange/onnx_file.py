@@ -44,7 +44,7 @@ def read(path: Path) -> ModelProto:
 
 
 def _refuse_unknown(model: ModelProto, *, path: Path) -> None:
-    """Raise NetworkError naming operators that neither ONNX nor ONNX Runtime's extensions nor the file itself define."""
+    """Raise NetworkError naming operators that ONNX, ONNX Runtime's extensions and the file itself do not know."""
     own = {(function.domain, function.name) for function in model.functions}
     unknown = {
         f"{node.domain}.{node.op_type}" if node.domain else node.op_type

@@ -48,11 +48,18 @@ def export(recipe: Recipe, net: nn.Module, classes: Classes, *, calibration: Seq
     pictures = [reduced(image, recipe.size) for image in calibration]
     int8 = quantised(path.read_bytes(), pictures, name=recipe.network)
     path.with_stem(f"{path.stem}_int8").write_bytes(int8)
+    describe(path, classes, size=recipe.size, mean=recipe.mean, std=recipe.std)
+
+
+def describe(
+    path: Path, classes: Classes, *, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]
+) -> None:
+    """Write the side-car of an exported ONNX, PATH with the ending .json; the network is called as the file is."""
     said = {
-        "name": recipe.network,
-        "size": recipe.size,
-        "mean_bgr": recipe.mean,
-        "std_bgr": recipe.std,
+        "name": path.stem,
+        "size": size,
+        "mean_bgr": mean,
+        "std_bgr": std,
         "classes": classes.names,
         "palette": classes.colours,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),

@@ -1,0 +1,253 @@
+"""Building engines: the lowest precision that stays true, said in a line where it is not the one asked for."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from stream_seg.backends.build import build
+from stream_seg.backends.cache import entries
+from stream_seg.backends.choose import open_engine
+from stream_seg.backends.compare import Say
+from stream_seg.backends.engine_recipe import EngineRecipe
+from stream_seg.errors import ConfigError, NetworkError, StreamSegError
+from stream_seg.network import Network, open_network
+from tests import tiny
+
+
+class Told(list[str]):
+    """What a build said, line by line."""
+
+    @property
+    def say(self) -> Say:
+        return Say(self.append)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for seed in range(8):
+        cv2.imwrite(str(folder / f"{seed}.png"), tiny.picture(seed=seed))
+    return folder
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    return tiny.write(tmp_path, tiny.network(outputs={"out": 3}), {"classes": tiny.CLASSES})
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache that this test's builds and engines use."""
+    monkeypatch.setenv("STREAM_SEG_CACHE", str(tmp_path / "engines"))
+    return tmp_path / "engines"
+
+
+def recipe(network: Path, **keys: Any) -> EngineRecipe:
+    return EngineRecipe(network=str(network), **({"backend": "openvino", "agreement": 90.0} | keys))
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_int8_is_built_once_and_taken(
+    backend: str, mine: Path, pictures: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = recipe(mine, backend=backend, precision="int8", calibrate=str(pictures))
+    built = build(wanted, folder=folder, say=Told().say)
+    assert (built.fresh, built.entry.key.precision, built.entry.refused) == (True, "int8", ())
+    gate = built.entry.gate
+    assert gate is not None
+    assert (gate["calibration"]["pictures"], gate["held_back"]["pictures"]) == (6, 2)
+    assert 0.9 <= gate["held_back"]["agreement"] <= 1
+    assert not build(wanted, folder=folder, say=Told().say).fresh
+    with caplog.at_level(logging.INFO), open_engine(open_network(mine), backend=backend) as engine:
+        assert engine.spec.info.precision == "int8"
+        scores = engine.infer(tiny.picture()[None]).scores
+    assert scores is not None
+    expected = tiny.said(tiny.picture(), 3)
+    assert 0 < np.abs(scores[0] - expected).max() < 0.2, "int8: near, and not the same"
+    assert any("int8 built" in record.message and "as f32" in record.message for record in caplog.records)
+    with open_engine(open_network(mine), backend=backend, precision="f32") as engine:
+        scores = engine.infer(tiny.picture()[None]).scores
+    assert scores is not None
+    np.testing.assert_allclose(scores[0], expected, atol=1e-4)
+
+
+def test_past_the_limit_the_next_precision_is_taken(mine: Path, pictures: Path, folder: Path) -> None:
+    told = Told()
+    wanted = recipe(mine, backend="onnxruntime", precision="int8", calibrate=str(pictures), agreement=100)
+    built = build(wanted, folder=folder, say=told.say)
+    assert built.entry.key.precision == "f32"
+    assert built.entry.gate is None
+    assert built.entry.refused[0].startswith("int8 calibration: 9")
+    [line] = [line for line in told if "refused" in line]
+    assert line.startswith("mine: int8 refused: calibration: 9")
+    assert line.endswith("trying the next precision")
+    assert [entry for _, entry in entries(folder)] == [built.entry], "what was refused is not kept"
+    with open_engine(open_network(mine), backend="onnxruntime") as engine:
+        assert engine.spec.info.precision == "f32"
+
+
+def test_labels_decide_where_there_are_some(mine: Path, pictures: Path, folder: Path, tmp_path: Path) -> None:
+    """The truth here is what the network says, so that every difference is a loss."""
+    annotations = tmp_path / "truth"
+    annotations.mkdir()
+    with open_engine(open_network(mine), backend="onnxruntime", precision="f32") as engine:
+        for path in pictures.glob("*.png"):
+            scores = engine.infer(np.asarray(cv2.imread(str(path)), np.uint8)[None]).scores
+            assert scores is not None
+            truth = cv2.resize(np.moveaxis(scores[0], 0, 2), tiny.SIZE[::-1], interpolation=cv2.INTER_LINEAR).argmax(2)
+            cv2.imwrite(str(annotations / path.name), truth.astype(np.uint8))
+    keys = {"backend": "onnxruntime", "precision": "int8", "calibrate": str(pictures), "labels": annotations}
+    strict = build(recipe(mine, **keys, miou_loss=0.0), folder=folder, say=Told().say)
+    assert strict.entry.key.precision == "f32"
+    assert "mIoU" in strict.entry.refused[0]
+    lax = build(recipe(mine, **keys, miou_loss=20.0), folder=folder, say=Told().say)
+    assert lax.entry.key.precision == "int8"
+    assert lax.entry.gate is not None
+    assert 0 < lax.entry.gate["calibration"]["miou_loss"] < 20
+    assert "mIoU" in lax.entry.judged
+
+
+def test_other_limits_are_judged_again(mine: Path, pictures: Path, folder: Path) -> None:
+    keys: dict[str, Any] = {"backend": "onnxruntime", "precision": "int8", "calibrate": str(pictures)}
+    build(recipe(mine, **keys), folder=folder, say=Told().say)
+    told = Told()
+    strict = build(recipe(mine, **keys, agreement=100), folder=folder, say=told.say)
+    assert any("judged by other limits" in line for line in told)
+    assert strict.entry.key.precision == "f32"
+
+
+def test_a_flipped_byte_is_built_again_and_never_loaded(
+    mine: Path, pictures: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = recipe(mine, precision="int8", calibrate=str(pictures))
+    entry = build(wanted, folder=folder, say=Told().say).entry
+    whole = (folder / entry.file).read_bytes()
+    (folder / entry.file).write_bytes(whole[:-9] + bytes([whole[-9] ^ 4]) + whole[-8:])
+    with open_engine(open_network(mine), backend="openvino") as engine:
+        assert engine.spec.info.precision != "int8"
+    [line] = [record.message for record in caplog.records]
+    assert line.startswith(f"engine {entry.name}: not loaded: its SHA-256")
+    told = Told()
+    assert build(wanted, folder=folder, say=told.say).fresh
+    assert told[0].endswith("building it again")
+    assert (folder / entry.file).read_bytes() == whole
+    with open_engine(open_network(mine), backend="openvino") as engine:
+        assert engine.spec.info.precision == "int8", "the control"
+
+
+def test_an_engine_of_another_version_is_not_loaded(
+    mine: Path, pictures: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = recipe(mine, precision="int8", calibrate=str(pictures))
+    entry = build(wanted, folder=folder, say=Told().say).entry
+    older = entry.model_copy(update={"key": entry.key.model_copy(update={"version": "1999.0"})})
+    (folder / entry.file).rename(folder / entry.file.replace(entry.name, older.name))
+    (folder / f"{entry.name}.json").unlink()
+    older = older.model_copy(update={"file": entry.file.replace(entry.name, older.name)})
+    (folder / f"{older.name}.json").write_text(older.model_dump_json())
+    (folder / f"{older.name}.json").chmod(0o600)
+    with open_engine(open_network(mine), backend="openvino") as engine:
+        assert engine.spec.info.precision != "int8"
+    assert any("not loaded: built with 1999.0" in record.message for record in caplog.records)
+    told = Told()
+    assert build(wanted, folder=folder, say=told.say).fresh
+    assert any("built with 1999.0" in line and "built again" in line for line in told)
+
+
+def test_a_cache_that_others_may_write_to_is_not_used(
+    mine: Path, pictures: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    build(recipe(mine, precision="int8", calibrate=str(pictures)), folder=folder, say=Told().say)
+    folder.chmod(0o777)
+    with open_engine(open_network(mine), backend="openvino") as engine:
+        assert engine.spec.info.precision != "int8"
+    assert ["may be written by others" in record.message for record in caplog.records] == [True]
+
+
+def test_bf16_is_compared_on_the_drawn_drive_without_pictures(mine: Path, folder: Path) -> None:
+    built = build(recipe(mine, backend="torch", precision="bf16", agreement=50), folder=folder, say=Told().say)
+    assert built.entry.key.precision == "bf16"
+    assert built.entry.gate is not None
+    assert built.entry.gate["source"] == "the drawn drive"
+
+
+@pytest.mark.parametrize(
+    ("keys", "error", "said"),
+    [
+        ({"precision": "int8"}, ConfigError, "mine has no int8 form yet; --calibrate DIR or VIDEO makes one"),
+        ({"precision": "int4"}, ConfigError, "precision 'int4': openvino has int8"),
+        ({"labels": "x"}, ConfigError, "labels: belong to the pictures of --calibrate"),
+        ({"backend": "tensorflow"}, NetworkError, "unknown backend 'tensorflow'; known: auto, tensorrt"),
+        ({"compute_capability": "8.9"}, ConfigError, "openvino builds for what is here"),
+        ({"size": (8, 8)}, ConfigError, "size: .8, 8. is not to be had"),
+    ],
+)
+def test_what_cannot_be_built_is_one_line(
+    mine: Path, folder: Path, keys: dict[str, Any], error: type[StreamSegError], said: str
+) -> None:
+    with pytest.raises(error, match=said) as refused:
+        build(recipe(mine, **keys), folder=folder, say=Told().say)
+    assert "\n" not in str(refused.value)
+    assert list(entries(folder)) == []
+
+
+def test_a_size_is_for_a_network_that_leaves_it_open(tmp_path: Path, folder: Path) -> None:
+    mine = tiny.write(tmp_path, tiny.network(outputs={"out": 3}, size=("h", "w")), {"classes": tiny.CLASSES})
+    built = build(recipe(mine, precision="f32", size=(32, 48)), folder=folder, say=Told().say)
+    assert built.entry.key.shape == (1, 32, 48, 3)
+    with pytest.raises(NetworkError, match=r"road: takes pictures of 352x480 .* not of 32x48"):
+        open_network("road", size=(32, 48))
+
+
+def test_a_plan_for_a_gpu_that_is_not_here(mine: Path, pictures: Path, folder: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    keys: dict[str, Any] = {"backend": "auto", "compute_capability": "8.9", "calibrate": str(pictures), "batch": 2}
+    steps: list[str] = []
+    built = build(recipe(mine, **keys), folder=folder, say=Say(lambda _: None, steps.append))
+    key = built.entry.key
+    assert (key.backend, key.device, key.compute_capability, key.shape[0]) == ("tensorrt", "any", "8.9", 2)
+    assert key.precision == "int8"
+    assert built.entry.file.endswith(".plan")
+    assert built.entry.gate is not None
+    assert "onnxruntime" in built.entry.gate["computed_by"]
+    assert any("TensorRT builds int8" in step for step in steps)
+    assert not build(recipe(mine, **keys), folder=folder, say=Told().say).fresh
+    fp16 = build(recipe(mine, **keys, precision="fp16"), folder=folder, say=Told().say)
+    assert fp16.entry.key.precision == "fp16"
+
+
+def test_auto_goes_on_to_the_next_backend(
+    mine: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from stream_seg.backends import choose
+
+    def broken(network: Network, *, precision: str, threads: int) -> None:
+        raise ImportError("libopenvino.so: no such file")
+
+    first = choose.Backend("openvino", "pip install openvino", broken)  # type: ignore[arg-type]
+    monkeypatch.setattr(choose, "BACKENDS", {"openvino": first, "onnxruntime": choose.BACKENDS["onnxruntime"]})
+    with caplog.at_level(logging.INFO), open_engine(open_network(mine)) as engine:
+        assert engine.spec.info.backend == "onnxruntime"
+    said = [record.message for record in caplog.records]
+    assert "openvino does not load (libopenvino.so: no such file): pip install openvino" in said[0]
+    assert "onnxruntime (without openvino)" in said[1]
+    with pytest.raises(NetworkError, match="does not load"):
+        open_engine(open_network(mine), backend="openvino")
+
+
+def test_the_report_is_json(mine: Path, pictures: Path, folder: Path) -> None:
+    entry = build(
+        recipe(mine, backend="onnxruntime", precision="int8", calibrate=str(pictures)), folder=folder, say=Told().say
+    ).entry
+    said = json.loads((folder / f"{entry.name}.json").read_text())
+    assert said["gate"]["limits"] == {"miou_loss": 0.5, "agreement": 0.9}
+    assert said["gate"]["refused"] is None
+    assert said["key"]["calibration"]

@@ -1,0 +1,170 @@
+"""Data is never code: nothing in the package runs what it reads, and payloads on its inputs do nothing."""
+
+from __future__ import annotations
+
+import ast
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+import stream_seg
+from stream_seg.backends.cache import content, entries
+from stream_seg.backends.choose import open_engine
+from stream_seg.backends.entry import Entry
+from stream_seg.backends.target import target_of
+from stream_seg.config import read_document
+from stream_seg.errors import StreamSegError
+from stream_seg.network import open_network
+from stream_seg.strict_yaml import read_yaml
+from tests import tiny
+from tests.backends.built import stored
+
+PACKAGE = Path(stream_seg.__file__).parent
+MODULES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "jsonpickle"}
+CALLS = {"eval", "exec", "__import__"}
+METHODS = {
+    "yaml.unsafe_load", "yaml.full_load", "yaml.unsafe_load_all", "yaml.full_load_all", "os.system", "os.popen",
+    "torch.jit.load", "torch.hub.load", "pandas.read_pickle",
+}  # fmt: skip
+ENDINGS = {"recv_pyobj", "send_pyobj"}
+ALLOWED = {
+    "strict_yaml.py: yaml.load": "its loader is a SafeLoader that also refuses aliases and duplicate keys",
+    "training/trained.py: import pickle": "for the error that torch.load raises when it refuses one",
+}
+"""What the scan finds and why it is right; an entry that the scan no longer finds is a fault too."""
+
+
+def findings(source: str) -> Iterator[str]:
+    """What in a Python source could run data."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (f"import {a.name}" for a in node.names if a.name.split(".")[0] in MODULES)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in MODULES:
+            yield f"import {node.module}"
+        elif isinstance(node, ast.Call):
+            yield from called(ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords})
+
+
+def called(name: str, keys: dict[str | None, str]) -> Iterator[str]:
+    last = name.rpartition(".")[2]
+    if name in CALLS or name in METHODS or last in ENDINGS or name in ("yaml.load", "yaml.load_all"):
+        yield name
+    if name == "torch.load" and keys.get("weights_only") != "True":
+        yield "torch.load without weights_only"
+    if last == "load" and keys.get("allow_pickle", "False") != "False":
+        yield f"{name} with allow_pickle"
+    if keys.get("shell", "False") != "False":
+        yield f"{name} with shell"
+
+
+def test_nothing_in_the_package_runs_data() -> None:
+    found = {
+        f"{path.relative_to(PACKAGE)}: {what}"
+        for path in PACKAGE.rglob("*.py")
+        for what in findings(path.read_text(encoding="utf-8"))
+    }
+    assert found == set(ALLOWED)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle", "from pickle import loads", "import marshal", "import dill as d", "eval('1')", "exec(text)",
+        "yaml.load(text)", "yaml.unsafe_load(text)", "socket.recv_pyobj()", "torch.load(path)",
+        "torch.load(path, weights_only=False)", "np.load(path, allow_pickle=True)", "subprocess.run(c, shell=True)",
+        "os.system(c)", "def f():\n    class A:\n        import pickle",
+    ],
+)  # fmt: skip
+def test_the_scan_finds(source: str) -> None:
+    assert len(list(findings(source))) == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["net.eval()", "torch.load(path, weights_only=True)", "np.load(path)", "json.load(f)", "run(c, shell=False)"],
+)
+def test_the_scan_leaves_alone(source: str) -> None:
+    assert list(findings(source)) == []
+
+
+class Touch:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return Path.touch, (self.canary,)
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Path:
+    return tmp_path / "canary"
+
+
+def payloads(canary: Path) -> dict[str, bytes]:
+    call = f"!!python/object/apply:os.system ['touch {canary}']"
+    return {"pickle": pickle.dumps(Touch(canary)), "yaml": call.encode(), "key": f"network: {call}".encode()}
+
+
+@pytest.mark.parametrize("kind", ["pickle", "yaml", "key"])
+def test_the_payloads_are_live(canary: Path, kind: str) -> None:
+    """The control: whoever unpickles or loads unsafely runs them."""
+    load = pickle.loads if kind == "pickle" else yaml.unsafe_load
+    load(payloads(canary)[kind])
+    assert canary.exists()
+
+
+@pytest.mark.parametrize("kind", ["pickle", "yaml", "key"])
+@pytest.mark.parametrize("place", ["mine.onnx", "mine.yaml", "mine.json", "graph.yaml", "recipe.yaml", "weights.pth"])
+def test_a_payload_does_nothing(tmp_path: Path, canary: Path, place: str, kind: str) -> None:
+    path = tmp_path / place
+    if path.stem == "mine":
+        tiny.write(tmp_path, tiny.network(outputs={"out": 3}), {"classes": tiny.CLASSES})
+    if place == "mine.json":
+        (tmp_path / "mine.yaml").unlink()
+    path.write_bytes(payloads(canary)[kind])
+    with pytest.raises(StreamSegError) as refused:
+        opened(path)
+    assert "\n" not in str(refused.value)
+    assert not canary.exists()
+
+
+def opened(path: Path) -> None:
+    if path.name == "weights.pth":
+        pytest.importorskip("torch")
+        from stream_seg.training.trained import weights_of
+
+        weights_of(path)
+    elif path.stem == "mine":
+        open_network(path.with_suffix(".onnx"))
+    elif path.stem == "graph":
+        read_document(path)
+    else:
+        read_yaml(path)
+
+
+@pytest.mark.parametrize("part", ["engine", "description"])
+def test_a_payload_in_the_cache_does_nothing(
+    tmp_path: Path, canary: Path, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "engines"
+    monkeypatch.setenv("STREAM_SEG_CACHE", str(folder))
+    mine = tiny.write(tmp_path, tiny.network(outputs={"out": 3}), {"classes": tiny.CLASSES})
+    here, network = target_of("openvino"), open_network(mine)
+    from stream_seg.backends.entry import digest
+
+    key = {"onnx": digest(network.f32), "version": here.version, "device": here.device, "precision": "int8"}
+    entry = stored(folder, network="mine", **key)
+    path = folder / (entry.file if part == "engine" else f"{entry.name}.json")
+    path.write_bytes(payloads(canary)["pickle"])
+    with open_engine(network, backend="openvino") as engine:
+        assert engine.spec.info.precision != "int8"
+    assert not canary.exists()
+    for _, found in entries(folder):
+        if isinstance(found, Entry):
+            with pytest.raises(StreamSegError, match="not loaded"):
+                content(folder, found)
