@@ -1,4 +1,4 @@
-"""The command line: `stream-seg run | eval | bench | doctor | networks | stages`.
+"""The command line: `stream-seg run | eval | train | export | engines | bench | doctor | networks | stages`.
 
 Exit codes: 0 done (also after Ctrl-C or SIGTERM), 1 an unexpected error, 2 a wrong argument or config, 3 an input that
 failed, 4 a network or engine that failed, 5 an output that failed, 6 a stage that failed at a frame. A signal that
@@ -237,6 +237,56 @@ def bench(
     console.print(footnotes(facts))
     if json_file is not None:
         write_json(facts, json_file)
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="What to train, on what (YAML); see configs/train/.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="For checkpoints and the network; runs/RECIPE's name if absent."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Another folder of labelled pictures than the recipe's.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from FOLDER/last.pt, if it is there.")] = False,
+) -> None:
+    """Train a network on labelled pictures, and export it for the pipeline with its model card."""
+    from stream_seg.training.commands import train_command
+
+    train_command(recipe, out=out, data=data, resume=resume)
+
+
+@app.command()
+def export(
+    network: Annotated[str, typer.Argument(metavar="NETWORK", help="A network to be trained: see `networks`.")],
+    weights: Annotated[str, typer.Option(help="A .pt, .pth or .safetensors file, or a name of torchvision's.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.onnx", help="The network; FILE.json beside it says what it is.")],
+    classes: Annotated[
+        str | None,
+        typer.Option(help="camvid, cityscapes, voc, names with commas, or how many; if the weights say nothing."),
+    ] = None,
+    picture: Annotated[
+        str | None,
+        typer.Option(
+            "--input", help="imagenet, unit, centred, bytes or caffe; if neither weights nor side-car say it."
+        ),
+    ] = None,
+    size: Annotated[str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Of the input, for example 352x480.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Labelled pictures: make int8 too, and check that they fit.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which split of them.")] = "train",
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Refuse weights that DIR's pictures do not fit.")
+    ] = True,
+) -> None:
+    """Make a network that the pipeline runs from published weights or a checkpoint."""
+    from stream_seg.training.commands import Wanted, export_command
+
+    export_command(Wanted(network, weights, out, classes, picture, size, data, split, check))
 
 
 @app.command()

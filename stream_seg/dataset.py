@@ -1,4 +1,4 @@
-"""Pictures with label maps of the same name: DIR/SPLIT/NAME.png and DIR/SPLITannot/NAME.png."""
+"""Pictures with label maps of the same name: DIR/SPLIT/NAME.png (or .jpg) and DIR/SPLITannot/NAME.png."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from stream_seg.errors import SourceError
 
 VOID = 255
 """The label of pixels that nothing learns from and nothing is scored at."""
+PICTURES = (".png", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,19 @@ class Pairs:
 
 
 def read_pairs(folder: Path, split: str, *, classes: int) -> Pairs:
-    """A whole split. Raises SourceError at the first file that is missing or does not fit."""
-    pairs = [read_pair(*paths, classes=classes) for paths in pair_paths(folder, split)]
-    return Pairs([image for image, _ in pairs], [labels for _, labels in pairs])
+    """A whole split. Raises SourceError at the first file that is missing or does not fit.
+
+    Stricter than `read_pair`: a label beyond `classes` (void, as in CamVid) that is not VOID is refused. Whoever learns
+    from it as void would learn without a class that the data has.
+    """
+    images, maps = [], []
+    for image_path, label_path in pair_paths(folder, split):
+        image, labels = read_pair(image_path, label_path, classes=classes, strict=True)
+        images.append(image)
+        maps.append(labels)
+    if all((labels == VOID).all() for labels in maps):
+        raise SourceError(f"{folder / f'{split}annot'}: every pixel is void; labels 0 to {classes - 1} are the classes")
+    return Pairs(images, maps)
 
 
 def pair_paths(folder: Path, split: str) -> list[tuple[Path, Path]]:
@@ -41,20 +52,34 @@ def pair_paths(folder: Path, split: str) -> list[tuple[Path, Path]]:
     for place in (images, annotations):
         if not place.is_dir():
             raise SourceError(
-                f"{place}: no such folder; DIR/{split} and DIR/{split}annot are needed, with PNGs of the same names"
+                f"{place}: no such folder; DIR/{split} and DIR/{split}annot are needed, with files of the same names"
             )
-    names = {path.name for path in images.glob("*.png")}
-    annotated = {path.name for path in annotations.glob("*.png")}
-    if not names:
-        raise SourceError(f"{images}: no PNG in it")
-    for name in sorted(names ^ annotated):
-        alone, lacking = (images, annotations) if name in names else (annotations, images)
-        raise SourceError(f"{alone / name}: {lacking / name} is missing")
-    return [(images / name, annotations / name) for name in sorted(names)]
+    pictures = _by_stem(images, PICTURES)
+    if not pictures:
+        raise SourceError(f"{images}: no PNG or JPEG in it")
+    maps = _by_stem(annotations, (".png",))
+    for stem in sorted(pictures.keys() - maps.keys()):
+        raise SourceError(f"{pictures[stem]}: {annotations / stem}.png is missing")
+    for stem in sorted(maps.keys() - pictures.keys()):
+        raise SourceError(f"{maps[stem]}: {images / stem}.png is missing")
+    return [(pictures[stem], maps[stem]) for stem in sorted(pictures)]
 
 
-def read_pair(image_path: Path, label_path: Path, *, classes: int) -> tuple[Image, Labels]:
-    """A picture and its labels; labels at or above `classes` become VOID. Raises SourceError."""
+def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in suffixes and not path.name.startswith("."):
+            if path.stem in found:
+                raise SourceError(f"{path}: {found[path.stem].name} has the same name; one picture each is needed")
+            found[path.stem] = path
+    return found
+
+
+def read_pair(image_path: Path, label_path: Path, *, classes: int, strict: bool = False) -> tuple[Image, Labels]:
+    """A picture and its labels; labels at or above `classes` become VOID. Raises SourceError.
+
+    `strict` allows `classes` and VOID alone to be such.
+    """
     image, labels = _read(image_path, cv2.IMREAD_COLOR), _read(label_path, cv2.IMREAD_UNCHANGED)
     if labels.ndim != 2:
         raise SourceError(
@@ -63,6 +88,14 @@ def read_pair(image_path: Path, label_path: Path, *, classes: int) -> tuple[Imag
     if image.shape[:2] != labels.shape:
         sizes = [" x ".join(map(str, array.shape[1::-1])) for array in (image, labels)]
         raise SourceError(f"{label_path}: {sizes[1]}, its picture is {sizes[0]}; both must be of one size")
+    if labels.dtype != np.uint8:
+        raise SourceError(f"{label_path}: {labels.dtype} a pixel; a label map has 8 bits, the index of the class")
+    foreign = (labels > classes) & (labels != VOID)
+    if strict and foreign.any():
+        raise SourceError(
+            f"{label_path}: label {labels[foreign].min()} is out of range; 0 to {classes - 1} are the classes,"
+            f" {classes} and {VOID} are void"
+        )
     return image, np.where(labels < classes, labels, VOID).astype(np.uint8)
 
 

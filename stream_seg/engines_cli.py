@@ -89,29 +89,6 @@ def build(
         write_json({"name": done.entry.name, "fresh": done.fresh, **done.entry.model_dump(mode="json")}, json_file)
 
 
-@app.command()
-def export(
-    network: Annotated[str, typer.Argument(help="Whose code the weights are of: a name of stream-seg networks.")],
-    weights: Annotated[Path, typer.Argument(metavar="WEIGHTS.pth", help="A state dict, read as data alone.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="A side-car OUT.json is written beside it.")],
-    classes: Annotated[str, typer.Option(help="Names in the order of the labels, with commas between.")],
-    size: Annotated[str, typer.Option(metavar="HxW", help="Input, height x width.")] = "352x480",
-    mean: Annotated[str, typer.Option(help="Of blue, green, red, 0 to 1.")] = "0.406,0.456,0.485",
-    std: Annotated[str, typer.Option(help="Of blue, green, red.")] = "0.225,0.224,0.229",
-) -> None:
-    """Make an ONNX of trained weights (.pth), ready for `engines build` and for `network:`. Needs torch."""
-    if out.suffix.lower() != ".onnx":
-        raise ConfigError(f"{out}: must end in .onnx")
-    sizes, means, stds = _size(size), _three(mean, "mean"), _three(std, "std")
-    from stream_seg.training.trained import export_trained
-
-    names = [name.strip() for name in classes.split(",")]
-    if "" in names or len(set(names)) < len(names):
-        raise ConfigError(f"classes: {classes!r}: needs different names with commas between, such as road,car,sky")
-    export_trained(network, weights, out, classes=names, size=sizes, mean=means, std=stds)
-    print(f"{out}: written, with {out.with_suffix('.json').name} beside it")
-
-
 @app.command("list")
 def listed(json_file: JsonFile = None) -> None:
     """List the engines of the cache."""
@@ -227,14 +204,6 @@ def _size(text: str) -> tuple[int, int]:
     if said is None:
         raise ConfigError(f"size: {text!r} is not HxW (height x width), such as 352x480")
     return int(said[1]), int(said[2])
-
-
-def _three(text: str, what: str) -> tuple[float, float, float]:
-    try:
-        blue, green, red = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise ConfigError(f"{what}: {text!r} is not three numbers (blue,green,red), such as 0.4,0.45,0.5") from error
-    return blue, green, red
 
 
 def _named(text: str) -> Entry:

@@ -29,9 +29,12 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["eval"], ["bench"], ["doctor"], ["networks"], ["stages"]])
-def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code(*command, "--help") == 0
+COMMANDS = ("", "run", "eval", "train", "export", "engines", "bench", "doctor", "networks", "stages")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(*command.split(), "--help") == 0
     said = capsys.readouterr().out
     assert "Usage:" in said
     assert max(map(len, said.splitlines())) <= 100

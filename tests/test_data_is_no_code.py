@@ -32,7 +32,7 @@ METHODS = {
 ENDINGS = {"recv_pyobj", "send_pyobj"}
 ALLOWED = {
     "strict_yaml.py: yaml.load": "its loader is a SafeLoader that also refuses aliases and duplicate keys",
-    "training/trained.py: import pickle": "for the error that torch.load raises when it refuses one",
+    "zoo/weights/files.py: import pickle": "for the error that torch.load raises when it refuses one",
 }
 """What the scan finds and why it is right; an entry that the scan no longer finds is a fault too."""
 
@@ -136,9 +136,9 @@ def test_a_payload_does_nothing(tmp_path: Path, canary: Path, place: str, kind: 
 def opened(path: Path) -> None:
     if path.name == "weights.pth":
         pytest.importorskip("torch")
-        from stream_seg.training.trained import weights_of
+        from stream_seg.zoo.weights.files import read_weights
 
-        weights_of(path)
+        read_weights(path)
     elif path.stem == "mine":
         open_network(path.with_suffix(".onnx"))
     elif path.stem == "graph":

@@ -129,11 +129,6 @@ def test_the_list_says_what_it_does_not_believe(cache: Path, capfd: pytest.Captu
         (["build", "operator.onnx"], 4, "unknown operators: NoSuchOperator"),
         (["build", "dynamic.onnx"], 2, "size: is required"),
         (["show", "nothing"], 2, "engine 'nothing': is not in the cache"),
-        (["export", "road", "no.pth", "o.onnx", "--classes", "a,b"], 4, "no.pth: No such file"),
-        (["export", "road", "bad.pth", "o.onnx", "--classes", "a,b"], 4, "bad.pth: not a file of weights alone"),
-        (["export", "raod", "bad.pth", "o.onnx", "--classes", "a,b"], 2, "unknown 'raod'"),
-        (["export", "road", "bad.pth", "o.onnx", "--classes", "a,a"], 2, "needs different names"),
-        (["export", "road", "bad.pth", "o.txt", "--classes", "a,b"], 2, "must end in .onnx"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -208,10 +203,10 @@ def commands() -> list[list[str]]:
 def test_every_command_of_the_page_runs(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("tensorrt_rtx")
-    from stream_seg.training.__main__ import built
+    from stream_seg.training.job import built
 
     torch.manual_seed(0)
-    torch.save(built("road", 3, where="a test").state_dict(), "weights.pth")
+    torch.save(built("road", 3).state_dict(), "weights.pth")
     write_video(Path("drive.mp4"), (numbered(n) for n in range(6)))
     tiny.write(Path(), tiny.network(outputs={"out": 3}), {"classes": tiny.CLASSES})
     Path("mine_int8.yaml").write_text("{network: mine.onnx, precision: int8, calibrate: pictures, agreement: 90}")
@@ -231,4 +226,4 @@ def test_every_command_of_the_page_runs(cache: Path, capfd: pytest.CaptureFixtur
     assert {("mine", "openvino"), ("trained", "openvino")} <= set(listed)
     assert listed["mine", "openvino"] == "int8"
     verbs = {arguments[1] for arguments in ran if arguments[0] == "engines"}
-    assert verbs == {"export", "build", "list", "show", "verify", "prune"}, "the control: the page shows every command"
+    assert verbs == {"build", "list", "show", "verify", "prune"}, "the control: the page shows every command"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,8 +15,19 @@ from torch.nn import functional as F
 from stream_seg.arrays import Image
 from stream_seg.backends.quantise import quantised
 from stream_seg.classes import Classes
+from stream_seg.output import replace_file, writing
 from stream_seg.stages.segment import reduced
-from stream_seg.training.recipe import Recipe
+from stream_seg.zoo.weights.normalise import Colour, InputSpec, Normalise, Three
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What an ONNX cannot say itself and its side-car does. `size` is the input's (height, width)."""
+
+    name: str
+    size: tuple[int, int]
+    spec: InputSpec
+    classes: Classes
 
 
 class Portable(nn.Module):
@@ -24,54 +36,57 @@ class Portable(nn.Module):
     Input: uint8 (N, H, W, 3) BGR. Output: float32 scores (N, C, h, w) and uint8 labels (N, H, W).
     """
 
-    gain: Tensor
-    offset: Tensor
-
-    def __init__(self, net: nn.Module, *, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, net: nn.Module, *, mean: Three, std: Three, colour: Colour = "bgr", scale: float = 255) -> None:
         super().__init__()
         self.net = net
-        # (x / 255 - mean) / std as one multiplication and one addition
-        self.register_buffer("gain", (1 / (255 * torch.tensor(std))).reshape(1, 3, 1, 1))
-        self.register_buffer("offset", (-torch.tensor(mean) / torch.tensor(std)).reshape(1, 3, 1, 1))
+        self.prepare = Normalise(InputSpec(tuple(mean), tuple(std), colour, scale))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        # TensorRT takes uint8 only at the input: cast first, then transpose
-        scores = self.net(image.float().permute(0, 3, 1, 2) * self.gain + self.offset)
+        scores = self.net(self.prepare(image))
         full = F.interpolate(scores, size=image.shape[1:3], mode="bilinear", align_corners=False)
         return scores, full.argmax(1).to(torch.uint8)
 
 
-def export(recipe: Recipe, net: nn.Module, classes: Classes, *, calibration: Sequence[Image], out: Path) -> None:
-    """Write OUT/NAME.onnx, OUT/NAME_int8.onnx (calibrated on pictures of any size) and the side-car OUT/NAME.json."""
-    path = out / f"{recipe.network}.onnx"
-    export_onnx(net, path, size=recipe.size, mean=recipe.mean, std=recipe.std)
-    pictures = [reduced(image, recipe.size) for image in calibration]
-    int8 = quantised(path.read_bytes(), pictures, name=recipe.network)
-    path.with_stem(f"{path.stem}_int8").write_bytes(int8)
-    describe(path, classes, size=recipe.size, mean=recipe.mean, std=recipe.std)
+def export(net: nn.Module, path: Path, meaning: Meaning, *, calibration: Sequence[Image] = ()) -> list[Path]:
+    """Write NAME.onnx, with pictures to calibrate on NAME_int8.onnx, and NAME.json; returns what was written.
 
-
-def describe(
-    path: Path, classes: Classes, *, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]
-) -> None:
-    """Write the side-car of an exported ONNX, PATH with the ending .json; the network is called as the file is."""
+    Calibration pictures may have any size. Raises OutputError.
+    """
+    spec, int8, sidecar = meaning.spec, path.with_stem(f"{path.stem}_int8"), path.with_suffix(".json")
+    with writing(path):
+        for stale in (sidecar, int8):  # of another network, if this is killed half-way
+            stale.unlink(missing_ok=True)
+        export_onnx(net, path, size=meaning.size, mean=spec.mean, std=spec.std, colour=spec.colour, scale=spec.scale)
+        if calibration:
+            pictures = [reduced(image, meaning.size) for image in calibration]
+            int8.write_bytes(quantised(path.read_bytes(), pictures, name=meaning.name))
     said = {
-        "name": path.stem,
-        "size": size,
-        "mean_bgr": mean,
-        "std_bgr": std,
-        "classes": classes.names,
-        "palette": classes.colours,
+        "name": meaning.name,
+        "size": meaning.size,
+        "mean_bgr": spec.in_bgr(spec.mean),
+        "std_bgr": spec.in_bgr(spec.std),
+        "colour": spec.colour,
+        "scale": spec.scale,
+        "classes": meaning.classes.names,
+        "palette": meaning.classes.colours,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
-    path.with_suffix(".json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+    replace_file(sidecar, f"{json.dumps(said, indent=2)}\n".encode())
+    return [path, int8, sidecar] if calibration else [path, sidecar]
 
 
 def export_onnx(
-    net: nn.Module, path: Path, *, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]
+    net: nn.Module,
+    path: Path,
+    *,
+    size: tuple[int, int],
+    mean: Three,
+    std: Three,
+    colour: Colour = "bgr",
+    scale: float = 255,
 ) -> None:
     """Write `net` as a portable ONNX: any batch, pictures of `size` = (height, width)."""
-    portable = Portable(net.eval(), mean=mean, std=std).eval()
+    portable = Portable(net.eval(), mean=mean, std=std, colour=colour, scale=scale).eval()
     torch.onnx.export(
         portable,
         (torch.zeros(2, *size, 3, dtype=torch.uint8),),

@@ -2,128 +2,139 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Iterator, Sequence
+import copy
+import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from queue import Queue
-from threading import Thread
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from stream_seg.dataset import VOID, Pairs
-from stream_seg.training.augment import augmented
+from stream_seg.errors import ConfigError, NetworkError
+from stream_seg.output import writing
+from stream_seg.training.batches import batches
+from stream_seg.training.checkpoint import Run, go_on, save, saved
+from stream_seg.training.history import History
+from stream_seg.training.job import Job
+from stream_seg.training.losses import class_weights, distilled, hard_loss_of, loss_of, sampled
 from stream_seg.training.recipe import Recipe
+from stream_seg.training.validation import by_torch, draw_samples, scored
+from stream_seg.zoo.weights.normalise import InputSpec, Normalise
 
-SAVE_EVERY, SAY_EVERY = 250, 50
+LINES = 500
+"""How many lines of figures a run leaves, at most."""
+Say = Callable[[int, dict[str, Any]], None]
+"""Called with the steps done and the latest figures: loss, learning_rate, miou."""
 
 
-def train(recipe: Recipe, net: nn.Module, pairs: Pairs, *, classes: int, out: Path, resume: bool) -> None:
-    """Train `net` (its output while training: scores, or scores and auxiliary ones), and leave OUT/last.pt.
+def train(job: Job, *, out: Path, resume: bool = False, say: Say = lambda _step, _figures: None) -> Run:
+    """Train `job.net`, and leave OUT/last.pt, best.pt (where it is scored), log.jsonl, curves.png and samples.png.
 
-    The checkpoint holds `net`, `average` (the weights to use), `optimiser` and `step`. Batch number s depends on the
-    seed and on s alone, so that a resumed run sees what an uninterrupted one would have seen.
+    Batch number s depends on the recipe and on s alone, so that a resumed run sees what an uninterrupted one would have
+    seen: on a CPU it ends in the same weights, bit for bit. Raises OutputError, and NetworkError where it diverges.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    weights = class_weights(pairs.labels, classes, power=recipe.balance)
-    if recipe.start is not None:
-        net.load_state_dict(torch.load(recipe.start, weights_only=True)["average"])
-    net = net.to(memory_format=torch.channels_last).train()
-    average = {name: value.clone() for name, value in net.state_dict().items()}
+    recipe, device = job.recipe, device_of(job.recipe)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    net = job.net.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(_groups(net, recipe.weight_decay), lr=recipe.learning_rate)
-    first, checkpoint = 0, out / "last.pt"
-    if resume and checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        net.load_state_dict(state["net"])
-        optimiser.load_state_dict(state["optimiser"])
-        average, first = state["average"], state["step"]
-    mean, std = torch.tensor(recipe.mean), torch.tensor(recipe.std)
-    began = time.monotonic()
-    for step, (images, labels) in enumerate(batches(pairs, recipe, first=first), start=first):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, recipe)
-        with torch.autocast("cpu", torch.bfloat16):
-            outputs = net(((images.float() / 255 - mean) / std).permute(0, 3, 1, 2))
-        scores, *others = outputs if isinstance(outputs, tuple) else (outputs,)
-        phase = np.random.default_rng([recipe.seed, step, 1]).random(2)
-        loss = loss_of(scores, sampled(labels, scores.shape[-2:], phase), weights)
-        for auxiliary in others:
-            loss = loss + recipe.auxiliary * loss_of(auxiliary, sampled(labels, auxiliary.shape[-2:], phase), weights)
-        if not loss.isfinite():
-            raise FloatingPointError(f"step {step}: the loss is {loss.item()}")
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        follow(average, net, keep=min(recipe.ema, (step + 1) / (step + 10)))
-        done = step + 1
-        if done % SAY_EVERY == 0 or done == recipe.steps:
-            each = (time.monotonic() - began) / (done - first)
-            left = each * (recipe.steps - done) / 60
-            print(f"step {done} of {recipe.steps}, loss {loss.item():.3f}, {each:.2f} s each, {left:.0f} min left")
-        if done % SAVE_EVERY == 0 or done == recipe.steps:
-            state = {"net": net.state_dict(), "average": average, "optimiser": optimiser.state_dict(), "step": done}
-            save(checkpoint, state)
+    run = Run(net, {name: value.clone() for name, value in net.state_dict().items()}, optimiser)
+    if resume and (out / "last.pt").exists():
+        go_on(run, job, out / "last.pt")
+    history, loss_at = History(out, step=run.step), _criterion(job, device)
+    for step, (images, labels) in enumerate(batches(job.pairs, recipe, job.classes, first=run.step), start=run.step):
+        rate = learning_rate(step, recipe)
+        loss = _step(run, recipe, loss_at(step, images.to(device), labels.to(device)), rate=rate)
+        run.step = step + 1
+        last = run.step == recipe.steps
+        if run.step % -(-recipe.steps // LINES) == 0 or last:
+            history.add({"step": run.step, "loss": round(loss.item(), 6), "learning_rate": rate})
+        if job.held is not None and (run.step % recipe.validate_every == 0 or last):
+            _validate(run, job, out=out, history=history)
+        say(run.step, {"loss": loss, "learning_rate": rate, "miou": run.miou})
+        if run.step % recipe.save_every == 0 or last:
+            save(out / "last.pt", saved(run, job))
+    history.draw()
+    return run
 
 
-def class_weights(labels: Sequence[NDArray[np.uint8]], classes: int, *, power: float = 0.5) -> Tensor:
-    """One over a power of each class's share, scaled to mean 1 and held within 0.3 and 4."""
-    counts = np.sum([np.bincount(one.ravel(), minlength=256)[:classes] for one in labels], axis=0)
-    weights = (counts / counts.sum() + 1e-4) ** -power
-    return torch.tensor(np.clip(weights / weights.mean(), 0.3, 4), dtype=torch.float32)
-
-
-def batches(pairs: Pairs, recipe: Recipe, *, first: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """uint8 images (N, H, W, 3) and int64 labels (N, H, W) of every step from `first` on, made in another thread."""
-    ready: Queue[tuple[Tensor, Tensor]] = Queue(maxsize=4)
-
-    def produce() -> None:
-        for step in range(first, recipe.steps):
-            draw = np.random.default_rng([recipe.seed, step])
-            chosen = draw.integers(len(pairs), size=recipe.batch)
-            crops = [
-                augmented(*pairs[int(i)], draw, crop=recipe.crop, scale=recipe.scale, sky=recipe.sky) for i in chosen
-            ]
-            images, labels = (torch.from_numpy(np.stack(part)) for part in zip(*crops, strict=True))
-            ready.put((images, labels.long()))
-
-    Thread(target=produce, daemon=True).start()
-    for _ in range(first, recipe.steps):
-        yield ready.get()
+def device_of(recipe: Recipe) -> torch.device:
+    """Where to train. Raises ConfigError for CUDA where there is none."""
+    if recipe.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: cuda: torch finds none on this machine; auto takes what is there")
+    cuda = recipe.device == "cuda" or (recipe.device == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if cuda else "cpu")
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then the polynomial decay of DeepLab (power 0.9), or held and let down in the last third."""
-    left = 1 - step / recipe.steps
-    decay = left**0.9 if recipe.schedule == "poly" else 3 * left
+    """The rate of a step, by the recipe's schedule.
+
+    poly: linear warm-up, then the decay of DeepLab (power 0.9). hold: the same warm-up, held, and let down in the last
+    third. one_cycle: from a 25th up for three tenths of the steps and down to nearly nothing, along cosines.
+    """
+    done = step / recipe.steps
+    if recipe.schedule == "one_cycle":
+        up, top = 0.3, recipe.learning_rate
+        low, part = (top / 25, 1 - done / up) if done < up else (top / 25e4, (done - up) / (1 - up))
+        return low + (top - low) * (1 + math.cos(math.pi * part)) / 2
+    decay = (1 - done) ** 0.9 if recipe.schedule == "poly" else 3 * (1 - done)
     return recipe.learning_rate * min((step + 1) / recipe.warm_up, decay, 1.0)
 
 
-def sampled(labels: Tensor, size: Sequence[int], phase: NDArray[np.float64]) -> Tensor:
-    """Labels (N, H, W) picked at `phase` (0 to 1, down and right) of every cell of a grid of `size`.
+def _criterion(job: Job, device: torch.device) -> Callable[[int, Tensor, Tensor], Tensor]:
+    """The loss of a step, from its number, images and labels."""
+    recipe, net = job.recipe, job.net
+    weights = class_weights(job.pairs.labels, len(job.classes), power=recipe.balance).to(device)
+    judge = partial(hard_loss_of, ohem=recipe.ohem) if recipe.loss == "ohem" else loss_of
+    prepare = Normalise(job.spec).to(device)
+    teach = _teaching(job.teacher, device)
 
-    Scores have half the picture's resolution. Enlarging them to the labels' size for the loss costs as much as the
-    network's forward pass; picking another pixel of each cell at every step teaches the same boundaries at a quarter.
-    """
-    rows = ((torch.arange(size[0]) + phase[0]) * labels.shape[1] / size[0]).long().clamp(max=labels.shape[1] - 1)
-    columns = ((torch.arange(size[1]) + phase[1]) * labels.shape[2] / size[1]).long().clamp(max=labels.shape[2] - 1)
-    return labels[:, rows[:, None], columns[None, :]]
+    def loss_at(step: int, images: Tensor, labels: Tensor) -> Tensor:
+        torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout, too, depends on the step alone
+        with torch.autocast(device.type, torch.bfloat16):
+            outputs = net(prepare(images))
+        scores, *others = outputs if isinstance(outputs, tuple) else (outputs,)
+        phase = np.random.default_rng([recipe.seed, step, 1]).random(2)
+        loss = judge(scores, sampled(labels, scores.shape[-2:], phase), weights)
+        for other in others:
+            loss = loss + recipe.auxiliary * judge(other, sampled(labels, other.shape[-2:], phase), weights)
+        if recipe.distil and teach:
+            far = distilled(scores, teach(images), temperature=recipe.distil.temperature)
+            loss = (1 - recipe.distil.share) * loss + recipe.distil.share * far
+        if not loss.isfinite():
+            raise NetworkError(f"step {step}: the loss is {loss.item()}; a lower learning_rate may help")
+        return loss
+
+    return loss_at
 
 
-def loss_of(scores: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Weighted cross-entropy plus half the soft Dice loss over the classes present; (N, C, h, w) and (N, h, w)."""
-    logarithm = scores.float().log_softmax(1)
-    entropy = F.nll_loss(logarithm, labels, weight=weights, ignore_index=VOID)
-    valid = labels != VOID
-    target = F.one_hot(labels.where(valid, 0), scores.shape[1]).permute(0, 3, 1, 2) * valid[:, None]
-    probability = logarithm.exp() * valid[:, None]
-    overlap, total = (probability * target).sum((0, 2, 3)), (probability + target).sum((0, 2, 3))
-    present = target.sum((0, 2, 3)) > 0
-    return entropy + 0.5 * (1 - (2 * overlap + 1) / (total + 1))[present].mean()
+def _teaching(teacher: tuple[nn.Module, InputSpec] | None, device: torch.device) -> Callable[[Tensor], Tensor] | None:
+    if teacher is None:
+        return None
+    net, prepare = teacher[0].to(device), Normalise(teacher[1]).to(device)
+
+    @torch.no_grad()
+    def teach(images: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            scores: Tensor = net(prepare(images))
+        return scores
+
+    return teach
+
+
+def _step(run: Run, recipe: Recipe, loss: Tensor, *, rate: float) -> Tensor:
+    """One step of the optimiser down `loss`, which is returned; the average follows."""
+    for group in run.optimiser.param_groups:
+        group["lr"] = rate
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(run.net.parameters(), 5.0)
+    run.optimiser.step()
+    run.optimiser.zero_grad()
+    follow(run.average, run.net, keep=min(recipe.ema, (run.step + 1) / (run.step + 10)))
+    return loss.detach()
 
 
 @torch.no_grad()
@@ -136,14 +147,20 @@ def follow(average: dict[str, Tensor], net: nn.Module, *, keep: float) -> None:
             average[name].copy_(value)
 
 
-def save(path: Path, state: dict[str, object]) -> None:
-    """Write a checkpoint so that a kill at any moment leaves the old one or the new one."""
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+def _validate(run: Run, job: Job, *, out: Path, history: History) -> None:
+    """Score the averaged weights, keep them as best.pt if they are, and draw samples and curves."""
+    assert job.held is not None, "there is something to score on"
+    net = copy.deepcopy(run.net).eval()
+    net.load_state_dict(run.average)
+    predict = by_torch(net, job.spec, job.recipe.size)
+    found = scored(predict, job.held, job.classes)
+    run.miou = found["miou"]
+    history.add({"step": run.step, "miou": found["miou"], "class_iou": found["class_iou"]})
+    if run.best is None or found["miou"] > run.best:
+        run.best = found["miou"]
+        save(out / "best.pt", saved(run, job))
+    draw_samples(out / "samples.png", predict, job.held, job.classes)
+    history.draw()
 
 
 def _groups(net: nn.Module, weight_decay: float) -> list[dict[str, object]]:

@@ -2,39 +2,158 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from stream_seg.classes import Classes
+from stream_seg.errors import ConfigError
+from stream_seg.ops.palette import PALETTES
+from stream_seg.sidecar import Names, Palette, PositiveTriple, Triple, coloured, validated
+from stream_seg.strict_yaml import read_yaml
+
+STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+Share = Annotated[float, Field(gt=0, lt=1)]
+Side = Annotated[int, Field(ge=8, le=8192)]
+
+
+class Ohem(BaseModel):
+    """Online hard example mining (Shrivastava et al., CVPR 2016, section 4): only what is hard teaches."""
+
+    model_config = STRICT
+
+    threshold: Annotated[Share, Field(description="a pixel is hard whose true class has less probability")] = 0.7
+    keep: Annotated[Share, Field(description="at least this share of a batch's pixels, the hardest, counts")] = 0.1
+
+
+class Distil(BaseModel):
+    """Learn from a larger network too (Hinton, Vinyals, Dean, arXiv 1503.02531, section 2)."""
+
+    model_config = STRICT
+
+    network: Annotated[str, Field(description="the teacher: a name of stream_seg.zoo.BUILDERS")]
+    weights: Annotated[str, Field(description="the teacher's weights: a file or a name of torchvision's")]
+    temperature: Annotated[float, Field(gt=0, description="what both networks' scores are divided by")] = 2.0
+    share: Annotated[Share, Field(description="weight of the teacher's word; the labels have the rest")] = 0.5
 
 
 class Recipe(BaseModel):
     """What is trained, on what, how long. Sizes are (height, width) in pixels."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = STRICT
 
     network: Annotated[str, Field(description="a name of stream_seg.zoo.BUILDERS")]
     data: Annotated[Path, Field(description="holds SPLIT/ and SPLITannot/")]
     split: str = "train"
-    size: Annotated[tuple[int, int], Field(description="input of the exported network")] = (352, 480)
-    mean: Annotated[tuple[float, float, float], Field(description="blue green red, 0 to 1")]
-    std: Annotated[tuple[float, float, float], Field(description="blue green red")]
-    crop: Annotated[tuple[int, int], Field(description="what a step sees of a picture")] = (288, 384)
+    classes: Annotated[
+        str | Names, Field(description="camvid, cityscapes, voc, or names in the order of the labels")
+    ] = "camvid"
+    palette: Annotated[
+        Palette | None, Field(description="a data set's, or [red, green, blue] for each class; absent: well apart")
+    ] = None
+    size: Annotated[tuple[Side, Side], Field(description="input of the exported network")] = (352, 480)
+    mean: Annotated[
+        Triple | None, Field(description="subtracted after scaling, in the order of `colour`; absent: the weights'")
+    ] = None
+    std: Annotated[PositiveTriple | None, Field(description="divided by after that, in the order of `colour`")] = None
+    colour: Annotated[Literal["bgr", "rgb"], Field(description="order of the colours that the network takes")] = "bgr"
+    input_scale: Annotated[float, Field(gt=0, description="what 0-255 is divided by")] = 255.0
+    crop: Annotated[tuple[Side, Side], Field(description="what a step sees of a picture")] = (288, 384)
     sky: Annotated[int | None, Field(ge=0, description="label that gets another weather half of the time")] = None
     start: Annotated[Path | None, Field(description="checkpoint whose averaged weights are the beginning")] = None
+    weights: Annotated[
+        str | None, Field(description="published weights to begin with: a file or a name of torchvision's")
+    ] = None
+    head: Annotated[
+        Literal["keep", "new"], Field(description="new: the last layers of weights of other classes begin anew")
+    ] = "keep"
+    check_input: Annotated[
+        bool,
+        Field(description="refuse weights that were trained on pictures prepared in another way, as far as it shows"),
+    ] = True
     scale: Annotated[tuple[float, float], Field(description="smallest and largest enlargement")] = (0.5, 2.0)
+    synth: Annotated[
+        float, Field(ge=0, le=1, description="share of crops that are drawn (synth://road), with their exact labels")
+    ] = 0.0
     batch: Annotated[int, Field(ge=1)] = 8
     steps: Annotated[int, Field(ge=1)]
     learning_rate: Annotated[float, Field(gt=0)] = 0.002
     weight_decay: Annotated[float, Field(ge=0)] = 0.02
     schedule: Annotated[
-        Literal["poly", "hold"],
-        Field(description="poly: DeepLab's decay; hold: the full learning rate, then down to 0 in the last third"),
+        Literal["poly", "one_cycle", "hold"],
+        Field(
+            description="poly: DeepLab's decay; one_cycle: up for three tenths, then down (Smith, Topin, arXiv"
+            " 1708.07120); hold: the full learning rate, then down to 0 in the last third"
+        ),
     ] = "poly"
-    warm_up: Annotated[int, Field(ge=1, description="steps until the full learning rate")] = 300
+    warm_up: Annotated[int, Field(ge=1, description="steps until the full learning rate; not in one_cycle")] = 300
+    loss: Annotated[
+        Literal["weighted", "ohem"],
+        Field(description="weighted: cross-entropy by class and half the Dice loss; ohem: of hard pixels alone"),
+    ] = "weighted"
+    ohem: Ohem = Ohem()
+    distil: Distil | None = None
     balance: Annotated[
         float, Field(ge=0, le=1, description="a class weighs one over this power of its share of the pixels")
     ] = 0.5
     ema: Annotated[float, Field(ge=0, lt=1, description="what the average of the weights keeps per step")] = 0.998
     auxiliary: Annotated[float, Field(ge=0, description="weight of the auxiliary loss")] = 0.4
-    seed: int = 1
+    val: Annotated[str | None, Field(description="the split that the averaged weights are scored on")] = None
+    held_back: Annotated[
+        Share | None, Field(description="or a share of `split`, in four runs of neighbours, that is not trained on")
+    ] = None
+    validate_every: Annotated[int, Field(ge=1, description="steps from score to score")] = 500
+    save_every: Annotated[int, Field(ge=1, description="steps from checkpoint to checkpoint")] = 250
+    device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto takes CUDA where it is")] = "auto"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+
+
+PARTS: dict[str, type[BaseModel]] = {"ohem": Ohem, "distil": Distil}
+MAY_DIFFER = ("data", "device", "save_every")
+"""Keys that may be changed when a run goes on; every other would make it another run."""
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe that a YAML file holds. Raises ConfigError for what is wrong or contradictory."""
+    said = read_yaml(path)
+    if not isinstance(said, Mapping):
+        raise ConfigError(f"{path}: expected keys: {', '.join(Recipe.model_fields)}")
+    parts: dict[str, BaseModel] = {
+        key: validated(model, said[key], where=f"{path}: {key}")  # a part's unknown keys are said with its own
+        for key, model in PARTS.items()
+        if isinstance(said.get(key), Mapping)
+    }
+    recipe = validated(Recipe, {**said, **parts}, where=str(path))
+    for fault in _contradictions(recipe, said):
+        raise ConfigError(f"{path}: {fault}")
+    return recipe
+
+
+def _contradictions(recipe: Recipe, said: Mapping[str, Any]) -> list[str]:
+    scored = recipe.val is not None or recipe.held_back is not None
+    smallest, largest = recipe.scale
+    faults = {
+        "val: and held_back: are two ways to the same; one of them": recipe.val and recipe.held_back,
+        "validate_every: needs val: (a split) or held_back: (a share of the split)": "validate_every" in said
+        and not scored,
+        "start: and weights: are two beginnings; one of them": recipe.start and recipe.weights,
+        "head: is for weights:, which is missing": "head" in said and not recipe.weights,
+        "ohem: is for loss: ohem": "ohem" in said and recipe.loss != "ohem",
+        "mean: and std: belong together": (recipe.mean is None) != (recipe.std is None),
+        "mean: and std: are required where no weights: bring theirs": recipe.mean is None and not recipe.weights,
+        f"scale: [{smallest:g}, {largest:g}] is not a smallest and a largest enlargement": not 0 < smallest <= largest,
+    }
+    return [fault for fault, there in faults.items() if there]
+
+
+def classes_of(recipe: Recipe, *, where: str) -> Classes:
+    """The classes that a recipe names, with their colours. Raises ConfigError."""
+    if not isinstance(recipe.classes, str):
+        return coloured(recipe.classes, recipe.palette, where=where)
+    if recipe.classes not in PALETTES:
+        raise ConfigError(
+            f"{where}: classes: unknown {recipe.classes!r}; known: {', '.join(PALETTES)}, or a list of names"
+        )
+    return coloured(PALETTES[recipe.classes].names, recipe.palette or recipe.classes, where=where)

@@ -1,132 +1,223 @@
+"""The loop on networks of two layers: it learns, and goes on exactly where it was."""
+
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from stream_seg.dataset import VOID, Pairs
-from stream_seg.training.augment import augmented
-from stream_seg.training.loop import class_weights, loss_of, sampled, train
-from stream_seg.training.recipe import Recipe
+from stream_seg.classes import Classes
+from stream_seg.errors import ConfigError, NetworkError
+from stream_seg.training.checkpoint import Run
+from stream_seg.training.job import Job, divided
+from stream_seg.training.loop import learning_rate, train
+from stream_seg.training.recipe import Distil, Recipe
+from stream_seg.zoo.weights.normalise import InputSpec, Normalise
+from tests.training.pictures import NAMES, coloured_fields
+
+SPEC = InputSpec((0.4, 0.4, 0.4), (0.3, 0.3, 0.3))
+CLASSES = Classes(tuple(NAMES), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
 
 
 class Tiny(nn.Module):
-    """Two convolutions with the outputs that the loop expects."""
+    """Two convolutions with the outputs that the loop expects, and dropout, which draws at every step."""
 
     def __init__(self) -> None:
         super().__init__()
         self.down = nn.Conv2d(3, 8, 3, stride=2, padding=1)
-        self.score = nn.Conv2d(8, 2, 1)
+        self.norm = nn.BatchNorm2d(8)
+        self.drop = nn.Dropout(0.1)
+        self.score = nn.Conv2d(8, 3, 1)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        scores = self.score(self.down(image).relu())
-        return scores, scores[..., ::4, ::4]
-
-
-def halves(count: int = 6) -> Pairs:
-    """Pictures that are dark on one side and bright on the other; bright is class 1."""
-    images, labels = [], []
-    for number in range(count):
-        truth = np.zeros((40, 60), np.uint8)
-        truth[:, 10 + 7 * number :] = 1
-        images.append(cv2.merge([truth * 200 + 20] * 3))
-        labels.append(truth)
-    return Pairs(images, labels)
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        scores: Tensor = self.score(self.drop(self.norm(self.down(image)).relu()))
+        return (scores, scores[..., ::4, ::4]) if self.training else scores
 
 
-def recipe(steps: int) -> Recipe:
-    return Recipe(
-        network="road",
-        data=Path("unused"),
-        mean=(0.4, 0.4, 0.4),
-        std=(0.3, 0.3, 0.3),
-        crop=(32, 48),
-        batch=2,
-        steps=steps,
-        warm_up=2,
-        learning_rate=0.02,
-    )
+def recipe(steps: int, **keys: Any) -> Recipe:
+    said = {"network": "road", "data": Path("unused"), "mean": SPEC.mean, "std": SPEC.std, "size": (64, 96)}
+    said |= {"crop": (32, 48), "batch": 2, "steps": steps, "warm_up": 2, "learning_rate": 0.02, "device": "cpu"}
+    return Recipe(**{**said, **keys})  # type: ignore[arg-type]
 
 
-def trained(out: Path, net: Tiny, *, steps: int, resume: bool = False) -> dict[str, Tensor]:
-    train(recipe(steps), net, halves(), classes=2, out=out, resume=resume)
-    state: dict[str, Tensor] = torch.load(out / "last.pt", weights_only=True)["average"]
-    return state
-
-
-def test_training_learns(tmp_path: Path) -> None:
+def job(steps: int, *, held: bool = False, teacher: nn.Module | None = None, **keys: Any) -> Job:
     torch.manual_seed(0)
-    net = Tiny()
-    net.load_state_dict(trained(tmp_path, net, steps=60))
-    pairs = halves()
-    image = (torch.from_numpy(np.stack(pairs.images)).float() / 255 - 0.4) / 0.3
-    predicted = net(image.permute(0, 3, 1, 2))[0].argmax(1).numpy()
-    assert (predicted == np.stack(pairs.labels)[:, ::2, ::2]).mean() > 0.9
+    pairs, kept = divided(coloured_fields(12), 0.34, where="test") if held else (coloured_fields(), None)
+    taught = None if teacher is None else (teacher, SPEC)
+    return Job(recipe(steps, **keys), Tiny(), SPEC, pairs, CLASSES, kept, taught)
 
 
-def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stream_seg.training.loop.SAVE_EVERY", 4)
-    torch.manual_seed(0)
-    whole = trained(tmp_path / "whole", Tiny(), steps=10)
-    torch.manual_seed(0)
-    net = Tiny()
-    real = torch.optim.AdamW.step
-    steps = iter(range(6))
-
-    def killed(*arguments: object, **keys: object) -> object:
-        if next(steps, None) is None:
-            raise KeyboardInterrupt
-        return real(*arguments, **keys)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(torch.optim.AdamW, "step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        trained(tmp_path / "broken", net, steps=10)
-    monkeypatch.setattr(torch.optim.AdamW, "step", real)
-    resumed = trained(tmp_path / "broken", Tiny(), steps=10, resume=True)
-    for name, value in whole.items():
-        torch.testing.assert_close(resumed[name], value)
+class Killed(Exception):  # noqa: N818 - a death, not an error
+    pass
 
 
-def test_augmentation_keeps_picture_and_labels_together() -> None:
-    pairs = halves()
-    for seed in range(30):
-        draw = np.random.default_rng(seed)
-        image, labels = augmented(*pairs[seed % 6], draw, crop=(32, 48), scale=(0.5, 2.0))
-        assert (image.shape, labels.shape) == ((32, 48, 3), (32, 48))
-        bright = image.mean(2)
-        if (labels == 1).sum() > 50 and (labels == 0).sum() > 50:
-            assert bright[labels == 1].mean() > bright[labels == 0].mean() + 50
-    first, again = (augmented(*pairs[0], np.random.default_rng(5), crop=(32, 48), scale=(0.5, 2.0)) for _ in range(2))
-    np.testing.assert_array_equal(first[0], again[0])
+def killed_at(step: int) -> Any:
+    def say(done: int, _figures: dict[str, Any]) -> None:
+        if done == step:
+            raise Killed
+
+    return say
 
 
-def test_what_lies_outside_the_picture_is_void() -> None:
-    _, labels = augmented(*halves()[0], np.random.default_rng(0), crop=(300, 400), scale=(1.0, 1.0))
-    assert (labels == VOID).mean() > 0.9
+def right(net: nn.Module) -> float:
+    """The share of the fields' pixels that a network says right."""
+    pairs = coloured_fields(seed=9)
+    with torch.no_grad():
+        said = net.eval()(Normalise(SPEC)(torch.from_numpy(np.stack(pairs.images)))).argmax(1).numpy()
+    truth = np.stack(pairs.labels)[:, ::2, ::2]
+    return float((said == truth)[truth != 255].mean())
 
 
-def test_labels_are_picked_at_the_phase() -> None:
-    labels = torch.arange(24).reshape(1, 4, 6)
-    assert sampled(labels, (2, 3), np.array([0.0, 0.0])).tolist() == [[[0, 2, 4], [12, 14, 16]]]
-    assert sampled(labels, (2, 3), np.array([0.99, 0.5])).tolist() == [[[7, 9, 11], [19, 21, 23]]]
-    near_one = np.array([1 - 1e-12, 1 - 1e-12])
-    assert sampled(torch.zeros(1, 288, 384), (144, 192), near_one).shape == (1, 144, 192)
+@pytest.mark.parametrize(
+    "keys", [{}, {"loss": "ohem"}, {"schedule": "one_cycle"}, {"schedule": "hold"}], ids=lambda keys: str(keys)
+)
+def test_training_learns(keys: dict[str, Any], tmp_path: Path) -> None:
+    untrained = job(80, **keys)
+    assert right(untrained.net) < 0.8
+    run = train(untrained, out=tmp_path)
+    run.net.load_state_dict(run.average)
+    assert right(run.net) > 0.9
 
 
-def test_void_teaches_nothing() -> None:
-    scores = torch.randn(1, 2, 4, 4, requires_grad=True)
-    labels = torch.zeros(1, 4, 4, dtype=torch.long)
-    labels[:, 2:] = VOID
-    loss_of(scores, labels, torch.ones(2)).backward()  # type: ignore[no-untyped-call]
-    assert scores.grad is not None
-    assert scores.grad[:, :, :2].abs().sum() > 0
-    assert scores.grad[:, :, 2:].abs().sum() == 0
+def same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
 
 
-def test_rare_classes_weigh_more() -> None:
-    weights = class_weights([np.repeat(np.uint8([0, 1, 2]), [60, 30, 10])], 3)
-    assert weights[0] < weights[1] < weights[2]
+def test_a_run_that_was_killed_ends_in_the_same_weights(tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"save_every": 4, "validate_every": 3, "held": True}
+    whole = train(job(10, **keys), out=tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(job(10, **keys), out=tmp_path / "broken", say=killed_at(6))
+    resumed = train(job(10, **keys), out=tmp_path / "broken", resume=True)
+    same(whole.average, resumed.average)
+    same(whole.net.state_dict(), resumed.net.state_dict())
+    assert (whole.best, whole.miou) == (resumed.best, resumed.miou)
+    for name in ("last.pt", "best.pt"):
+        states = [torch.load(tmp_path / run / name, weights_only=True) for run in ("whole", "broken")]
+        same(states[0]["average"], states[1]["average"])
+    logs = [(tmp_path / run / "log.jsonl").read_text() for run in ("whole", "broken")]
+    assert logs[0] == logs[1]
+    steps = [json.loads(line)["step"] for line in logs[0].splitlines()]
+    assert steps == [1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9, 10, 10]
+
+
+def test_a_resumed_run_would_differ_without_what_it_saved(tmp_path: Path) -> None:
+    whole = train(job(10), out=tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(job(10, save_every=4), out=tmp_path / "broken", say=killed_at(6))
+    state = torch.load(tmp_path / "broken" / "last.pt", weights_only=True)
+    state["optimiser"]["state"] = {}
+    torch.save(state, tmp_path / "broken" / "last.pt")
+    resumed = train(job(10, save_every=4), out=tmp_path / "broken", resume=True)
+    with pytest.raises(AssertionError):
+        same(whole.average, resumed.average)
+
+
+def test_a_checkpoint_of_before_goes_on(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        train(job(10, save_every=4), out=tmp_path, say=killed_at(5))
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    torch.save({key: state[key] for key in ("net", "average", "optimiser", "step")}, tmp_path / "last.pt")
+    assert train(job(10, save_every=4), out=tmp_path, resume=True).step == 10
+
+
+def test_another_recipe_is_another_run(tmp_path: Path) -> None:
+    train(job(2), out=tmp_path)
+    with pytest.raises(ConfigError, match=r"last\.pt: was made with another steps, seed; go on with the recipe"):
+        train(job(3, seed=2), out=tmp_path, resume=True)
+    train(job(2, save_every=7, data=Path("elsewhere")), out=tmp_path, resume=True)
+    torch.save({"net": {}}, tmp_path / "last.pt")
+    with pytest.raises(NetworkError, match="not a checkpoint to go on from: no average, optimiser, step"):
+        train(job(2), out=tmp_path, resume=True)
+
+
+def test_the_best_is_kept_and_pictures_are_drawn(tmp_path: Path) -> None:
+    run = train(job(60, held=True, validate_every=20), out=tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    scores = [line["miou"] for line in lines if "miou" in line]
+    assert len(scores) == 3
+    assert scores[-1] > 0.8
+    assert run.best == max(scores)
+    kept = torch.load(tmp_path / "best.pt", weights_only=True)
+    assert kept["best"] == run.best
+    assert kept["step"] == 20 * (1 + scores.index(max(scores)))
+    for name in ("curves.png", "samples.png"):
+        assert (tmp_path / name).stat().st_size > 2000
+
+
+def test_a_teacher_teaches_what_the_labels_do_not_say(tmp_path: Path) -> None:
+    teacher = train(job(80), out=tmp_path / "teacher").net.eval()
+    for share, least, most in ((0.02, 0.0, 0.5), (0.98, 0.9, 1.0)):
+        distil = Distil(network="road", weights="unused", share=share)
+        pupil = job(80, teacher=teacher, distil=distil)
+        wrong = [np.where(labels == 255, 255, (labels + 1) % 3).astype(np.uint8) for labels in pupil.pairs.labels]
+        pupil.pairs.labels[:] = wrong
+        run = train(pupil, out=tmp_path / str(share))
+        run.net.load_state_dict(run.average)
+        assert least <= right(run.net) <= most
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
+    broken = job(3)
+    with torch.no_grad():
+        broken.net.score.bias.fill_(float("nan"))  # type: ignore[union-attr, operator]
+    with pytest.raises(NetworkError, match="step 0: the loss is nan; a lower learning_rate may help"):
+        train(broken, out=tmp_path)
+
+
+def test_cuda_where_there_is_none(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(ConfigError, match="device: cuda: torch finds none"):
+        train(job(1, device="cuda"), out=tmp_path)
+
+
+def test_schedules() -> None:
+    def rates(**keys: Any) -> list[float]:
+        return [learning_rate(step, recipe(100, learning_rate=1.0, warm_up=10, **keys)) for step in range(100)]
+
+    poly, hold, cycle = rates(), rates(schedule="hold"), rates(schedule="one_cycle")
+    assert poly[:2] == hold[:2] == pytest.approx([0.1, 0.2])
+    assert poly[50] == pytest.approx(0.5**0.9)
+    assert hold[9:66] == [1.0] * 57
+    assert hold[-1] == pytest.approx(0.03)
+    assert cycle[0] == pytest.approx(1 / 25)
+    assert cycle[30] == max(cycle) == pytest.approx(1.0)
+    assert cycle[-1] < 0.002
+    assert cycle == pytest.approx(one_cycle_of_torch(100), abs=0.05)  # its peak is a step earlier
+
+
+def one_cycle_of_torch(steps: int) -> list[float]:
+    optimiser = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=1.0, total_steps=steps)
+    rates = []
+    for _ in range(steps):
+        rates.append(float(optimiser.param_groups[0]["lr"]))
+        optimiser.step()
+        schedule.step()
+    return rates
+
+
+def test_what_is_held_back_is_runs_of_neighbours() -> None:
+    trained, held = divided(coloured_fields(20), 0.4, where="test")
+    images = coloured_fields(20).images
+    places = [next(i for i, one in enumerate(images) if np.array_equal(one, image)) for image in held.images]
+    assert places == [3, 4, 8, 9, 13, 14, 18, 19]
+    assert len(trained) == 12
+    with pytest.raises(ConfigError, match=r"test: held_back: 0\.1 of 4 pictures leaves nothing on one side"):
+        divided(coloured_fields(4), 0.1, where="test")
+
+
+def test_a_run_says_what_it_is(tmp_path: Path) -> None:
+    said: list[tuple[int, float]] = []
+    run = train(job(3), out=tmp_path, say=lambda step, found: said.append((step, float(found["loss"]))))
+    assert isinstance(run, Run)
+    assert [step for step, _ in said] == [1, 2, 3]
+    assert all(np.isfinite(loss) for _, loss in said)

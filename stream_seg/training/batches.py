@@ -1,0 +1,97 @@
+"""Batches by number: what step s sees depends on recipe, data and s alone, so that a resumed run sees it too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from queue import Full, Queue
+from threading import Event, Thread
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stream_seg.arrays import Image, Labels
+from stream_seg.classes import Classes
+from stream_seg.dataset import VOID, Pairs
+from stream_seg.errors import ConfigError
+from stream_seg.ops.palette import CAMVID
+from stream_seg.ops.scene import render
+from stream_seg.training.augment import augmented
+from stream_seg.training.recipe import Recipe
+
+TOWN_STEPS, TOWN_FRAMES = 100, 3000
+"""Building a town takes a second, a picture of it 0.1 s: a town serves this many steps with frames from so many."""
+Batch = tuple[Tensor, Tensor]
+
+
+def batches(pairs: Pairs, recipe: Recipe, classes: Classes, *, first: int) -> Iterator[Batch]:
+    """uint8 images (N, H, W, 3) and int64 labels (N, H, W) of every step from `first` on, made in another thread.
+
+    What fails there is raised here.
+    """
+    ready: Queue[Batch | BaseException] = Queue(maxsize=4)
+    ended = Event()
+
+    def give(made: Batch | BaseException) -> None:
+        while not ended.is_set():
+            try:
+                ready.put(made, timeout=0.1)
+            except Full:
+                continue
+            return
+
+    def produce() -> None:
+        try:
+            for step in range(first, recipe.steps):
+                give(batch(pairs, recipe, classes, step=step))
+                if ended.is_set():
+                    return
+        except BaseException as error:  # noqa: BLE001 - raised by the one who waits
+            give(error)
+
+    Thread(target=produce, daemon=True).start()
+    try:
+        for _ in range(first, recipe.steps):
+            made = ready.get()
+            if isinstance(made, BaseException):
+                raise made
+            yield made
+    finally:
+        ended.set()
+
+
+def batch(pairs: Pairs, recipe: Recipe, classes: Classes, *, step: int) -> Batch:
+    """The batch of one step."""
+    draw = np.random.default_rng([recipe.seed, step])
+    chosen = draw.integers(len(pairs), size=recipe.batch)
+    crops = []
+    for index in chosen:
+        picture, labels = pairs[int(index)]
+        if recipe.synth and draw.random() < recipe.synth:
+            picture, labels = drawn(picture.shape[:2], recipe, classes, step=step, draw=draw)
+        crops.append(augmented(picture, labels, draw, crop=recipe.crop, scale=recipe.scale, sky=recipe.sky))
+    images, maps = (torch.from_numpy(np.stack(part)) for part in zip(*crops, strict=True))
+    return images, maps.long()
+
+
+def drawn(
+    size: tuple[int, ...], recipe: Recipe, classes: Classes, *, step: int, draw: np.random.Generator
+) -> tuple[Image, Labels]:
+    """A drawn picture of `size` = (height, width), and its labels in `classes`, which share names with CamVid's."""
+    town = int(np.random.default_rng([recipe.seed, step // TOWN_STEPS, 2]).integers(2**32))
+    drawing = render(town, int(draw.integers(TOWN_FRAMES)), size[1], size[0])
+    return drawing.image, synth_labels(classes)[drawing.labels()]
+
+
+def synth_labels(classes: Classes) -> Labels:
+    """The label in `classes` of each label that synth://road draws, by name; uint8 (256,), VOID for what has none.
+
+    Raises ConfigError where no name is shared.
+    """
+    table = np.full(256, VOID, np.uint8)
+    for label, name in enumerate(CAMVID.names):
+        if name in classes.names:
+            table[label] = classes.names.index(name)
+    if (table == VOID).all():
+        raise ConfigError(f"synth: draws {', '.join(CAMVID.names)}; none of them is among the recipe's classes")
+    return table

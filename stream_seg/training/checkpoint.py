@@ -1,0 +1,98 @@
+"""Checkpoints: OUT/last.pt, from which a run goes on exactly, and OUT/best.pt, its best weights by val mIoU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stream_seg.errors import ConfigError, NetworkError
+from stream_seg.output import writing
+from stream_seg.training.job import Job
+from stream_seg.training.recipe import MAY_DIFFER, Recipe
+from stream_seg.zoo.weights.files import read_weights
+from stream_seg.zoo.weights.source import ABOUT
+
+
+@dataclass
+class Run:
+    """What changes while training. `average` is the weights to use, `step` the number of steps done."""
+
+    net: nn.Module
+    average: dict[str, Tensor]
+    optimiser: torch.optim.Optimizer
+    step: int = 0
+    best: float | None = None
+    miou: float | None = None
+
+
+def saved(run: Run, job: Job) -> dict[str, Any]:
+    """A checkpoint: `net`, `average`, `optimiser`, `step`, the scores so far, the recipe, and what a side-car says."""
+    return {
+        "net": run.net.state_dict(),
+        "average": run.average,
+        "optimiser": run.optimiser.state_dict(),
+        "step": run.step,
+        "best": run.best,
+        "miou": run.miou,
+        "recipe": job.recipe.model_dump(mode="json"),
+        ABOUT: about(job),
+    }
+
+
+def about(job: Job) -> dict[str, Any]:
+    """What `open_weights` finds in a checkpoint."""
+    spec, classes = job.spec, job.classes
+    return {
+        "network": job.recipe.network,
+        "size": list(job.recipe.size),
+        "colour": spec.colour,
+        "scale": spec.scale,
+        "mean": list(spec.mean),
+        "std": list(spec.std),
+        "classes": list(classes.names),
+        "palette": [list(colour) for colour in classes.colours],
+    }
+
+
+def go_on(run: Run, job: Job, path: Path) -> None:
+    """Put a run back where the checkpoint at `path` was. Raises NetworkError, and ConfigError for another recipe."""
+    state = read_weights(path)
+    missing = {"net", "average", "optimiser", "step"} - state.keys()
+    if missing:
+        raise NetworkError(f"{path}: not a checkpoint to go on from: no {', '.join(sorted(missing))} in it")
+    changed = _changed(job.recipe, state.get("recipe"))
+    if changed:
+        raise ConfigError(
+            f"{path}: was made with another {', '.join(changed)}; go on with the recipe that it was made with, or begin"
+            " anew in another folder (start: takes its weights along)"
+        )
+    try:
+        run.net.load_state_dict(state["net"])
+        run.optimiser.load_state_dict(state["optimiser"])
+    except (RuntimeError, ValueError) as error:
+        raise NetworkError(f"{path}: a checkpoint of another network: {str(error).splitlines()[0]}") from error
+    run.average = {name: value.to(run.average[name].device) for name, value in state["average"].items()}
+    run.step, run.best, run.miou = state["step"], state.get("best"), state.get("miou")
+
+
+def _changed(recipe: Recipe, before: Mapping[str, Any] | None) -> list[str]:
+    """The keys that differ; none for a checkpoint from before recipes stood in them."""
+    now = recipe.model_dump(mode="json")
+    return [key for key in now if before and key not in MAY_DIFFER and before.get(key, now[key]) != now[key]]
+
+
+def save(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint so that a kill at any moment leaves the old one or the new one. Raises OutputError."""
+    partial = path.with_suffix(".partial")
+    with writing(path):
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)

@@ -1,0 +1,74 @@
+"""What a step is judged by: losses of class scores (N, C, h, w) and labels (N, h, w), of which VOID teaches nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from stream_seg.dataset import VOID
+from stream_seg.training.recipe import Ohem
+
+
+def class_weights(labels: Sequence[NDArray[np.uint8]], classes: int, *, power: float = 0.5) -> Tensor:
+    """One over a power of each class's share, scaled to mean 1 and held within 0.3 and 4."""
+    counts = np.sum([np.bincount(one.ravel(), minlength=256)[:classes] for one in labels], axis=0)
+    weights = (counts / counts.sum() + 1e-4) ** -power
+    return torch.tensor(np.clip(weights / weights.mean(), 0.3, 4), dtype=torch.float32)
+
+
+def sampled(labels: Tensor, size: Sequence[int], phase: NDArray[np.float64]) -> Tensor:
+    """Labels (N, H, W) picked at `phase` (0 to 1, down and right) of every cell of a grid of `size`.
+
+    Scores have half the picture's resolution. Enlarging them to the labels' size for the loss costs as much as the
+    network's forward pass; picking another pixel of each cell at every step teaches the same boundaries at a quarter.
+    """
+    rows = ((torch.arange(size[0]) + phase[0]) * labels.shape[1] / size[0]).long().clamp(max=labels.shape[1] - 1)
+    columns = ((torch.arange(size[1]) + phase[1]) * labels.shape[2] / size[1]).long().clamp(max=labels.shape[2] - 1)
+    return labels[:, rows[:, None].to(labels.device), columns[None, :].to(labels.device)]
+
+
+def loss_of(scores: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Weighted cross-entropy plus half the soft Dice loss over the classes present."""
+    valid = labels != VOID
+    if not valid.any():
+        return scores.sum() * 0  # a mean of nothing is no number
+    logarithm = scores.float().log_softmax(1)
+    entropy = F.nll_loss(logarithm, labels, weight=weights, ignore_index=VOID)
+    target = F.one_hot(labels.where(valid, 0), scores.shape[1]).permute(0, 3, 1, 2) * valid[:, None]
+    probability = logarithm.exp() * valid[:, None]
+    overlap, total = (probability * target).sum((0, 2, 3)), (probability + target).sum((0, 2, 3))
+    present = target.sum((0, 2, 3)) > 0
+    return entropy + 0.5 * (1 - (2 * overlap + 1) / (total + 1))[present].mean()
+
+
+def hard_loss_of(scores: Tensor, labels: Tensor, weights: Tensor, *, ohem: Ohem) -> Tensor:
+    """Weighted cross-entropy of the pixels whose true class is less probable than `threshold`, at least `keep` of all.
+
+    Shrivastava et al., CVPR 2016, pixels for regions; the threshold is that of Wu et al., arXiv 1605.06885.
+    """
+    valid = (labels != VOID).flatten()
+    if not valid.any():
+        return scores.sum() * 0
+    logarithm = scores.float().log_softmax(1)
+    each = F.nll_loss(logarithm, labels, reduction="none", ignore_index=VOID).flatten()[valid]
+    weight = weights[labels.flatten()[valid]]
+    least = max(1, int(ohem.keep * len(each)))
+    hardest = each.detach().topk(least).values[-1]
+    hard = each.detach() >= min(float(hardest), float(-np.log(ohem.threshold)))
+    return (each[hard] * weight[hard]).sum() / weight[hard].sum()
+
+
+def distilled(scores: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    """How far the softened probabilities are from the teacher's (N, C, H, W), of any resolution; mean of all pixels.
+
+    Kullback-Leibler divergence times the square of the temperature, as Hinton et al. (arXiv 1503.02531, section 2).
+    """
+    teacher = F.interpolate(teacher.float(), size=scores.shape[-2:], mode="bilinear", align_corners=False)
+    ours, theirs = ((one.float() / temperature).log_softmax(1) for one in (scores, teacher))
+    divergence = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(1)
+    return divergence.mean() * temperature**2

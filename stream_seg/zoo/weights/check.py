@@ -1,0 +1,91 @@
+"""Whether pictures, prepared as said, look to a network as its training pictures did.
+
+The first batch normalisation remembers the mean and the deviation of what came to it. A picture of another scale, or
+with red for blue, gives other ones. It can be seen only where there is such a layer and where pictures are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stream_seg.arrays import Image
+from stream_seg.errors import ConfigError
+from stream_seg.zoo.weights.normalise import InputSpec, Normalise
+
+FAR, CLEARLY = 0.25, 1.5
+"""Refused: farther than FAR deviations, where another spec is CLEARLY times nearer. docs/training.md has figures."""
+LOOKED_AT = 16
+INPUTS: Mapping[str, InputSpec] = MappingProxyType(
+    {
+        "imagenet": InputSpec((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "rgb"),
+        "unit": InputSpec((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "rgb"),
+        "centred": InputSpec((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "rgb"),
+        "bytes": InputSpec((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "rgb", 1.0),
+        "caffe": InputSpec((103.94, 116.78, 123.68), (1.0, 1.0, 1.0), "bgr", 1.0),
+    }
+)
+"""What weights commonly expect: torchvision's, 0 to 1, -1 to 1, 0 to 255, and the mean picture of ImageNet."""
+
+
+def refuse_misfit(net: nn.Module, spec: InputSpec, images: Sequence[Image], *, where: str) -> None:
+    """Raise ConfigError where `images` fit `net` far better under another input spec than under `spec`."""
+    if not images or _first_norm(net) is None:
+        return
+    chosen = [images[i] for i in np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images))).astype(int)]
+    here = strangeness(net, spec, chosen)
+    if here <= FAR:
+        return
+    others = [other for one in (spec, *INPUTS.values()) for other in (one, turned(one))]
+    near, best = min(((strangeness(net, other, chosen), i) for i, other in enumerate(others)))
+    if near * CLEARLY < here:
+        raise ConfigError(
+            f"{where}: does not expect pictures with {spec} (they are {here:.1f} deviations from what it was trained"
+            f" on), but rather {others[best]} ({near:.1f})"
+        )
+
+
+@torch.no_grad()
+def strangeness(net: nn.Module, spec: InputSpec, images: Sequence[Image]) -> float:
+    """How far the first batch normalisation's input is from what it remembers, in its deviations; mean of channels."""
+    layer = _first_norm(net)
+    assert layer is not None, "the network has no batch normalisation"
+    assert layer.running_mean is not None, "it remembers nothing"
+    assert layer.running_var is not None, "it remembers nothing"
+    means: list[Tensor] = []
+    squares: list[Tensor] = []
+
+    def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        means.append(inputs[0].mean((0, 2, 3)))
+        squares.append(inputs[0].square().mean((0, 2, 3)))
+
+    hook, mode = layer.register_forward_pre_hook(note), net.training
+    net.eval()
+    prepare = Normalise(spec)
+    try:
+        for image in images:
+            net(prepare(torch.from_numpy(image)[None]))
+    finally:
+        hook.remove()
+        net.train(mode)
+    mean = torch.stack(means).mean(0)
+    deviation = (torch.stack(squares).mean(0) - mean.square()).clamp(min=1e-12).sqrt()
+    remembered = (layer.running_var + layer.eps).sqrt()
+    shift = ((mean - layer.running_mean).abs() / remembered).mean()
+    stretch = (deviation / remembered).log().abs().mean()
+    return float(shift + stretch)
+
+
+def _first_norm(net: nn.Module) -> nn.BatchNorm2d | None:
+    norms = (layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None)
+    return next(norms, None)
+
+
+def turned(spec: InputSpec) -> InputSpec:
+    """The same with the colours the other way round."""
+    return replace(spec, colour="bgr" if spec.colour == "rgb" else "rgb", mean=spec.mean[::-1], std=spec.std[::-1])

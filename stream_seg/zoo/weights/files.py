@@ -1,0 +1,106 @@
+"""A file of weights as one finds it: what is wrapped round the tensors taken off, nothing but tensors ever loaded."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stream_seg.errors import NetworkError
+
+SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+WRAPPERS = (
+    *("average", "ema", "model_ema", "ema_state_dict", "state_dict_ema"),
+    *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "params", "weights"),
+)
+"""Keys under which checkpoints keep the weights; the first that is there counts, an average before its origin."""
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
+"""Put before every name by DataParallel, torch.compile and training frames."""
+HARMLESS = (argparse.Namespace, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType)
+"""What checkpoints hold beside tensors: torchvision's reference scripts keep their arguments, others a best score."""
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """What a file holds, tensors on the CPU. Raises NetworkError; code in it is never run (`weights_only`)."""
+    if not path.is_file():
+        raise NetworkError(f"{path}: no such file; weights end in {', '.join(SUFFIXES)}")
+    try:
+        content = _safetensors(path) if path.suffix.lower() == ".safetensors" else _torch(path)
+    except pickle.UnpicklingError as error:
+        more = "GLOBAL" in str(error)  # else it is no pickle at all
+        reason = (
+            "holds more than tensors, which could be code; save the network's state_dict() and load that"
+            if more
+            else "not a file of weights"
+        )
+        raise NetworkError(f"{path}: {reason}") from error
+    except OSError as error:
+        raise NetworkError(f"{path}: {error.strerror or error}") from error
+    except (RuntimeError, ValueError, EOFError, KeyError, AttributeError, TypeError) as error:
+        said = str(error).splitlines() or ["it ends early"]
+        raise NetworkError(f"{path}: not a file of weights, or cut off: {said[0]}") from error
+    if not isinstance(content, dict):
+        raise NetworkError(f"{path}: holds a {type(content).__name__}; names and tensors are expected")
+    return content
+
+
+def _torch(path: Path) -> Any:
+    scalar: Any = np.float64(0).__reduce__()[0]  # numpy's own function, under its name of this version
+    with torch.serialization.safe_globals([*HARMLESS, scalar]):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path, device="cpu")
+    except SafetensorError as error:
+        raise RuntimeError(str(error)) from error
+
+
+def unwrapped(content: Mapping[str, Any], *, where: str) -> dict[str, Tensor]:
+    """The tensors by name, from inside whatever a checkpoint is. Raises NetworkError where there are none."""
+    while not _are_tensors(content):
+        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            raise NetworkError(
+                f"{where}: no weights found: its keys are {some(content)}; they are expected at the top or under one of"
+                f" {', '.join(WRAPPERS)}"
+            )
+        content = inner
+    return {name: value for name, value in content.items() if name != "n_averaged"}  # of torch's AveragedModel
+
+
+def _are_tensors(content: Mapping[str, Any]) -> bool:
+    return bool(content) and all(isinstance(value, Tensor) for value in content.values())
+
+
+def renamed(state: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
+    """The tensors under the names that the network has: prefixes common to all taken off, or put before all."""
+    wanted, state = list(wanted), dict(state)
+    again = True
+    while again:
+        again = False
+        for prefix in PREFIXES:
+            if all(key.startswith(prefix) for key in state) and not all(key.startswith(prefix) for key in wanted):
+                state = {key.removeprefix(prefix): value for key, value in state.items()}
+                again = True
+    first = f"{wanted[0].partition('.')[0]}." if wanted else ""
+    if all(key.startswith(first) for key in wanted) and not any(key.startswith(first) for key in state):
+        state = {f"{first}{key}": value for key, value in state.items()}  # torchvision's own, in our wrapper
+    return state
+
+
+def some(names: Iterable[str], most: int = 4) -> str:
+    """The first few names, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

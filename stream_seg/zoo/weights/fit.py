@@ -1,0 +1,59 @@
+"""Weights into a network: all of them, exactly, or an error that counts and names what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from torch import Tensor, nn
+
+from stream_seg.errors import NetworkError
+from stream_seg.zoo.weights.files import renamed, some
+
+Head = Literal["keep", "new"]
+
+
+def fit(net: nn.Module, state: Mapping[str, Tensor], *, classes: int, where: str, head: Head = "keep") -> list[str]:
+    """Load `state` into `net`, which was built for `classes`; returns the names that stay new.
+
+    Raises NetworkError for a name that is missing or unexpected and for a shape that differs. With head="new", the
+    layers that differ by the number of classes alone keep their new values, to be trained. A missing
+    `num_batches_tracked` is no fault: files of before torch 0.4.1 have none, and only training counts with it.
+    """
+    own = net.state_dict()
+    state = renamed(state, own)
+    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in state if name not in own]
+    if missing or unexpected:
+        parts = [
+            f"{len(names)} of {of} names {said} ({some(names)})"
+            for names, of, said in ((missing, len(own), "missing"), (unexpected, len(state), "unexpected"))
+            if names
+        ]
+        raise NetworkError(f"{where}: not weights of this network: {'; '.join(parts)}")
+    differ = [name for name, value in state.items() if value.shape != own[name].shape]
+    counts = {_other_count(own[name], state[name], classes) for name in differ}
+    if differ and (len(counts) > 1 or None in counts):
+        shapes = (f"{name} {_size(state[name])}, here {_size(own[name])}" for name in differ)
+        raise NetworkError(f"{where}: not weights of this network: {len(differ)} shapes differ: {some(shapes, 2)}")
+    if differ and head == "keep":
+        raise NetworkError(
+            f"{where}: weights of {counts.pop()} classes for a network of {classes} ({some(differ)}); to train from"
+            " them with a new last layer, say head: new"
+        )
+    new = set(differ)
+    net.load_state_dict({name: own[name] if name in new else state.get(name, own[name]) for name in own})
+    return differ
+
+
+def _other_count(own: Tensor, given: Tensor, classes: int) -> int | None:
+    """The number of classes that `given` was made for, where that explains the difference; else None."""
+    if own.ndim != given.ndim:
+        return None
+    counts = {there for here, there in zip(own.shape, given.shape, strict=True) if here != there}
+    explained = all(here in (there, classes) for here, there in zip(own.shape, given.shape, strict=True))
+    return counts.pop() if explained and len(counts) == 1 else None
+
+
+def _size(value: Tensor) -> str:
+    return " x ".join(map(str, value.shape)) or "a number"

@@ -1,0 +1,88 @@
+"""`weights:` as a recipe or `stream-seg export` says it: tensors, what they expect of a picture, and their classes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from stream_seg.classes import Classes
+from stream_seg.errors import ConfigError, NetworkError
+from stream_seg.sidecar import SideCar, coloured, validated
+from stream_seg.strict_yaml import read_yaml
+from stream_seg.zoo.weights.files import SUFFIXES, read_weights, unwrapped
+from stream_seg.zoo.weights.normalise import InputSpec
+from stream_seg.zoo.weights.published import published
+
+ABOUT = "about"
+"""The key under which this project's checkpoints say what a side-car says of other files, and `network`."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """`spec`, `classes` and `size` (height, width) are None where nothing says them."""
+
+    source: str
+    sha256: str
+    state: Mapping[str, Tensor] = field(repr=False)
+    spec: InputSpec | None = None
+    classes: Classes | None = None
+    size: tuple[int, int] | None = None
+
+
+def open_weights(source: str | Path, *, network: str) -> Weights:
+    """Weights for `network` of the zoo: a file, with NAME.pt.yaml beside it (`SideCar`), or a name of torchvision's.
+
+    Raises NetworkError for the file, ConfigError for a name that is none and for a side-car that is wrong.
+    """
+    path = Path(source)
+    if path.suffix.lower() not in SUFFIXES and not path.is_file():
+        known = published(str(source), network=network)
+        state = unwrapped(read_weights(known.path), where=str(known.path))
+        return Weights(str(source), _sha256(known.path), state, known.spec, known.classes)
+    content = read_weights(path)
+    weights = Weights(str(source), _sha256(path), unwrapped(content, where=str(path)))
+    # not NAME.yaml, which is what a NAME.onnx made of them would be described by
+    beside = sidecar if (sidecar := sidecar_of(path)).is_file() else None
+    if isinstance(content.get(ABOUT), Mapping):
+        return _told(weights, content[ABOUT], network=network, beside=beside)
+    if beside is None:
+        return weights
+    said = validated(SideCar, read_yaml(beside), where=str(beside))
+    return _with(weights, said, where=str(beside))
+
+
+def sidecar_of(path: Path) -> Path:
+    """Where it is said what weights expect: NAME.pt.yaml beside NAME.pt."""
+    return path.with_name(f"{path.name}.yaml")
+
+
+def _told(weights: Weights, about: Mapping[str, Any], *, network: str, beside: Path | None) -> Weights:
+    said = dict(about)
+    made = said.pop("network", network)
+    if made != network:
+        raise NetworkError(f"{weights.source}: weights of {made}, not of {network}")
+    told = _with(weights, validated(SideCar, said, where=weights.source), where=weights.source)
+    if beside is not None:
+        other = _with(weights, validated(SideCar, read_yaml(beside), where=str(beside)), where=str(beside))
+        if (other.spec, other.classes) != (told.spec, told.classes):
+            raise ConfigError(f"{beside}: contradicts {weights.source}, which says {told.spec}; remove the side-car")
+    return told
+
+
+def _with(weights: Weights, said: SideCar, *, where: str) -> Weights:
+    spec = InputSpec(said.mean, said.std, said.colour, said.scale)
+    classes = coloured(said.classes, said.palette, where=where)
+    return Weights(weights.source, weights.sha256, weights.state, spec, classes, said.size)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,93 @@
+"""What a step sees: the same by number, void outside, and drawn pictures with exact labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from stream_seg.classes import Classes
+from stream_seg.dataset import VOID, Pairs
+from stream_seg.errors import ConfigError
+from stream_seg.ops.palette import CAMVID
+from stream_seg.training.augment import augmented
+from stream_seg.training.batches import batch, batches, drawn, synth_labels
+from tests.training.pictures import coloured_fields
+from tests.training.test_training import CLASSES, recipe
+
+
+def halves(count: int = 6) -> Pairs:
+    """Pictures that are dark on one side and bright on the other; bright is class 1."""
+    images, labels = [], []
+    for number in range(count):
+        truth = np.zeros((40, 60), np.uint8)
+        truth[:, 10 + 7 * number :] = 1
+        images.append(cv2.merge([truth * 200 + 20] * 3))
+        labels.append(truth)
+    return Pairs(images, labels)
+
+
+def test_augmentation_keeps_picture_and_labels_together() -> None:
+    pairs = halves()
+    for seed in range(30):
+        draw = np.random.default_rng(seed)
+        image, labels = augmented(*pairs[seed % 6], draw, crop=(32, 48), scale=(0.5, 2.0))
+        assert (image.shape, labels.shape) == ((32, 48, 3), (32, 48))
+        bright = image.mean(2)
+        if (labels == 1).sum() > 50 and (labels == 0).sum() > 50:
+            assert bright[labels == 1].mean() > bright[labels == 0].mean() + 50
+    first, again = (augmented(*pairs[0], np.random.default_rng(5), crop=(32, 48), scale=(0.5, 2.0)) for _ in range(2))
+    np.testing.assert_array_equal(first[0], again[0])
+
+
+def test_what_lies_outside_the_picture_is_void() -> None:
+    _, labels = augmented(*halves()[0], np.random.default_rng(0), crop=(300, 400), scale=(1.0, 1.0))
+    assert (labels == VOID).mean() > 0.9
+
+
+def made(step: int, **keys: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    classes = CAMVID if keys.get("synth") else CLASSES
+    return batch(coloured_fields(), recipe(10, **keys), classes, step=step)
+
+
+@pytest.mark.parametrize("synth", [0.0, 0.5])
+def test_a_batch_depends_on_its_number_alone(synth: float) -> None:
+    keys = {"synth": synth, "batch": 3}
+    in_order = list(batches(coloured_fields(), recipe(4, **keys), CAMVID, first=0))
+    for step in (3, 1):
+        for one, other in zip(in_order[step], made(step, **keys), strict=True):
+            assert torch.equal(one, other)
+    assert not torch.equal(in_order[1][0], in_order[2][0])
+
+
+def test_what_fails_in_the_making_is_raised() -> None:
+    short = Pairs([np.zeros((4, 4, 3), np.uint8)], [np.zeros((5, 5, 1), np.uint8)])
+    with pytest.raises(ValueError, match="unpack"):
+        next(iter(batches(short, recipe(2), CLASSES, first=0)))
+
+
+def test_a_share_of_the_crops_is_drawn() -> None:
+    grey = Pairs([np.full((64, 96, 3), 90, np.uint8)] * 4, [np.full((64, 96), 7, np.uint8)] * 4)
+    for share, least, most in ((0.0, 0, 0), (0.25, 5, 18), (1.0, 40, 40)):
+        shown = 0
+        for step in range(10):
+            _, labels = batch(grey, recipe(10, synth=share, batch=4), CAMVID, step=step)
+            shown += sum(not {7, VOID}.issuperset(one.unique().tolist()) for one in labels)
+        assert least <= shown <= most
+
+
+def test_drawn_labels_are_exact_and_go_by_name() -> None:
+    draws = [np.random.default_rng(3) for _ in range(2)]
+    image, labels = drawn((64, 96), recipe(10), CAMVID, step=5, draw=draws[0])
+    assert (image.shape, labels.shape) == ((64, 96, 3), (64, 96))
+    names = ("road", "ghost", "sky")
+    _, fewer = drawn((64, 96), recipe(10), Classes(names, ((0, 0, 0),) * 3), step=5, draw=draws[1])
+    assert {"road", "sky"} <= {CAMVID.names[label] for label in np.unique(labels)}
+    for name, label in (("road", 0), ("sky", 2)):
+        np.testing.assert_array_equal(fewer == label, labels == CAMVID.index(name))
+    assert (fewer == VOID).sum() == np.isin(labels, [CAMVID.index("road"), CAMVID.index("sky")], invert=True).sum()
+    with pytest.raises(ConfigError, match=r"synth: draws sky, .*; none of them is among the recipe's classes"):
+        synth_labels(CLASSES)

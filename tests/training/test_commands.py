@@ -1,0 +1,206 @@
+"""`stream-seg train` and `stream-seg export` as typed: from a folder of pictures to a network in the pipeline."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from stream_seg.dataset import Pairs
+from stream_seg.evaluation import evaluate
+from stream_seg.stages.segment import Segment
+from stream_seg.training.job import prepared
+from stream_seg.training.loop import train
+from stream_seg.training.recipe import read_recipe
+from tests.drawn import frame
+from tests.programs import exit_code, running, wait_until
+from tests.training.pictures import NAMES, coloured_fields, recipe_file, write_split
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch and nncf
+
+
+def refused(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    capfd.readouterr()
+    code = exit_code(*arguments)
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    return code, lines[0].removeprefix("stream-seg: ")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of a user's own and a trained network, in out/."""
+    folder = tmp_path_factory.mktemp("own")
+    write_split(folder, coloured_fields(12), "train")
+    write_split(folder, coloured_fields(4, seed=1), "val")
+    recipe = recipe_file(folder, steps=50, val="val", validate_every=25, ema=0.9)
+    assert exit_code("train", recipe, "--out", folder / "out") == 0
+    return folder
+
+
+def test_what_training_leaves(folder: Path) -> None:
+    made = {path.name for path in (folder / "out").iterdir()}
+    files = {"last.pt", "best.pt", "log.jsonl", "curves.png", "samples.png"}
+    assert made == files | {"road.onnx", "road_int8.onnx", "road.json", "road.md"}
+    said = json.loads((folder / "out" / "road.json").read_text())
+    assert (said["classes"], said["size"], said["mean_bgr"]) == (NAMES, [64, 96], [0.4, 0.4, 0.4])
+
+
+def test_what_was_trained_runs_as_it_was_scored(folder: Path) -> None:
+    onnx, card = folder / "out" / "road.onnx", (folder / "out" / "road.md").read_text()
+    for precision in ("f32", "int8"):
+        found = evaluate(onnx, folder, precision=precision)
+        assert found["miou"] > 0.85
+        assert f"{100 * found['miou']:.1f}" in card
+        (segmented,) = Segment(network=str(onnx), precision=precision)(iter([frame(3, size=(48, 70))]))  # type: ignore[arg-type]
+        assert segmented.semantic is not None
+        assert segmented.semantic.engine.precision == precision
+    best = torch.load(folder / "out" / "best.pt", weights_only=True)["best"]
+    assert evaluate(onnx, folder, precision="f32")["miou"] == pytest.approx(best, abs=0.01)
+    assert "12 pictures of train; 4 of val" in card
+    assert "licence | to be filled in" in card
+
+
+def test_a_finished_run_is_not_overwritten(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    code, said = refused(capfd, "train", folder / "fields.yaml", "--out", folder / "out")
+    assert (code, said) == (
+        5,
+        f"{folder / 'out/last.pt'} is there: --resume goes on from it, --out takes another folder",
+    )
+
+
+def test_a_run_that_is_killed_goes_on(folder: Path, tmp_path: Path) -> None:
+    write_split(tmp_path, coloured_fields(6), "train")
+    recipe = recipe_file(tmp_path, steps=30, save_every=3, held_back=0.34, validate_every=4)
+    with running("train", recipe, "--out", tmp_path / "out") as program:
+        wait_until((tmp_path / "out" / "last.pt").exists, program, within_s=90)
+        program.send_signal(signal.SIGKILL)
+        program.wait()
+    at = torch.load(tmp_path / "out" / "last.pt", weights_only=True)["step"]
+    assert 3 <= at < 30
+    resumed, whole = (
+        train(prepared(read_recipe(recipe), where="r"), out=tmp_path / run, resume=run == "out")
+        for run in ("out", "whole")
+    )
+    assert resumed.step == 30
+    for name, value in whole.average.items():
+        torch.testing.assert_close(resumed.average[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_checkpoint_becomes_an_engine(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "again.onnx"
+    assert exit_code("export", "road", "--weights", folder / "out" / "best.pt", "--out", out) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"again.onnx", "again.json"}
+    first, again = (evaluate(path, folder, precision="f32") for path in (folder / "out" / "road.onnx", out))
+    assert again["class_iou"] == first["class_iou"]
+
+
+def test_bare_weights_need_to_be_explained(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    bare, out = tmp_path / "bare.pt", tmp_path / "bare.onnx"
+    torch.save(torch.load(folder / "out" / "best.pt", weights_only=True)["average"], bare)
+    said = {"export": ["export", "road", "--weights", bare, "--out", out, "--size", "64x96"]}["export"]
+    code, line = refused(capfd, *said, "--classes", "3")
+    assert code == 2
+    assert "nothing says how" in line
+    assert "bare.pt.yaml" in line
+    code, line = refused(capfd, *said, "--input", "imagenet")
+    assert (code, "--classes: is required" in line) == (2, True)
+    code, line = refused(capfd, *said, "--input", "imagenet", "--classes", "4")
+    assert (code, "weights of 3 classes for a network of 4" in line) == (4, True)
+    sidecar = {"colour": "bgr", "mean": [0.4] * 3, "std": [0.3] * 3, "classes": NAMES, "size": [64, 96]}
+    bare.with_suffix(".pt.yaml").write_text(yaml.safe_dump(sidecar))
+    assert exit_code("export", "road", "--weights", bare, "--out", out) == 0
+    assert evaluate(out, folder, precision="f32")["miou"] > 0.85
+
+
+def test_the_wrong_order_of_colours_is_caught_and_costs(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bare, out = tmp_path / "bare.pt", tmp_path / "bare.onnx"
+    torch.save(torch.load(folder / "out" / "best.pt", weights_only=True)["average"], bare)
+    arguments = ["export", "road", "--weights", bare, "--out", out, "--size", "64x96", "--data", folder]
+    for wrong in ({"scale": 1.0}, {"colour": "rgb"}):
+        sidecar: dict[str, Any] = {"colour": "bgr", "mean": [0.4] * 3, "std": [0.3] * 3, "classes": NAMES, **wrong}
+        bare.with_suffix(".pt.yaml").write_text(yaml.safe_dump(sidecar))
+        code, line = refused(capfd, *arguments)
+        assert code == 2
+        assert "does not expect pictures with" in line
+        assert "but rather colour bgr, scale 255, mean 0.4 0.4 0.4" in line or wrong == {"scale": 1.0}
+    assert exit_code(*arguments[:-2]) == 0
+    assert evaluate(out, folder, precision="f32")["miou"] < 0.4
+
+
+@pytest.mark.parametrize(
+    ("keys", "code", "said"),
+    [
+        ({"network": "lenet"}, 2, "network: unknown 'lenet'; known: road, fcn32s"),
+        ({"steps": 0}, 2, "steps: Input should be greater than or equal to 1, got 0"),
+        ({"stepz": 1}, 2, "stepz: unknown key; known: network, data"),
+        ({"distil": {"netwrok": "road"}}, 2, "distil: netwrok: unknown key; known: network, weights, temperature"),
+        ({"val": "val", "held_back": 0.2}, 2, "val: and held_back: are two ways"),
+        ({"validate_every": 5}, 2, "validate_every: needs val:"),
+        ({"mean": None}, 2, "mean: and std: belong together"),
+        ({"mean": None, "std": None}, 2, "mean: and std: are required where no weights"),
+        ({"classes": "kitti"}, 2, "classes: unknown 'kitti'; known: camvid, cityscapes, voc"),
+        ({"palette": [[0, 0, 0]]}, 2, "palette: 1 colours for 3 classes"),
+        ({"sky": 3}, 2, "sky: 3 is no label; 0 to 2"),
+        ({"synth": 0.5}, 2, "none of them is among the recipe's classes"),
+        ({"scale": [2, 0.5]}, 2, "is not a smallest and a largest"),
+        ({"split": "trian"}, 3, "trian: no such folder"),
+        ({"classes": ["red", "green"]}, 0, ""),
+        ({"classes": ["red"]}, 3, "train*annot/000.png: label 2 is out of range; 0 to 0 are the classes, 1 and 255"),
+        ({"weights": "nowhere.pt"}, 4, "nowhere.pt: no such file"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_recipe_that_is_wrong(
+    keys: dict[str, Any], code: int, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fields = coloured_fields(3)
+    write_split(tmp_path, fields, "train")
+    recipe = recipe_file(tmp_path, steps=keys.pop("steps", 1), **keys)
+    if code == 0:
+        assert prepared(read_recipe(recipe), where="r").classes.names == ("red", "green")
+        return
+    got, line = refused(capfd, "train", recipe, "--out", tmp_path / "out")
+    assert got == code
+    assert all(part in line for part in said.split("*"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_that_does_not_fit(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def said(labels: Pairs) -> str:
+        shutil.rmtree(tmp_path / "trainannot", ignore_errors=True)
+        write_split(tmp_path, labels, "train")
+        code, line = refused(capfd, "train", recipe_file(tmp_path), "--out", tmp_path / "out")
+        assert code == 3
+        return line
+
+    good = coloured_fields(3)
+    narrow = [good.labels[0], good.labels[1][:, 1:], good.labels[2]]
+    assert "trainannot/001.png: 95 x 64, its picture is 96 x 64" in said(Pairs(good.images, narrow))
+    assert "trainannot: every pixel is void; labels 0 to 2" in said(Pairs(good.images, [np.full((64, 96), 255)] * 3))
+    assert f"train/002.png: {tmp_path / 'trainannot/002.png'} is missing" in said(Pairs(good.images, good.labels[:2]))
+    shutil.rmtree(tmp_path / "train")
+    assert "train: no PNG or JPEG in it" in said(Pairs([], []))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "train").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_recipes_that_come_along_are_right(path: Path) -> None:
+    assert read_recipe(path).network
+    assert f"stream-seg train configs/train/{path.name}" in path.read_text()
+
+
+def test_one_picture_is_a_split_too(tmp_path: Path) -> None:
+    fields = coloured_fields(1)
+    write_split(tmp_path, Pairs(fields.images, fields.labels), "train")
+    job = prepared(read_recipe(recipe_file(tmp_path)), where="r")
+    assert (len(job.pairs), job.classes.names) == (1, tuple(NAMES))

@@ -1,0 +1,66 @@
+"""The losses against worked examples."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from stream_seg.dataset import VOID
+from stream_seg.training.losses import class_weights, distilled, hard_loss_of, loss_of, sampled
+from stream_seg.training.recipe import Ohem
+
+
+def test_labels_are_picked_at_the_phase() -> None:
+    labels = torch.arange(24).reshape(1, 4, 6)
+    assert sampled(labels, (2, 3), np.array([0.0, 0.0])).tolist() == [[[0, 2, 4], [12, 14, 16]]]
+    assert sampled(labels, (2, 3), np.array([0.99, 0.5])).tolist() == [[[7, 9, 11], [19, 21, 23]]]
+    near_one = np.array([1 - 1e-12, 1 - 1e-12])
+    assert sampled(torch.zeros(1, 288, 384), (144, 192), near_one).shape == (1, 144, 192)
+
+
+@pytest.mark.parametrize("loss", [loss_of, lambda *given: hard_loss_of(*given, ohem=Ohem())], ids=["weighted", "ohem"])
+def test_void_teaches_nothing(loss: type[loss_of]) -> None:  # type: ignore[valid-type]
+    scores = torch.randn(1, 2, 4, 4, requires_grad=True)
+    labels = torch.zeros(1, 4, 4, dtype=torch.long)
+    labels[:, 2:] = VOID
+    loss(scores, labels, torch.ones(2)).backward()  # type: ignore[operator]
+    assert scores.grad is not None
+    assert scores.grad[:, :, :2].abs().sum() > 0
+    assert scores.grad[:, :, 2:].abs().sum() == 0
+    assert loss(scores, torch.full_like(labels, VOID), torch.ones(2)) == 0  # type: ignore[operator]
+
+
+def test_rare_classes_weigh_more() -> None:
+    weights = class_weights([np.repeat(np.uint8([0, 1, 2]), [60, 30, 10])], 3)
+    assert weights[0] < weights[1] < weights[2]
+    assert class_weights([np.repeat(np.uint8([0, 1, 2]), [60, 30, 10])], 3, power=0).tolist() == [1, 1, 1]
+
+
+def probabilities(*true: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores (1, 2, 1, n) that give class 0, the true one, these probabilities."""
+    p = torch.tensor(true)
+    return torch.stack([p, 1 - p]).log()[None, :, None], torch.zeros(1, 1, len(true), dtype=torch.long)
+
+
+def test_only_hard_pixels_teach() -> None:
+    scores, labels = probabilities(0.99, 0.9, 0.6, 0.2)
+    weights = torch.ones(2)
+    hard = hard_loss_of(scores, labels, weights, ohem=Ohem(threshold=0.7, keep=0.25))
+    assert hard.item() == pytest.approx(-(math.log(0.6) + math.log(0.2)) / 2)
+    more = hard_loss_of(scores, labels, weights, ohem=Ohem(threshold=0.1, keep=0.75))
+    assert more.item() == pytest.approx(-(math.log(0.9) + math.log(0.6) + math.log(0.2)) / 3)
+
+
+def test_a_pupil_that_says_what_the_teacher_says_has_nothing_to_learn() -> None:
+    scores = torch.randn(1, 3, 4, 4)
+    assert distilled(scores, scores, temperature=3.0).item() == pytest.approx(0, abs=1e-6)
+    flat, sure = torch.zeros(1, 2, 1, 1), torch.tensor([2.0, 0.0]).reshape(1, 2, 1, 1)
+    p = 1 / (1 + math.exp(-1))  # of the sure teacher at temperature 2
+    expected = 4 * (p * math.log(2 * p) + (1 - p) * math.log(2 * (1 - p)))
+    assert distilled(flat, sure, temperature=2.0).item() == pytest.approx(expected, rel=1e-4)
+    finer = F.interpolate(sure, size=(8, 8))
+    assert distilled(flat, finer, temperature=2.0).item() == pytest.approx(expected, rel=1e-4)
