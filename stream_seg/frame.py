@@ -66,6 +66,16 @@ class Truth:
 
 
 @dataclass(frozen=True)
+class Temporal:
+    """What the classes of a frame owe to the frames before it."""
+
+    reset: str | None = None
+    """Why `smooth` forgot the past at this frame, a key of `stages.smooth.RESETS`; None where it did not."""
+    confidence: float | None = None
+    """Mean confidence, 0-1, of the motion by which the past was carried here; None where nothing was."""
+
+
+@dataclass(frozen=True)
 class Stamp:
     """When a stage took a frame and when it gave it on, CLOCK_MONOTONIC nanoseconds."""
 
@@ -88,5 +98,6 @@ class Frame:
     image: Image
     semantic: Semantic | None = None
     truth: Truth | None = None
+    temporal: Temporal | None = None
     missed: Mapping[str, int] = field(default_factory=lambda: NOTHING)
     stamps: tuple[Stamp, ...] = ()
