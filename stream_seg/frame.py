@@ -57,8 +57,8 @@ class Semantic:
 @dataclass(frozen=True)
 class Truth:
     """What a drawn scene knows of itself, at the picture's size: exact labels uint8 (H, W), exact motion float32
-    (H, W, 2): where a pixel's point stood in the previous frame, as (dx, dy) in pixels to add to (x, y). `classes`
-    are CamVid's. Motion is None in the first frame."""
+    (H, W, 2): where a pixel's point stood in the last frame given, as (dx, dy) in pixels to add to (x, y). `classes`
+    are CamVid's. Motion is None in the first frame and after a cut."""
 
     labels: Labels
     classes: Classes
