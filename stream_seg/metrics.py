@@ -66,6 +66,21 @@ class Metrics(Collector):
                 up.add_metric([task.node.name], task.up)
                 for reason, number in task.missed.items():
                     missed.add_metric([task.node.name, reason], number)
+        resets = CounterMetricFamily(
+            "stream_seg_resets", "Times that smooth forgot the past of a stream, by reason.", labels=["stage", "reason"]
+        )
+        confidence = GaugeMetricFamily(
+            "stream_seg_motion_confidence",
+            "Mean confidence in the motion to the last frame, 0 where the past was forgotten.",
+            labels=["stage", "stream"],
+        )
+        streams = [getattr(task.node.stage, "stream", task.node.name) for task in self._graph.tasks if task.is_source]
+        for task in self._graph.tasks:
+            if task.node.kind == "smooth":
+                for reason, number in task.resets.items():
+                    resets.add_metric([task.node.name, reason], number)
+                for stream in streams:
+                    confidence.add_metric([task.node.name, stream], task.confidence.get(stream, 0.0))
         dropped = CounterMetricFamily(
             "stream_seg_dropped_frames", "Frames that a link dropped, by reason.", labels=["link", "reason"]
         )
@@ -87,7 +102,7 @@ class Metrics(Collector):
         )
         for name, info in self._graph.engines().items():
             engine.add_metric([name], {} if info is None else vars(info))
-        return [frames, missed, fps, up, entered, dropped, depth, engine]
+        return [frames, missed, fps, up, resets, confidence, entered, dropped, depth, engine]
 
 
 @contextmanager

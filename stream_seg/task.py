@@ -18,6 +18,7 @@ from stream_seg.kinds import SINKS, SOURCES
 from stream_seg.link import Receiver, Sender
 from stream_seg.samples import Samples
 from stream_seg.stage import Frames
+from stream_seg.stages.smooth import RESETS
 
 LOG = logging.getLogger(__name__)
 MISS_REASONS = ("decode_error", "late")
@@ -46,6 +47,8 @@ class Task:
         self.finishing = False  # its input has ended
         self.missed: Counter[str] = Counter(dict.fromkeys(MISS_REASONS, 0))
         self.engine: EngineInfo | None = None
+        self.resets: Counter[str] = Counter(dict.fromkeys(RESETS, 0))  # of smooth
+        self.confidence: dict[str, float] = {}  # of smooth, by stream: mean confidence in the motion to its last frame
         self.duration_ms, self.age_ms, self.overhead_ms = Samples(), Samples(), Samples()
         self.observe_duration: Callable[[float], None] = lambda _value: None  # until somebody wants to know
         self.observe_age: Callable[[float], None] = lambda _value: None
@@ -131,6 +134,9 @@ class Task:
             self.missed.update(frame.missed)
         elif frame.semantic is not None:
             self.engine = frame.semantic.engine
+        if self.node.kind == "smooth" and frame.temporal is not None:
+            self.resets.update([frame.temporal.reset] if frame.temporal.reset else [])
+            self.confidence[frame.stream] = frame.temporal.confidence or 0.0
         began_ns = frame.captured_ns if self.is_source else self._began_ns
         stamps = (*frame.stamps, Stamp(self.node.name, began_ns, now))
         if self.is_sink:
