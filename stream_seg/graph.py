@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Sequence
 from threading import Event, Lock
 from types import TracebackType
 
@@ -13,6 +14,7 @@ from stream_seg.config import Config, Node
 from stream_seg.errors import StreamSegError
 from stream_seg.frame import EngineInfo
 from stream_seg.link import ByReference, Receiver, Sender
+from stream_seg.samples import Ages
 from stream_seg.task import Task
 
 DRAIN_S = 1.0
@@ -37,7 +39,8 @@ class Graph:
             for name in node.inputs
         ]
         self._senders = {link.name: Sender(link, self._codec) for _, _, link in self._ends}
-        self.tasks = [self._task(node) for node in config.nodes]
+        self._deadline_ms = config.deadline_ms
+        self.tasks = [self._task(node, _streams(node.name, config.nodes)) for node in config.nodes]
         self._running = len(self.tasks)
         self._outputs = sum(task.is_sink for task in self.tasks)
         self.started_ns = time.monotonic_ns()
@@ -115,7 +118,16 @@ class Graph:
                 thread.join()
             self._context.term()
 
-    def _task(self, node: Node) -> Task:
+    def _task(self, node: Node, streams: Iterable[str]) -> Task:
         receiver = Receiver([link for _, to, link in self._ends if to == node.name], self._codec)
         senders = [self._senders[link.name] for name, _, link in self._ends if name == node.name]
-        return Task(node, receiver, senders, self)
+        return Task(node, receiver, senders, self, ages={stream: Ages(self._deadline_ms) for stream in streams})
+
+
+def _streams(name: str, nodes: Sequence[Node]) -> list[str]:
+    """The streams that reach the node `name`; a source has the one that it gives."""
+    by_name = {node.name: node for node in nodes}
+    node = by_name[name]
+    if not node.inputs:
+        return [str(getattr(node.stage, "stream", name))]
+    return list(dict.fromkeys(stream for before in node.inputs for stream in _streams(before, nodes)))

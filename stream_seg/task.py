@@ -16,7 +16,7 @@ from stream_seg.errors import StageError, StreamSegError
 from stream_seg.frame import EngineInfo, Frame, Stamp
 from stream_seg.kinds import SINKS, SOURCES
 from stream_seg.link import Receiver, Sender
-from stream_seg.samples import Samples
+from stream_seg.samples import Ages, Samples
 from stream_seg.stage import Frames
 
 LOG = logging.getLogger(__name__)
@@ -36,7 +36,9 @@ class Owner(Protocol):
 class Task:
     """One stage at work: its thread, its links, and what is known of its frames."""
 
-    def __init__(self, node: Node, receiver: Receiver, senders: Sequence[Sender], owner: Owner) -> None:
+    def __init__(
+        self, node: Node, receiver: Receiver, senders: Sequence[Sender], owner: Owner, *, ages: Mapping[str, Ages]
+    ) -> None:
         self.node = node
         self.is_source, self.is_sink = node.kind in SOURCES, node.kind in SINKS
         self.receiver, self.senders = receiver, senders
@@ -47,8 +49,8 @@ class Task:
         self.missed: Counter[str] = Counter(dict.fromkeys(MISS_REASONS, 0))
         self.engine: EngineInfo | None = None
         self.duration_ms, self.age_ms, self.overhead_ms = Samples(), Samples(), Samples()
-        self.observe_duration: Callable[[float], None] = lambda _value: None  # until somebody wants to know
-        self.observe_age: Callable[[float], None] = lambda _value: None
+        self.ages = dict(ages)  # of an output: by stream
+        self.trace: Callable[[Frame], None] | None = None  # of an output: told of every frame that is done with
         self.last: Frame | None = None
         self._owner = owner
         self._began_ns = 0
@@ -81,7 +83,8 @@ class Task:
             self._owner.fail(error)
         except BaseException as error:  # a panic of foreign code too: whatever it is ends the run
             self.failed = True
-            LOG.debug("stage %s", self.node.name, exc_info=True)
+            about = {"stream": self.last.stream, "seq": self.last.seq} if self.last else {}
+            LOG.debug("stage %s", self.node.name, exc_info=True, extra=about)
             where = f" at frame {self.last.stream}:{self.last.seq}" if self.last else ""
             said = " ".join(f"{type(error).__name__}: {error}".split())
             self._owner.fail(StageError(f"stage {self.node.name} failed{where}: {said}"))
@@ -126,7 +129,6 @@ class Task:
         if self.first_ns is None:
             self.first_ns, self._first_cpu_s = now, time.process_time()
         self.duration_ms.add(took_ns / 1e6)
-        self.observe_duration(took_ns / 1e9)
         if self.is_source:
             self.missed.update(frame.missed)
         elif frame.semantic is not None:
@@ -136,8 +138,11 @@ class Task:
         if self.is_sink:
             age_ns = now - frame.captured_ns
             self.age_ms.add(age_ns / 1e6)
-            self.observe_age(age_ns / 1e9)
+            self.ages[frame.stream].add(age_ns / 1e6)
             self.overhead_ms.add((age_ns - sum(s.ended_ns - s.began_ns for s in stamps)) / 1e6)
         if len(self.senders) > 1:
             frame.image.flags.writeable = False  # shared from here on: who draws on it copies it
-        return replace(frame, stamps=stamps)
+        stamped = replace(frame, stamps=stamps)
+        if self.trace is not None:
+            self.trace(stamped)
+        return stamped
