@@ -111,7 +111,7 @@ def carried(said: Semantic, since: Since) -> Semantic:
         height, width = said.scores.shape[1:]
         return replace(said, scores=moved(said.scores, ops.resized(since.motion, (height, width))))
     assert said.verdict is not None
-    motion = ops.resized(since.motion, said.verdict.shape)  # type: ignore[arg-type]
+    motion = ops.resized(since.motion, said.verdict.shape)
     return replace(said, verdict=ops.warped(said.verdict, motion, nearest=True))
 
 

@@ -38,7 +38,7 @@ def _shrunk(serialised: bytes, was: tuple[int, int], size: tuple[int, int]) -> b
         ):
             if dim.dim_value:
                 dim.dim_value = dim.dim_value * new // old
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 def _aims(model: ModelProto) -> set[str]:

@@ -86,10 +86,7 @@ class Segment:
                 engines, every=self.every, target_ms=self.target_ms, ask=partial(asked, size=network.size)
             )
             keys = Keys(opened.enter_context(ThreadPoolExecutor(1, "segment")) if self.policy == "latest" else None)
-            for frame in frames:
-                change = steering.hear(frame.ages)
-                frame, temporal = keys.frame(frame, steering.look, every=steering.every)
-                yield replace(frame, temporal=replace(temporal, rung=steering.rung, change=change))
+            yield from keyed(frames, keys, steering)
 
     def _smaller(self, network: Network) -> Engine | None:
         """An engine of the same network at half its input; None where the graph has its size built in."""
@@ -105,6 +102,14 @@ class Segment:
 
     def _engine(self, network: Network) -> Engine:
         return open_engine(network, backend=self.backend, precision=self.precision, threads=self.threads)
+
+
+def keyed(frames: Frames, keys: Keys, steering: Steering) -> Frames:
+    """Frames with the classes of key frames, on the rung that the ages of earlier ones ask for."""
+    for frame in frames:
+        change = steering.hear(frame.ages)
+        done, temporal = keys.frame(frame, steering.look, every=steering.every)
+        yield replace(done, temporal=replace(temporal, rung=steering.rung, change=change))
 
 
 def segmented(image: Image, engine: Engine) -> Semantic:
