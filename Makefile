@@ -16,7 +16,7 @@ check: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy --strict benchmarks
+	$(BIN)/mypy --strict benchmarks monitoring
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

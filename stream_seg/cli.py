@@ -7,7 +7,6 @@ comes before anything was opened ends the program as it ends any other (130, 143
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import signal
@@ -20,6 +19,7 @@ import typer
 
 from stream_seg import __version__
 from stream_seg.errors import StreamSegError
+from stream_seg.logs import Form, configure
 
 DEMO_INPUT = "synth://road?size=960x540&frames=300&seed=7"
 DEMO_OUTPUT = "demo.mp4"
@@ -82,14 +82,13 @@ def main(arguments: list[str] | None = None, *, only: str | None = None, name: s
 def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, on standard error.")] = False,
+    log_format: Annotated[Form, typer.Option(help="Lines of the log; auto: text on a terminal, else JSON.")] = "auto",
 ) -> None:
     """Real-time video segmentation: frames in, steady masks and overlays out."""
     if version:
         print(__version__)
         raise typer.Exit
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
-    )
+    configure(verbose=verbose, form=log_format)
 
 
 @app.command(epilog=EXIT_CODES)

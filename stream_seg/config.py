@@ -12,7 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from stream_seg.books import Policy
@@ -22,6 +22,8 @@ from stream_seg.stage import Stage
 from stream_seg.strict_yaml import parse_yaml, read_yaml
 
 NAME = r"[A-Za-z_][\w-]{0,63}"
+DEADLINE_MS = 200.0
+"""A frame that is older when an output has dealt with it counts as late."""
 NAME_ALLOWED = "a letter or _, then letters, digits, _ or -, 64 in all"
 
 
@@ -34,6 +36,22 @@ class MetricsConfig(BaseModel):
     host: Annotated[str, Field(description="address to bind")] = "127.0.0.1"
 
 
+class TracesConfig(BaseModel):
+    """Where the traces of frames go: to an OpenTelemetry collector, or into a file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    endpoint: Annotated[str | None, Field(description="OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces")] = None
+    file: Annotated[Path | None, Field(description="a span per line as JSON, appended")] = None
+    sample: Annotated[float, Field(ge=0, le=1, description="share of the frames; late ones are always traced")] = 0.01
+
+    @model_validator(mode="after")
+    def _one_place(self) -> TracesConfig:
+        if (self.endpoint is None) == (self.file is None):
+            raise ValueError("expected endpoint or file, one of both")
+        return self
+
+
 class _Document(BaseModel):
     """The top level of a graph file."""
 
@@ -42,6 +60,12 @@ class _Document(BaseModel):
     stages: dict[str, dict[str, Any] | None]
     policy: Literal["auto", "latest", "every"] = "auto"
     metrics: MetricsConfig | None = None
+    traces: TracesConfig | None = None
+    deadline_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = DEADLINE_MS
+
+
+ELSEWHERE = tuple(key for key in _Document.model_fields if key != "stages")
+"""The keys of the top level that are no stage."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +86,8 @@ class Config:
     nodes: tuple[Node, ...]
     policy: Literal["auto", "latest", "every"]
     metrics: MetricsConfig | None
+    deadline_ms: float = DEADLINE_MS
+    traces: TracesConfig | None = None
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -74,7 +100,7 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def with_settings(document: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """The document with `STAGE.KEY=VALUE` (or metrics.port=..., policy=...) put in; values are read as YAML."""
+    """The document with `STAGE.KEY=VALUE`, or a key of the top level (metrics.port=...), put in; values are YAML."""
     changed: dict[str, Any] = deepcopy(dict(document))
     stages = changed.get("stages") or {}
     for setting in settings:
@@ -85,10 +111,10 @@ def with_settings(document: Mapping[str, Any], settings: Sequence[str]) -> dict[
         head, *rest = key.split(".")
         if head in stages:
             path = ["stages", head, *rest]
-        elif head in _Document.model_fields and head != "stages":
+        elif head in ELSEWHERE:
             path = [head, *rest]
         else:
-            raise ConfigError(f"--set {key}: " + _unknown("stage", head, [*stages, "metrics", "policy"]))
+            raise ConfigError(f"--set {key}: " + _unknown("stage", head, [*stages, *ELSEWHERE]))
         if path == ["stages", head]:
             raise ConfigError(f"--set {key}: name a key of the stage, for example {head}.KEY=VALUE")
         place = changed
@@ -109,7 +135,7 @@ def check(document: Mapping[str, Any], *, where: str) -> Config:
         raise ConfigError(f"{where}: no stages; the kinds are {', '.join(STAGES)}")
     nodes = {name: _node(name, dict(keys or {}), where=where) for name, keys in top.stages.items()}
     _refuse_equal_streams(nodes, where=where)
-    return Config(_ordered(nodes, where=where), top.policy, top.metrics)
+    return Config(_ordered(nodes, where=where), top.policy, top.metrics, top.deadline_ms, top.traces)
 
 
 def _top(document: Mapping[str, Any], *, where: str) -> _Document:
@@ -141,10 +167,11 @@ def _node(name: str, keys: dict[str, Any], *, where: str) -> Node:
     fields = [field.name for field in dataclasses.fields(STAGES[kind])]  # type: ignore[arg-type]
     if "stream" in fields:
         keys.setdefault("stream", name)
+    allowed = dict.fromkeys([*fields, "input", "policy", "stage"])
     try:
         stage = STAGES[kind](**keys)
     except ValidationError as error:
-        raise ConfigError(f"{place}{_first(error, [*fields, 'input', 'policy', 'stage'], separator='.')}") from error
+        raise ConfigError(f"{place}{_first(error, allowed, separator='.')}") from error
     return Node(name, kind, tuple(inputs), policy, stage)
 
 

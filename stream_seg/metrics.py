@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Histogram, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from stream_seg.errors import ConfigError
 from stream_seg.graph import Graph
-
-BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.033, 0.05, 0.066, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Seconds; dense around one, one and a half, two and three frames at 30 frames/s."""
+from stream_seg.samples import BOUNDS_MS, Samples
 
 
 class Metrics(Collector):
@@ -23,29 +27,14 @@ class Metrics(Collector):
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self.registry = CollectorRegistry()
-        duration = Histogram(
-            "stream_seg_stage_duration_seconds",
-            "Time a stage spent on a frame.",
-            ["stage"],
-            buckets=BUCKETS,
-            registry=self.registry,
-        )
-        age = Histogram(
-            "stream_seg_frame_age_seconds",
-            "Age of a frame, since its capture, when an output had dealt with it.",
-            ["stage"],
-            buckets=BUCKETS,
-            registry=self.registry,
-        )
-        for task in graph.tasks:
-            task.observe_duration = duration.labels(task.node.name).observe
-            if task.is_sink:
-                task.observe_age = age.labels(task.node.name).observe
         ProcessCollector(registry=self.registry)
         self.registry.register(self)
 
     def collect(self) -> Iterable[Metric]:
-        """The counters and gauges of this moment."""
+        """The counters, gauges and histograms of this moment."""
+        return [*self._of_stages(), *self._of_outputs(), *self._of_links()]
+
+    def _of_stages(self) -> Iterable[Metric]:
         frames = CounterMetricFamily(
             "stream_seg_frames",
             "Frames by stage and outcome (in: taken from its links; out: yielded).",
@@ -58,14 +47,48 @@ class Metrics(Collector):
             "stream_seg_fps", "Frames per second that a stage yields, over its last frames.", labels=["stage"]
         )
         up = GaugeMetricFamily("stream_seg_source_up", "1 while a source delivers frames.", labels=["stage"])
+        duration = HistogramMetricFamily(
+            "stream_seg_stage_duration_seconds", "Time a stage spent on a frame.", labels=["stage"]
+        )
         for task in self._graph.tasks:
             frames.add_metric([task.node.name, "in"], task.taken)
             frames.add_metric([task.node.name, "out"], task.yielded)
             fps.add_metric([task.node.name], task.fps())
+            duration.add_metric([task.node.name], *_histogram(task.duration_ms))
             if task.is_source:
                 up.add_metric([task.node.name], task.up)
                 for reason, number in task.missed.items():
                     missed.add_metric([task.node.name, reason], number)
+        engine = InfoMetricFamily(
+            "stream_seg_engine", "What computes the classes; empty before the first frame.", labels=["stage"]
+        )
+        for name, info in self._graph.engines().items():
+            engine.add_metric([name], {} if info is None else vars(info))
+        return [frames, missed, fps, up, duration, engine, *self._of_key_frames(), *self._of_smoothing()]
+
+    def _of_key_frames(self) -> Iterable[Metric]:
+        keys = CounterMetricFamily(
+            "stream_seg_key_frames",
+            "Frames that the network looked at; it knows the others by motion.",
+            labels=["stage"],
+        )
+        rung = GaugeMetricFamily(
+            "stream_seg_rung", "Steps that a stage has gone down to hold its target_ms.", labels=["stage"]
+        )
+        changes = CounterMetricFamily(
+            "stream_seg_rung_changes",
+            "Changes of the rung by reason (slow: frames came too late; spare: time to spare).",
+            labels=["stage", "reason"],
+        )
+        for task in self._graph.tasks:
+            if task.node.kind == "segment":
+                keys.add_metric([task.node.name], task.keys)
+                rung.add_metric([task.node.name], task.rung)
+                for reason, number in task.changes.items():
+                    changes.add_metric([task.node.name, reason], number)
+        return [keys, rung, changes]
+
+    def _of_smoothing(self) -> Iterable[Metric]:
         resets = CounterMetricFamily(
             "stream_seg_resets", "Times that smooth forgot the past of a stream, by reason.", labels=["stage", "reason"]
         )
@@ -81,6 +104,31 @@ class Metrics(Collector):
                     resets.add_metric([task.node.name, reason], number)
                 for stream in streams:
                     confidence.add_metric([task.node.name, stream], task.confidence.get(stream, 0.0))
+        return [resets, confidence]
+
+    def _of_outputs(self) -> Iterable[Metric]:
+        labels = ["stage", "stream"]
+        age = HistogramMetricFamily(
+            "stream_seg_frame_age_seconds",
+            "Age of a frame, since its capture, when an output had dealt with it.",
+            labels=labels,
+        )
+        late = CounterMetricFamily(
+            "stream_seg_late_frames", "Frames that were older than deadline_ms at an output.", labels=labels
+        )
+        last = GaugeMetricFamily(
+            "stream_seg_last_frame_timestamp_seconds",
+            "When an output had dealt with the last frame, since the Unix epoch; 0 before the first.",
+            labels=labels,
+        )
+        for task in self._graph.tasks:
+            for stream, ages in tuple(task.ages.items()) if task.is_sink else ():
+                age.add_metric([task.node.name, stream], *_histogram(ages.samples))
+                late.add_metric([task.node.name, stream], ages.late)
+                last.add_metric([task.node.name, stream], ages.last_s)
+        return [age, late, last]
+
+    def _of_links(self) -> Iterable[Metric]:
         dropped = CounterMetricFamily(
             "stream_seg_dropped_frames", "Frames that a link dropped, by reason.", labels=["link", "reason"]
         )
@@ -97,12 +145,13 @@ class Metrics(Collector):
             depth.add_metric([link.name], account.in_flight)
             for reason, number in account.dropped.items():
                 dropped.add_metric([link.name, reason], number)
-        engine = InfoMetricFamily(
-            "stream_seg_engine", "What computes the classes; empty before the first frame.", labels=["stage"]
-        )
-        for name, info in self._graph.engines().items():
-            engine.add_metric([name], {} if info is None else vars(info))
-        return [frames, missed, fps, up, resets, confidence, entered, dropped, depth, engine]
+        return [entered, dropped, depth]
+
+
+def _histogram(samples: Samples) -> tuple[list[tuple[str, float]], float]:
+    """Buckets with their upper bounds, and the sum; in seconds."""
+    bounds = [*(str(bound / 1000) for bound in BOUNDS_MS), "+Inf"]
+    return [*zip(bounds, samples.at_most(), strict=True)], samples.total / 1000
 
 
 @contextmanager

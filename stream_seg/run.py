@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from stream_seg.config import MetricsConfig, check
+from stream_seg.config import Config, MetricsConfig, check
 from stream_seg.errors import OutputError
 from stream_seg.graph import Graph
 from stream_seg.metrics import serving
@@ -36,7 +36,7 @@ def run(document: Mapping[str, Any], *, where: str, report_file: Path | None = N
     errors = Console(stderr=True, markup=False)
     graph = Graph(config, live=is_live(config))
     with _signals() as asked:
-        with _metrics(graph, config.metrics) as address, graph:
+        with _metrics(graph, config.metrics) as address, _traces(graph, config), graph:
             if address and not quiet:
                 errors.print(f"metrics at {address}", highlight=False)
             _watch(graph, asked, errors, total=total, quiet=quiet)
@@ -76,6 +76,18 @@ def _metrics(graph: Graph, config: MetricsConfig | None) -> Iterator[str | None]
         return
     with serving(graph, host=config.host, port=config.port) as port:
         yield f"http://{config.host}:{port}/metrics"
+
+
+@contextmanager
+def _traces(graph: Graph, config: Config) -> Iterator[None]:
+    """Nothing where the config asks for no traces: their package is heavy, and need not be there."""
+    if config.traces is None:
+        yield
+        return
+    from stream_seg.traces import tracing
+
+    with tracing(graph, config.traces, deadline_ms=config.deadline_ms):
+        yield
 
 
 @contextmanager

@@ -9,14 +9,15 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from threading import Thread
-from typing import Protocol, cast
+from typing import Protocol, cast, get_args
 
 from stream_seg.config import Node
 from stream_seg.errors import StageError, StreamSegError
-from stream_seg.frame import EngineInfo, Frame, Stamp
+from stream_seg.frame import Age, EngineInfo, Frame, Stamp, Temporal
 from stream_seg.kinds import SINKS, SOURCES
+from stream_seg.ladder import Change
 from stream_seg.link import Receiver, Sender
-from stream_seg.samples import Samples
+from stream_seg.samples import Ages, Samples
 from stream_seg.stage import Frames
 from stream_seg.stages.smooth import RESETS
 
@@ -37,7 +38,9 @@ class Owner(Protocol):
 class Task:
     """One stage at work: its thread, its links, and what is known of its frames."""
 
-    def __init__(self, node: Node, receiver: Receiver, senders: Sequence[Sender], owner: Owner) -> None:
+    def __init__(
+        self, node: Node, receiver: Receiver, senders: Sequence[Sender], owner: Owner, *, ages: Mapping[str, Ages]
+    ) -> None:
         self.node = node
         self.is_source, self.is_sink = node.kind in SOURCES, node.kind in SINKS
         self.receiver, self.senders = receiver, senders
@@ -49,9 +52,15 @@ class Task:
         self.engine: EngineInfo | None = None
         self.resets: Counter[str] = Counter(dict.fromkeys(RESETS, 0))  # of smooth
         self.confidence: dict[str, float] = {}  # of smooth, by stream: mean confidence in the motion to its last frame
+        self.keys = self.rung = (
+            0  # of a segment stage: frames that the network looked at, and where on its ladder it is
+        )
+        self.changes: Counter[str] = Counter(dict.fromkeys(get_args(Change), 0))
+        self.heard: deque[Age] | None = None  # of a segment stage: what the outputs tell of its frames
+        self.tell: Mapping[str, deque[Age]] = {}  # of an output: what segment stages hear, by name
         self.duration_ms, self.age_ms, self.overhead_ms = Samples(), Samples(), Samples()
-        self.observe_duration: Callable[[float], None] = lambda _value: None  # until somebody wants to know
-        self.observe_age: Callable[[float], None] = lambda _value: None
+        self.ages = dict(ages)  # of an output: by stream
+        self.trace: Callable[[Frame], None] | None = None  # of an output: told of every frame that is done with
         self.last: Frame | None = None
         self._owner = owner
         self._began_ns = 0
@@ -84,7 +93,8 @@ class Task:
             self._owner.fail(error)
         except BaseException as error:  # a panic of foreign code too: whatever it is ends the run
             self.failed = True
-            LOG.debug("stage %s", self.node.name, exc_info=True)
+            about = {"stream": self.last.stream, "seq": self.last.seq} if self.last else {}
+            LOG.debug("stage %s", self.node.name, exc_info=True, extra=about)
             where = f" at frame {self.last.stream}:{self.last.seq}" if self.last else ""
             said = " ".join(f"{type(error).__name__}: {error}".split())
             self._owner.fail(StageError(f"stage {self.node.name} failed{where}: {said}"))
@@ -117,7 +127,7 @@ class Task:
             self.taken += 1
             self.last = frame
             self._began_ns = time.monotonic_ns()
-            yield frame
+            yield frame if self.heard is None else replace(frame, ages=_drained(self.heard))
         self.finishing = True
 
     def _note(self, frame: Frame) -> Frame:
@@ -129,7 +139,6 @@ class Task:
         if self.first_ns is None:
             self.first_ns, self._first_cpu_s = now, time.process_time()
         self.duration_ms.add(took_ns / 1e6)
-        self.observe_duration(took_ns / 1e9)
         if self.is_source:
             self.missed.update(frame.missed)
         elif frame.semantic is not None:
@@ -137,13 +146,32 @@ class Task:
         if self.node.kind == "smooth" and frame.temporal is not None:
             self.resets.update([frame.temporal.reset] if frame.temporal.reset else [])
             self.confidence[frame.stream] = frame.temporal.confidence or 0.0
+        if self.node.kind == "segment":
+            self._note_work(frame.temporal or Temporal())
         began_ns = frame.captured_ns if self.is_source else self._began_ns
         stamps = (*frame.stamps, Stamp(self.node.name, began_ns, now))
         if self.is_sink:
             age_ns = now - frame.captured_ns
             self.age_ms.add(age_ns / 1e6)
-            self.observe_age(age_ns / 1e9)
+            self.ages[frame.stream].add(age_ns / 1e6)
+            for stamp in frame.stamps:
+                if stamp.stage in self.tell:
+                    self.tell[stamp.stage].append(Age(frame.temporal.rung if frame.temporal else 0, age_ns / 1e6))
             self.overhead_ms.add((age_ns - sum(s.ended_ns - s.began_ns for s in stamps)) / 1e6)
         if len(self.senders) > 1:
             frame.image.flags.writeable = False  # shared from here on: who draws on it copies it
-        return replace(frame, stamps=stamps)
+        stamped = replace(frame, stamps=stamps)
+        if self.trace is not None:
+            self.trace(stamped)
+        return stamped
+
+    def _note_work(self, temporal: Temporal) -> None:
+        self.keys += temporal.key
+        self.rung = temporal.rung
+        if temporal.change is not None:
+            self.changes[temporal.change] += 1
+
+
+def _drained(heard: deque[Age]) -> tuple[Age, ...]:
+    """All that was heard so far; outputs may go on to tell."""
+    return tuple(heard.popleft() for _ in range(len(heard)))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
+
+from tests.programs import free_port
 
 DATA = (Path(__file__).parents[1] / "../shared/data").resolve()
 
@@ -13,10 +14,7 @@ DATA = (Path(__file__).parents[1] / "../shared/data").resolve()
 @pytest.fixture
 def unused_port() -> int:
     """A TCP port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_port()
 
 
 @pytest.fixture

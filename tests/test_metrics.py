@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -45,8 +46,26 @@ def test_a_scrape_agrees_with_the_ledger() -> None:
     assert seen["stream_seg_link_frames_total link=work->sink outcome=delivered"] == 50
     assert seen["stream_seg_queue_depth_frames link=work->sink"] == 0
     assert seen["stream_seg_stage_duration_seconds_count stage=work"] == 50
-    assert seen["stream_seg_frame_age_seconds_count stage=sink"] == 50
+    assert seen["stream_seg_frame_age_seconds_count stage=sink stream=camera"] == 50
     assert seen["stream_seg_source_up stage=camera"] == 0
+
+
+def test_late_frames_are_counted_by_stream() -> None:
+    """Two cameras into one slow output: its frames are late, and the ages of each stream are its own."""
+    cameras = [node(name, "synthetic", Camera(number, stream=name)) for name, number in (("front", 4), ("rear", 2))]
+    sink = Ledger(delay_s=0.02)
+    nodes = [*cameras, node("sink", "write", sink, "front", "rear")]
+    strict, lenient = (replace(config(nodes), deadline_ms=deadline_ms) for deadline_ms in (15.0, 10_000.0))
+    for checked, late in ((strict, {"front": 4, "rear": 2}), (lenient, {"front": 0, "rear": 0})):
+        graph, began_s = Graph(checked, live=False), time.time()
+        with serving(graph, host="127.0.0.1", port=0) as port, graph:
+            assert graph.wait(10)
+            seen = scraped(port)
+        for stream, frames in (("front", 4), ("rear", 2)):
+            labels = f"stage=sink stream={stream}"
+            assert seen[f"stream_seg_late_frames_total {labels}"] == late[stream]
+            assert seen[f"stream_seg_frame_age_seconds_count {labels}"] == frames
+            assert began_s <= seen[f"stream_seg_last_frame_timestamp_seconds {labels}"] <= time.time()
 
 
 def test_every_series_is_there_before_the_first_frame_and_is_documented() -> None:

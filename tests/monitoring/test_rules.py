@@ -1,0 +1,65 @@
+"""The rules and dashboards that are handed out, checked with Debian's promtool and made again."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from monitoring.dashboards import DASHBOARDS, FOLDER
+
+MONITORING = Path(__file__).parents[2] / "monitoring"
+CASES = Path(__file__).with_name("alerts_test.yml")
+needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
+
+
+def promtool(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True, timeout=60)
+
+
+@needs_promtool
+def test_the_config_and_its_rules_are_valid() -> None:
+    checked = promtool("check", "config", MONITORING / "prometheus.yml")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "12 rules found" in checked.stdout
+
+
+@needs_promtool
+def test_every_alert_fires_and_is_silent_as_told() -> None:
+    checked = promtool("test", "rules", CASES)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_every_alert_has_a_firing_and_a_silent_case() -> None:
+    groups = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"]
+    alerts = {rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule}
+    cases = [case for test in yaml.safe_load(CASES.read_text())["tests"] for case in test["alert_rule_test"]]
+    quiet = {case["alertname"] for case in cases if "exp_alerts" not in case}
+    # the two burn rates are silent for the second series of the same case
+    assert {case["alertname"] for case in cases if "exp_alerts" in case} == alerts
+    assert quiet | {"LateFramesSlow"} == alerts
+
+
+@needs_promtool
+def test_a_renamed_metric_silences_an_alert_and_is_noticed(tmp_path: Path) -> None:
+    rules = (MONITORING / "alerts.yml").read_text().replace("stream_seg_last_frame_timestamp", "stream_seg_last_frame")
+    (tmp_path / "alerts.yml").write_text(rules)
+    (tmp_path / "cases.yml").write_text(CASES.read_text().replace("../../monitoring/alerts.yml", "alerts.yml"))
+    checked = promtool("test", "rules", tmp_path / "cases.yml")
+    assert checked.returncode != 0
+    assert "FramesStale" in checked.stdout + checked.stderr
+
+
+def test_the_dashboards_are_as_their_script_makes_them() -> None:
+    assert {path.name: path.read_text() for path in FOLDER.glob("*.json")} == dict(DASHBOARDS)
+
+
+def test_compose_mounts_what_is_there() -> None:
+    services = yaml.safe_load((MONITORING / "docker-compose.yml").read_text())["services"]
+    mounted = [volume.split(":")[0] for service in services.values() for volume in service["volumes"]]
+    missing = [path for path in mounted if path.startswith("./") and not (MONITORING / path).exists()]
+    assert not missing
+    assert sorted(services) == ["grafana", "prometheus"]
