@@ -25,8 +25,10 @@ RESETS: tuple[str, ...] = get_args(Reset)
 
 @plain(frozen=True)
 class _Past:
-    """What is kept of a stream's last frame: its time, its picture's size and luminance, its scores as given on."""
+    """What is kept of a stream's last frame: its number and time, its picture's size and luminance, its scores as given
+    on."""
 
+    seq: int
     time_s: Fraction
     size: tuple[int, ...]
     luma: ops.Luma
@@ -57,8 +59,7 @@ class Smooth:
         luma = ops.luma(frame.image)
         reset, confidence = self._reset(past, frame, scores), None
         if past is not None and reset is None:
-            motion = ops.flow(past.luma, luma)
-            believed = ops.confidence(past.luma, luma, motion)
+            motion, believed = _motion(past, luma, frame)
             if ops.is_cut(believed):
                 reset = "cut"
             else:
@@ -67,7 +68,7 @@ class Smooth:
         assert frame.semantic is not None
         temporal = replace(frame.temporal or Temporal(), reset=reset, confidence=confidence)
         frame = replace(frame, semantic=replace(frame.semantic, scores=scores), temporal=temporal)
-        return frame, _Past(frame.pts * frame.time_base, frame.image.shape, luma, scores)
+        return frame, _Past(frame.seq, frame.pts * frame.time_base, frame.image.shape, luma, scores)
 
     def _reset(self, past: _Past | None, frame: Frame, scores: Scores) -> Reset | None:
         """What is known without looking at the picture."""
@@ -79,6 +80,15 @@ class Smooth:
         if pause_s <= 0:
             return "back"
         return "gap" if pause_s > self.gap_s else None
+
+
+def _motion(past: _Past, luma: ops.Luma, frame: Frame) -> tuple[ops.Motion, ops.Confidence]:
+    """As `segment` found it, if it had to: the same function of the same two pictures."""
+    step = frame.temporal.step if frame.temporal is not None else None
+    if step is not None and step.since == past.seq:
+        return step.motion, step.believed
+    motion = ops.flow(past.luma, luma)
+    return motion, ops.confidence(past.luma, luma, motion)
 
 
 def mixed(past: Scores, now: Scores, motion: ops.Motion, believed: ops.Confidence, *, weight: float) -> Scores:
