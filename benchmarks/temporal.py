@@ -27,7 +27,6 @@ from stream_seg.stages.smooth import Smooth, mixed
 from stream_seg.temporal_evaluation import POLICIES, labels_at, measured, quality
 
 WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95)
-TILE = (320, 240)
 
 
 def main(
@@ -57,7 +56,7 @@ def main(
     if plots is not None:
         plots.mkdir(parents=True, exist_ok=True)
         plot(facts, plots)
-        cv2.imwrite(str(plots / "strip.jpg"), strip(network), [cv2.IMWRITE_JPEG_QUALITY, 88])
+        strip(network, plots / "strip.png")
     finish(facts, [*tables(facts)], json_file)
 
 
@@ -97,11 +96,11 @@ def tables(facts: Mapping[str, Any]) -> Any:
     """Policies, weights and costs for a terminal."""
     keys = ("miou", "vc8", "vc16", "tc", "flicker", "flicker_followed", "boundary_f")
     for title, rows in ((f"on {facts['drive']}", facts["policies"]), ("smooth by weight", facts["weights"])):
-        table = figures(title, "percent", *keys, "cpu_ms", "p95_ms")
+        table = figures(title, "percent", *keys, "cpu_ms", "cpu_p95_ms")
         for name, row in rows.items():
             shares = ["-" if row[key] is None else f"{100 * row[key]:.2f}" for key in keys]
             table.add_row(
-                str(name), *shares, *(f"{row[key]:.1f}" if key in row else "" for key in ("cpu_ms", "p95_ms"))
+                str(name), *shares, *(f"{row[key]:.1f}" if key in row else "" for key in ("cpu_ms", "cpu_p95_ms"))
             )
         yield table
     table = figures("smooth at the network's resolution", *("CPU-ms", *facts["smooth_ms"]))
@@ -110,7 +109,8 @@ def tables(facts: Mapping[str, Any]) -> Any:
 
 
 def plot(facts: Mapping[str, Any], folder: Path) -> None:
-    """accuracy.png: mIoU over cost; weight.png: mIoU, consistency and flicker over weight; latency.png: by policy."""
+    """accuracy.png: mIoU over cost; weight.png: mIoU, consistency and flicker over weight; latency.png: percentiles
+    by policy."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -120,11 +120,12 @@ def plot(facts: Mapping[str, Any], folder: Path) -> None:
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for name, row in policies.items():
         axes.plot(row["cpu_ms"], 100 * row["miou"], "o")
-        axes.annotate(name, (row["cpu_ms"], 100 * row["miou"]), (5, 5), textcoords="offset points")
+        below = -12 if name == "auto" else 5
+        axes.annotate(name, (row["cpu_ms"], 100 * row["miou"]), (5, below), textcoords="offset points")
     axes.set(
         xlabel="CPU-ms per frame, segment + smooth", ylabel="mIoU, %", title=f"Accuracy over cost, {facts['drive']}"
     )
-    axes.margins(0.15)
+    axes.margins(0.2)
     figure.savefig(folder / "accuracy.png", dpi=110)
     figure, panels = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
     for axes, key, title in zip(panels, ("miou", "tc", "flicker_followed"), ("mIoU", "TC", "flicker"), strict=True):
@@ -134,26 +135,33 @@ def plot(facts: Mapping[str, Any], folder: Path) -> None:
     panels[0].legend()
     figure.savefig(folder / "weight.png", dpi=110)
     figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
-    for key, width in (("p95_ms", 0.7), ("p50_ms", 0.4)):
-        axes.bar(list(policies), [row[key] for row in policies.values()], width, label=key.removesuffix("_ms"))
-    axes.set(ylabel="ms per frame", title="Latency of segment + smooth, recorded")
+    for key, width in (("cpu_p95_ms", 0.7), ("cpu_p50_ms", 0.4)):
+        axes.bar(list(policies), [row[key] for row in policies.values()], width, label=key[4:7])
+    axes.set(ylabel="CPU-ms", title="A frame in segment + smooth, one thread, each waiting for its network")
     axes.legend()
     figure.savefig(folder / "latency.png", dpi=110)
     plt.close("all")
 
 
-def strip(network: str) -> Image:
+def strip(network: str, path: Path) -> None:
     """Four frames of a drawn drive: picture, labels per frame, labels smoothed; white: another class than a moment ago
     though the point is the same and so is its true class."""
+    from matplotlib import pyplot as plt
+
     drive = drawn_drive("drive", frames=24)
     looked = list(Segment(network=network)(iter(drive.frames)))
-    said = {"per frame": looked, "smoothed": list(Smooth()(iter(looked)))}
-    rows = [np.hstack([_tile(frame.image, "picture" if k == 20 else "") for k, frame in enumerate(looked) if k >= 20])]
-    for name, frames in said.items():
+    rows = {"picture": [frame.image for frame in looked]}
+    for name, frames in {"per frame": looked, "smoothed": list(Smooth()(iter(looked)))}.items():
         labels = [labels_at(f.semantic, f.image.shape[:2]) for f in frames if f.semantic is not None]
-        tiles = [_flips(drive, labels, k) for k in range(20, 24)]
-        rows.append(np.hstack([_tile(tile, name if k == 0 else "") for k, tile in enumerate(tiles)]))
-    return np.asarray(np.vstack(rows), np.uint8)
+        rows[name] = [looked[0].image, *(_flips(drive, labels, k) for k in range(1, len(labels)))]
+    figure, panels = plt.subplots(3, 4, figsize=(12, 7), layout="constrained")
+    for row, (name, pictures) in zip(panels, rows.items(), strict=True):
+        row[0].set_ylabel(name, fontsize=13)
+        for axes, picture in zip(row, pictures[-4:], strict=True):
+            axes.imshow(picture[..., ::-1])
+            axes.set(xticks=[], yticks=[])
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
 
 
 def _flips(drive: Drive, labels: Sequence[Labels], k: int) -> Image:
@@ -166,13 +174,6 @@ def _flips(drive: Drive, labels: Sequence[Labels], k: int) -> Image:
     picture = truth.classes.bgr[labels[k]]
     picture[(came != labels[k]) & (was == truth.labels) & (truth.labels != VOID)] = 255
     return np.asarray(picture, np.uint8)
-
-
-def _tile(picture: Image, text: str) -> Image:
-    small = np.asarray(cv2.resize(picture, TILE, interpolation=cv2.INTER_AREA), np.uint8)
-    for colour, thick in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(small, text, (8, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.6, colour, thick, cv2.LINE_AA)
-    return small
 
 
 if __name__ == "__main__":

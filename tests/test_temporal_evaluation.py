@@ -19,7 +19,18 @@ from stream_seg.temporal_evaluation import POLICIES, as_table, measured
 from tests.drives import noisy
 from tests.programs import exit_code, read_json
 
-FIGURES = {"miou", "vc8", "vc16", "tc", "flicker", "flicker_followed", "boundary_f", "cpu_ms", "p50_ms", "p95_ms"}
+FIGURES = {
+    "miou",
+    "vc8",
+    "vc16",
+    "tc",
+    "flicker",
+    "flicker_followed",
+    "boundary_f",
+    "cpu_ms",
+    "cpu_p50_ms",
+    "cpu_p95_ms",
+}
 ENGINE = EngineInfo("truth", "none", "exact", "none")
 
 
