@@ -57,8 +57,8 @@ class Semantic:
 @dataclass(frozen=True)
 class Truth:
     """What a drawn scene knows of itself, at the picture's size: exact labels uint8 (H, W), exact motion float32
-    (H, W, 2): where a pixel's point stood in the previous frame, as (dx, dy) in pixels to add to (x, y). `classes`
-    are CamVid's. Motion is None in the first frame."""
+    (H, W, 2): where a pixel's point stood in the last frame given, as (dx, dy) in pixels to add to (x, y). `classes`
+    are CamVid's. Motion is None in the first frame and after a cut."""
 
     labels: Labels
     classes: Classes
@@ -80,7 +80,7 @@ class Temporal:
     """What the classes of a frame owe to the frames before it."""
 
     reset: str | None = None
-    """Why `smooth` forgot the past at this frame, a key of `stages.smooth.RESETS`; None where it did not."""
+    """Why `smooth` forgot the past at this frame, one of `stages.smooth.RESETS`; None where it did not."""
     confidence: float | None = None
     """Mean confidence, 0-1, of the motion by which the past was carried here; None where nothing was."""
     key: bool = True

@@ -64,7 +64,7 @@ class Metrics(Collector):
         )
         for name, info in self._graph.engines().items():
             engine.add_metric([name], {} if info is None else vars(info))
-        return [frames, missed, fps, up, duration, engine, *self._of_key_frames()]
+        return [frames, missed, fps, up, duration, engine, *self._of_key_frames(), *self._of_smoothing()]
 
     def _of_key_frames(self) -> Iterable[Metric]:
         keys = CounterMetricFamily(
@@ -87,6 +87,24 @@ class Metrics(Collector):
                 for reason, number in task.changes.items():
                     changes.add_metric([task.node.name, reason], number)
         return [keys, rung, changes]
+
+    def _of_smoothing(self) -> Iterable[Metric]:
+        resets = CounterMetricFamily(
+            "stream_seg_resets", "Times that smooth forgot the past of a stream, by reason.", labels=["stage", "reason"]
+        )
+        confidence = GaugeMetricFamily(
+            "stream_seg_motion_confidence",
+            "Mean confidence in the motion to the last frame, 0 where the past was forgotten.",
+            labels=["stage", "stream"],
+        )
+        streams = [getattr(task.node.stage, "stream", task.node.name) for task in self._graph.tasks if task.is_source]
+        for task in self._graph.tasks:
+            if task.node.kind == "smooth":
+                for reason, number in task.resets.items():
+                    resets.add_metric([task.node.name, reason], number)
+                for stream in streams:
+                    confidence.add_metric([task.node.name, stream], task.confidence.get(stream, 0.0))
+        return [resets, confidence]
 
     def _of_outputs(self) -> Iterable[Metric]:
         labels = ["stage", "stream"]

@@ -19,6 +19,7 @@ from stream_seg.ladder import Change
 from stream_seg.link import Receiver, Sender
 from stream_seg.samples import Ages, Samples
 from stream_seg.stage import Frames
+from stream_seg.stages.smooth import RESETS
 
 LOG = logging.getLogger(__name__)
 MISS_REASONS = ("decode_error", "late")
@@ -49,6 +50,8 @@ class Task:
         self.finishing = False  # its input has ended
         self.missed: Counter[str] = Counter(dict.fromkeys(MISS_REASONS, 0))
         self.engine: EngineInfo | None = None
+        self.resets: Counter[str] = Counter(dict.fromkeys(RESETS, 0))  # of smooth
+        self.confidence: dict[str, float] = {}  # of smooth, by stream: mean confidence in the motion to its last frame
         self.keys = self.rung = (
             0  # of a segment stage: frames that the network looked at, and where on its ladder it is
         )
@@ -140,6 +143,9 @@ class Task:
             self.missed.update(frame.missed)
         elif frame.semantic is not None:
             self.engine = frame.semantic.engine
+        if self.node.kind == "smooth" and frame.temporal is not None:
+            self.resets.update([frame.temporal.reset] if frame.temporal.reset else [])
+            self.confidence[frame.stream] = frame.temporal.confidence or 0.0
         if self.node.kind == "segment":
             self._note_work(frame.temporal or Temporal())
         began_ns = frame.captured_ns if self.is_source else self._began_ns

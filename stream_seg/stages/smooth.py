@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass as plain
 from dataclasses import replace
 from fractions import Fraction
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, get_args
 
 import cv2
 from pydantic import Field
@@ -20,6 +20,7 @@ from stream_seg.stage import STRICT, Frames
 Reset: TypeAlias = Literal["start", "gap", "back", "shape", "cut"]
 """Why the past is forgotten: the stream begins, a pause of more than `gap_s`, time goes back (a camera that connected
 anew), the picture or the scores change their shape, or the picture has nothing to do with the last one."""
+RESETS: tuple[str, ...] = get_args(Reset)
 
 
 @plain(frozen=True)

@@ -206,6 +206,6 @@ def _inverses(planes: Points) -> Points:
     """The inverses of 3x3 matrices (N, 3, 3). A plane seen exactly from its edge has none; the pseudo-inverse is right
     for the line of pixels that it covers."""
     try:
-        return np.linalg.inv(planes)
+        return np.asarray(np.linalg.inv(planes))
     except np.linalg.LinAlgError:
-        return np.linalg.pinv(planes)
+        return np.asarray(np.linalg.pinv(planes))
