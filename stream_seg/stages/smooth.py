@@ -25,8 +25,9 @@ RESETS: tuple[str, ...] = get_args(Reset)
 
 @plain(frozen=True)
 class _Past:
-    """What is kept of a stream's last frame: its time, its picture's size and luminance, its scores as given on."""
+    """What is kept of a stream's last frame: number, time, its picture's size and luminance, its scores as given on."""
 
+    seq: int
     time_s: Fraction
     size: tuple[int, ...]
     luma: ops.Luma
@@ -57,8 +58,12 @@ class Smooth:
         luma = ops.luma(frame.image)
         reset, confidence = self._reset(past, frame, scores), None
         if past is not None and reset is None:
-            motion = ops.flow(past.luma, luma)
-            believed = ops.confidence(past.luma, luma, motion)
+            step = frame.temporal.step if frame.temporal is not None else None
+            if step is not None and step.since == past.seq:  # segment has found it already
+                motion, believed = step.motion, step.believed
+            else:
+                motion = ops.flow(past.luma, luma)
+                believed = ops.confidence(past.luma, luma, motion)
             if ops.is_cut(believed):
                 reset = "cut"
             else:
@@ -67,7 +72,7 @@ class Smooth:
         assert frame.semantic is not None
         temporal = replace(frame.temporal or Temporal(), reset=reset, confidence=confidence)
         frame = replace(frame, semantic=replace(frame.semantic, scores=scores), temporal=temporal)
-        return frame, _Past(frame.pts * frame.time_base, frame.image.shape, luma, scores)
+        return frame, _Past(frame.seq, frame.pts * frame.time_base, frame.image.shape, luma, scores)
 
     def _reset(self, past: _Past | None, frame: Frame, scores: Scores) -> Reset | None:
         """What is known without looking at the picture."""
