@@ -25,7 +25,8 @@ RESETS: tuple[str, ...] = get_args(Reset)
 
 @plain(frozen=True)
 class _Past:
-    """What is kept of a stream's last frame: number, time, its picture's size and luminance, its scores as given on."""
+    """What is kept of a stream's last frame: its number and time, its picture's size and luminance, its scores as given
+    on."""
 
     seq: int
     time_s: Fraction
@@ -58,12 +59,7 @@ class Smooth:
         luma = ops.luma(frame.image)
         reset, confidence = self._reset(past, frame, scores), None
         if past is not None and reset is None:
-            step = frame.temporal.step if frame.temporal is not None else None
-            if step is not None and step.since == past.seq:  # segment has found it already
-                motion, believed = step.motion, step.believed
-            else:
-                motion = ops.flow(past.luma, luma)
-                believed = ops.confidence(past.luma, luma, motion)
+            motion, believed = _motion(past, luma, frame)
             if ops.is_cut(believed):
                 reset = "cut"
             else:
@@ -84,6 +80,15 @@ class Smooth:
         if pause_s <= 0:
             return "back"
         return "gap" if pause_s > self.gap_s else None
+
+
+def _motion(past: _Past, luma: ops.Luma, frame: Frame) -> tuple[ops.Motion, ops.Confidence]:
+    """As `segment` found it, if it had to: the same function of the same two pictures."""
+    step = frame.temporal.step if frame.temporal is not None else None
+    if step is not None and step.since == past.seq:
+        return step.motion, step.believed
+    motion = ops.flow(past.luma, luma)
+    return motion, ops.confidence(past.luma, luma, motion)
 
 
 def mixed(past: Scores, now: Scores, motion: ops.Motion, believed: ops.Confidence, *, weight: float) -> Scores:
