@@ -27,6 +27,11 @@ POLICIES: Mapping[str, Callable[..., tuple[Stage, ...]]] = MappingProxyType(
     {
         "per_frame": lambda **engine: (Segment(**engine),),
         "smoothed": lambda **engine: (Segment(**engine), Smooth()),
+        "every_2": lambda **engine: (Segment(every=2, **engine), Smooth()),
+        "every_3": lambda **engine: (Segment(every=3, **engine), Smooth()),
+        "every_5": lambda **engine: (Segment(every=5, **engine), Smooth()),
+        "every_10": lambda **engine: (Segment(every=10, **engine), Smooth()),
+        "auto": lambda **engine: (Segment(every="auto", **engine), Smooth()),
     }
 )
 """Ways to label a video, by the name in the figures: the stages, from what `segment` is to compute with."""

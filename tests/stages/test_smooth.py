@@ -8,7 +8,7 @@ import pytest
 
 from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError
-from stream_seg.frame import EngineInfo, Frame, Semantic
+from stream_seg.frame import EngineInfo, Frame, Semantic, Step, Temporal
 from stream_seg.ops.temporal import SURE
 from stream_seg.stages.smooth import Reset, Smooth
 from tests.drawn import frame
@@ -111,6 +111,19 @@ def test_the_stage_filters_along_the_motion() -> None:
         np.testing.assert_array_equal(given.semantic.labels, labels)  # type: ignore[union-attr]
     again = smoothed(frames)
     assert [f.temporal for f in out] == [f.temporal for f in again]
+
+
+def test_motion_that_segment_has_found_is_taken() -> None:
+    def doubted(since: int) -> Frame:
+        nothing = np.zeros((4, 6, 2), np.float32), np.full((4, 6), 0.5, np.float32)
+        return replace(scored(1, 0), temporal=Temporal(key=False, step=Step(since, *nothing)))
+
+    assert roads([scored(0, 1), doubted(0)], weight=0.4)[1] == pytest.approx(share(0, 0.4) / 2)
+    other = roads([scored(0, 1), doubted(7)], weight=0.4)[1]  # a step from a frame that never came here
+    assert other == pytest.approx(share(0, 0.4))
+    kept = list(Smooth()(iter([scored(0, 1), doubted(0)])))[1].temporal
+    assert kept is not None
+    assert not kept.key
 
 
 def test_a_cut_in_a_drive_is_seen_and_a_change_of_light_is_not() -> None:
