@@ -24,6 +24,8 @@ PATIENCE = 20
 """Frames on a rung before the next climb, two thirds of a second at 30 frames/s; as many again for every failure."""
 MOST_FAILURES = 2
 """More are not counted, so that after the worst of times two seconds of good ones suffice."""
+WARMING = 10
+"""Frames at the start that are not counted: they waited for engines to be opened and caches to fill."""
 PROVEN, FORGOTTEN = 60, 150
 """Frames after which a climb has held, and after which one failure is forgotten."""
 
@@ -37,12 +39,16 @@ class Ladder:
     rung: int = 0
     failures: int = 0
     _ages: deque[float] = field(default_factory=lambda: deque(maxlen=PATIENCE * (1 + MOST_FAILURES)))
+    _warming: int = WARMING
     _seen: int = 0  # frames of the present rung
     _climbed: bool = False  # the last change was a climb
 
     def heard(self, rung: int, age_ms: float, *, costs_ms: Sequence[float]) -> Change | None:
         """A frame that was made on `rung` is done at this age. `costs_ms`: what a frame waits for on each rung, as last
         measured; only differences count. Says why, where `rung` changed; frames of other rungs are ignored."""
+        if self._warming:
+            self._warming -= 1
+            return None
         if rung != self.rung:
             return None
         self._ages.append(age_ms)

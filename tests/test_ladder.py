@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from stream_seg.ladder import Ladder
+from stream_seg.ladder import WARMING, Ladder
 
 TARGET_MS = 33.0
 NETWORK_MS = (14.0, 7.0, 4.7, 2.8, 0.8, 0.4)
@@ -35,6 +35,14 @@ def drive(load: Callable[[float], float], *, seconds: float = 40, spikes: float 
             if change:
                 changes.append((second, change, ladder.rung))
     return changes, ages
+
+
+def warm(rungs: int) -> Ladder:
+    """A ladder that has forgotten the start."""
+    ladder = Ladder(rungs, TARGET_MS)
+    for _ in range(WARMING):
+        assert ladder.heard(0, 1000, costs_ms=[1] * rungs) is None
+    return ladder
 
 
 def late_seconds(ages: dict[int, list[float]]) -> set[int]:
@@ -83,7 +91,7 @@ def test_of_a_load_that_no_rung_can_bear_the_cheapest_is_the_answer_and_all_come
 
 
 def test_ages_of_another_rung_are_not_heard() -> None:
-    ladder = Ladder(2, TARGET_MS)
+    ladder = warm(2)
     for _ in range(100):
         assert ladder.heard(1, 1000, costs_ms=(1, 1)) is None
     assert [ladder.heard(0, 1000, costs_ms=(1, 1)) for _ in range(3)] == [None, None, "slow"]

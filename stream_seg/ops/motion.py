@@ -87,17 +87,26 @@ def confidence(before: Luma, now: Luma, motion: Motion) -> Confidence:
     """How far each pixel's motion can be believed: 1 where the warped picture is the new one, 0 where it came from
     outside. A common change of brightness (exposure) is taken out first. What is next to a doubtful pixel is doubtful:
     motion is blurred over the outlines of things."""
-    seen = warped(before, motion).astype(np.float32)
-    present = now.astype(np.float32)
-    (mean, deviation), (mean_now, deviation_now) = (cv2.meanStdDev(picture) for picture in (seen, present))
+    where, (height, width) = places(motion), now.shape
+    seen = cv2.remap(before, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+    (mean, deviation), (mean_now, deviation_now) = (cv2.meanStdDev(picture) for picture in (seen, now))
     gain = float(deviation_now[0, 0] / max(deviation[0, 0], 1e-3))
-    lit = cv2.addWeighted(seen, gain, present, -1.0, float(mean_now[0, 0]) - gain * float(mean[0, 0]))
-    residual = cv2.dilate(cv2.blur(np.abs(lit), (3, 3)), np.ones((3, 3), np.uint8))  # the worst of the neighbours
-    believed = cv2.exp(cv2.multiply(residual, residual, scale=-(TOLERANCE**-2)))
-    height, width = now.shape
-    where = places(motion)
+    # bytes, where a table does for the exponential: a fifth of the time of float32, and at most half a grey level off
+    lit = cv2.LUT(seen, _lit(gain, float(mean_now[0, 0]) - gain * float(mean[0, 0])))
+    residual = cv2.dilate(cv2.blur(cv2.absdiff(lit, now), (3, 3)), np.ones((3, 3), np.uint8))  # the worst neighbour
     inside = cv2.inRange(where, (-0.5, -0.5), (width - 0.5, height - 0.5))
-    return np.asarray(cv2.copyTo(believed, inside), np.float32)
+    return np.asarray(cv2.copyTo(cv2.LUT(residual, _believed()), inside), np.float32)
+
+
+def _lit(gain: float, offset: float) -> NDArray[np.uint8]:
+    """Every grey level under another light."""
+    return np.clip(np.rint(np.arange(256) * gain + offset), 0, 255).astype(np.uint8)
+
+
+@lru_cache(maxsize=1)
+def _believed() -> NDArray[np.float32]:
+    """The confidence at every residual."""
+    return np.exp(-((np.arange(256) / TOLERANCE) ** 2)).astype(np.float32)
 
 
 def is_cut(believed: Confidence) -> bool:
