@@ -56,7 +56,7 @@ def main(
     if plots is not None:
         plots.mkdir(parents=True, exist_ok=True)
         plot(facts, plots)
-        strip(network, plots / "strip.png")
+        strip(network, plots / "strip.jpg")
     finish(facts, [*tables(facts)], json_file)
 
 
@@ -125,7 +125,7 @@ def plot(facts: Mapping[str, Any], folder: Path) -> None:
     axes.set(
         xlabel="CPU-ms per frame, segment + smooth", ylabel="mIoU, %", title=f"Accuracy over cost, {facts['drive']}"
     )
-    axes.margins(0.2)
+    axes.margins(0.25)
     figure.savefig(folder / "accuracy.png", dpi=110)
     figure, panels = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
     for axes, key, title in zip(panels, ("miou", "tc", "flicker_followed"), ("mIoU", "TC", "flicker"), strict=True):
@@ -134,10 +134,10 @@ def plot(facts: Mapping[str, Any], folder: Path) -> None:
         axes.set(xlabel="weight", title=f"{title}, %")
     panels[0].legend()
     figure.savefig(folder / "weight.png", dpi=110)
-    figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
     for key, width in (("cpu_p95_ms", 0.7), ("cpu_p50_ms", 0.4)):
         axes.bar(list(policies), [row[key] for row in policies.values()], width, label=key[4:7])
-    axes.set(ylabel="CPU-ms", title="A frame in segment + smooth, one thread, each waiting for its network")
+    axes.set(ylabel="CPU-ms", title="One frame in segment + smooth, one thread")
     axes.legend()
     figure.savefig(folder / "latency.png", dpi=110)
     plt.close("all")
@@ -160,7 +160,7 @@ def strip(network: str, path: Path) -> None:
         for axes, picture in zip(row, pictures[-4:], strict=True):
             axes.imshow(picture[..., ::-1])
             axes.set(xticks=[], yticks=[])
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=90, pil_kwargs={"quality": 88})
     plt.close(figure)
 
 
