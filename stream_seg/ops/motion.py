@@ -107,7 +107,7 @@ def confidence(before: Luma, now: Luma, motion: Motion) -> Confidence:
 
 def _lit(gain: float, offset: float) -> NDArray[np.uint8]:
     """Every grey level under another light."""
-    return np.clip(np.rint(np.arange(256) * gain + offset), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(np.arange(256) * gain + offset), 0, 255), np.uint8)
 
 
 @lru_cache(maxsize=1)
