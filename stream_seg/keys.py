@@ -33,7 +33,7 @@ DOUBT = 0.9
 """`auto`: the sum over the frames since the key frame of the share of what it said that is no longer believed, at which
 the next is due. Not the share itself: if the loss grows evenly by s per frame, intervals of sqrt(2 DOUBT / s) frames
 lose least, and on CamVid val the sum costs 0.1 to 0.4 mIoU less than the share at the same number of key frames. 0.9
-means every fourth frame there."""
+means every third frame there."""
 LONGEST = 15
 """`auto`: frames after which a key frame is due even if nothing moved: new things may be too small to be noticed."""
 GAP_S = 0.5

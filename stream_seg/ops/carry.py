@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from stream_seg.arrays import Scores
 from stream_seg.ops.compiled import compiled
-from stream_seg.ops.motion import Motion, places
+from stream_seg.ops.motion import Motion, places, warped_scores
 
 
 def composed(since: Motion, step: Motion) -> Motion:
@@ -25,6 +25,8 @@ def composed(since: Motion, step: Motion) -> Motion:
 def moved(scores: Scores, motion: Motion) -> Scores:
     """`motion.warped_scores` (bilinear, the border goes on outside) in one pass over all classes, at a quarter of its
     time. scores: float32 (C, h, w); motion of the same h and w."""
+    if min(scores.shape[1:]) < 2:
+        return warped_scores(scores, motion)
     seen = np.empty_like(scores)
     _move(np.ascontiguousarray(scores), motion, seen)
     return seen
@@ -40,23 +42,21 @@ def margins(scores: Scores) -> NDArray[np.float32]:
 @compiled
 def _move(scores: Scores, motion: Motion, seen: Scores) -> None:
     classes, height, width = scores.shape
-    corner, below, aside = np.empty(width, np.int64), np.empty(width, np.int64), np.empty(width, np.int64)
+    corner = np.empty(width, np.int32)  # of the four pixels round a place, the upper left one
     across, down = np.empty(width, np.float32), np.empty(width, np.float32)
     for y in range(height):
         for x in range(width):
             column = min(max(np.float32(x) + motion[y, x, 0], np.float32(0)), np.float32(width - 1))
             line = min(max(np.float32(y) + motion[y, x, 1], np.float32(0)), np.float32(height - 1))
-            left, above = np.int64(column), np.int64(line)
+            left, above = min(np.int32(column), width - 2), min(np.int32(line), height - 2)
             across[x], down[x] = column - np.float32(left), line - np.float32(above)
             corner[x] = above * width + left
-            below[x] = min(above + 1, height - 1) * width + left
-            aside[x] = min(left + 1, width - 1) - left
         for c in range(classes):
             plane = scores[c].ravel()
             for x in range(width):
-                i, j = corner[x], below[x]
-                upper = plane[i] + (plane[i + aside[x]] - plane[i]) * across[x]
-                lower = plane[j] + (plane[j + aside[x]] - plane[j]) * across[x]
+                i = corner[x]
+                upper = plane[i] + (plane[i + 1] - plane[i]) * across[x]
+                lower = plane[i + width] + (plane[i + width + 1] - plane[i + width]) * across[x]
                 seen[c, y, x] = upper + (lower - upper) * down[x]
 
 
