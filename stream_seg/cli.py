@@ -158,26 +158,40 @@ def evaluate(
         str, typer.Option(help="A network by name, or a path to an .onnx or side-car .yaml of your own.")
     ] = "road",
     data: Annotated[
-        Path,
+        Path | None,
         typer.Option(help="The folder that holds SPLIT/ (pictures) and SPLITannot/ (label maps of the same names)."),
-    ] = Path("."),
+    ] = None,
     split: Annotated[str, typer.Option(help="Which split, for example val.")] = "val",
     backend: Annotated[str, typer.Option(help="auto, tensorrt, openvino, onnxruntime or torch.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, f32, bf16, fp16, int8 or fp8.")] = "auto",
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
+    temporal: Annotated[
+        bool,
+        typer.Option(
+            "--temporal",
+            help="Measure steadiness over time and cost instead, of every way to label a video: on drawn drives, and"
+            " with --data on a split whose pictures are consecutive.",
+        ),
+    ] = False,
+    frames: Annotated[int, typer.Option(min=2, help="With --temporal: frames of each drawn drive.")] = 60,
 ) -> None:
-    """Measure a network on labelled pictures: mIoU, IoU per class, pixel accuracy."""
+    """Measure a network on labelled pictures: mIoU, IoU per class, pixel accuracy. Or, with --temporal, on videos."""
     from rich.console import Console
 
-    from stream_seg.evaluation import as_table
-    from stream_seg.evaluation import evaluate as figures_of
+    from stream_seg import evaluation, temporal_evaluation
     from stream_seg.output import refuse_unwritable
     from stream_seg.report import write_json
 
     if json_file is not None:
         refuse_unwritable(json_file)
-    figures = figures_of(network, data, split=split, backend=backend, precision=precision)
-    Console(markup=False).print(as_table(figures))
+    if temporal:
+        engine = {"backend": backend, "precision": precision}
+        figures = temporal_evaluation.evaluate(network, data, split=split, frames=frames, engine=engine)
+        table = temporal_evaluation.as_table(figures)
+    else:
+        figures = evaluation.evaluate(network, data or Path(), split=split, backend=backend, precision=precision)
+        table = evaluation.as_table(figures)
+    Console(markup=False).print(table)
     if json_file is not None:
         write_json(figures, json_file)
 

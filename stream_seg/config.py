@@ -167,10 +167,11 @@ def _node(name: str, keys: dict[str, Any], *, where: str) -> Node:
     fields = [field.name for field in dataclasses.fields(STAGES[kind])]  # type: ignore[arg-type]
     if "stream" in fields:
         keys.setdefault("stream", name)
+    allowed = dict.fromkeys([*fields, "input", "policy", "stage"])
     try:
         stage = STAGES[kind](**keys)
     except ValidationError as error:
-        raise ConfigError(f"{place}{_first(error, [*fields, 'input', 'policy', 'stage'], separator='.')}") from error
+        raise ConfigError(f"{place}{_first(error, allowed, separator='.')}") from error
     return Node(name, kind, tuple(inputs), policy, stage)
 
 

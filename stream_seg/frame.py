@@ -57,12 +57,42 @@ class Semantic:
 @dataclass(frozen=True)
 class Truth:
     """What a drawn scene knows of itself, at the picture's size: exact labels uint8 (H, W), exact motion float32
-    (H, W, 2): where a pixel's point stood in the previous frame, as (dx, dy) in pixels to add to (x, y). `classes`
-    are CamVid's. Motion is None in the first frame."""
+    (H, W, 2): where a pixel's point stood in the last frame given, as (dx, dy) in pixels to add to (x, y). `classes`
+    are CamVid's. Motion is None in the first frame and after a cut."""
 
     labels: Labels
     classes: Classes
     motion: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """The motion from a frame of the stream, number `since`, to this one, and how far it is believed, at a size of
+    their own: backward, as `ops.motion` says."""
+
+    since: int
+    motion: NDArray[np.float32]
+    believed: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Temporal:
+    """What the classes of a frame owe to the frames before it."""
+
+    reset: str | None = None
+    """Why `smooth` forgot the past at this frame, one of `stages.smooth.RESETS`; None where it did not."""
+    confidence: float | None = None
+    """Mean confidence, 0-1, of the motion by which the past was carried here; None where nothing was."""
+    key: bool = True
+    """Whether the network looked at this picture."""
+    age: int = 0
+    """Frames since the picture that the classes come from; 0: from this one."""
+    rung: int = 0
+    """How far `segment` has stepped down to hold `target_ms`; 0: not at all."""
+    change: str | None = None
+    """Why the rung changed at this frame, of `ladder.Change`; None where it did not."""
+    step: Step | None = None
+    """The motion since the frame before, where `segment` had to find it."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +105,19 @@ class Stamp:
 
 
 @dataclass(frozen=True)
+class Age:
+    """How old an earlier frame, made on a `rung` of `segment`, was when an output had dealt with it."""
+
+    rung: int
+    ms: float
+
+
+@dataclass(frozen=True)
 class Frame:
     """`seq` counts a stream's pictures from 0 without a break: one that never arrives was dropped somewhere, and
     counted. `missed` counts, by reason, the numbers just before this frame that the source itself could not deliver
-    (so seq has advanced by 1 + sum(missed) since the last frame). `pts` is in units of `time_base` seconds."""
+    (so seq has advanced by 1 + sum(missed) since the last frame). `pts` is in units of `time_base` seconds.
+    `ages` is what the outputs have told a `segment` stage since its last frame; the graph writes it."""
 
     stream: str
     seq: int
@@ -88,5 +127,7 @@ class Frame:
     image: Image
     semantic: Semantic | None = None
     truth: Truth | None = None
+    temporal: Temporal | None = None
+    ages: tuple[Age, ...] = ()
     missed: Mapping[str, int] = field(default_factory=lambda: NOTHING)
     stamps: tuple[Stamp, ...] = ()

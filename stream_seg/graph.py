@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from threading import Event, Lock
 from types import TracebackType
+from typing import Any, cast
 
 import zmq
 
 from stream_seg.books import Link, Policy
 from stream_seg.config import Config, Node
 from stream_seg.errors import StreamSegError
-from stream_seg.frame import EngineInfo
+from stream_seg.frame import Age, EngineInfo
 from stream_seg.link import ByReference, Receiver, Sender
 from stream_seg.samples import Ages
 from stream_seg.task import Task
@@ -23,6 +26,9 @@ FINISH_S = 30.0
 """How long a stopped graph waits for outputs that finish their files: the index of an hour's mp4 goes to its front."""
 FINISH_FRAME_S = 0.25
 """How long a stopped graph waits for the one frame that a stage is at."""
+
+EARSHOT = 1024
+"""How many ages a stage keeps that takes no frame meanwhile."""
 
 
 class Graph:
@@ -41,6 +47,7 @@ class Graph:
         self._senders = {link.name: Sender(link, self._codec) for _, _, link in self._ends}
         self._deadline_ms = config.deadline_ms
         self.tasks = [self._task(node, _streams(node.name, config.nodes)) for node in config.nodes]
+        self._connect_ages()
         self._running = len(self.tasks)
         self._outputs = sum(task.is_sink for task in self.tasks)
         self.started_ns = time.monotonic_ns()
@@ -118,9 +125,17 @@ class Graph:
                 thread.join()
             self._context.term()
 
+    def _connect_ages(self) -> None:
+        """Outputs tell the segment stages how old frames are; it travels on with the frames, as `Frame.ages`."""
+        ears = {task.node.name: deque[Age](maxlen=EARSHOT) for task in self.tasks if task.node.kind == "segment"}
+        for task in self.tasks:
+            task.heard, task.tell = ears.get(task.node.name), ears if task.is_sink else {}
+
     def _task(self, node: Node, streams: Iterable[str]) -> Task:
         receiver = Receiver([link for _, to, link in self._ends if to == node.name], self._codec)
         senders = [self._senders[link.name] for name, _, link in self._ends if name == node.name]
+        if hasattr(node.stage, "policy"):  # as its links have it
+            node = replace(node, stage=replace(cast(Any, node.stage), policy=node.policy or self.policy))
         return Task(node, receiver, senders, self, ages={stream: Ages(self._deadline_ms) for stream in streams})
 
 

@@ -64,7 +64,47 @@ class Metrics(Collector):
         )
         for name, info in self._graph.engines().items():
             engine.add_metric([name], {} if info is None else vars(info))
-        return [frames, missed, fps, up, duration, engine]
+        return [frames, missed, fps, up, duration, engine, *self._of_key_frames(), *self._of_smoothing()]
+
+    def _of_key_frames(self) -> Iterable[Metric]:
+        keys = CounterMetricFamily(
+            "stream_seg_key_frames",
+            "Frames that the network looked at; it knows the others by motion.",
+            labels=["stage"],
+        )
+        rung = GaugeMetricFamily(
+            "stream_seg_rung", "Steps that a stage has gone down to hold its target_ms.", labels=["stage"]
+        )
+        changes = CounterMetricFamily(
+            "stream_seg_rung_changes",
+            "Changes of the rung by reason (slow: frames came too late; spare: time to spare).",
+            labels=["stage", "reason"],
+        )
+        for task in self._graph.tasks:
+            if task.node.kind == "segment":
+                keys.add_metric([task.node.name], task.keys)
+                rung.add_metric([task.node.name], task.rung)
+                for reason, number in task.changes.items():
+                    changes.add_metric([task.node.name, reason], number)
+        return [keys, rung, changes]
+
+    def _of_smoothing(self) -> Iterable[Metric]:
+        resets = CounterMetricFamily(
+            "stream_seg_resets", "Times that smooth forgot the past of a stream, by reason.", labels=["stage", "reason"]
+        )
+        confidence = GaugeMetricFamily(
+            "stream_seg_motion_confidence",
+            "Mean confidence in the motion to the last frame, 0 where the past was forgotten.",
+            labels=["stage", "stream"],
+        )
+        streams = [getattr(task.node.stage, "stream", task.node.name) for task in self._graph.tasks if task.is_source]
+        for task in self._graph.tasks:
+            if task.node.kind == "smooth":
+                for reason, number in task.resets.items():
+                    resets.add_metric([task.node.name, reason], number)
+                for stream in streams:
+                    confidence.add_metric([task.node.name, stream], task.confidence.get(stream, 0.0))
+        return [resets, confidence]
 
     def _of_outputs(self) -> Iterable[Metric]:
         labels = ["stage", "stream"]

@@ -9,15 +9,17 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from threading import Thread
-from typing import Protocol, cast
+from typing import Protocol, cast, get_args
 
 from stream_seg.config import Node
 from stream_seg.errors import StageError, StreamSegError
-from stream_seg.frame import EngineInfo, Frame, Stamp
+from stream_seg.frame import Age, EngineInfo, Frame, Stamp, Temporal
 from stream_seg.kinds import SINKS, SOURCES
+from stream_seg.ladder import Change
 from stream_seg.link import Receiver, Sender
 from stream_seg.samples import Ages, Samples
 from stream_seg.stage import Frames
+from stream_seg.stages.smooth import RESETS
 
 LOG = logging.getLogger(__name__)
 MISS_REASONS = ("decode_error", "late")
@@ -48,6 +50,14 @@ class Task:
         self.finishing = False  # its input has ended
         self.missed: Counter[str] = Counter(dict.fromkeys(MISS_REASONS, 0))
         self.engine: EngineInfo | None = None
+        self.resets: Counter[str] = Counter(dict.fromkeys(RESETS, 0))  # of smooth
+        self.confidence: dict[str, float] = {}  # of smooth, by stream: mean confidence in the motion to its last frame
+        self.keys = self.rung = (
+            0  # of a segment stage: frames that the network looked at, and where on its ladder it is
+        )
+        self.changes: Counter[str] = Counter(dict.fromkeys(get_args(Change), 0))
+        self.heard: deque[Age] | None = None  # of a segment stage: what the outputs tell of its frames
+        self.tell: Mapping[str, deque[Age]] = {}  # of an output: what segment stages hear, by name
         self.duration_ms, self.age_ms, self.overhead_ms = Samples(), Samples(), Samples()
         self.ages = dict(ages)  # of an output: by stream
         self.trace: Callable[[Frame], None] | None = None  # of an output: told of every frame that is done with
@@ -117,7 +127,7 @@ class Task:
             self.taken += 1
             self.last = frame
             self._began_ns = time.monotonic_ns()
-            yield frame
+            yield frame if self.heard is None else replace(frame, ages=_drained(self.heard))
         self.finishing = True
 
     def _note(self, frame: Frame) -> Frame:
@@ -133,12 +143,20 @@ class Task:
             self.missed.update(frame.missed)
         elif frame.semantic is not None:
             self.engine = frame.semantic.engine
+        if self.node.kind == "smooth" and frame.temporal is not None:
+            self.resets.update([frame.temporal.reset] if frame.temporal.reset else [])
+            self.confidence[frame.stream] = frame.temporal.confidence or 0.0
+        if self.node.kind == "segment":
+            self._note_work(frame.temporal or Temporal())
         began_ns = frame.captured_ns if self.is_source else self._began_ns
         stamps = (*frame.stamps, Stamp(self.node.name, began_ns, now))
         if self.is_sink:
             age_ns = now - frame.captured_ns
             self.age_ms.add(age_ns / 1e6)
             self.ages[frame.stream].add(age_ns / 1e6)
+            for stamp in frame.stamps:
+                if stamp.stage in self.tell:
+                    self.tell[stamp.stage].append(Age(frame.temporal.rung if frame.temporal else 0, age_ns / 1e6))
             self.overhead_ms.add((age_ns - sum(s.ended_ns - s.began_ns for s in stamps)) / 1e6)
         if len(self.senders) > 1:
             frame.image.flags.writeable = False  # shared from here on: who draws on it copies it
@@ -146,3 +164,14 @@ class Task:
         if self.trace is not None:
             self.trace(stamped)
         return stamped
+
+    def _note_work(self, temporal: Temporal) -> None:
+        self.keys += temporal.key
+        self.rung = temporal.rung
+        if temporal.change is not None:
+            self.changes[temporal.change] += 1
+
+
+def _drained(heard: deque[Age]) -> tuple[Age, ...]:
+    """All that was heard so far; outputs may go on to tell."""
+    return tuple(heard.popleft() for _ in range(len(heard)))

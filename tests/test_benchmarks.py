@@ -15,7 +15,9 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 KEYS = {
     "pipeline.py --frames 2 --rounds 1": {"ratio", "cpu_ms", "ratio_io", "agreement"},
     "graph.py --frames 3 --rounds 1": {"overhead_ms", "graph_share"},
+    "target.py --calm 1 --busy 1": {"target", "control"},
     "overlay.py --frames 10": {"cpu_ms", "ratio"},
+    "temporal.py --frames 6": {"policies", "weights", "smooth_ms"},
     "sustained.py --frames 3": {"file_to_mp4", "without_encode", "start"},
 }
 

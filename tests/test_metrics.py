@@ -11,9 +11,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from stream_seg.errors import ConfigError
+from stream_seg.frame import Temporal
 from stream_seg.graph import Graph
 from stream_seg.metrics import serving
 from stream_seg.stage import Frames
+from stream_seg.stages.smooth import RESETS
 from tests.drawn import frame
 from tests.graphs import Camera, Ledger, Work, config, line, node
 
@@ -76,7 +78,8 @@ def test_every_series_is_there_before_the_first_frame_and_is_documented() -> Non
     nodes = [
         node("camera", "synthetic", waits),
         node("segment", "segment", Work(), "camera"),
-        node("sink", "write", Ledger(), "segment"),
+        node("smooth", "smooth", Work(), "segment"),
+        node("sink", "write", Ledger(), "smooth"),
     ]
     graph = Graph(config(nodes), live=False)
     with serving(graph, host="127.0.0.1", port=0) as port, graph:
@@ -90,6 +93,22 @@ def test_every_series_is_there_before_the_first_frame_and_is_documented() -> Non
     names = {re.sub(r"_(count|sum|created)$", "", series.split(" ")[0]) for series in after}
     documented = set(re.findall(r"`((?:stream_seg|process)_[a-z_]+)`", LISTED.read_text(encoding="utf-8")))
     assert names == documented
+
+
+def test_resets_and_confidence_are_told_by_the_stage_that_smooths() -> None:
+    def temporal(frames: Frames) -> Frames:
+        for taken in frames:
+            reset = {0: "start", 2: "cut"}.get(taken.seq)
+            yield replace(taken, temporal=Temporal(reset=reset, confidence=None if reset else 0.75))
+
+    graph = Graph(config(line(Camera(4), temporal, Ledger())), live=False)
+    with serving(graph, host="127.0.0.1", port=0) as port, graph:
+        assert graph.wait(10)
+        seen = scraped(port)
+    resets = {reason: seen[f"stream_seg_resets_total reason={reason} stage=work"] for reason in RESETS}
+    assert resets == {"start": 1, "gap": 0, "back": 0, "shape": 0, "cut": 1}
+    assert seen["stream_seg_motion_confidence stage=work stream=camera"] == 0.75
+    assert "stream_seg_motion_confidence stage=sink stream=camera" not in seen
 
 
 def test_a_port_in_use_is_refused() -> None:

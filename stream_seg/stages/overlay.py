@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError
-from stream_seg.frame import Frame
+from stream_seg.frame import Frame, Temporal
 from stream_seg.ops.draw import Corner, Sprite, figures, legend, outline, stamp
 from stream_seg.ops.palette import PALETTES
 from stream_seg.stage import STRICT, Frames
@@ -129,6 +129,8 @@ class Readings:
     latencies: list[int] = field(default_factory=list)
     last_seq: int | None = None
     dropped: int = 0
+    carries: bool = False  # whether classes of key frames were ever carried to other frames
+    steps_down: bool = False  # whether a target was ever held by working more cheaply
     shown_ns: int = 0
     height: int = 0
     line: Sprite | None = None
@@ -142,6 +144,9 @@ class Readings:
         self.arrivals.append(now_ns)
         while len(self.arrivals) > 2 and self.arrivals[0] < now_ns - SECOND_NS:
             del self.arrivals[0]
+        if frame.temporal is not None:
+            self.carries |= frame.temporal.age > 0
+            self.steps_down |= frame.temporal.rung > 0
         height = frame.image.shape[0]
         if self.line is None or height != self.height or now_ns - self.shown_ns >= SECOND_NS // 4:
             self.line, self.height, self.shown_ns = figures(self.items(frame), height), height, now_ns
@@ -157,4 +162,9 @@ class Readings:
         if frame.semantic is not None:
             engine = frame.semantic.engine
             items.append((engine.network, f"{engine.backend} {engine.precision}", ""))
+        temporal = frame.temporal or Temporal()
+        if self.carries:
+            items.append((f"+{temporal.age}" if temporal.age else "key", "frame", "+00"))
+        if self.steps_down:
+            items.append((str(temporal.rung), "rung", "0"))
         return tuple(items)

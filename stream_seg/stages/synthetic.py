@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import fields
 from fractions import Fraction
 from typing import Annotated, Literal
@@ -20,14 +20,16 @@ from stream_seg.ops.scene import Drawing, Move, render
 from stream_seg.stage import STRICT, Frames
 
 SCENES = ("road",)
+DARK = 0.6
 
 
 @dataclass(config=STRICT)
 class Synthetic:
     """Draw a drive through a town, with its exact labels and motion on request.
 
-    Frame number k depends on these fields alone, never on what was drawn before. A paced source that is late leaves out
-    the numbers whose time has passed, all but the last one, and says how many in `Frame.missed["late"]`.
+    Frame number k depends on these fields alone, never on what was drawn before; its motion is that since the last
+    frame given, None after a cut. A paced source that is late leaves out the numbers whose time has passed, all but the
+    last one, and says how many in `Frame.missed["late"]`; so does `drop`.
     """
 
     scene: Annotated[Literal["road"], Field(description="what is drawn: road, a street in a town")] = "road"
@@ -52,9 +54,15 @@ class Synthetic:
     truth: Annotated[
         bool, Field(description="true: every frame carries its exact labels and motion, which takes half as long again")
     ] = False
+    crossing: Annotated[bool, Field(description="true: a van drives across the view, near, again and again")] = False
+    cut: Annotated[int | None, Field(ge=2, description="frames from one cut, to another town, to the next")] = None
+    exposure: Annotated[
+        int | None, Field(ge=2, description="frames from one jump of the exposure, to 0.6 or back, to the next")
+    ] = None
+    drop: Annotated[int | None, Field(ge=2, description="of so many frames the last is missing")] = None
 
-    def __call__(self, frames: Frames) -> Frames:
-        drawing = self._draw(0)  # the town is built with its first picture, before the clock starts
+    def __call__(self, frames: Frames) -> Generator[Frame, None, Mapping[str, int]]:
+        drawing = self._draw(0, 1)  # the town is built with its first picture, before the clock starts
         began_ns, interval_ns = time.monotonic_ns(), 1e9 / self.rate
         seq, missed = 0, NOTHING
         while True:
@@ -63,15 +71,18 @@ class Synthetic:
             yield self._frame(seq, drawing, missed)
             due = int((time.monotonic_ns() - began_ns) / interval_ns) if self.paced else 0
             following = max(seq + 1, due if self.frames is None else min(due, self.frames - 1))
+            following += self.drop is not None and following % self.drop == self.drop - 1
+            gone = following - seq - 1
             if self.frames is not None and following >= self.frames:
-                return
-            missed = {"late": following - seq - 1} if following > seq + 1 else NOTHING
+                return {"late": self.frames - seq - 1} if gone else NOTHING
+            missed = {"late": gone} if gone else NOTHING
             seq = following
-            drawing = self._draw(seq)
+            drawing = self._draw(seq, 1 + gone)
 
-    def _draw(self, seq: int) -> Drawing:
+    def _draw(self, seq: int, back: int) -> Drawing:
+        dark = self.exposure is not None and seq // self.exposure % 2 == 1
         return render(
-            self.seed,
+            (self.seed + self._shot(seq)) % 2**32,
             seq,
             self.width,
             self.height,
@@ -79,10 +90,18 @@ class Synthetic:
             move=self.camera,
             shake=self.shake,
             noise=self.noise,
+            back=back,
+            crossing=self.crossing,
+            light=DARK if dark else 1.0,
         )
 
+    def _shot(self, seq: int) -> int:
+        return 0 if self.cut is None else seq // self.cut
+
     def _frame(self, seq: int, drawing: Drawing, missed: Mapping[str, int]) -> Frame:
-        truth = Truth(drawing.labels(), CAMVID, drawing.motion() if seq else None) if self.truth else None
+        last = seq - 1 - sum(missed.values())
+        follows = seq > 0 and self._shot(last) == self._shot(seq)
+        truth = Truth(drawing.labels(), CAMVID, drawing.motion() if follows else None) if self.truth else None
         time_base = 1 / Fraction(self.rate).limit_denominator(1001)
         now_ns = time.monotonic_ns()
         return Frame(self.stream, seq, seq, time_base, now_ns, drawing.image, truth=truth, missed=missed)

@@ -69,6 +69,13 @@ def test_a_standing_camera_sees_only_things_move() -> None:
     assert speed[movable].max() > 0.1
 
 
+def test_a_plane_seen_from_its_edge_has_a_motion() -> None:
+    drawing = render(4, 30, 480, 360, rate=15, move="pan")
+    speed = np.linalg.norm(drawing.motion(), axis=2)
+    assert np.isfinite(speed).all()
+    assert speed.max() < 20
+
+
 def test_a_frame_is_the_same_whatever_was_drawn_before() -> None:
     first = render(4, 77, *SMALL)
     for k in (0, 300, 76):

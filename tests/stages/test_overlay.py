@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from stream_seg.arrays import Labels
 from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError
-from stream_seg.frame import EngineInfo, Frame, Semantic
+from stream_seg.frame import EngineInfo, Frame, Semantic, Temporal
 from stream_seg.ops.palette import CAMVID, CITYSCAPES, PALETTES
 from stream_seg.stages.overlay import Overlay, Readings
 
@@ -207,3 +207,19 @@ def test_streams_do_not_share_figures() -> None:
     images = [frame.image for frame in Overlay(opacity=0, legend=False)(iter(both))]
     widths = [np.argwhere((image != 100).any(axis=2)).max(axis=0)[1] for image in images]
     assert widths[1] > widths[0] + 50
+
+
+def test_the_line_says_how_old_the_classes_are_and_how_far_the_stage_stepped_down() -> None:
+    readings, given = Readings(), next(frames())
+
+    def shown(temporal: Temporal | None) -> dict[str, str]:
+        readings.sprite(replace(given, temporal=temporal), 10**9)
+        readings.latencies.append(MS)
+        return {unit: value for value, unit, _ in readings.items(replace(given, temporal=temporal))}
+
+    for nothing in (None, Temporal()):
+        assert not {"frame", "rung"} & shown(nothing).keys()
+    carried = shown(Temporal(key=False, age=3, rung=2))
+    assert (carried["frame"], carried["rung"]) == ("+3", "2")
+    again = shown(Temporal())
+    assert (again["frame"], again["rung"]) == ("key", "0")

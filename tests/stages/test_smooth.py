@@ -1,21 +1,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError
-from stream_seg.frame import EngineInfo, Frame, Semantic
-from stream_seg.stages.smooth import Smooth
+from stream_seg.frame import EngineInfo, Frame, Semantic, Step, Temporal
+from stream_seg.ops.temporal import SURE
+from stream_seg.stages.smooth import Reset, Smooth
 from tests.drawn import frame
+from tests.drives import drive, filtered, smoothed
 
 CLASSES = Classes(("road", "car"), ((0, 0, 0), (255, 0, 0)))
 ENGINE = EngineInfo("stub", "numpy", "f32", "cpu")
 
 
 def scored(seq: int, road: float, *, stream: str = "camera", size: tuple[int, int] = (2, 3)) -> Frame:
+    """A plain picture whose pixels are road by `road` and car by 0.5."""
     scores = np.stack([np.full(size, road, np.float32), np.full(size, 0.5, np.float32)])
     return replace(frame(seq, stream=stream), semantic=Semantic(CLASSES, ENGINE, (4, 6), scores))
 
@@ -24,9 +28,21 @@ def roads(frames: list[Frame], **keys: float) -> list[float]:
     return [float(f.semantic.scores[0, 0, 0]) for f in Smooth(**keys)(iter(frames))]  # type: ignore[union-attr, index]
 
 
+def share(road: float, weight: float) -> float:
+    """What the past counts where all is believed and the network says `road` against 0.5."""
+    return weight / (1 + ((road - 0.5) / SURE) ** 2)
+
+
 def test_scores_are_averaged_over_time() -> None:
+    a = share(0, 0.4)
     averaged = roads([scored(0, 1), scored(1, 0), scored(2, 0)], weight=0.4)
-    np.testing.assert_allclose(averaged, [1, 0.4, 0.16], rtol=1e-6)
+    np.testing.assert_allclose(averaged, [1, a, a * a], rtol=1e-5)
+
+
+def test_where_the_network_is_sure_the_past_says_less() -> None:
+    sure = roads([scored(0, 10), scored(1, -10)], weight=0.8)[1]
+    assert sure == pytest.approx(-10 + 20 * share(-10, 0.8), rel=1e-5)
+    assert sure < -7
 
 
 def test_one_flickering_frame_does_not_change_the_labels() -> None:
@@ -37,21 +53,47 @@ def test_one_flickering_frame_does_not_change_the_labels() -> None:
     assert raw == [0, 1, 0]
 
 
-UNRELATED = {"gap": scored(40, 0), "back": scored(0, 0), "shape": scored(1, 0, size=(4, 6))}
+UNRELATED: dict[Reset, Frame] = {
+    "gap": scored(40, 0),
+    "back": scored(0, 0),
+    "shape": scored(1, 0, size=(4, 6)),
+    "cut": replace(scored(1, 0), image=np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)),
+}
 
 
-@pytest.mark.parametrize("second", UNRELATED.values(), ids=UNRELATED.keys())
-def test_the_past_is_forgotten_where_it_says_nothing(second: Frame) -> None:
-    assert roads([scored(0, 1), second], weight=0.4) == [1, 0]
+@pytest.mark.parametrize("reason", UNRELATED)
+def test_the_past_is_forgotten_where_it_says_nothing(reason: Reset) -> None:
+    frames = [scored(0, 1), UNRELATED[reason]]
+    assert roads(frames, weight=0.4) == [1, 0]
+    told = [f.temporal for f in Smooth()(iter(frames))]
+    assert [t.reset for t in told if t is not None] == ["start", reason]
+    assert [t.confidence for t in told if t is not None] == [None, None]
+
+
+def test_every_reason_is_tried() -> None:
+    assert {"start", *UNRELATED} == set(get_args(Reset))
+
+
+def test_a_picture_of_another_size_is_another_shape() -> None:
+    larger = replace(scored(1, 0), image=np.zeros((8, 12, 3), np.uint8))
+    assert roads([scored(0, 1), larger], weight=0.4) == [1, 0]
 
 
 def test_a_short_drop_is_no_gap() -> None:
-    assert roads([scored(0, 1), scored(5, 0)], weight=0.4)[1] == pytest.approx(0.4)
+    second = list(Smooth(weight=0.4)(iter([scored(0, 1), scored(5, 0)])))[1]
+    assert second.temporal is not None
+    assert second.temporal.reset is None
+    assert second.temporal.confidence == pytest.approx(1)
 
 
 def test_streams_do_not_mix() -> None:
     frames = [scored(0, 1, stream="front"), scored(0, 0, stream="rear"), scored(1, 1, stream="front")]
     assert roads(frames, weight=0.4) == [1, 0, 1]
+
+
+def test_weight_0_changes_nothing() -> None:
+    frames = [scored(0, 1), scored(1, 0)]
+    assert all(given is out for given, out in zip(frames, Smooth(weight=0)(iter(frames)), strict=True))
 
 
 def test_the_scores_that_came_are_left_alone() -> None:
@@ -60,6 +102,35 @@ def test_the_scores_that_came_are_left_alone() -> None:
     assert second.semantic is not None
     assert second.semantic.scores is not None
     assert not second.semantic.scores[0].any()
+
+
+def test_the_stage_filters_along_the_motion() -> None:
+    frames = drive(12, unsure=1.2, seed=4, camera="pan", rate=15)
+    out = smoothed(frames)
+    for given, labels in zip(out, filtered(frames), strict=True):
+        np.testing.assert_array_equal(given.semantic.labels, labels)  # type: ignore[union-attr]
+    again = smoothed(frames)
+    assert [f.temporal for f in out] == [f.temporal for f in again]
+
+
+def test_motion_that_segment_has_found_is_taken() -> None:
+    def doubted(since: int) -> Frame:
+        nothing = np.zeros((4, 6, 2), np.float32), np.full((4, 6), 0.5, np.float32)
+        return replace(scored(1, 0), temporal=Temporal(key=False, step=Step(since, *nothing)))
+
+    assert roads([scored(0, 1), doubted(0)], weight=0.4)[1] == pytest.approx(share(0, 0.4) / 2)
+    other = roads([scored(0, 1), doubted(7)], weight=0.4)[1]  # a step from a frame that never came here
+    assert other == pytest.approx(share(0, 0.4))
+    kept = list(Smooth()(iter([scored(0, 1), doubted(0)])))[1].temporal
+    assert kept is not None
+    assert not kept.key
+
+
+def test_a_cut_in_a_drive_is_seen_and_a_change_of_light_is_not() -> None:
+    cut = smoothed(drive(6, unsure=1.0, seed=4, cut=3))
+    assert [f.temporal.reset for f in cut] == ["start", None, None, "cut", None, None]  # type: ignore[union-attr]
+    light = smoothed(drive(6, unsure=1.0, seed=4, exposure=3))
+    assert [f.temporal.reset for f in light[1:]] == [None] * 5  # type: ignore[union-attr]
 
 
 def test_frames_without_scores_are_refused() -> None:

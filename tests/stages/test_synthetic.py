@@ -103,6 +103,53 @@ def test_an_unpaced_source_never_skips() -> None:
     assert [frame.seq for frame in source] == [1, 2]
 
 
+def test_a_cut_shows_another_town_whose_motion_nobody_knows() -> None:
+    frames = list(small(frames=6, cut=3, truth=True, seed=4)(iter(())))
+    assert [f.truth is not None and f.truth.motion is None for f in frames] == [True, False, False, True, False, False]
+    other = list(small(frames=6, truth=True, seed=5)(iter(())))
+    np.testing.assert_array_equal(frames[4].image, other[4].image)
+    np.testing.assert_array_equal(frames[4].truth.labels, other[4].truth.labels)  # type: ignore[union-attr]
+
+
+def test_of_every_few_frames_one_is_missing_and_motion_reaches_over_it() -> None:
+    frames = list(small(frames=8, drop=4, truth=True, camera="pan", shake=0, noise=0)(iter(())))
+    whole = list(small(frames=8, truth=True, camera="pan", shake=0, noise=0)(iter(())))
+    assert [f.seq for f in frames] == [0, 1, 2, 4, 5, 6]
+    assert [dict(f.missed) for f in frames] == [{}, {}, {}, {"late": 1}, {}, {}]
+    np.testing.assert_array_equal(frames[3].image, whole[4].image)
+    far, near, before = (f.truth.motion for f in (frames[3], whole[4], whole[3]))  # type: ignore[union-attr]
+    sky = whole[4].truth.labels == 0  # type: ignore[union-attr]
+    np.testing.assert_allclose(far[sky], near[sky] + before[sky].mean(0), atol=0.2)  # type: ignore[index]
+
+
+def test_a_missing_last_frame_is_counted() -> None:
+    source = small(frames=4, drop=4)(iter(()))
+    assert [next(source).seq for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(StopIteration) as end:
+        next(source)
+    assert end.value.value == {"late": 1}
+
+
+def test_an_exposure_jump_darkens_the_picture_alone() -> None:
+    frames = list(small(frames=4, exposure=2, truth=True, noise=0)(iter(())))
+    plain = list(small(frames=4, truth=True, noise=0)(iter(())))
+    np.testing.assert_array_equal(frames[1].image, plain[1].image)
+    assert frames[2].image.mean() < 0.7 * plain[2].image.mean()
+    for one, other in zip(frames, plain, strict=True):
+        np.testing.assert_array_equal(one.truth.labels, other.truth.labels)  # type: ignore[union-attr]
+
+
+def test_a_van_crosses_the_view() -> None:
+    frames = list(small(frames=30, rate=10, camera="static", shake=0, crossing=True, truth=True)(iter(())))
+    car = CAMVID.index("car")
+    near = [f for f in frames[1:] if (f.truth.labels == car).mean() > 0.15]  # type: ignore[union-attr]
+    assert 8 < len(near) < 25
+    for f in near:
+        across = f.truth.motion[..., 0][f.truth.labels == car]  # type: ignore[union-attr, index]
+        # 0.6 m in a frame, its side 8 m away, most of what is a car here
+        assert np.median(across[across < -1]) == pytest.approx(-0.6 / 8 * 0.85 * 96, rel=0.1)
+
+
 def test_an_address_names_fields() -> None:
     given = parse_synth("synth://road?seed=3&size=1280x720&rate=30&frames=300&paced=1&noise=0.5&camera=pan")
     assert given == {

@@ -8,7 +8,7 @@ Frame k depends on the arguments of `render` alone, whatever was drawn before it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import cv2
@@ -21,6 +21,7 @@ from stream_seg.ops.scene.camera import Move, camera_at
 from stream_seg.ops.scene.canvas import Canvas
 from stream_seg.ops.scene.street import things
 from stream_seg.ops.scene.texture import rng
+from stream_seg.ops.scene.vehicles import draw_crossing
 from stream_seg.ops.scene.weather import film_grain, weather
 
 __all__ = ["Drawing", "Move", "render"]
@@ -40,7 +41,7 @@ class Drawing:
         return self.canvas.labels()
 
     def motion(self) -> NDArray[np.float32]:
-        """Where each pixel's point stood in frame k - 1, float32 (H, W, 2): (dx, dy) in pixels to add to (x, y)."""
+        """Where each pixel's point stood in frame k - back, float32 (H, W, 2): (dx, dy) in pixels to add to (x, y)."""
         return self.canvas.motion()
 
 
@@ -71,14 +72,23 @@ def render(
     move: Move = "drive",
     shake: float = 1.0,
     noise: float = 2.0,
+    back: int = 1,
+    crossing: bool = False,
+    light: float = 1.0,
 ) -> Drawing:
-    """Draw frame `k` of the drive of `seed`. `shake` in pixels of a picture 640 wide, `noise` in grey levels."""
+    """Draw frame `k` of the drive of `seed`. `shake` in pixels of a picture 640 wide, `noise` in grey levels.
+
+    Motion is since frame k - `back`. With `crossing` a van drives across the view; `light` multiplies the exposure.
+    """
     mood, _ = weather(seed)
-    t, step = k / rate, 1 / rate
+    t, step = k / rate, back / rate
     now, before = (camera_at(time, seed=seed, size=(height, width), move=move, shake=shake) for time in (t, t - step))
     canvas = Canvas(np.empty((height, width, 3), np.uint8), now, before, mood.haze)
     draw_sky(canvas, seed)
     draw_ground(canvas, seed)
     for _, paint in things(seed, t, step, now.position[2]):
         paint(canvas)
-    return Drawing(_expose(canvas.image, mood.tone(), noise, seed, k), canvas)
+    if crossing:
+        draw_crossing(canvas, t, step)
+    tone = replace(mood, exposure=mood.exposure * light).tone()
+    return Drawing(_expose(canvas.image, tone, noise, seed, k), canvas)

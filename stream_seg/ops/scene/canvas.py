@@ -187,7 +187,7 @@ class Canvas:
         """Where each pixel's point stood one frame ago, float32 (H, W, 2): (dx, dy) to add to (x, y)."""
         present = np.swapaxes(np.concatenate(self._corners) - self.now.position, 1, 2)
         past = np.swapaxes(np.concatenate(self._corners_before) - self.before.position, 1, 2)
-        views = self.before.intrinsics @ past @ np.linalg.inv(present) @ np.linalg.inv(self.now.intrinsics)
+        views = self.before.intrinsics @ past @ _inverses(present) @ np.linalg.inv(self.now.intrinsics)
         table = views.reshape(-1, 9).T.astype(np.float32)
         height, width = self.planes.shape
         x = np.arange(width, dtype=np.float32)
@@ -200,3 +200,12 @@ class Canvas:
             out[top : top + 32, :, 0] = (h[0] * x + h[1] * y + h[2]) * scale - x
             out[top : top + 32, :, 1] = (h[3] * x + h[4] * y + h[5]) * scale - y
         return out
+
+
+def _inverses(planes: Points) -> Points:
+    """The inverses of 3x3 matrices (N, 3, 3). A plane seen exactly from its edge has none; the pseudo-inverse is right
+    for the line of pixels that it covers."""
+    try:
+        return np.asarray(np.linalg.inv(planes))
+    except np.linalg.LinAlgError:
+        return np.asarray(np.linalg.pinv(planes))

@@ -30,6 +30,7 @@ PAINTS: tuple[Colour, ...] = (
 )
 Kind: TypeAlias = Literal["hatchback", "saloon", "van"]
 COARSE_M, SHADOW_M = 42.0, 70.0
+CROSSING_AHEAD_M, CROSSING_HALF_M, CROSSING_SPEED = 9.0, 9.0, 6.0
 KINDS: tuple[Kind, ...] = ("hatchback", "saloon", "van")
 
 
@@ -202,3 +203,18 @@ def draw_vehicle(
         canvas.patch(shadow(), ground + here, None)
     body = _body(kind, paint, light, oncoming, distance_m > COARSE_M)
     canvas.mesh(body, here, CAMVID.index("car"), before=body.points + there, cull=True)
+
+
+def draw_crossing(canvas: Canvas, t: float, step: float) -> None:
+    """A van that drives from left to right, near and across the view, and again: in sight for two seconds of three.
+
+    CROSSING_HALF_M from the middle it is out of sight, where it begins anew.
+    """
+    body = _body("van", PAINTS[5], 1.0, True, False)
+    turned = replace(body, points=body.points @ np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]]))
+    across = (CROSSING_SPEED * t) % (2 * CROSSING_HALF_M) - CROSSING_HALF_M + SHAPES["van"].tail / 2
+    here, there = (
+        np.array([camera.position[0] + x, 0.0, camera.position[2] + CROSSING_AHEAD_M])
+        for camera, x in ((canvas.now, across), (canvas.before, across - CROSSING_SPEED * step))
+    )
+    canvas.mesh(turned, here, CAMVID.index("car"), before=turned.points + there, cull=True)

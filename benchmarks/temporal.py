@@ -1,0 +1,180 @@
+"""What steadiness over time brings and costs: every policy of `eval --temporal` on one drive, and `smooth` by weight.
+
+With --data on a labelled split of consecutive pictures (CamVid's val), else on the drawn drive. With --plots the
+figures as plots, and a strip of pictures of a drawn drive before and after smoothing. One thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import typer
+from surroundings import command, figures, finish, machine
+
+from stream_seg.arrays import Image, Labels
+from stream_seg.drives import Drive, drawn_drive, labelled_drive
+from stream_seg.frame import Frame
+from stream_seg.network import open_network
+from stream_seg.ops import motion
+from stream_seg.ops.temporal_measures import VOID
+from stream_seg.stages.segment import Segment
+from stream_seg.stages.smooth import Smooth, mixed
+from stream_seg.temporal_evaluation import POLICIES, labels_at, measured, quality
+
+WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95)
+
+
+def main(
+    data: Annotated[
+        Path | None, typer.Option(help="A folder with SPLIT/ and SPLITannot/ of consecutive frames.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which split.")] = "val",
+    network: Annotated[str, typer.Option(help="A network by name or file.")] = "road",
+    frames: Annotated[int, typer.Option(min=4, help="Frames of a drawn drive.")] = 60,
+    plots: Annotated[Path | None, typer.Option(help="A folder for plots and pictures.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
+) -> None:
+    """Accuracy, steadiness and cost of every way to label a video."""
+    cv2.setNumThreads(1)
+    facts: dict[str, Any] = {
+        "machine": machine(),
+        "network": network,
+        "drive": "synth://road" if data is None else split,
+    }
+    drive = drawn_drive("drive", frames=frames)
+    if data is not None:
+        drive = labelled_drive(data, split, classes=open_network(network).classes)
+    facts["policies"] = {name: measured(drive, stages(network=network)) for name, stages in POLICIES.items()}
+    looked = list(Segment(network=network)(iter(drive.frames)))
+    facts["weights"] = {weight: steadied(drive, looked, weight) for weight in WEIGHTS}
+    facts["smooth_ms"] = costs(looked[0], looked[1])
+    if plots is not None:
+        plots.mkdir(parents=True, exist_ok=True)
+        plot(facts, plots)
+        strip(network, plots / "strip.jpg")
+    finish(facts, [*tables(facts)], json_file)
+
+
+def steadied(drive: Drive, looked: Sequence[Frame], weight: float) -> dict[str, float | None]:
+    """The quality of what the network said of a drive, smoothed by `weight`."""
+    out = Smooth(weight=weight)(iter(looked))
+    return quality(drive, [labels_at(f.semantic, f.image.shape[:2]) for f in out if f.semantic is not None])
+
+
+def costs(before: Frame, now: Frame) -> dict[str, float]:
+    """CPU-ms of each part of `smooth`, the median of 50."""
+    assert before.semantic is not None
+    assert now.semantic is not None
+    past, scores = before.semantic.scores, now.semantic.scores
+    assert past is not None
+    assert scores is not None
+    grey = motion.luma(before.image), motion.luma(now.image)
+    moved = motion.flow(*grey)
+    believed = motion.confidence(*grey, moved)
+    parts: dict[str, Callable[[], object]] = {
+        "luminance": lambda: motion.luma(now.image),
+        "flow": lambda: motion.flow(*grey),
+        "confidence": lambda: motion.confidence(*grey, moved),
+        "filter": lambda: mixed(past, scores, moved, believed, weight=0.8),
+    }
+    spent = {name: float(np.median([_cpu_ms(part) for _ in range(50)])) for name, part in parts.items()}
+    return {**spent, "all": sum(spent.values())}
+
+
+def _cpu_ms(work: Callable[[], object]) -> float:
+    began = time.process_time()
+    work()
+    return 1000 * (time.process_time() - began)
+
+
+def tables(facts: Mapping[str, Any]) -> Any:
+    """Policies, weights and costs for a terminal."""
+    keys = ("miou", "vc8", "vc16", "tc", "flicker", "flicker_followed", "boundary_f")
+    for title, rows in ((f"on {facts['drive']}", facts["policies"]), ("smooth by weight", facts["weights"])):
+        table = figures(title, "percent", *keys, "cpu_ms", "cpu_p95_ms")
+        for name, row in rows.items():
+            shares = ["-" if row[key] is None else f"{100 * row[key]:.2f}" for key in keys]
+            table.add_row(
+                str(name), *shares, *(f"{row[key]:.1f}" if key in row else "" for key in ("cpu_ms", "cpu_p95_ms"))
+            )
+        yield table
+    table = figures("smooth at the network's resolution", *("CPU-ms", *facts["smooth_ms"]))
+    table.add_row("", *(f"{ms:.2f}" for ms in facts["smooth_ms"].values()))
+    yield table
+
+
+def plot(facts: Mapping[str, Any], folder: Path) -> None:
+    """accuracy.png: mIoU over cost; weight.png: mIoU, consistency and flicker over weight; latency.png: percentiles
+    by policy."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    policies, weights = facts["policies"], facts["weights"]
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for name, row in policies.items():
+        axes.plot(row["cpu_ms"], 100 * row["miou"], "o")
+        below = -12 if name == "auto" else 5
+        axes.annotate(name, (row["cpu_ms"], 100 * row["miou"]), (5, below), textcoords="offset points")
+    axes.set(
+        xlabel="CPU-ms per frame, segment + smooth", ylabel="mIoU, %", title=f"Accuracy over cost, {facts['drive']}"
+    )
+    axes.margins(0.25)
+    figure.savefig(folder / "accuracy.png", dpi=110)
+    figure, panels = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
+    for axes, key, title in zip(panels, ("miou", "tc", "flicker_followed"), ("mIoU", "TC", "flicker"), strict=True):
+        axes.plot(list(weights), [100 * row[key] for row in weights.values()], "o-")
+        axes.axvline(Smooth().weight, color="grey", linestyle=":", label="default")
+        axes.set(xlabel="weight", title=f"{title}, %")
+    panels[0].legend()
+    figure.savefig(folder / "weight.png", dpi=110)
+    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    for key, width in (("cpu_p95_ms", 0.7), ("cpu_p50_ms", 0.4)):
+        axes.bar(list(policies), [row[key] for row in policies.values()], width, label=key[4:7])
+    axes.set(ylabel="CPU-ms", title="One frame in segment + smooth, one thread")
+    axes.legend()
+    figure.savefig(folder / "latency.png", dpi=110)
+    plt.close("all")
+
+
+def strip(network: str, path: Path) -> None:
+    """Four frames of a drawn drive: picture, labels per frame, labels smoothed; white: another class than a moment ago
+    though the point is the same and so is its true class."""
+    from matplotlib import pyplot as plt
+
+    drive = drawn_drive("drive", frames=24)
+    looked = list(Segment(network=network)(iter(drive.frames)))
+    rows = {"picture": [frame.image for frame in looked]}
+    for name, frames in {"per frame": looked, "smoothed": list(Smooth()(iter(looked)))}.items():
+        labels = [labels_at(f.semantic, f.image.shape[:2]) for f in frames if f.semantic is not None]
+        rows[name] = [looked[0].image, *(_flips(drive, labels, k) for k in range(1, len(labels)))]
+    figure, panels = plt.subplots(3, 4, figsize=(12, 7), layout="constrained")
+    for row, (name, pictures) in zip(panels, rows.items(), strict=True):
+        row[0].set_ylabel(name, fontsize=13)
+        for axes, picture in zip(row, pictures[-4:], strict=True):
+            axes.imshow(picture[..., ::-1])
+            axes.set(xticks=[], yticks=[])
+    figure.savefig(path, dpi=90, pil_kwargs={"quality": 88})
+    plt.close(figure)
+
+
+def _flips(drive: Drive, labels: Sequence[Labels], k: int) -> Image:
+    moved, truth = drive.motion[k], drive.frames[k].truth
+    before = drive.frames[k - 1].truth
+    assert moved is not None
+    assert truth is not None
+    assert before is not None
+    came, was = (motion.warped(each, moved, nearest=True) for each in (labels[k - 1], before.labels))
+    picture = truth.classes.bgr[labels[k]]
+    picture[(came != labels[k]) & (was == truth.labels) & (truth.labels != VOID)] = 255
+    return np.asarray(picture, np.uint8)
+
+
+if __name__ == "__main__":
+    command(main)

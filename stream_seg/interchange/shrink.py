@@ -1,0 +1,49 @@
+"""A network at a smaller input: the same weights, a fraction of the time, and less to see small things with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import onnx
+from onnx import ModelProto, numpy_helper
+
+from stream_seg.network import Network
+
+
+def shrunk(network: Network, size: tuple[int, int]) -> Network:
+    """`network` taking pictures of `size` = (height, width), multiples of its strides.
+
+    Sizes that the exporter wrote into the graph (what `Resize` aims at) shrink with the input. Whether the result
+    computes is for `open_engine` to find out: a graph may have its size built in elsewhere too.
+    """
+    forms = [None if form is None else _shrunk(form, network.size, size) for form in (network.f32, network.int8)]
+    assert forms[0] is not None
+    return replace(network, size=size, f32=forms[0], int8=forms[1])
+
+
+def _shrunk(serialised: bytes, was: tuple[int, int], size: tuple[int, int]) -> bytes:
+    model = onnx.load_from_string(serialised)
+    aims = _aims(model)
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if tensor.name in aims and array.shape and array.size in (2, 4):
+            array = array.copy()
+            array[-2:] = array[-2:] * size // was
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    del model.graph.value_info[:]  # shapes of the old size
+    for value in (*model.graph.input, *model.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        for dim, old, new in zip(
+            dims[1:3] if len(dims) < 4 or dims[3].dim_value == 3 else dims[2:], was, size, strict=False
+        ):
+            if dim.dim_value:
+                dim.dim_value = dim.dim_value * new // old
+    return bytes(model.SerializeToString())
+
+
+def _aims(model: ModelProto) -> set[str]:
+    """The names of the values that say how large a Resize makes its picture."""
+    made = {output: node for node in model.graph.node for output in node.output}
+    aims = {node.input[3] for node in model.graph.node if node.op_type == "Resize" and len(node.input) > 3}
+    joined = [made[name] for name in aims if name in made and made[name].op_type == "Concat"]
+    return aims.union(*(node.input for node in joined))
