@@ -56,7 +56,7 @@ def test_stages_lists_every_kind_and_key(capsys: pytest.CaptureFixture[str]) -> 
         keys = stage.__pydantic_fields__  # type: ignore[attr-defined]
         assert re.findall(r"^  (\w+):", section, re.MULTILINE) == list(keys)
     assert "[red, green, blue]" in said  # not taken for markup
-    assert "(number >= 0 and < 1; default 0.4)" in said
+    assert "(number >= 0 and < 1; default 0.8)" in said
 
 
 def test_networks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
