@@ -117,7 +117,7 @@ def _same(path: Path, other: Path) -> bool:
 def is_live(config: Config) -> bool:
     """Whether any source is live: its frames come whether or not they are taken."""
     return any(
-        parse(stage.uri).live if isinstance(stage, Capture) else isinstance(stage, Synthetic) and stage.paced
+        stage.live if isinstance(stage, Capture) else isinstance(stage, Synthetic) and stage.paced
         for stage in (node.stage for node in config.nodes)
     )
 
@@ -126,7 +126,7 @@ def total_frames(config: Config) -> int | None:
     """How many frames the sources will give; None where that is not known."""
     total = 0
     for stage in (node.stage for node in config.nodes if node.kind in SOURCES):
-        has = expected_frames(stage.uri) if isinstance(stage, Capture) else None
+        has = expected_frames(stage.uri) if isinstance(stage, Capture) and not stage.loop else None
         known = [frames for frames in (has, getattr(stage, "frames", None)) if frames is not None]
         if not known:
             return None

@@ -13,7 +13,7 @@ from typing import Protocol, cast
 
 from stream_seg.config import Node
 from stream_seg.errors import StageError, StreamSegError
-from stream_seg.frame import EngineInfo, Frame, Stamp
+from stream_seg.frame import REASONS, EngineInfo, Frame, Signal, Stamp, State
 from stream_seg.kinds import SINKS, SOURCES
 from stream_seg.link import Receiver, Sender
 from stream_seg.samples import Ages, Samples
@@ -47,6 +47,9 @@ class Task:
         self.failed = False
         self.finishing = False  # its input has ended
         self.missed: Counter[str] = Counter(dict.fromkeys(MISS_REASONS, 0))
+        self.signal: Signal | None = None  # of a source: why it has no picture
+        self.stalls: Counter[str] = Counter(dict.fromkeys(("no data", "frozen"), 0))
+        self.reconnects: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
         self.engine: EngineInfo | None = None
         self.duration_ms, self.age_ms, self.overhead_ms = Samples(), Samples(), Samples()
         self.ages = dict(ages)  # of an output: by stream
@@ -58,6 +61,13 @@ class Task:
         self._first_cpu_s = 0.0
         self._times: deque[int] = deque(maxlen=60)
         self.thread = Thread(target=self._run, name=node.name, daemon=True)
+
+    @property
+    def state(self) -> State:
+        """Of a source: starting until its first frame, up, stalled, or down; also down once it has ended."""
+        if self.signal is not None:
+            return self.signal.state
+        return "up" if self.up else "down" if self.yielded else "starting"
 
     def fps(self) -> float:
         """Frames per second over the last 60 yielded; 0 once none came for two seconds."""
@@ -123,19 +133,21 @@ class Task:
     def _note(self, frame: Frame) -> Frame:
         now = time.monotonic_ns()
         took_ns = now - self._began_ns
-        self.last, self.up = frame, self.is_source
+        self.last, self.up = frame, self.is_source and frame.signal is None
         self.yielded += 1
-        self._times.append(now)
+        if frame.signal is None:
+            self._times.append(now)
         if self.first_ns is None:
             self.first_ns, self._first_cpu_s = now, time.process_time()
         self.duration_ms.add(took_ns / 1e6)
         if self.is_source:
             self.missed.update(frame.missed)
+            self._note_signal(frame.signal)
         elif frame.semantic is not None:
             self.engine = frame.semantic.engine
         began_ns = frame.captured_ns if self.is_source else self._began_ns
         stamps = (*frame.stamps, Stamp(self.node.name, began_ns, now))
-        if self.is_sink:
+        if self.is_sink and frame.signal is None:
             age_ns = now - frame.captured_ns
             self.age_ms.add(age_ns / 1e6)
             self.ages[frame.stream].add(age_ns / 1e6)
@@ -146,3 +158,12 @@ class Task:
         if self.trace is not None:
             self.trace(stamped)
         return stamped
+
+    def _note_signal(self, signal: Signal | None) -> None:
+        """Count a stall where it begins, and a reconnect by the reason for which the source had been away."""
+        before, self.signal = self.signal, signal
+        if signal is None:
+            if before is not None and before.state != "starting" and before.reason not in (None, "frozen"):
+                self.reconnects[before.reason] += 1
+        elif signal.state == "stalled" and (before is None or before.reason != signal.reason):
+            self.stalls[str(signal.reason)] += 1

@@ -11,8 +11,9 @@ synth://road                      synth, drawn by stream_seg.stages.synthetic
 from __future__ import annotations
 
 import glob
+import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 from urllib.parse import parse_qs, quote
@@ -37,6 +38,7 @@ ALLOWED = "a video file, a picture, a folder or glob of pictures, /dev/videoN or
 )
 
 _SECRET = re.compile(r"((?:user|login|pass|pwd|token|key|auth|secret|sig|cred)[^=/]*=)[^/]*", re.IGNORECASE)
+_VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 _PLAIN_HOST = re.compile(r"(\[[^\]]*\]|[^:@]*)(:\d*)?")
 
 
@@ -82,6 +84,7 @@ def _from_url(scheme: str, rest: str) -> Source:
         query = parse_qs(rest.partition("?")[2])
         live = query.get("paced", ["no"])[-1].lower() in ("1", "true", "yes", "on")
         return Source(kind, f"synth://{rest}", _printable(f"synth://{rest}"), live)
+    template, rest = rest, _expanded(rest)
     user, location = _split_user(rest)
     if not re.match(r"[^/?#:]", location):
         raise ConfigError(f"the input {scheme}:// names no host; write {scheme}://host/path")
@@ -89,10 +92,39 @@ def _from_url(scheme: str, rest: str) -> Source:
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     plain = _PLAIN_HOST.fullmatch(authority)
     address = rest if plain or not user else f"{quote(user, safe=':%!$&*+,;=()')}@{location}"
-    path, query_mark, _ = location.partition("?")
+    # Shown as it was typed, ${NAME} and all: what a variable holds is nobody's business.
+    path, query_mark, _ = _split_user(template)[1].partition("?")
     shown = _SECRET.sub(r"\1…", path.partition("#")[0]) + ("?…" if query_mark else "")
     live = kind == "rtsp" or not re.split(r"[?#]", address)[0].lower().endswith(RECORDINGS)
     return Source(kind, f"{scheme}://{address}", _printable(f"{scheme}://{shown}"), live)
+
+
+def _expanded(rest: str) -> str:
+    """With `${NAME}` replaced by that variable of the environment, quoted where it stands before the host. Raises
+    ConfigError for one that is not set."""
+    host_at = rest.rfind("@")
+
+    def value(found: re.Match[str]) -> str:
+        said = os.environ.get(found[1])
+        if said is None:
+            raise ConfigError(f"the input names ${{{found[1]}}}, which the environment does not have")
+        return quote(said, safe="") if found.start() < host_at else said
+
+    return _VARIABLE.sub(value, rest)
+
+
+def with_password(source: Source, path: Path) -> Source:
+    """The source opened with the password in a file, as the user that its address names. Raises ConfigError."""
+    scheme, mark, rest = source.address.partition("://")
+    user, at, location = rest.rpartition("@")
+    if source.kind not in ("rtsp", "http") or not at or ":" in user:
+        raise ConfigError(f"{source.shown}: password_file needs an address with a user alone: rtsp://USER@HOST/PATH")
+    try:
+        password = path.expanduser().read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise ConfigError(f"password_file: {path}: {reason}") from error
+    return replace(source, address=f"{scheme}{mark}{user}:{quote(password, safe='')}@{location}")
 
 
 def _split_user(rest: str) -> tuple[str, str]:

@@ -44,6 +44,9 @@ class Segment:
         network = open_network(self.network)
         with open_engine(network, backend=self.backend, precision=self.precision, threads=self.threads) as engine:
             for frame in frames:
+                if frame.signal is not None:
+                    yield frame
+                    continue
                 yield replace(frame, semantic=segmented(frame.image, engine))
 
 

@@ -30,6 +30,10 @@ class Smooth:
     def __call__(self, frames: Frames) -> Frames:
         past: dict[str, tuple[Frame, Scores]] = {}
         for frame in frames:
+            if frame.signal is not None:  # what comes after it has nothing to do with what was before
+                past.pop(frame.stream, None)
+                yield frame
+                continue
             scores = _scores(frame)
             before = past.get(frame.stream)
             if before is not None and self._continues(*before, frame, scores):
