@@ -15,7 +15,7 @@ from stream_seg.sources.images import picture_files
 from stream_seg.stages.capture import Capture, expected_frames
 from stream_seg.stages.synthetic import Synthetic, parse_synth
 from stream_seg.strict_yaml import parse_yaml
-from stream_seg.uri import parse
+from stream_seg.uri import parse, without_secrets
 
 VIDEO_SUFFIXES = (".mp4", ".mkv")
 OUTPUT_FORMS = "a video (.mp4, .mkv), a table (.jsonl), a folder for label maps (masks/), or the word window"
@@ -144,7 +144,7 @@ def _sink(output: str) -> tuple[str, dict[str, Any]]:
         return "records", {"path": output}
     if output.endswith("/") or Path(output).is_dir():
         return "masks", {"path": output}
-    raise ConfigError(f"output {output!r}: not understood; an output is {OUTPUT_FORMS}")
+    raise ConfigError(f"output {without_secrets(output)!r}: not understood; an output is {OUTPUT_FORMS}")
 
 
 def _stages(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -11,12 +11,14 @@ synth://road                      synth, drawn by stream_seg.stages.synthetic
 from __future__ import annotations
 
 import glob
+import ipaddress
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 from stream_seg.errors import ConfigError
 
@@ -29,6 +31,8 @@ SCHEMES: dict[str, Kind] = {
     "https": "http",
     "synth": "synth",
 }
+POLICY_SCHEMES = ("rtsp", "rtsps", "http", "https", "file", "camera")
+"""What a list of allowed schemes may name."""
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 RECORDINGS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 """An http address whose path ends so is a file on a server; any other is taken for a live stream."""
@@ -65,7 +69,16 @@ def parse(uri: str) -> Source:
     if re.fullmatch(r"/dev/video\d+|/dev/v4l/.+", uri):
         return Source("camera", uri, _printable(uri), live=True)
     path = str(Path(uri).expanduser())
-    return Source(_kind_of_path(path), path, _printable(uri), live=False)
+    return Source(_kind_of_path(path), path, _printable(without_secrets(uri)), live=False)
+
+
+def without_secrets(text: str) -> str:
+    """What somebody typed, fit to be shown: without the user and password of an address, with or without its scheme,
+    and without the value of what is called like a secret."""
+    scheme, mark, rest = text.rpartition("://")
+    shown = re.sub(r"^[^@]*:.*@", "…@", rest) if not mark else _split_user(rest)[1]
+    path, query, _ = shown.partition("?")
+    return scheme + mark + _SECRET.sub(r"\1…", path) + ("?…" if query and "=" in shown else query)
 
 
 def _kind_of_path(text: str) -> Kind:
@@ -111,6 +124,30 @@ def _expanded(rest: str) -> str:
         return quote(said, safe="") if found.start() < host_at else said
 
     return _VARIABLE.sub(value, rest)
+
+
+def refusal(source: Source, schemes: Sequence[str] | None, hosts: Sequence[str] | None) -> str | None:
+    """Why a source may not be opened, None where it may. A host is compared as it is written: an address only in its
+    usual form (2130706433 is no 127.0.0.1), a name without asking anyone what it stands for."""
+    scheme = source.address.partition("://")[0].lower() if source.kind in ("rtsp", "http") else source.kind
+    scheme = "file" if scheme == "images" else scheme
+    if scheme == "synth":
+        return None
+    if schemes is not None and scheme not in schemes:
+        return f"{source.shown}: the scheme {scheme} is not among sources.schemes ({', '.join(schemes)})"
+    if hosts is None or source.kind not in ("rtsp", "http"):
+        return None
+    host = (urlsplit(source.address).hostname or "").lower()
+    if any(_is_host(host, allowed.lower()) for allowed in hosts):
+        return None
+    return f"{source.shown}: the host {host} is not among sources.hosts ({', '.join(hosts)})"
+
+
+def _is_host(host: str, allowed: str) -> bool:
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(allowed)
+    except ValueError:
+        return host == allowed
 
 
 def with_password(source: Source, path: Path) -> Source:
