@@ -69,6 +69,11 @@ class Task:
             return self.signal.state
         return "up" if self.up else "down" if self.yielded else "starting"
 
+    def carry_on(self, before: Task) -> None:
+        """Count on from where a source of the same name left off: counters never go back."""
+        self.yielded, self.duration_ms = before.yielded, before.duration_ms
+        self.missed, self.stalls, self.reconnects = before.missed, before.stalls, before.reconnects
+
     def fps(self) -> float:
         """Frames per second over the last 60 yielded; 0 once none came for two seconds."""
         times = tuple(self._times)
@@ -150,7 +155,8 @@ class Task:
         if self.is_sink and frame.signal is None:
             age_ns = now - frame.captured_ns
             self.age_ms.add(age_ns / 1e6)
-            self.ages[frame.stream].add(age_ns / 1e6)
+            if frame.stream in self.ages:  # else its source was removed
+                self.ages[frame.stream].add(age_ns / 1e6)
             self.overhead_ms.add((age_ns - sum(s.ended_ns - s.began_ns for s in stamps)) / 1e6)
         if len(self.senders) > 1:
             frame.image.flags.writeable = False  # shared from here on: who draws on it copies it
