@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -141,15 +141,19 @@ def run(
 
     if source is None and config is None:
         source, outputs = DEMO_INPUT, outputs or [DEMO_OUTPUT]
-    document = read_document(config) if config else default_document()
-    if source is not None:
-        document = with_input(document, source)
-    if outputs:
-        document = with_outputs(document, outputs)
     if metrics_port is not None:
         settings = [*(settings or []), f"metrics.port={metrics_port}"]
-    document = with_settings(document, settings or [])
-    run_document(document, where=str(config or "graph"), report_file=report_file, quiet=quiet)
+
+    def asked() -> dict[str, Any]:
+        document = read_document(config) if config else default_document()
+        if source is not None:
+            document = with_input(document, source)
+        if outputs:
+            document = with_outputs(document, outputs)
+        return with_settings(document, settings or [])
+
+    where, again = str(config or "graph"), asked if config else None
+    run_document(asked(), where=where, report_file=report_file, quiet=quiet, again=again)
 
 
 @app.command("eval")

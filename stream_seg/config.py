@@ -12,14 +12,16 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from stream_seg.books import Policy
 from stream_seg.errors import ConfigError
 from stream_seg.kinds import SINKS, SOURCES, STAGES
 from stream_seg.stage import Stage
+from stream_seg.stages.capture import Capture
 from stream_seg.strict_yaml import parse_yaml, read_yaml
+from stream_seg.uri import POLICY_SCHEMES, parse, refusal, without_secrets
 
 NAME = r"[A-Za-z_][\w-]{0,63}"
 DEADLINE_MS = 200.0
@@ -52,6 +54,25 @@ class TracesConfig(BaseModel):
         return self
 
 
+class SourcesConfig(BaseModel):
+    """What sources may be opened; a key that is left out allows whatever the graph names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schemes: Annotated[tuple[str, ...] | None, Field(description="of rtsp, rtsps, http, https, file, camera")] = None
+    hosts: Annotated[tuple[str, ...] | None, Field(description="names, addresses or networks such as 10.1.0.0/16")] = (
+        None
+    )
+
+    @field_validator("schemes")
+    @classmethod
+    def _known_schemes(cls, given: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for scheme in given or ():
+            if scheme not in POLICY_SCHEMES:
+                raise ValueError(_unknown("scheme", scheme, POLICY_SCHEMES))
+        return given
+
+
 class _Document(BaseModel):
     """The top level of a graph file."""
 
@@ -61,6 +82,7 @@ class _Document(BaseModel):
     policy: Literal["auto", "latest", "every"] = "auto"
     metrics: MetricsConfig | None = None
     traces: TracesConfig | None = None
+    sources: SourcesConfig = SourcesConfig()
     deadline_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = DEADLINE_MS
 
 
@@ -106,7 +128,7 @@ def with_settings(document: Mapping[str, Any], settings: Sequence[str]) -> dict[
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key:
-            raise ConfigError(f"--set {setting}: expected KEY=VALUE, for example smooth.weight=0.6")
+            raise ConfigError(f"--set {without_secrets(setting)}: expected KEY=VALUE, for example smooth.weight=0.6")
         parsed = parse_yaml(value, where=f"--set {key}")
         head, *rest = key.split(".")
         if head in stages:
@@ -135,6 +157,11 @@ def check(document: Mapping[str, Any], *, where: str) -> Config:
         raise ConfigError(f"{where}: no stages; the kinds are {', '.join(STAGES)}")
     nodes = {name: _node(name, dict(keys or {}), where=where) for name, keys in top.stages.items()}
     _refuse_equal_streams(nodes, where=where)
+    for node in nodes.values():
+        if isinstance(node.stage, Capture):
+            said = refusal(parse(node.stage.uri), top.sources.schemes, top.sources.hosts)
+            if said:
+                raise ConfigError(f"{where}: stages.{node.name}.uri: {said}")
     return Config(_ordered(nodes, where=where), top.policy, top.metrics, top.deadline_ms, top.traces)
 
 
@@ -230,4 +257,6 @@ def _first(error: ValidationError, allowed: Sequence[str] | Mapping[str, object]
     if isinstance(cause, Exception):
         return f"{separator}{path}: {cause}" if path else f": {cause}"
     message = detail["msg"].replace("Input should be", "expected").replace("Value error, ", "")
-    return f"{separator}{path}: {message[0].lower()}{message[1:]}, got {detail['input']!r}"
+    said = f"{separator}{path}: {message[0].lower()}{message[1:]}"
+    # An address may hold a password, whatever is wrong with it.
+    return said if "uri" in detail["loc"] else f"{said}, got {detail['input']!r}"

@@ -12,6 +12,11 @@ Foreign errors (PyAV, OpenCV, OpenVINO, pydantic, OSError) are mapped where they
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stream_seg.frame import Reason
+
 
 class StreamSegError(Exception):
     """The root: whatever this program knows to say in one line."""
@@ -26,9 +31,13 @@ class ConfigError(StreamSegError):
 
 
 class SourceError(StreamSegError):
-    """An input that is missing, unreachable, broken or refused."""
+    """An input that is missing, unreachable, broken or refused; `reason` says which, of `frame.REASONS`."""
 
     exit_code = 3
+
+    def __init__(self, message: str, *, reason: Reason = "broken") -> None:
+        super().__init__(message)
+        self.reason: Reason = reason
 
 
 class NetworkError(StreamSegError):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from types import MappingProxyType
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,15 @@ from stream_seg.arrays import Image, Labels, Scores
 from stream_seg.classes import Classes
 
 NOTHING: Mapping[str, int] = MappingProxyType({})
+
+State: TypeAlias = Literal["starting", "up", "stalled", "down"]
+STATES: tuple[State, ...] = ("starting", "up", "stalled", "down")
+Reason: TypeAlias = Literal[
+    "refused", "unreachable", "auth", "dns", "not found", "not allowed", "no data", "frozen", "ended", "broken"
+]
+REASONS: tuple[Reason, ...] = (
+    "refused", "unreachable", "auth", "dns", "not found", "not allowed", "no data", "frozen", "ended", "broken",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -113,11 +123,24 @@ class Age:
 
 
 @dataclass(frozen=True)
+class Signal:
+    """Why a live source has no picture to give: it has never been up (`starting`), fell silent or shows the same
+    picture (`stalled`), or is away (`down`). `reason` is None while it is opened for the first time; `since_ns` is the
+    CLOCK_MONOTONIC of its last good picture, or of its start; `attempts` counts those to open it since then."""
+
+    state: State
+    reason: Reason | None
+    since_ns: int
+    attempts: int = 0
+
+
+@dataclass(frozen=True)
 class Frame:
     """`seq` counts a stream's pictures from 0 without a break: one that never arrives was dropped somewhere, and
     counted. `missed` counts, by reason, the numbers just before this frame that the source itself could not deliver
     (so seq has advanced by 1 + sum(missed) since the last frame). `pts` is in units of `time_base` seconds.
-    `ages` is what the outputs have told a `segment` stage since its last frame; the graph writes it."""
+    `ages` is what the outputs have told a `segment` stage since its last frame; the graph writes it. A frame with a
+    `signal` is a card that the source drew in the place of a picture: nothing in it is to be segmented."""
 
     stream: str
     seq: int
@@ -131,3 +154,4 @@ class Frame:
     ages: tuple[Age, ...] = ()
     missed: Mapping[str, int] = field(default_factory=lambda: NOTHING)
     stamps: tuple[Stamp, ...] = ()
+    signal: Signal | None = None

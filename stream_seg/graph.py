@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import count
 from threading import Event, Lock
 from types import TracebackType
 from typing import Any, cast
@@ -14,7 +15,7 @@ import zmq
 
 from stream_seg.books import Link, Policy
 from stream_seg.config import Config, Node
-from stream_seg.errors import StreamSegError
+from stream_seg.errors import ConfigError, StreamSegError
 from stream_seg.frame import Age, EngineInfo
 from stream_seg.link import ByReference, Receiver, Sender
 from stream_seg.samples import Ages
@@ -24,6 +25,8 @@ DRAIN_S = 1.0
 """How long a stopped graph works on the frames under way before it gives them up."""
 FINISH_S = 30.0
 """How long a stopped graph waits for outputs that finish their files: the index of an hour's mp4 goes to its front."""
+REMOVE_S = 6.0
+"""How long a source that is removed may take to end: a read from it may take as long as its timeout."""
 FINISH_FRAME_S = 0.25
 """How long a stopped graph waits for the one frame that a stage is at."""
 
@@ -48,6 +51,11 @@ class Graph:
         self._deadline_ms = config.deadline_ms
         self.tasks = [self._task(node, _streams(node.name, config.nodes)) for node in config.nodes]
         self._connect_ages()
+        self._nodes = config.nodes
+        self._additions = count()
+        self._removed: dict[str, Task] = {}
+        self._removed_links: dict[str, Link] = {}
+        self._removed_ages: dict[tuple[str, str], Ages] = {}
         self._running = len(self.tasks)
         self._outputs = sum(task.is_sink for task in self.tasks)
         self.started_ns = time.monotonic_ns()
@@ -79,13 +87,13 @@ class Graph:
         self.wait(DRAIN_S)
         for task in self.tasks:
             task.receiver.abort()
-        for sender in self._senders.values():
+        for sender in tuple(self._senders.values()):
             sender.end()  # in the place of a stage that hangs: the outputs behind it are to finish their files
         for task in self.tasks:
             task.thread.join(FINISH_FRAME_S)
             if task.is_sink and task.finishing:
                 task.thread.join(FINISH_S)
-        for sender in self._senders.values():
+        for sender in tuple(self._senders.values()):
             sender.stop()
         for thread in self._threads:
             thread.join(DRAIN_S / 2)
@@ -130,6 +138,76 @@ class Graph:
         ears = {task.node.name: deque[Age](maxlen=EARSHOT) for task in self.tasks if task.node.kind == "segment"}
         for task in self.tasks:
             task.heard, task.tell = ears.get(task.node.name), ears if task.is_sink else {}
+
+    def add(self, node: Node, *, into: Sequence[str]) -> None:
+        """Start one more source, whose frames go to the stages `into`. One of a removed source's name counts on from
+        where that left off. Raises ConfigError where the run is ending."""
+        receivers = [task for task in self.tasks if task.node.name in into]
+        if self.done.is_set() or any(task.receiver.ended and not task.receiver.kept for task in receivers):
+            raise ConfigError(f"{node.name}: cannot be added, the run is ending")
+        for task in receivers:
+            name = f"{node.name}->{task.node.name}"
+            link = self._removed_links.pop(name, None) or Link(name, task.node.policy or self.policy)
+            self._senders[name] = Sender(link, self._codec)
+            self._ends = [*self._ends, (node.name, task.node.name, link)]
+        source = self._task(node, _streams(node.name, (node,)))
+        if node.name in self._removed:
+            source.carry_on(self._removed.pop(node.name))
+        for task in self._downstream(into):
+            for stream in source.ages:
+                ages = self._removed_ages.pop((task.node.name, stream), None) or Ages(self._deadline_ms)
+                task.ages = {**task.ages, stream: ages}
+        with self._lock:
+            self._running += 1
+        # Nobody sends to a source; ZeroMQ gives the name that a removed one had free only later.
+        source.receiver.bind(self._context, f"inproc://{node.name}/{next(self._additions)}")
+        for (_, to, link), task in zip(self._ends[len(self._ends) - len(receivers) :], receivers, strict=True):
+            task.receiver.admit(link)
+            self._threads.append(self._senders[link.name].start(self._context, f"inproc://{to}"))
+        self.tasks = [*self.tasks, source]
+        source.thread.start()
+
+    def remove(self, name: str, *, timeout_s: float = REMOVE_S) -> None:
+        """End one source; what it gave is still worked on, and its series vanish. Raises ConfigError where it is the
+        only one, or does not end in time: then it is gone from the metrics, and its thread left behind."""
+        source = next((task for task in self.tasks if task.node.name == name and task.is_source), None)
+        if source is None:
+            known = ", ".join(task.node.name for task in self.tasks if task.is_source)
+            raise ConfigError(f"{name}: no such source; there are {known}")
+        ends = [end for end in self._ends if end[0] == name]
+        if not any(t.is_source and t is not source for t in self.tasks) and not all(
+            t.receiver.kept for t in self.tasks if t.node.name in [to for _, to, _ in ends]
+        ):
+            raise ConfigError(f"{name}: is the only source; end the run instead")
+        for sender in source.senders:
+            sender.end()
+        self.tasks = [task for task in self.tasks if task is not source]
+        self._ends = [end for end in self._ends if end[0] != name]
+        self._removed[name] = source
+        for task in self.tasks:
+            for stream in source.ages:
+                if stream in task.ages:
+                    self._removed_ages[task.node.name, stream] = task.ages[stream]
+            task.ages = {stream: ages for stream, ages in task.ages.items() if stream not in source.ages}
+        source.thread.join(timeout_s)
+        names = [link.name for _, _, link in ends]
+        for thread in [thread for thread in self._threads if thread.name in [f"link {link}" for link in names]]:
+            thread.join(timeout_s)
+            self._threads.remove(thread)
+        for _, _, link in ends:
+            self._senders.pop(link.name).stop()
+            link.settle()
+            self._removed_links[link.name] = link
+        if source.thread.is_alive():
+            raise ConfigError(f"{name}: has not ended within {timeout_s:g} s")
+
+    def _downstream(self, names: Sequence[str]) -> list[Task]:
+        """The stages of these names, and all that follow them."""
+        reached = set(names)
+        for node in self._nodes:  # in an order in which every one follows its inputs
+            if reached.intersection(node.inputs):
+                reached.add(node.name)
+        return [task for task in self.tasks if task.node.name in reached]
 
     def _task(self, node: Node, streams: Iterable[str]) -> Task:
         receiver = Receiver([link for _, to, link in self._ends if to == node.name], self._codec)

@@ -178,6 +178,12 @@ class Receiver:
         self._codec = codec
         self._open = set(self._links)
         self._aborted = False
+        self.kept = False  # wait for further senders, although every one has ended
+
+    def admit(self, link: Link) -> None:
+        """Expect one more sender, before it starts. From any thread."""
+        self._links[link.name.encode()] = link
+        self._open.add(link.name.encode())
 
     @property
     def ended(self) -> bool:
@@ -189,6 +195,7 @@ class Receiver:
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 1000)
         self._socket.setsockopt(zmq.RCVTIMEO, WAIT_MS)
+        self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a source that was replaced has the name of the one before
         self._socket.bind(endpoint)
 
     def abort(self) -> None:
@@ -197,8 +204,8 @@ class Receiver:
 
     def frames(self) -> Iterator[Frame]:
         """The frames as they come; ends when every sender has ended."""
-        taken = dict.fromkeys(self._links, 0)
-        while self._open and not self._aborted:
+        taken: dict[bytes, int] = {}
+        while (self._open or self.kept) and not self._aborted:
             try:
                 identity, message, *more = self._socket.recv_multipart()
             except zmq.Again:
@@ -208,18 +215,20 @@ class Receiver:
                 continue  # no link of this stage
             if kind == END:
                 self._open.discard(identity)
+                taken.pop(identity, None)  # another sender may come under this name
+                self._socket.send_multipart([identity, STOP])
                 continue
             if kind == FRAME:
-                taken[identity] += 1
+                taken[identity] = taken.get(identity, 0) + 1
                 frame = self._codec.unpack(message[1 + NUMBER.size :])
                 link.deliver()
                 yield frame
             # after HELLO, and when the stage asks for its next frame: it is ready for so many more
-            grant = CREDIT + NUMBER.pack(taken[identity] + WINDOW[link.policy])
+            grant = CREDIT + NUMBER.pack(taken.get(identity, 0) + WINDOW[link.policy])
             self._socket.send_multipart([identity, grant])
 
     def close(self) -> None:
         """Tell the senders that nothing more is taken."""
-        for identity in self._links:
+        for identity in tuple(self._links):
             self._socket.send_multipart([identity, STOP])
         self._socket.close()

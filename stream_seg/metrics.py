@@ -17,6 +17,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from stream_seg.errors import ConfigError
+from stream_seg.frame import STATES
 from stream_seg.graph import Graph
 from stream_seg.samples import BOUNDS_MS, Samples
 
@@ -64,7 +65,17 @@ class Metrics(Collector):
         )
         for name, info in self._graph.engines().items():
             engine.add_metric([name], {} if info is None else vars(info))
-        return [frames, missed, fps, up, duration, engine, *self._of_key_frames(), *self._of_smoothing()]
+        return [
+            frames,
+            missed,
+            fps,
+            up,
+            duration,
+            engine,
+            *self._of_sources(),
+            *self._of_key_frames(),
+            *self._of_smoothing(),
+        ]
 
     def _of_key_frames(self) -> Iterable[Metric]:
         keys = CounterMetricFamily(
@@ -105,6 +116,32 @@ class Metrics(Collector):
                 for stream in streams:
                     confidence.add_metric([task.node.name, stream], task.confidence.get(stream, 0.0))
         return [resets, confidence]
+
+    def _of_sources(self) -> Iterable[Metric]:
+        state = GaugeMetricFamily(
+            "stream_seg_source_state",
+            "1 for the state that a source is in, 0 for the others.",
+            labels=["stage", "state"],
+        )
+        stalls = CounterMetricFamily(
+            "stream_seg_source_stalls",
+            "Times that a source gave no new picture, by reason.",
+            labels=["stage", "reason"],
+        )
+        reconnects = CounterMetricFamily(
+            "stream_seg_source_reconnects",
+            "Times that a source came back, by why it had been away.",
+            labels=["stage", "reason"],
+        )
+        for task in self._graph.tasks:
+            if not task.is_source:
+                continue
+            for name in STATES:
+                state.add_metric([task.node.name, name], task.state == name)
+            for family, numbers in ((stalls, task.stalls), (reconnects, task.reconnects)):
+                for reason, number in tuple(numbers.items()):
+                    family.add_metric([task.node.name, reason], number)
+        return [state, stalls, reconnects]
 
     def _of_outputs(self) -> Iterable[Metric]:
         labels = ["stage", "stream"]

@@ -16,7 +16,7 @@ from stream_seg.sources.images import picture_files
 from stream_seg.stages.capture import Capture, expected_frames
 from stream_seg.stages.synthetic import Synthetic, parse_synth
 from stream_seg.strict_yaml import parse_yaml
-from stream_seg.uri import parse
+from stream_seg.uri import parse, without_secrets
 
 VIDEO_SUFFIXES = (".mp4", ".mkv")
 OUTPUT_FORMS = (
@@ -124,7 +124,7 @@ def _same(path: Path, other: Path) -> bool:
 def is_live(config: Config) -> bool:
     """Whether any source is live: its frames come whether or not they are taken."""
     return any(
-        parse(stage.uri).live if isinstance(stage, Capture) else isinstance(stage, Synthetic) and stage.paced
+        stage.live if isinstance(stage, Capture) else isinstance(stage, Synthetic) and stage.paced
         for stage in (node.stage for node in config.nodes)
     )
 
@@ -133,7 +133,7 @@ def total_frames(config: Config) -> int | None:
     """How many frames the sources will give; None where that is not known."""
     total = 0
     for stage in (node.stage for node in config.nodes if node.kind in SOURCES):
-        has = expected_frames(stage.uri) if isinstance(stage, Capture) else None
+        has = expected_frames(stage.uri) if isinstance(stage, Capture) and not stage.loop else None
         known = [frames for frames in (has, getattr(stage, "frames", None)) if frames is not None]
         if not known:
             return None
@@ -153,7 +153,7 @@ def _sink(output: str) -> tuple[str, dict[str, Any]]:
         return "records", {"path": output}
     if output.endswith("/") or Path(output).is_dir():
         return "masks", {"path": output}
-    raise ConfigError(f"output {output!r}: not understood; an output is {OUTPUT_FORMS}")
+    raise ConfigError(f"output {without_secrets(output)!r}: not understood; an output is {OUTPUT_FORMS}")
 
 
 def _recorded(stages: Mapping[str, Mapping[str, Any]]) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -16,21 +17,30 @@ from typing import Any
 from rich.console import Console
 
 from stream_seg.config import Config, MetricsConfig, check
-from stream_seg.errors import OutputError
+from stream_seg.errors import OutputError, StreamSegError
 from stream_seg.graph import Graph
 from stream_seg.metrics import Metrics, serving
 from stream_seg.plan import is_live, outputs_of, refuse_overwriting, total_frames
 from stream_seg.progress import progress
+from stream_seg.reload import reloader
 from stream_seg.report import report, show, write_json
 from stream_seg.stages.serve import Serve
 
+LOG = logging.getLogger(__name__)
 GLANCE_S = 0.1
 """How often the main thread looks at the graph and at the signals."""
 
 
-def run(document: Mapping[str, Any], *, where: str, report_file: Path | None = None, quiet: bool = False) -> None:
+def run(
+    document: Mapping[str, Any],
+    *,
+    where: str,
+    report_file: Path | None = None,
+    quiet: bool = False,
+    again: Callable[[], Mapping[str, Any]] | None = None,
+) -> None:
     """Check a graph document and run it to its end. Raises the first StreamSegError of any stage, after the files are
-    finished and the report is written."""
+    finished and the report is written. At SIGHUP the sources become those of the document that `again` gives."""
     config = check(document, where=where)
     refuse_overwriting(document, report_file)
     total = total_frames(config)
@@ -41,7 +51,9 @@ def run(document: Mapping[str, Any], *, where: str, report_file: Path | None = N
         with _metrics(graph, config.metrics) as address, _traces(graph, config), graph:
             if address and not quiet:
                 errors.print(f"metrics at {address}", highlight=False)
-            _watch(graph, asked, errors, total=total, quiet=quiet)
+            take_over = reloader(graph, config, lambda: check(again(), where=where)) if again else None
+            with _hang_up(take_over) as hear:
+                _watch(graph, asked, errors, total=total, quiet=quiet, hear=hear)
         facts = report(graph, seconds=(time.monotonic_ns() - graph.started_ns) / 1e9)
     if report_file is not None:
         write_json(facts, report_file)
@@ -60,12 +72,15 @@ def run(document: Mapping[str, Any], *, where: str, report_file: Path | None = N
         print(f"did not wait for {', '.join(task.node.name for task in graph.hanging())}", file=sys.stderr)
 
 
-def _watch(graph: Graph, asked: Event, console: Console, *, total: int | None, quiet: bool) -> None:
+def _watch(
+    graph: Graph, asked: Event, console: Console, *, total: int | None, quiet: bool, hear: Callable[[], None]
+) -> None:
     sinks = [task for task in graph.tasks if task.is_sink]
     with progress(console, total, quiet=quiet) as update:
         while not graph.wait(GLANCE_S) and not asked.is_set():
             slowest = min(sinks, key=lambda task: task.yielded)
             update(slowest.yielded, slowest.fps())
+            hear()
     if asked.is_set() and not quiet:
         console.print("stopping; a second signal ends at once", highlight=False)
 
@@ -98,6 +113,32 @@ def _traces(graph: Graph, config: Config) -> Iterator[None]:
 
     with tracing(graph, config.traces, deadline_ms=config.deadline_ms):
         yield
+
+
+@contextmanager
+def _hang_up(take_over: Callable[[], None] | None) -> Iterator[Callable[[], None]]:
+    """What does `take_over` if SIGHUP came since it was last called; without one that signal keeps its meaning."""
+    if take_over is None:
+        yield lambda: None
+        return
+    came = Event()
+
+    def hear() -> None:
+        if not came.is_set():
+            return
+        came.clear()
+        try:
+            take_over()
+        except StreamSegError as error:
+            LOG.error("the graph file is not taken over: %s", error)
+        else:
+            LOG.info("the graph file is taken over")
+
+    before = signal.signal(signal.SIGHUP, lambda *_: came.set())
+    try:
+        yield hear
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @contextmanager

@@ -13,14 +13,26 @@ LARGEST_FILE = 1_000_000
 """Bytes. A graph file has a dozen lines."""
 
 
+DEEPEST = 32
+"""Levels of nesting. A graph file has four."""
+
+
 class _Loader(yaml.SafeLoader):
-    """Without duplicate keys (the second would silently win) and aliases (a short file could be huge)."""
+    """Without duplicate keys (the second would silently win), aliases (a short file could be huge) and abysses."""
+
+    _depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.constructor.ConstructorError(None, None, "aliases are not allowed", mark)
-        return super().compose_node(parent, index)
+        self._depth += 1
+        if self._depth > DEEPEST:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.constructor.ConstructorError(None, None, f"more than {DEEPEST} levels deep", mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()

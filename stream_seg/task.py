@@ -13,7 +13,7 @@ from typing import Protocol, cast, get_args
 
 from stream_seg.config import Node
 from stream_seg.errors import StageError, StreamSegError
-from stream_seg.frame import Age, EngineInfo, Frame, Stamp, Temporal
+from stream_seg.frame import REASONS, Age, EngineInfo, Frame, Signal, Stamp, State, Temporal
 from stream_seg.kinds import SINKS, SOURCES
 from stream_seg.ladder import Change
 from stream_seg.link import Receiver, Sender
@@ -49,12 +49,13 @@ class Task:
         self.failed = False
         self.finishing = False  # its input has ended
         self.missed: Counter[str] = Counter(dict.fromkeys(MISS_REASONS, 0))
+        self.signal: Signal | None = None  # of a source: why it has no picture
+        self.stalls: Counter[str] = Counter(dict.fromkeys(("no data", "frozen"), 0))
+        self.reconnects: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
         self.engine: EngineInfo | None = None
         self.resets: Counter[str] = Counter(dict.fromkeys(RESETS, 0))  # of smooth
         self.confidence: dict[str, float] = {}  # of smooth, by stream: mean confidence in the motion to its last frame
-        self.keys = self.rung = (
-            0  # of a segment stage: frames that the network looked at, and where on its ladder it is
-        )
+        self.keys = self.rung = 0  # of segment: frames that the network looked at, and where on its ladder it is
         self.changes: Counter[str] = Counter(dict.fromkeys(get_args(Change), 0))
         self.heard: deque[Age] | None = None  # of a segment stage: what the outputs tell of its frames
         self.tell: Mapping[str, deque[Age]] = {}  # of an output: what segment stages hear, by name
@@ -68,6 +69,18 @@ class Task:
         self._first_cpu_s = 0.0
         self._times: deque[int] = deque(maxlen=60)
         self.thread = Thread(target=self._run, name=node.name, daemon=True)
+
+    @property
+    def state(self) -> State:
+        """Of a source: starting until its first frame, up, stalled, or down; also down once it has ended."""
+        if self.signal is not None:
+            return self.signal.state
+        return "up" if self.up else "down" if self.yielded else "starting"
+
+    def carry_on(self, before: Task) -> None:
+        """Count on from where a source of the same name left off: counters never go back."""
+        self.yielded, self.duration_ms = before.yielded, before.duration_ms
+        self.missed, self.stalls, self.reconnects = before.missed, before.stalls, before.reconnects
 
     def fps(self) -> float:
         """Frames per second over the last 60 yielded; 0 once none came for two seconds."""
@@ -133,27 +146,30 @@ class Task:
     def _note(self, frame: Frame) -> Frame:
         now = time.monotonic_ns()
         took_ns = now - self._began_ns
-        self.last, self.up = frame, self.is_source
+        self.last, self.up = frame, self.is_source and frame.signal is None
         self.yielded += 1
-        self._times.append(now)
+        if frame.signal is None:
+            self._times.append(now)
         if self.first_ns is None:
             self.first_ns, self._first_cpu_s = now, time.process_time()
         self.duration_ms.add(took_ns / 1e6)
         if self.is_source:
             self.missed.update(frame.missed)
+            self._note_signal(frame.signal)
         elif frame.semantic is not None:
             self.engine = frame.semantic.engine
         if self.node.kind == "smooth" and frame.temporal is not None:
             self.resets.update([frame.temporal.reset] if frame.temporal.reset else [])
             self.confidence[frame.stream] = frame.temporal.confidence or 0.0
-        if self.node.kind == "segment":
+        if self.node.kind == "segment" and frame.signal is None:
             self._note_work(frame.temporal or Temporal())
         began_ns = frame.captured_ns if self.is_source else self._began_ns
         stamps = (*frame.stamps, Stamp(self.node.name, began_ns, now))
-        if self.is_sink:
+        if self.is_sink and frame.signal is None:
             age_ns = now - frame.captured_ns
             self.age_ms.add(age_ns / 1e6)
-            self.ages[frame.stream].add(age_ns / 1e6)
+            if frame.stream in self.ages:  # else its source was removed
+                self.ages[frame.stream].add(age_ns / 1e6)
             for stamp in frame.stamps:
                 if stamp.stage in self.tell:
                     self.tell[stamp.stage].append(Age(frame.temporal.rung if frame.temporal else 0, age_ns / 1e6))
@@ -170,6 +186,15 @@ class Task:
         self.rung = temporal.rung
         if temporal.change is not None:
             self.changes[temporal.change] += 1
+
+    def _note_signal(self, signal: Signal | None) -> None:
+        """Count a stall where it begins, and a reconnect by the reason for which the source had been away."""
+        before, self.signal = self.signal, signal
+        if signal is None:
+            if before is not None and before.state != "starting" and before.reason not in (None, "frozen"):
+                self.reconnects[before.reason] += 1
+        elif signal.state == "stalled" and (before is None or before.reason != signal.reason):
+            self.stalls[str(signal.reason)] += 1
 
 
 def _drained(heard: deque[Age]) -> tuple[Age, ...]:

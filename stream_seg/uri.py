@@ -11,11 +11,14 @@ synth://road                      synth, drawn by stream_seg.stages.synthetic
 from __future__ import annotations
 
 import glob
+import ipaddress
+import os
 import re
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 from stream_seg.errors import ConfigError
 
@@ -28,6 +31,8 @@ SCHEMES: dict[str, Kind] = {
     "https": "http",
     "synth": "synth",
 }
+POLICY_SCHEMES = ("rtsp", "rtsps", "http", "https", "file", "camera")
+"""What a list of allowed schemes may name."""
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 RECORDINGS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 """An http address whose path ends so is a file on a server; any other is taken for a live stream."""
@@ -37,6 +42,7 @@ ALLOWED = "a video file, a picture, a folder or glob of pictures, /dev/videoN or
 )
 
 _SECRET = re.compile(r"((?:user|login|pass|pwd|token|key|auth|secret|sig|cred)[^=/]*=)[^/]*", re.IGNORECASE)
+_VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 _PLAIN_HOST = re.compile(r"(\[[^\]]*\]|[^:@]*)(:\d*)?")
 
 
@@ -63,7 +69,16 @@ def parse(uri: str) -> Source:
     if re.fullmatch(r"/dev/video\d+|/dev/v4l/.+", uri):
         return Source("camera", uri, _printable(uri), live=True)
     path = str(Path(uri).expanduser())
-    return Source(_kind_of_path(path), path, _printable(uri), live=False)
+    return Source(_kind_of_path(path), path, _printable(without_secrets(uri)), live=False)
+
+
+def without_secrets(text: str) -> str:
+    """What somebody typed, fit to be shown: without the user and password of an address, with or without its scheme,
+    and without the value of what is called like a secret."""
+    scheme, mark, rest = text.rpartition("://")
+    shown = re.sub(r"^[^@]*:.*@", "…@", rest) if not mark else _split_user(rest)[1]
+    path, query, _ = shown.partition("?")
+    return scheme + mark + _SECRET.sub(r"\1…", path) + ("?…" if query and "=" in shown else query)
 
 
 def _kind_of_path(text: str) -> Kind:
@@ -82,6 +97,7 @@ def _from_url(scheme: str, rest: str) -> Source:
         query = parse_qs(rest.partition("?")[2])
         live = query.get("paced", ["no"])[-1].lower() in ("1", "true", "yes", "on")
         return Source(kind, f"synth://{rest}", _printable(f"synth://{rest}"), live)
+    template, rest = rest, _expanded(rest)
     user, location = _split_user(rest)
     if not re.match(r"[^/?#:]", location):
         raise ConfigError(f"the input {scheme}:// names no host; write {scheme}://host/path")
@@ -89,10 +105,63 @@ def _from_url(scheme: str, rest: str) -> Source:
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     plain = _PLAIN_HOST.fullmatch(authority)
     address = rest if plain or not user else f"{quote(user, safe=':%!$&*+,;=()')}@{location}"
-    path, query_mark, _ = location.partition("?")
+    # Shown as it was typed, ${NAME} and all: what a variable holds is nobody's business.
+    path, query_mark, _ = _split_user(template)[1].partition("?")
     shown = _SECRET.sub(r"\1…", path.partition("#")[0]) + ("?…" if query_mark else "")
     live = kind == "rtsp" or not re.split(r"[?#]", address)[0].lower().endswith(RECORDINGS)
     return Source(kind, f"{scheme}://{address}", _printable(f"{scheme}://{shown}"), live)
+
+
+def _expanded(rest: str) -> str:
+    """With `${NAME}` replaced by that variable of the environment, quoted where it stands before the host. Raises
+    ConfigError for one that is not set."""
+    host_at = rest.rfind("@")
+
+    def value(found: re.Match[str]) -> str:
+        said = os.environ.get(found[1])
+        if said is None:
+            raise ConfigError(f"the input names ${{{found[1]}}}, which the environment does not have")
+        return quote(said, safe="") if found.start() < host_at else said
+
+    return _VARIABLE.sub(value, rest)
+
+
+def refusal(source: Source, schemes: Sequence[str] | None, hosts: Sequence[str] | None) -> str | None:
+    """Why a source may not be opened, None where it may. A host is compared as it is written: an address only in its
+    usual form (2130706433 is no 127.0.0.1), a name without asking anyone what it stands for."""
+    scheme = source.address.partition("://")[0].lower() if source.kind in ("rtsp", "http") else source.kind
+    scheme = "file" if scheme == "images" else scheme
+    if scheme == "synth":
+        return None
+    if schemes is not None and scheme not in schemes:
+        return f"{source.shown}: the scheme {scheme} is not among sources.schemes ({', '.join(schemes)})"
+    if hosts is None or source.kind not in ("rtsp", "http"):
+        return None
+    host = (urlsplit(source.address).hostname or "").lower()
+    if any(_is_host(host, allowed.lower()) for allowed in hosts):
+        return None
+    return f"{source.shown}: the host {host} is not among sources.hosts ({', '.join(hosts)})"
+
+
+def _is_host(host: str, allowed: str) -> bool:
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(allowed)
+    except ValueError:
+        return host == allowed
+
+
+def with_password(source: Source, path: Path) -> Source:
+    """The source opened with the password in a file, as the user that its address names. Raises ConfigError."""
+    scheme, mark, rest = source.address.partition("://")
+    user, at, location = rest.rpartition("@")
+    if source.kind not in ("rtsp", "http") or not at or ":" in user:
+        raise ConfigError(f"{source.shown}: password_file needs an address with a user alone: rtsp://USER@HOST/PATH")
+    try:
+        password = path.expanduser().read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise ConfigError(f"password_file: {path}: {reason}") from error
+    return replace(source, address=f"{scheme}{mark}{user}:{quote(password, safe='')}@{location}")
 
 
 def _split_user(rest: str) -> tuple[str, str]:

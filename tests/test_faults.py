@@ -79,7 +79,9 @@ def test_the_frames_before_a_break_are_kept(folder: Path, capfd: pytest.CaptureF
 def test_an_rtsp_server_that_says_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"rtsp://user:secret@127.0.0.1:{server.getsockname()[1]}/road"
-        code, line = refused(capfd, address, "out/o.mp4", "--set", "capture.open_timeout_s=0.3")
+        code, line = refused(
+            capfd, address, "out/o.mp4", "--set", "capture.open_timeout_s=0.3", "--set", "capture.reconnect=false"
+        )
     assert code == SOURCE
     assert "it gave no data in time" in line
     assert "secret" not in line

@@ -21,6 +21,7 @@ from tests.programs import DRAWN, lines_in, read_json, running, wait_until
 
 PROMPT_S = 2.0
 STARTING_S = 5.0
+ONCE = ("--set", "capture.reconnect=false")
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 
 
@@ -111,7 +112,7 @@ def answers(port: int) -> bool:
 def test_a_camera_that_never_answers_does_not_hold_up_the_stop(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"rtsp://127.0.0.1:{server.getsockname()[1]}/road"
-        with running(*run_into(tmp_path, address, "--set", "capture.open_timeout_s=60")) as program:
+        with running(*run_into(tmp_path, address, "--set", "capture.open_timeout_s=60", *ONCE)) as program:
             server.settimeout(30)
             connection, _ = server.accept()
             with connection:
@@ -146,7 +147,7 @@ def test_a_stream_that_falls_silent_does_not_hold_up_the_stop(tmp_path: Path) ->
     with ThreadingHTTPServer(("127.0.0.1", 0), camera) as server:
         serving = Thread(target=server.serve_forever, args=(0.01,))
         serving.start()
-        settings = ("--set", "capture.read_timeout_s=60", "--set", "policy=every")
+        settings = ("--set", "capture.read_timeout_s=60", "--set", "policy=every", *ONCE)
         address = f"http://127.0.0.1:{server.server_port}/live"
         try:
             with running(*run_into(folder, address, *settings)) as program:
@@ -176,7 +177,7 @@ def test_before_anything_is_open_it_ends_without_a_word(number: signal.Signals, 
 def test_a_second_signal_ends_at_once(number: signal.Signals, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"rtsp://127.0.0.1:{server.getsockname()[1]}/road"
-        with running("run", address, tmp_path / "o.mp4", "--set", "capture.open_timeout_s=60") as program:
+        with running("run", address, tmp_path / "o.mp4", "--set", "capture.open_timeout_s=60", *ONCE) as program:
             server.settimeout(30)
             connection, _ = server.accept()
             with connection:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from stream_seg.errors import SourceError
+from stream_seg.frame import Reason
 from stream_seg.uri import Source
 
 PROTOCOLS = {
@@ -21,15 +25,27 @@ PROTOCOLS = {
 }
 """By kind of source, what FFmpeg may open: a playlist on disk reaches no network, one on the network no file."""
 
-SILENT = "it gave no data in time"
-REASONS: tuple[tuple[type[av.FFmpegError], str], ...] = (
-    (av.error.ExitError, SILENT),
-    (av.error.TimeoutError, SILENT),
-    (av.error.HTTPNotFoundError, "404: there is nothing at this address"),
-    (av.error.HTTPUnauthorizedError, "401: it wants another user and password: SCHEME://USER:PASSWORD@HOST/PATH"),
-    (av.error.HTTPForbiddenError, "403: forbidden"),
-    (av.error.InvalidDataError, "it is not a video that FFmpeg can read"),
+OTHERS_READ = frozenset(
+    ("concat", "dash", "hls", "image2", "image2pipe", "imf", "lavfi", "sdp", "vapoursynth", "webm_dash_manifest")
 )
+"""Formats that name other files or hosts: none of them is opened."""
+
+SILENT = "it gave no data in time"
+SAID: tuple[tuple[type[av.FFmpegError], Reason, str | None], ...] = (
+    (av.error.ExitError, "no data", SILENT),
+    (av.error.TimeoutError, "no data", SILENT),
+    (av.error.ConnectionRefusedError, "refused", None),
+    (av.error.HTTPNotFoundError, "not found", "404: there is nothing at this address"),
+    (av.error.FileNotFoundError, "not found", None),
+    (
+        av.error.HTTPUnauthorizedError,
+        "auth",
+        "401: it wants another user and password: SCHEME://USER:PASSWORD@HOST/PATH",
+    ),
+    (av.error.HTTPForbiddenError, "auth", "403: forbidden"),
+    (av.error.InvalidDataError, "broken", "it is not a video that FFmpeg can read"),
+)
+UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)
 
 
 @contextmanager
@@ -38,22 +54,23 @@ def opened(
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its video stream. `timeouts_s` are for opening and for each read. Raises SourceError."""
     _refuse_without_opening(source)
-    protocols = {"protocol_whitelist": PROTOCOLS[source.kind]} if source.kind in PROTOCOLS else {}
+    fences = {"protocol_whitelist": PROTOCOLS[source.kind]} if source.kind in PROTOCOLS else {}
+    if source.kind in ("file", "http"):
+        fences["format_whitelist"] = ",".join(sorted(av.formats_available - OTHERS_READ))
+    if source.kind == "http":
+        fences["max_redirects"] = "0"
     began_s = time.monotonic()
     try:
         container = av.open(
             # Without the prefix FFmpeg would take a file named a:b.mp4 for a protocol `a`.
             f"file:{source.address}" if source.kind == "file" else source.address,
             format="v4l2" if source.kind == "camera" else None,
-            options={**protocols, **options},
+            options={**options, **fences},
             timeout=timeouts_s,
         )
     except av.FFmpegError as error:
-        reason = "it breaks off before its index (moov)" if _is_mp4_without_index(source) else reason_of(error)
-        # RTSP calls an answer that never came invalid data.
-        if source.kind in ("rtsp", "http") and time.monotonic() - began_s >= timeouts_s[0]:
-            reason = SILENT
-        raise SourceError(f"{source.shown}: cannot be opened: {reason}") from without_address(error)
+        kind, reason = _why(error, source, waited_s=time.monotonic() - began_s, open_timeout_s=timeouts_s[0])
+        raise SourceError(f"{source.shown}: cannot be opened: {reason}", reason=kind) from without_address(error)
     with container:
         stream = container.streams.best("video")
         # FFmpeg takes any text named .txt for terminal art, and draws it.
@@ -62,10 +79,37 @@ def opened(
         yield container, stream
 
 
-def reason_of(error: av.FFmpegError) -> str:
-    """Why, without the address."""
-    known = (reason for kind, reason in REASONS if isinstance(error, kind))
-    return next(known, error.strerror or type(error).__name__)
+def reason_of(error: av.FFmpegError) -> tuple[Reason, str]:
+    """Why: the kind of reason, and in words without the address."""
+    said = error.strerror or type(error).__name__
+    for kind, reason, words in SAID:
+        if isinstance(error, kind):
+            return reason, words or said
+    return ("unreachable" if error.errno in UNREACHABLE else "broken"), said
+
+
+def _why(error: av.FFmpegError, source: Source, *, waited_s: float, open_timeout_s: float) -> tuple[Reason, str]:
+    """Why a source cannot be opened; FFmpeg calls several things by one name."""
+    if _is_mp4_without_index(source):
+        return "broken", "it breaks off before its index (moov)"
+    if source.kind in ("rtsp", "http"):
+        if waited_s >= open_timeout_s:  # RTSP calls an answer that never came invalid data
+            return "no data", SILENT
+        if error.errno == errno.EIO and not _has_address(source):
+            return "dns", "no address is known for this host"
+    if source.kind in ("file", "http") and error.errno == errno.EINVAL:
+        return "not allowed", "it is a list of other files or addresses (a playlist), which is never followed"
+    if source.kind == "http" and error.errno == errno.EIO:
+        return "not allowed", "it sends the reader elsewhere (a redirect), which is not followed, or breaks off"
+    return reason_of(error)
+
+
+def _has_address(source: Source) -> bool:
+    try:
+        socket.getaddrinfo(urlsplit(source.address).hostname, None)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def without_address(error: av.FFmpegError) -> av.FFmpegError:
@@ -77,11 +121,11 @@ def _refuse_without_opening(source: Source) -> None:
     path = Path(source.address)
     if source.kind == "camera" and not path.exists():
         cameras = ", ".join(sorted(str(p) for p in Path("/dev").glob("video*"))) or "none"
-        raise SourceError(f"{source.shown}: no such camera; cameras here: {cameras}")
+        raise SourceError(f"{source.shown}: no such camera; cameras here: {cameras}", reason="not found")
     if source.kind != "file":
         return
     if not path.exists():
-        raise SourceError(f"{source.shown}: no such file")
+        raise SourceError(f"{source.shown}: no such file", reason="not found")
     if not path.is_file():
         raise SourceError(f"{source.shown}: is not a regular file")
     if path.stat().st_size == 0:

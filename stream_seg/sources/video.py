@@ -12,10 +12,13 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from stream_seg.errors import SourceError
+from stream_seg.frame import Reason
 from stream_seg.sources.container import opened, reason_of, without_address
 from stream_seg.sources.picture import Picture, Pictures, upright_bgr
 from stream_seg.uri import Source
 
+HIGHEST_RATE = 1000
+"""Frames per second: what no camera gives, and what a header may not ask of anyone."""
 INDEXED = ("mp4", "matroska", "avi")
 """Containers, of FFmpeg's names, in which a corrupt packet is one that the end of the file cuts short."""
 
@@ -33,7 +36,12 @@ def video_pictures(
     with opened(source, {**options, **limit}, timeouts_s=timeouts_s) as (container, stream):
         if stream.width * stream.height > max_pixels:
             size = f"{stream.width}x{stream.height} pixels"
-            raise SourceError(f"{source.shown}: is {size}, more than max_pixels ({max_pixels}) allows")
+            raise SourceError(
+                f"{source.shown}: is {size}, more than max_pixels ({max_pixels}) allows", reason="not allowed"
+            )
+        if (stream.average_rate or 0) > HIGHEST_RATE:
+            rate = f"{float(stream.average_rate or 0):g} frames/s"
+            raise SourceError(f"{source.shown}: claims {rate}, more than {HIGHEST_RATE}", reason="not allowed")
         stream.codec_context.options = limit
         stream.codec_context.thread_count = threads
         # Each thread of FRAME holds a picture back: at 30 frames/s on 16 cores half a second.
@@ -53,7 +61,7 @@ def video_pictures(
                 )
         except _BreaksOffError as error:
             where = "before its first frame" if last is None else f"after frame {last}"
-            raise SourceError(f"{source.shown}: breaks off {where} ({error})") from error.__cause__
+            raise SourceError(f"{source.shown}: breaks off {where} ({error})", reason=error.reason) from error.__cause__
 
 
 def promised_frames(container: InputContainer, stream: VideoStream) -> int:
@@ -76,6 +84,10 @@ def expected_video_frames(source: Source) -> int | None:
 class _BreaksOffError(Exception):
     """A stream ended where it should not have."""
 
+    def __init__(self, words: str, *, reason: Reason = "broken") -> None:
+        super().__init__(words)
+        self.reason = reason
+
 
 def _frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame | None]:
     """Frames as decoded, None for a damaged one; at the end _BreaksOffError unless the stream ended as it should."""
@@ -94,7 +106,8 @@ def _frames(container: InputContainer, stream: VideoStream) -> Iterator[av.Video
     # What the decoder still holds comes before the break.
     yield from _decoded(stream, None)
     if ending is not None:
-        raise _BreaksOffError(reason_of(ending)) from without_address(ending)
+        reason, words = reason_of(ending)
+        raise _BreaksOffError(words, reason=reason) from without_address(ending)
     if read < promised:
         raise _BreaksOffError(f"its index promises {promised} frames")
     if cut_short:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from contextlib import closing
+from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal
 
@@ -13,10 +15,13 @@ from pydantic.dataclasses import dataclass
 from stream_seg.errors import ConfigError, SourceError
 from stream_seg.frame import NOTHING, Frame
 from stream_seg.sources.images import image_pictures, picture_files
+from stream_seg.sources.line import Line
+from stream_seg.sources.live import Patience, supply
 from stream_seg.sources.picture import Picture, Pictures
+from stream_seg.sources.reader import paced
 from stream_seg.sources.video import expected_video_frames, video_pictures
 from stream_seg.stage import STRICT, Frames
-from stream_seg.uri import Source, parse
+from stream_seg.uri import Source, parse, with_password
 
 PICTURES_PER_SECOND = 25.0
 """Of pictures that come without a rate."""
@@ -26,9 +31,12 @@ PICTURES_PER_SECOND = 25.0
 class Capture:
     """Read a video file, pictures, a camera, RTSP or http: upright BGR frames with the timing of the source.
 
-    Drops nothing: what is late is dropped by the link behind it. A picture that cannot be decoded is counted in
-    `Frame.missed` of the next one as `decode_error`; those after the last frame in the value of the generator. Raises
-    SourceError, also where the source breaks off, then after every frame before the break.
+    A recording drops nothing. A picture that cannot be decoded is counted in `Frame.missed` of the next one as
+    `decode_error`; those after the last frame in the value of the generator. Raises SourceError, also where the source
+    breaks off, then after every frame before the break.
+
+    A live source is opened again and again while it is away, and gives cards meanwhile, twice a second
+    (`Frame.signal`). Its decoded pictures that nobody takes in time are dropped, the oldest first, as `late`.
     """
 
     uri: Annotated[
@@ -52,13 +60,31 @@ class Capture:
         float, Field(gt=0, le=3600, description="seconds to wait for an answer, and again for the stream's header")
     ] = 5.0
     read_timeout_s: Annotated[float, Field(gt=0, le=3600, description="seconds to wait for the next data")] = 5.0
+    reconnect: Annotated[
+        bool | None,
+        Field(
+            description="open again what is away; none: rtsp and live http always, a camera or a loop once it was there"
+        ),
+    ] = None
+    loop: Annotated[bool, Field(description="play a file over and over at its own pace, as if it were live")] = False
+    stall_s: Annotated[
+        float, Field(gt=0, le=3600, description="live: seconds without data until it is opened anew")
+    ] = 3.0
+    frozen_s: Annotated[
+        float, Field(ge=0, le=3600, description="live: seconds of the same picture until it is called frozen; 0: never")
+    ] = 5.0
+    password_file: Annotated[
+        Path | None, Field(description="holds the password of the user that the address names")
+    ] = None
     max_pixels: Annotated[
         int, Field(ge=1, description="refuse a picture or video with more pixels, before decoding it")
     ] = 8192 * 8192
     threads: Annotated[int, Field(ge=0, le=64, description="threads that decode; 0 is one per core")] = 0
 
     def __call__(self, _: Frames) -> Generator[Frame, None, Mapping[str, int]]:
-        source = parse(self.uri)
+        source = self.source()
+        if self.live and self.reconnect is not False:
+            return (yield from self._lasting(source))
         seq, given, missed, last = -1, 0, 0, None
         with closing(self._pictures(source)) as pictures:
             for seq, picture in enumerate(pictures):
@@ -75,6 +101,31 @@ class Capture:
             raise SourceError(f"{source.shown}: no picture in it can be decoded ({seq + 1} tried)")
         return {"decode_error": missed} if missed else NOTHING  # no frame is left to carry the count
 
+    @property
+    def live(self) -> bool:
+        """Whether its frames come whether or not they are taken."""
+        return self.loop or parse(self.uri).live
+
+    def source(self) -> Source:
+        """What is opened, with its password. Raises ConfigError."""
+        source = parse(self.uri)
+        if self.loop and source.kind not in ("file", "images"):
+            raise ConfigError(f"{source.shown}: only a file or pictures can be played in a loop")
+        return source if self.password_file is None else with_password(source, self.password_file)
+
+    def _lasting(self, source: Source) -> Generator[Frame, None, Mapping[str, int]]:
+        patience = Patience(2 * self.open_timeout_s + 1, self.stall_s, self.frozen_s or None)
+        must_begin = self.reconnect is None and source.kind in ("camera", "file", "images")
+        make = partial(paced, partial(self._pictures, source)) if self.loop else partial(self._pictures, source)
+        line, given = Line(self.stream), 0
+        with closing(supply(make, stream=self.stream, patience=patience, must_begin=must_begin)) as news:
+            for item in news:
+                yield line.frame(item)
+                given += item.signal is None
+                if given == self.frames:
+                    break
+        return NOTHING
+
     def _pictures(self, source: Source) -> Pictures:
         if source.kind == "synth":
             raise ConfigError(f"{source.shown}: is drawn by the stage synthetic, not read by capture")
@@ -87,7 +138,9 @@ class Capture:
         if source.kind == "camera":
             asked = {"framerate": self.rate, "video_size": self.size}
             options |= {name: str(value) for name, value in asked.items() if value is not None}
-        timeouts_s = (self.open_timeout_s, self.read_timeout_s)
+        lasts = self.live and self.reconnect is not False
+        read_timeout_s = min(self.read_timeout_s, self.stall_s) if lasts else self.read_timeout_s
+        timeouts_s = (self.open_timeout_s, read_timeout_s)
         return video_pictures(source, options, timeouts_s=timeouts_s, max_pixels=self.max_pixels, threads=self.threads)
 
 

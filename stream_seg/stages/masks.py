@@ -24,7 +24,8 @@ class Masks:
 
     000042.png is the frame with seq 42: 8-bit grey at the picture's size, a pixel's value is its class, 255 is void.
     `classes.json` beside them lists the classes by label: {"label", "name", "colour": [red, green, blue]}. The folder
-    is made when the first frame comes; files of the same names are replaced, all others are left alone.
+    is made when the first frame comes; files of the same names are replaced, all others are left alone. A card
+    in the place of a picture (`Frame.signal`) has none.
     """
 
     path: Annotated[
@@ -37,6 +38,9 @@ class Masks:
         _require_place(self.path)
         folders: dict[Path, str] = {}
         for frame in frames:
+            if frame.signal is not None:
+                yield frame
+                continue
             semantic = semantic_of(frame, "masks")
             folder = stream_path(self.path, frame.stream)
             if folder not in folders:

@@ -78,6 +78,9 @@ class Overlay:
         looks: dict[Classes, Look] = {}
         readings: dict[str, Readings] = {}
         for frame in frames:
+            if frame.signal is not None:
+                yield frame
+                continue
             flags = frame.image.flags
             image = frame.image if flags.writeable and flags.c_contiguous else frame.image.copy(order="C")
             if frame.semantic is not None:

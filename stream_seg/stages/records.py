@@ -12,7 +12,7 @@ from typing import Annotated, Any, BinaryIO
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from stream_seg.frame import Frame
+from stream_seg.frame import Frame, Signal
 from stream_seg.ops.labels import class_shares
 from stream_seg.output import file_path, final_files, semantic_of, writing
 from stream_seg.stage import STRICT, Frames
@@ -29,6 +29,7 @@ class Records:
     | `size` | [width, height] of the picture, pixels |
     | `classes` | the share of the picture that each class covers, 0 to 1; what is missing from the sum is void |
     | `latency_ms` | from its capture to this line |
+    | `signal` | of a card in the place of a picture, instead of `classes`: `state`, `reason`, `since_s` without one |
     | `missed` | the numbers just before it that the source could not deliver, counted by reason |
     """
 
@@ -54,18 +55,28 @@ class Records:
 
 def record(frame: Frame) -> dict[str, Any]:
     """The line of a frame, as it is now. Raises ConfigError for a frame without classes."""
-    semantic = semantic_of(frame, "records")
     height, width = frame.image.shape[:2]
-    shares = class_shares(semantic.labels, semantic.classes)
     return {
         "stream": frame.stream,
         "seq": frame.seq,
         "pts_s": round(float(frame.pts * frame.time_base), 6),
         "size": [width, height],
-        "classes": {name: round(float(share), 4) for name, share in zip(semantic.classes.names, shares, strict=True)},
+        **(_classes(frame) if frame.signal is None else {"signal": _said(frame.signal)}),
         "latency_ms": round((time.monotonic_ns() - frame.captured_ns) / 1e6, 3),
         "missed": dict(frame.missed),
     }
+
+
+def _classes(frame: Frame) -> dict[str, Any]:
+    semantic = semantic_of(frame, "records")
+    shares = class_shares(semantic.labels, semantic.classes)
+    names = semantic.classes.names
+    return {"classes": {name: round(float(share), 4) for name, share in zip(names, shares, strict=True)}}
+
+
+def _said(signal: Signal) -> dict[str, Any]:
+    since_s = round((time.monotonic_ns() - signal.since_ns) / 1e9, 3)
+    return {"state": signal.state, "reason": signal.reason, "since_s": since_s}
 
 
 @contextmanager

@@ -80,7 +80,7 @@ class Segment:
             engine = opened.enter_context(self._engine(network))
             if self.every == 1 and self.target_ms is None:
                 for frame in frames:
-                    yield replace(frame, semantic=segmented(frame.image, engine))
+                    yield replace(frame, semantic=segmented(frame.image, engine)) if frame.signal is None else frame
                 return
             smaller = self._smaller(network) if self.target_ms is not None else None
             engines = [engine] if smaller is None else [engine, opened.enter_context(smaller)]
@@ -109,6 +109,9 @@ class Segment:
 def keyed(frames: Frames, keys: Keys, steering: Steering) -> Frames:
     """Frames with the classes of key frames, on the rung that the ages of earlier ones ask for."""
     for frame in frames:
+        if frame.signal is not None:
+            yield frame
+            continue
         change = steering.hear(frame.ages)
         done, temporal = keys.frame(frame, steering.look, every=steering.every)
         yield replace(done, temporal=replace(temporal, rung=steering.rung, change=change))

@@ -50,6 +50,10 @@ class Smooth:
     def __call__(self, frames: Frames) -> Frames:
         past: dict[str, _Past] = {}
         for frame in frames:
+            if frame.signal is not None:  # what comes after it has nothing to do with what was before
+                past.pop(frame.stream, None)
+                yield frame
+                continue
             scores = _scores(frame)
             if self.weight > 0:
                 frame, past[frame.stream] = self._steadied(past.get(frame.stream), frame, scores)

@@ -47,7 +47,8 @@ class Write:
     after the last; when a stream's clock starts afresh (falls back over 1 s, leaps over 10 min), the times go on from
     where they were. A picture with an odd side loses its last row or column (4:2:0 needs even sides); one whose size
     differs from the first is fitted into that, with black bars. The file holds one stream; `{stream}` in its name makes
-    one file for each.
+    one file for each. A live source's outage is in the file as the card that is shown meanwhile; a card
+    before the first picture is left out, since it is the picture that gives the file its size.
     """
 
     path: Annotated[
@@ -70,6 +71,9 @@ class Write:
         with final_files(self.path) as partial_of, ExitStack() as open_videos:
             videos: dict[str, Video] = {}
             for frame in frames:
+                if frame.signal is not None and frame.stream not in videos:
+                    yield frame
+                    continue
                 if frame.stream not in videos:
                     self._refuse_another(frame.stream, videos)
                     video = Video(partial_of(frame.stream), settings=self, first=frame)

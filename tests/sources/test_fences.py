@@ -1,0 +1,241 @@
+"""What a source may not reach, and what it may not cost: each case with a canary server, or a limit on memory."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from stream_seg.config import check
+from stream_seg.errors import ConfigError, SourceError, StreamSegError
+from stream_seg.stages.capture import Capture
+from tests.media import numbered, write_video
+from tests.sources.test_header import png_of
+
+
+class Canary:
+    """A server on loopback that counts who asks it for what; `answers` maps paths to (status, headers, body)."""
+
+    def __init__(self, answers: dict[str, tuple[int, dict[str, str], bytes]]) -> None:
+        self.hits: list[str] = []
+        canary = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                canary.hits.append(self.path)
+                status, headers, body = answers.get(self.path, (404, {}, b""))
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Keep the output of the tests clean."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
+
+
+@contextmanager
+def serving(canary: Canary) -> Iterator[Canary]:
+    with canary.server as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield canary
+        server.shutdown()
+
+
+def refused(uri: str, **keys: Any) -> StreamSegError:
+    with pytest.raises(StreamSegError) as caught:
+        list(Capture(uri=uri, reconnect=False, open_timeout_s=2, read_timeout_s=2, **keys)(iter(())))
+    return caught.value
+
+
+@pytest.fixture
+def inside(tmp_path: Path) -> Iterator[Canary]:
+    """What must not be reached: a real clip, so that only the fence stands between."""
+    clip = write_video(tmp_path / "secret.ts", (numbered(n) for n in range(30))).read_bytes()
+    with serving(Canary({"/secret.ts": (200, {"Content-Type": "video/mp2t"}, clip)})) as canary:
+        yield canary
+
+
+def playlist(address: str) -> bytes:
+    return f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.2,\n{address}\n#EXT-X-ENDLIST\n".encode()
+
+
+def test_the_canary_is_heard_where_nothing_is_fenced(inside: Canary, tmp_path: Path) -> None:
+    """The negative control: FFmpeg as it is follows a playlist."""
+    (tmp_path / "a.m3u8").write_bytes(playlist(f"{inside.address}/secret.ts"))
+    options = {"protocol_whitelist": "file,http,tcp", "allowed_extensions": "ALL", "extension_picky": "0"}
+    with av.open(str(tmp_path / "a.m3u8"), options=options) as container:
+        next(container.decode(video=0))
+    assert inside.hits
+
+
+@pytest.mark.parametrize("name", ["a.m3u8", "a.mp4"])
+@pytest.mark.parametrize("form", ["m3u8", "ffconcat"])
+def test_a_list_on_disk_reaches_nothing(inside: Canary, tmp_path: Path, name: str, form: str) -> None:
+    for target in (f"{inside.address}/secret.ts", str(tmp_path / "secret.ts"), "secret.ts"):
+        body = playlist(target) if form == "m3u8" else f"ffconcat version 1.0\nfile {target}\n".encode()
+        (tmp_path / name).write_bytes(body)
+        assert isinstance(refused(str(tmp_path / name)), SourceError)
+    assert inside.hits == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        (200, {"Content-Type": "application/vnd.apple.mpegurl"}, "playlist"),
+        (302, {"Location": "INSIDE"}, ""),
+        (301, {"Location": "INSIDE"}, ""),
+        (307, {"Location": "INSIDE"}, ""),
+        (200, {}, "ffconcat"),
+    ],
+)
+def test_a_server_cannot_send_the_reader_elsewhere(inside: Canary, body: tuple[int, dict[str, str], str]) -> None:
+    status, headers, form = body
+    target = f"{inside.address}/secret.ts"
+    texts = {"playlist": playlist(target), "ffconcat": f"ffconcat version 1.0\nfile {target}\n".encode(), "": b""}
+    headers = {name: value.replace("INSIDE", target) for name, value in headers.items()}
+    with serving(
+        Canary({"/live": (status, headers, texts[form]), "/live.m3u8": (status, headers, texts[form])})
+    ) as outside:
+        for path in ("/live", "/live.m3u8"):
+            assert refused(outside.address + path).reason in ("not allowed", "broken")  # type: ignore[attr-defined]
+        assert outside.hits
+    assert inside.hits == []
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "concat:{0}/secret.ts",
+        "concat:{1}|{1}",
+        "file:{1}",
+        "subfile:,start,0,end,0,,:{1}",
+        "async:{0}/secret.ts",
+        "crypto:{1}",
+        "cache:{0}/secret.ts",
+    ],
+)
+def test_ffmpeg_s_own_protocols_are_names_of_files(inside: Canary, tmp_path: Path, spelling: str) -> None:
+    error = refused(spelling.format(inside.address, tmp_path / "secret.ts"))
+    assert isinstance(error, SourceError | ConfigError)
+    assert inside.hits == []
+
+
+def graph(uri: str, **sources: Any) -> dict[str, Any]:
+    return {"stages": {"capture": {"uri": uri}, "show": {"input": "capture"}}, "sources": sources}
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "2130706433",
+        "[::ffff:127.0.0.1]",
+        "0x7f000001",
+        "127.1",
+        "localhost.",
+        "0177.0.0.1",
+        "[::1]",
+        "camera.example.evil",
+    ],
+)
+def test_only_a_host_of_the_list_is_opened_however_it_is_written(host: str) -> None:
+    for hosts in (["camera.example"], ["10.0.0.0/8", "camera.example"]):
+        with pytest.raises(ConfigError, match=r"is not among sources\.hosts"):
+            check(graph(f"http://user:pw@{host}/live", hosts=hosts), where="g")
+
+
+def test_what_is_on_the_lists_is_opened() -> None:
+    for uri in ("rtsp://camera.example/live", "rtsp://CAMERA.example:99/x", "http://10.2.3.4/live", "drive.mp4", "0"):
+        check(graph(uri, hosts=["camera.example", "10.0.0.0/8"]), where="g")
+        check(graph(uri), where="g")
+    with pytest.raises(ConfigError, match=r"the scheme file is not among sources\.schemes \(rtsp\)"):
+        check(graph("drive.mp4", schemes=["rtsp"]), where="g")
+    with pytest.raises(ConfigError, match="unknown scheme 'gopher'"):
+        check(graph("drive.mp4", schemes=["gopher"]), where="g")
+
+
+def jpeg_of(width: int, height: int) -> bytes:
+    """A JPEG's header that claims a size."""
+    frame = struct.pack(">BBHBHHB", 0xFF, 0xC0, 17, 8, height, width, 3) + bytes([1, 34, 0, 2, 17, 1, 3, 17, 1])
+    return b"\xff\xd8" + frame + b"\xff\xda" + bytes(2000)
+
+
+def large_video(path: Path) -> None:
+    """An mp4 whose tracks say 16384x16384 in every place: the picture itself is 320x240."""
+    write_video(path, (numbered(n) for n in range(3)), codec="mjpeg", pix_fmt="yuvj420p")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"mp4v" if b"mp4v" in data else b"jpeg", data.index(b"stsd"))
+    data[at + 28 : at + 32] = struct.pack(">HH", 16384, 16384)
+    while (start := data.find(b"\xff\xc0")) >= 0:
+        data[start + 5 : start + 9] = struct.pack(">HH", 16384, 16384)
+        data[start : start + 2] = b"\xff\xc1"
+    path.write_bytes(bytes(data))
+
+
+MEASURED = """
+import json, resource, sys, time
+from pathlib import Path
+import stream_seg.cli, stream_seg.config
+from stream_seg.stages.capture import Capture
+found = {}
+for path in sys.argv[1:]:
+    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.process_time()
+    said = "nothing"
+    try:
+        if path.endswith(".yaml"):
+            stream_seg.config.read_document(Path(path))
+        else:
+            list(Capture(uri=path, reconnect=False)(iter(())))
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) / 1024
+    found[Path(path).name] = [said, grown, time.process_time() - began]
+print(json.dumps(found))
+"""
+
+
+def test_a_bomb_is_refused_before_it_costs_anything(tmp_path: Path) -> None:
+    """Memory in MB at its peak, and seconds of the processor, in one fresh process."""
+    (tmp_path / "a.png").write_bytes(png_of(20_000, 20_000))
+    (tmp_path / "a.jpg").write_bytes(jpeg_of(65_500, 65_500))
+    large_video(tmp_path / "large.mp4")
+    tick = Fraction(1, 10_000)
+    write_video(tmp_path / "fast.mp4", (numbered(n) for n in range(50)), rate=10_000, time_base=tick)
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    (tmp_path / "aliases.yaml").write_text("\n".join(lines))
+    (tmp_path / "nesting.yaml").write_text("stages: " + "[" * 20_000)
+    bombs = [str(path) for path in sorted(tmp_path.iterdir())]
+    ran = subprocess.run(
+        [sys.executable, "-c", MEASURED, *bombs], capture_output=True, text=True, timeout=60, check=True
+    )
+    found = json.loads(ran.stdout)
+    says = {
+        "a.png": "20000x20000 pixels, more than max_pixels",
+        "a.jpg": "65500x65500 pixels, more than max_pixels",
+        "large.mp4": "no picture in it can be decoded",
+        "fast.mp4": "claims 10000 frames/s, more than 1000",
+        "aliases.yaml": "aliases are not allowed",
+        "nesting.yaml": "more than 32 levels deep",
+    }
+    assert found.keys() == says.keys()
+    for name, (said, grown_mb, took_s) in found.items():
+        assert says[name] in said
+        assert "\n" not in said
+        assert (name, grown_mb < 256, took_s < 1) == (name, True, True), (grown_mb, took_s)
