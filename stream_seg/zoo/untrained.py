@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from stream_seg.arrays import Image
 from stream_seg.backends.quantise import quantised
@@ -40,15 +41,16 @@ def untrained(name: str, folder: Path, *, size: tuple[int, int], calibration: Se
         build().eval()(torch.zeros(1, 3, *size))
     path = folder / f"{name}_{size[0]}x{size[1]}.onnx"
     export_onnx(build(), path, size=size, mean=MEAN, std=STD)
-    if calibration:
-        int8 = quantised(path.read_bytes(), [reduced(image, size) for image in calibration], name=name)
-        path.with_stem(f"{path.stem}_int8").write_bytes(int8)
-    said = {
+    said: dict[str, Any] = {
         "name": name,
         "size": size,
         "classes": CAMVID.names,
         "palette": CAMVID.colours,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
+    if calibration:
+        int8 = quantised(path.read_bytes(), [reduced(image, size) for image in calibration], name=name)
+        path.with_stem(f"{path.stem}_int8").write_bytes(int8)
+        said["int8"] = {"sha256": hashlib.sha256(int8).hexdigest(), "report": None}
     path.with_suffix(".json").write_text(json.dumps(said), encoding="utf-8")
     return path
