@@ -13,6 +13,7 @@ The interchange ONNX takes `image` uint8 (N, H, W, 3) BGR and gives `scores` flo
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -58,15 +59,31 @@ def unknown(source: str) -> str:
 def open_network(source: str | Path | Mapping[str, Any], *, size: tuple[int, int] | None = None) -> Network:
     """The network that `network:` names. Raises NetworkError for its files, ConfigError for what a side-car says.
 
-    `size` = (height, width) is for a network that leaves it open, in place of what its side-car says.
+    `size` = (height, width) is in place of what its side-car says; an exported network is made to take it.
     """
     network = _opened(source, size)
-    if size is not None and network.size != size:
-        has, asked = (f"{height}x{width}" for height, width in (network.size, size))
-        raise NetworkError(
-            f"{network.name}: takes pictures of {has} (height x width) alone, not of {asked}; export it so"
-        )
-    return network
+    if size is None or network.size == size:
+        return network
+    from stream_seg.interchange.shrink import resized
+
+    return resized(network, size)
+
+
+def save_network(network: Network, path: Path) -> Path:
+    """Write `network` as PATH (.onnx), its int8 form and side-car beside it, for `open_network`; returns PATH."""
+    said: dict[str, Any] = {
+        "name": network.name,
+        "size": network.size,
+        "classes": network.classes.names,
+        "palette": network.classes.colours,
+        "sha256": hashlib.sha256(network.f32).hexdigest(),
+    }
+    path.write_bytes(network.f32)
+    if network.int8 is not None:
+        path.with_stem(f"{path.stem}_int8").write_bytes(network.int8)
+        said["int8"] = {"sha256": hashlib.sha256(network.int8).hexdigest(), "report": network.int8_report}
+    path.with_suffix(".json").write_text(json.dumps(said), encoding="utf-8")
+    return path
 
 
 def _opened(source: str | Path | Mapping[str, Any], size: tuple[int, int] | None) -> Network:

@@ -107,10 +107,11 @@ def _opened(network: Network, name: str, *, precision: str, threads: int) -> tup
     for entry in _in_cache(folder, network, target, precision) if target else ():
         try:
             engine = content(folder, entry)
+            opened = opened_with(network, name, precision=entry.key.precision, threads=threads, engine=engine)
         except NetworkError as error:
-            log.warning("%s; stream-seg engines build builds it again", error)
+            told = str(error) if entry.name in str(error) else f"engine {entry.name}: not loaded: {error}"
+            log.warning("%s; stream-seg engines build builds it again", told)
             continue
-        opened = opened_with(network, name, precision=entry.key.precision, threads=threads, engine=engine)
         return opened, f" built {entry.created:%Y-%m-%d} ({entry.judged})"
     if target is not None and name == "tensorrt":
         from stream_seg.backends.build import plan_for

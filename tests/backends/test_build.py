@@ -16,6 +16,8 @@ from stream_seg.backends.cache import entries
 from stream_seg.backends.choose import open_engine
 from stream_seg.backends.compare import Say
 from stream_seg.backends.engine_recipe import EngineRecipe
+from stream_seg.backends.entry import described
+from stream_seg.backends.store import building, store
 from stream_seg.errors import ConfigError, NetworkError, StreamSegError
 from stream_seg.network import Network, open_network
 from tests import tiny
@@ -143,6 +145,21 @@ def test_a_flipped_byte_is_built_again_and_never_loaded(
         assert engine.spec.info.precision == "int8", "the control"
 
 
+def test_an_engine_that_the_backend_cannot_open_is_left_out(
+    mine: Path, pictures: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whole, ours, and yet nothing that OpenVINO takes: such as a plan after its driver was changed."""
+    entry = build(recipe(mine, precision="int8", calibrate=str(pictures)), folder=folder, say=Told().say).entry
+    with building(folder, entry.key):
+        store(folder, described("mine", entry.key, b"no ONNX", suffix=".onnx", gate=entry.gate), b"no ONNX")
+    with open_engine(open_network(mine), backend="openvino") as engine:
+        assert engine.spec.info.precision != "int8"
+    [line] = [record.message for record in caplog.records]
+    assert line.startswith(f"engine {entry.name}: not loaded: mine: OpenVINO cannot compile it")
+    assert line.endswith("stream-seg engines build builds it again")
+    assert "\n" not in line
+
+
 def test_an_engine_of_another_version_is_not_loaded(
     mine: Path, pictures: Path, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -199,12 +216,16 @@ def test_what_cannot_be_built_is_one_line(
     assert list(entries(folder)) == []
 
 
-def test_a_size_is_for_a_network_that_leaves_it_open(tmp_path: Path, folder: Path) -> None:
+def test_a_network_is_built_at_another_size_where_it_computes_there(tmp_path: Path, folder: Path) -> None:
     mine = tiny.write(tmp_path, tiny.network(outputs={"out": 3}, size=("h", "w")), {"classes": tiny.CLASSES})
     built = build(recipe(mine, precision="f32", size=(32, 48)), folder=folder, say=Told().say)
     assert built.entry.key.shape == (1, 32, 48, 3)
-    with pytest.raises(NetworkError, match=r"road: takes pictures of 352x480 .* not of 32x48"):
-        open_network("road", size=(32, 48))
+    told = Told()
+    small = build(recipe(Path("road"), precision="int8", size=(64, 96)), folder=folder, say=told.say)
+    assert small.entry.key.shape == (1, 64, 96, 3)
+    assert any("comparing int8 with f32" in line for line in told), "it was judged at another size alone"
+    with pytest.raises(NetworkError, match=r"road: takes pictures of 352x480 .*; 32x50 does not fit its strides"):
+        open_network("road", size=(32, 50))
 
 
 def test_a_plan_for_a_gpu_that_is_not_here(mine: Path, pictures: Path, folder: Path) -> None:
