@@ -100,7 +100,7 @@ def validated(model: type[Model], said: Mapping[str, Any] | bytes, *, where: str
         if detail["type"] == "extra_forbidden":
             allowed = Head if detail["loc"][0] == "heads" else model
             raise ConfigError(f"{where}: {place}: unknown key; known: {', '.join(allowed.model_fields)}") from error
-        got = "" if detail["type"] == "missing" else f", got {detail['input']!r}"
+        got = "" if detail["type"] in ("missing", "json_invalid") else f", got {detail['input']!r}"
         raise ConfigError(f"{where}: {place}: {detail['msg'].removeprefix('Value error, ')}{got}") from error
 
 
