@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeAlias
 
-from grafana_foundation_sdk.builders import dashboard, heatmap, prometheus, stat, table, timeseries
+from grafana_foundation_sdk.builders import dashboard, heatmap, prometheus, stat, statetimeline, table, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.common import BigValueColorMode
 from grafana_foundation_sdk.models.dashboard import (
     DataSourceRef,
+    ValueMap,
+    ValueMappingResult,
     VariableHide,
     VariableOption,
     VariableRefresh,
@@ -28,13 +31,16 @@ FOLDER = Path(__file__).parent / "dashboards"
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 HERE = 'instance=~"$instance"'
 STREAM = f'{HERE}, stream=~"$stream"'
+STATES = (("down", "red"), ("starting", "blue"), ("stalled", "orange"), ("up", "green"))
+"""A source's states and their colours; the place in this list is what the chart is asked for."""
 GPU_ROW = "GPU (dcgm-exporter)"
 """Its metrics come from another exporter, which a machine without an NVIDIA GPU does not have."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A chart: expressions by legend, and the unit of the axis. `kind` is timeseries, stat, heatmap or table."""
+    """A chart: expressions by legend, and the unit of the axis. `kind` is timeseries, stat, states, heatmap or
+    table."""
 
     title: str
     expressions: Mapping[str, str]
@@ -48,6 +54,24 @@ def age_percentile(share: float) -> str:
     """The age below which `share` of the frames lie, by stream."""
     rate = f"rate(stream_seg_frame_age_seconds_bucket{{{STREAM}}}[$__rate_interval])"
     return f"histogram_quantile({share}, sum by (stream, le) ({rate}))"
+
+
+def state_number() -> str:
+    """The place of each source's state in STATES."""
+    state = f"stream_seg_source_state{{{HERE}, state="
+    return " + ".join(f'{n} * sum by (instance, stage) ({state}"{name}"}})' for n, (name, _) in enumerate(STATES))
+
+
+def lately(metric: str) -> str:
+    """By how much a counter has grown, where it has."""
+    return f"increase({metric}{{{HERE}}}[$__rate_interval]) > 0"
+
+
+def key_share() -> str:
+    """The share of its frames that a stage asked the network about."""
+    keys = f"rate(stream_seg_key_frames_total{{{HERE}}}[$__rate_interval])"
+    out = f'rate(stream_seg_frames_total{{{HERE}, outcome="out"}}[$__rate_interval])'
+    return f"sum by (instance, stage) ({keys}) / sum by (instance, stage) ({out})"
 
 
 LIVE: Mapping[str, tuple[Graph, ...]] = MappingProxyType(
@@ -117,6 +141,40 @@ LIVE: Mapping[str, tuple[Graph, ...]] = MappingProxyType(
                 },
                 unit="fps",
                 says="superseded: a newer frame took its place, since a stage could not keep up; so age stays bounded.",
+            ),
+        ),
+        "Sources": (
+            Graph("State", {"{{stage}}": state_number()}, kind="states"),
+            Graph(
+                "Reconnects and stalls, by reason",
+                {
+                    "{{stage}} back after: {{reason}}": lately("stream_seg_source_reconnects_total"),
+                    "{{stage}} stalled: {{reason}}": lately("stream_seg_source_stalls_total"),
+                },
+                says="A reconnect counts when the source is back, by why it had been away.",
+            ),
+        ),
+        "Labels over time": (
+            Graph(
+                "Share of frames that the network looked at",
+                {"{{stage}}": key_share()},
+                unit="percentunit",
+                width=6,
+                says="Key frames; the labels of the others are carried along by motion.",
+            ),
+            Graph(
+                "Rung",
+                {"{{stage}}": f"stream_seg_rung{{{HERE}}}"},
+                width=6,
+                says="Steps that segment has gone down to hold its target_ms; 0 is what was asked for.",
+            ),
+            Graph("Smoothing resets, by reason", {"{{stage}} {{reason}}": lately("stream_seg_resets_total")}, width=6),
+            Graph(
+                "Confidence in the motion",
+                {"{{stream}}": f"stream_seg_motion_confidence{{{STREAM}}}"},
+                unit="percentunit",
+                width=6,
+                says="0 where smooth forgot the past.",
             ),
         ),
         "Stages": (
@@ -201,11 +259,17 @@ def choice(name: str, query: str) -> dashboard.QueryVariable:
     )
 
 
-def panel(graph: Graph) -> timeseries.Panel | stat.Panel | heatmap.Panel | table.Panel:
+Panel: TypeAlias = timeseries.Panel | stat.Panel | statetimeline.Panel | heatmap.Panel | table.Panel
+
+
+def panel(graph: Graph) -> Panel:
     """A panel that shows a graph."""
-    built: timeseries.Panel | stat.Panel | heatmap.Panel | table.Panel
+    built: Panel
     if graph.kind == "stat":
         built = stat.Panel().color_mode(BigValueColorMode.VALUE)
+    elif graph.kind == "states":
+        names = {str(n): ValueMappingResult(text=name, color=color) for n, (name, color) in enumerate(STATES)}
+        built = statetimeline.Panel().mappings([ValueMap(options=names)])
     elif graph.kind == "heatmap":
         scheme = heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme("Blues").steps(64)
         built = heatmap.Panel().calculate(False).color(scheme)

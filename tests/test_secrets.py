@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from urllib.request import urlopen
 
+import httpx
 import pytest
 
+from tests.programs import running, wait_until
 from tests.rtsp import rtsp_server
 
 CANARY = "hunter2"
@@ -97,6 +99,51 @@ def test_a_wrong_password_is_not_said_and_neither_is_a_right_one(tmp_path: Path)
         ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
         assert CANARY not in ran.stdout + ran.stderr + lines.read_text()
         assert '"classes"' in lines.read_text()
+
+
+PATHS = ("/", "/api/sources", "/api/classes", "/api/stats", "/api/view", "/api/openapi.json", "/metrics", "/readyz")
+
+
+def asked_of(address: str) -> dict[str, str]:
+    """What the page says at each path, whatever the status."""
+    with httpx.Client(base_url=address, trust_env=False, timeout=10) as http:
+        return {path: http.get(path).text for path in PATHS}
+
+
+def test_page_traces_and_report_do_not_say_it_while_the_camera_is_there_and_when_it_is_gone(
+    tmp_path: Path, unused_port: int
+) -> None:
+    page, files = (
+        f"http://127.0.0.1:{unused_port}",
+        [tmp_path / name for name in ("o.jsonl", "run.json", "traces.jsonl")],
+    )
+    settings = ("--set", f"traces.file={files[2]}", "--set", "traces.sample=1", "--report", files[1])
+    with rtsp_server(password=CANARY) as (port, server):
+        address = f"rtsp://user:{CANARY}@127.0.0.1:{port}/live"
+        with running("-v", "run", address, page, files[0], *settings) as program:
+            wait_until(lambda: state(page) == ("up", None), program)
+            there = asked_of(page)
+            server.kill()
+            wait_until(lambda: state(page) == ("down", "refused"), program)
+            gone = asked_of(page)
+            program.terminate()
+            said = "".join(program.communicate(timeout=20))
+    assert program.returncode == 0
+    written = {path.name: path.read_text() for path in files}
+    for place, text in [*there.items(), *gone.items(), *written.items(), ("log", said)]:
+        assert text, place
+        assert CANARY not in text, place
+    assert "stream_seg_source_up" in gone["/metrics"]
+    assert '"capture"' in written["traces.jsonl"]
+    assert "refused" in said.lower()
+
+
+def state(page: str) -> tuple[str, str | None]:
+    try:
+        sources = httpx.get(f"{page}/api/sources", trust_env=False).json()
+    except httpx.TransportError:
+        return "", None
+    return (sources[0]["state"], sources[0]["reason"]) if sources else ("", None)
 
 
 @pytest.mark.parametrize(

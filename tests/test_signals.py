@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, save
 
 from tests.media import numbered, read_video, write_video
 from tests.programs import DRAWN, lines_in, read_json, running, wait_until
+from tests.rtsp import rtsp_server
 
 PROMPT_S = 2.0
 STARTING_S = 5.0
@@ -158,6 +159,19 @@ def test_a_stream_that_falls_silent_does_not_hold_up_the_stop(tmp_path: Path) ->
             server.shutdown()
             serving.join()
     check_files(folder)
+
+
+@BOTH
+def test_while_it_waits_for_a_camera_that_went_away(tmp_path: Path, number: signal.Signals) -> None:
+    """With the default options: it tries again and again, and cards go into the recording."""
+    with rtsp_server() as (port, server):
+        address = f"rtsp://127.0.0.1:{port}/live"
+        with running(*run_into(tmp_path, address)) as program:
+            wait_until(frames_written(tmp_path, 20), program)
+            server.kill()
+            wait_until(lambda: b'"refused"' in (tmp_path / ".o.partial.jsonl").read_bytes(), program)
+            ended(program, number, within_s=PROMPT_S)
+    check_files(tmp_path)
 
 
 @BOTH

@@ -10,11 +10,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Condition
-from typing import Any, Literal
 
-from stream_seg.frame import Frame, Semantic
+from stream_seg.frame import Frame, Semantic, Signal, State
 
-State = Literal["starting", "up", "stalled", "down"]
 STALLED_S = 3.0
 """A stream without a frame for so long is stalled, whatever its source says."""
 FORGOTTEN_S = 300.0
@@ -48,9 +46,9 @@ class Stream:
     history: deque[tuple[float, Reading]] = field(default_factory=lambda: deque(maxlen=HISTORY))
 
     @property
-    def signal(self) -> Any:
+    def signal(self) -> Signal | None:
         """What the source says with a card that it sends in the place of a picture; None with a picture."""
-        return getattr(self.frame, "signal", None)
+        return self.frame.signal
 
     def state(self, now_ns: int) -> tuple[State, str | None]:
         """What the source said of itself with its last frame, and why; stalled where it says nothing at all."""

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
 from stream_seg import __version__
-from stream_seg.web.board import State
+from stream_seg.frame import State
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 import yaml
 
 from monitoring.dashboards import DASHBOARDS, FOLDER
+from stream_seg.config import check
 
 MONITORING = Path(__file__).parents[2] / "monitoring"
 CASES = Path(__file__).with_name("alerts_test.yml")
@@ -24,7 +27,7 @@ def promtool(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_the_config_and_its_rules_are_valid() -> None:
     checked = promtool("check", "config", MONITORING / "prometheus.yml")
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "12 rules found" in checked.stdout
+    assert "13 rules found" in checked.stdout
 
 
 @needs_promtool
@@ -41,6 +44,20 @@ def test_every_alert_has_a_firing_and_a_silent_case() -> None:
     # the two burn rates are silent for the second series of the same case
     assert {case["alertname"] for case in cases if "exp_alerts" in case} == alerts
     assert quiet | {"LateFramesSlow"} == alerts
+
+
+def test_the_page_on_operation_explains_every_alert_and_its_graph_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (MONITORING.parent / "docs" / "operation.md").read_text()
+    groups = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"]
+    alerts = {f"`{r['alert']}` ({r['labels']['severity']})" for group in groups for r in group["rules"] if "alert" in r}
+    assert set(re.findall(r"^\| (`[A-Z]\w+` \(\w+\))", page, re.MULTILINE)) == alerts
+    graph = page.partition("```yaml\n")[2].partition("```")[0]
+    for name in re.findall(r"\$\{(\w+)\}", graph):
+        monkeypatch.setenv(name, "secret")
+    assert [node.name for node in check(yaml.safe_load(dedent(graph)), where="operation.md").nodes][:2] == [
+        "front",
+        "rear",
+    ]
 
 
 @needs_promtool

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
+from stream_seg.frame import Signal
 from stream_seg.web.board import FORGOTTEN_S, Board
 from tests.drawn import frame
 
@@ -73,9 +73,7 @@ def test_a_card_says_what_the_source_says(board: Board, clock: Clock) -> None:
     since_ns = clock.ns
     for seq in range(2, 12):
         clock.move(0.5)
-        card = frame(seq, stream="front")
-        object.__setattr__(card, "signal", SimpleNamespace(state="down", reason="refused", since_ns=since_ns))
-        board.put(card)
+        board.put(replace(frame(seq, stream="front"), signal=Signal("down", "refused", since_ns)))
     stream = board.streams()["front"]
     assert stream.state(clock.ns) == ("down", "refused")
     assert stream.silent_s(clock.ns) == pytest.approx(5)

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
@@ -21,8 +22,12 @@ from stream_seg.graph import Graph
 from stream_seg.metrics import Metrics
 from stream_seg.stage import Frames
 from stream_seg.stages.serve import TOKEN_ENV, Serve
+from stream_seg.web import server
+from stream_seg.web.feeds import Feeds
 from tests.drawn import frame
 from tests.graphs import config, node
+from tests.pages import segmented, shown
+from tests.web.flood import closed, connected, request
 
 TOKEN = "only for this test"
 FLOOD = Path(__file__).with_name("flood.py")
@@ -70,9 +75,9 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Watch]]:
     serve.announce = addresses.put
 
     def timed(frames: Frames) -> Frames:
-        for shown in serve(frames):
-            watch.ages.append((time.monotonic(), (time.monotonic_ns() - shown.captured_ns) / 1e6))
-            yield shown
+        for given in serve(frames):
+            watch.ages.append((time.monotonic(), (time.monotonic_ns() - given.captured_ns) / 1e6))
+            yield given
 
     nodes = [node("camera", "synthetic", lambda _: noise()), node("page", "serve", timed, "camera")]
     graph = Graph(config(nodes, policy="latest"), live=True)
@@ -119,3 +124,24 @@ def test_bad_viewers_are_dropped_and_cost_the_others_nothing(watched: tuple[str,
     assert figures["age p95 ms"][1] <= figures["age p95 ms"][0] + 10, figures
     assert grown <= 64 * 2**20, figures
     assert httpx.get(f"{address}/healthz", trust_env=False).status_code == 200
+
+
+@pytest.mark.parametrize(("stall_s", "stays"), [(0.5, False), (3600.0, True)], ids=["limit", "no limit"])
+def test_it_is_the_time_limit_that_cuts_a_viewer_off(
+    stall_s: float, stays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: without the limit, a viewer that reads nothing stays."""
+    monkeypatch.setattr(server, "Feeds", partial(Feeds, stall_s=stall_s))
+    random = np.random.default_rng(1)
+    image = random.integers(0, 256, (480, 640, 3), np.uint8)
+    with shown() as page:
+        page.put(replace(segmented(0), image=image))
+        port = int(page.address.rpartition(":")[2])
+        with connected(port, request("/api/sources/front/stream.mjpg?view=original", "")) as link:
+            end_s, seq = time.monotonic() + 4, 0
+            while not closed(link) and time.monotonic() < end_s:
+                seq += 1
+                page.put(replace(segmented(seq), image=np.roll(image, seq, axis=0)))
+                time.sleep(1 / 30)
+            assert closed(link) is not stays
+            assert page.get("/api/stats").json()["viewers"] == stays
