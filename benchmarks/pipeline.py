@@ -30,8 +30,9 @@ from stream_seg.backends.choose import open_engine
 from stream_seg.errors import SourceError, StreamSegError
 from stream_seg.frame import Frame
 from stream_seg.network import open_network
+from stream_seg.ops.scale import reduced
 from stream_seg.stages.capture import Capture
-from stream_seg.stages.segment import Segment, reduced
+from stream_seg.stages.segment import Segment
 from stream_seg.stages.smooth import Smooth
 from stream_seg.stages.write import Write
 

@@ -17,8 +17,9 @@ from typing import Any, get_args
 
 from rich.table import Table
 
-from stream_seg.backends.choose import BACKENDS, installed, open_engine
+from stream_seg.backends.choose import open_engine
 from stream_seg.backends.onnxruntime import cpu_name
+from stream_seg.backends.table import BACKENDS, installed
 from stream_seg.config import check
 from stream_seg.errors import ConfigError, NetworkError, SourceError
 from stream_seg.frame import Frame

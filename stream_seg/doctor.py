@@ -14,8 +14,9 @@ from rich.table import Table
 
 from stream_seg import __version__
 from stream_seg.backends.cache import default_folder, entries
-from stream_seg.backends.choose import BACKENDS, chosen, installed, open_engine
+from stream_seg.backends.choose import open_engine
 from stream_seg.backends.entry import Entry
+from stream_seg.backends.table import BACKENDS, chosen, installed
 from stream_seg.errors import NetworkError, StreamSegError
 from stream_seg.machine import codecs, cpu, cuda, gpus, versions, window
 from stream_seg.network import open_network

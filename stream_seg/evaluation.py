@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 
-from stream_seg.arrays import Labels
 from stream_seg.backends.choose import open_engine
 from stream_seg.backends.engine import Engine
-from stream_seg.classes import Classes
-from stream_seg.dataset import VOID, pair_paths, read_pair
+from stream_seg.confusion import confusion, figures, percent
+from stream_seg.dataset import pair_paths, read_pair
 from stream_seg.network import open_network
 from stream_seg.ops.labels import resized_labels, upsampled_argmax
 from stream_seg.stages.segment import segmented
@@ -55,33 +53,6 @@ def evaluated(engine: Engine, data: Path, *, split: str) -> dict[str, Any]:
     return {**told, "split": split, "images": len(paths), **figures(matrix, classes)}
 
 
-def confusion(truth: Labels, predicted: Labels, *, classes: int) -> NDArray[np.int64]:
-    """Pixels by true class (rows) and predicted class (columns), int64 (classes, classes + 1); true void is left out.
-
-    The last column holds the pixels whose prediction is no class: a user's network may say void.
-    """
-    counted = truth != VOID
-    pairs = truth[counted].astype(np.int64) * (classes + 1) + np.minimum(predicted[counted], classes)
-    return np.bincount(pairs, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
-
-
-def figures(matrix: NDArray[np.int64], classes: Classes) -> dict[str, Any]:
-    """The figures that a confusion matrix holds. Means are over the classes that occur, in truth or prediction."""
-    right, true, said = np.diag(matrix), matrix.sum(1), matrix.sum(0)[: len(classes)]
-    union = true + said - right
-    occurs = union > 0
-    iou = right[occurs] / union[occurs]
-    by_class = dict.fromkeys(classes.names, None) | dict(
-        zip(np.array(classes.names)[occurs].tolist(), iou.tolist(), strict=True)
-    )
-    return {
-        "miou": float(iou.mean()) if len(iou) else None,
-        "pixel_accuracy": float(right.sum() / matrix.sum()) if len(iou) else None,
-        "class_accuracy": float((right[true > 0] / true[true > 0]).mean()) if len(iou) else None,
-        "class_iou": by_class,
-    }
-
-
 def as_table(found: Mapping[str, Any]) -> Table:
     """The figures of `evaluate` for a terminal, in percent."""
     told = f"{found['images']} images, {found['backend']}, {found['precision']}"
@@ -93,8 +64,3 @@ def as_table(found: Mapping[str, Any]) -> Table:
     table.add_row("mean class accuracy", percent(found["class_accuracy"]))
     table.add_row("pixel accuracy", percent(found["pixel_accuracy"]))
     return table
-
-
-def percent(share: float | None) -> str:
-    """A share as a percentage with one decimal; "-" for none."""
-    return "-" if share is None else f"{100 * share:.1f}"

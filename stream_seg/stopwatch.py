@@ -17,8 +17,8 @@ from stream_seg.config import Config, check
 from stream_seg.frame import Frame
 from stream_seg.graph import Graph
 from stream_seg.kinds import SINKS, SOURCES
+from stream_seg.ops.scale import reduced
 from stream_seg.stage import Frames
-from stream_seg.stages.segment import reduced
 
 WARM_UP, LEAST = 3, 5
 """Frames before the clock starts, and the fewest that are measured however long they take."""

@@ -8,13 +8,13 @@ from typing import Any
 
 from stream_seg.backends.cache import content, entries, load
 from stream_seg.backends.calibration import CalibrationSet, drawn, sampled
-from stream_seg.backends.choose import BACKENDS, checked, chosen, installed
 from stream_seg.backends.compare import Say, opened_for, plan_of, report_of
 from stream_seg.backends.engine_recipe import EngineRecipe
 from stream_seg.backends.entry import Entry, Key, described, digest
 from stream_seg.backends.gate import Limits
 from stream_seg.backends.quantise import quantised, version_of_nncf
 from stream_seg.backends.store import building, store
+from stream_seg.backends.table import BACKENDS, checked, chosen, installed
 from stream_seg.backends.target import Target, target_of
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network import Network, open_network

@@ -14,9 +14,9 @@ from stream_seg.arrays import Image, Labels
 from stream_seg.backends.entry import digest
 from stream_seg.dataset import VOID
 from stream_seg.errors import ConfigError, SourceError
+from stream_seg.ops.scale import reduced
 from stream_seg.sources.images import picture_files
 from stream_seg.stages.capture import Capture
-from stream_seg.stages.segment import reduced
 from stream_seg.stages.synthetic import Synthetic
 from stream_seg.uri import Source, parse
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from stream_seg.arrays import Labels
 from stream_seg.backends.calibration import CalibrationSet, Sample
-from stream_seg.backends.choose import opened_with
 from stream_seg.backends.engine import Engine
 from stream_seg.backends.gate import Compared, Limits, as_report, compared
+from stream_seg.backends.table import opened_with
 from stream_seg.backends.target import Target
 from stream_seg.network import Network
 from stream_seg.ops.labels import resized_labels, upsampled_argmax

@@ -13,7 +13,7 @@ import numpy as np
 
 from stream_seg.arrays import Labels
 from stream_seg.classes import Classes
-from stream_seg.evaluation import confusion, figures
+from stream_seg.confusion import confusion, figures
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from stream_seg.backends.calibration import HELD_BACK, CalibrationSet, Sample
 from stream_seg.dataset import Pairs
-from stream_seg.stages.segment import reduced
+from stream_seg.ops.scale import reduced
 
 CALIBRATED_ON = 62
 Item = TypeVar("Item")

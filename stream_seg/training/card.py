@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from stream_seg.evaluation import percent
+from stream_seg.confusion import percent
 from stream_seg.training.job import Job
 from stream_seg.zoo import BUILDERS
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stream_seg.backends.calibration import CalibrationSet
-from stream_seg.backends.choose import chosen, installed, opened_with
 from stream_seg.backends.compare import report_of
 from stream_seg.backends.entry import digest
 from stream_seg.backends.gate import Limits
 from stream_seg.backends.quantise import quantised
+from stream_seg.backends.table import chosen, installed, opened_with
 from stream_seg.classes import Classes
 from stream_seg.network import Network
 from stream_seg.output import replace_file, writing

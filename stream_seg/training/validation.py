@@ -14,12 +14,13 @@ from torch import nn
 from stream_seg.arrays import Image, Labels
 from stream_seg.backends.choose import open_engine
 from stream_seg.classes import Classes
+from stream_seg.confusion import confusion, figures
 from stream_seg.dataset import VOID, Pairs
-from stream_seg.evaluation import confusion, figures
 from stream_seg.network import open_network
 from stream_seg.ops.labels import upsampled_argmax
+from stream_seg.ops.scale import reduced
 from stream_seg.output import replace_file
-from stream_seg.stages.segment import reduced, segmented
+from stream_seg.stages.segment import segmented
 from stream_seg.zoo.weights.normalise import InputSpec, Normalise
 
 Predict = Callable[[Image, tuple[int, int]], Labels]

@@ -13,7 +13,7 @@ from stream_seg.backends.quantise import quantised
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network import Network, save_network
 from stream_seg.ops.palette import CAMVID
-from stream_seg.stages.segment import reduced
+from stream_seg.ops.scale import reduced
 from stream_seg.zoo import BUILDERS
 
 MEAN, STD = (0.43, 0.42, 0.41), (0.31, 0.31, 0.31)

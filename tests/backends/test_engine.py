@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stream_seg.backends.choose import chosen, installed, open_engine
+from stream_seg.backends.choose import open_engine
 from stream_seg.backends.engine import Engine, EngineSpec, Result
 from stream_seg.backends.openvino import settled
+from stream_seg.backends.table import chosen, installed
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
 from stream_seg.network import Network, open_network

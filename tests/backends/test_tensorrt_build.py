@@ -19,7 +19,7 @@ from stream_seg.backends.tensorrt_build import build, capabilities, parsed
 from stream_seg.backends.tensorrt_graph import typed
 from stream_seg.errors import NetworkError
 from stream_seg.network import Network, open_network
-from stream_seg.stages.segment import reduced
+from stream_seg.ops.scale import reduced
 from stream_seg.stages.synthetic import Synthetic
 from tests import tiny
 

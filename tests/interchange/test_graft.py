@@ -16,7 +16,8 @@ from stream_seg.backends.choose import open_engine
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network import open_network
 from stream_seg.ops.labels import upsampled_argmax
-from stream_seg.stages.segment import reduced, segmented
+from stream_seg.ops.scale import reduced
+from stream_seg.stages.segment import segmented
 from tests import tiny
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.25]

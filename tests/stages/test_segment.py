@@ -11,7 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from stream_seg.errors import NetworkError
-from stream_seg.stages.segment import Segment, reduced
+from stream_seg.ops.scale import reduced
+from stream_seg.stages.segment import Segment
 from tests import tiny
 from tests.drawn import frame
 
