@@ -23,11 +23,11 @@ from stream_seg.config import check
 from stream_seg.errors import ConfigError, NetworkError, SourceError
 from stream_seg.frame import Frame
 from stream_seg.kinds import SOURCES
-from stream_seg.network import is_network, open_network
+from stream_seg.network import is_network, open_network, save_network
 from stream_seg.plan import default_document, with_input, with_outputs
 from stream_seg.stages.segment import Segment
 from stream_seg.stopwatch import alone, in_graph
-from stream_seg.zoo import BUILDERS, NETWORKS
+from stream_seg.zoo import BUILDERS
 from stream_seg.zoo.untrained import untrained
 
 DRIVE = "synth://road?size=1280x720&seed=7"
@@ -121,18 +121,18 @@ def _found(plan: Plan, frames: Sequence[Frame], *, folder: Path) -> Iterator[tup
     """What a row says of each network first, and what `network:` names it by. Those without weights are built."""
     sizes: Sequence[tuple[int, int] | None] = plan.sizes or [None]
     for name, size in product(plan.networks, sizes):
-        ready = is_network(name) and (name not in NETWORKS or size in (None, open_network(name).size))
-        if ready:
-            has = open_network(name).size
-            if size not in (None, has):
-                raise ConfigError(f"--size: {name} takes {has[0]}x{has[1]}, no other; the zoo's networks take any")
-            yield {"network": name, "size": has, "trained": True}, name
+        if is_network(name):
+            network = open_network(name, size=size)
+            path = Path(name)
+            if size is not None:
+                path = save_network(network, folder / f"{network.name}_{size[0]}x{size[1]}.onnx")
+            yield {"network": name, "size": network.size, "trained": True}, str(path)
         else:
             pictures = [frame.image for frame in frames] if "int8" in plan.precisions else []
             path = untrained(name, folder, size=size or SIZE, calibration=pictures)
             yield {"network": name, "size": size or SIZE, "trained": False}, str(path)
-            for file in folder.iterdir():
-                file.unlink()  # up to 1 GB each
+        for file in folder.iterdir():
+            file.unlink()  # up to 1 GB each
 
 
 def _row(keys: dict[str, Any], frames: Sequence[Frame], seconds: float) -> dict[str, Any]:

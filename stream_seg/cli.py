@@ -297,6 +297,7 @@ def export(
         Path | None, typer.Option(metavar="DIR", help="Labelled pictures: make int8 too, and check that they fit.")
     ] = None,
     split: Annotated[str, typer.Option(help="Which split of them.")] = "train",
+    held: Annotated[str | None, typer.Option(metavar="SPLIT", help="The split that int8 is judged on.")] = None,
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Refuse weights that DIR's pictures do not fit.")
     ] = True,
@@ -304,7 +305,7 @@ def export(
     """Make a network that the pipeline runs from published weights or a checkpoint."""
     from stream_seg.training.commands import Wanted, export_command
 
-    export_command(Wanted(network, weights, out, classes, picture, size, data, split, check))
+    export_command(Wanted(network, weights, out, classes, picture, size, data, split, check, held))
 
 
 @app.command()

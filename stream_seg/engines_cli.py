@@ -32,7 +32,9 @@ def build(
     network: Annotated[str | None, typer.Argument(help="A name, or the path of an .onnx or side-car.")] = None,
     backend: Annotated[str | None, typer.Option(help="auto, tensorrt, openvino, onnxruntime or torch.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, int8, fp16, bf16 or f32.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="HxW", help="Where the network leaves its input open.")] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW", help="Of the input; what is shipped or exported is made to take it.")
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="Largest batch of a TensorRT engine.")] = None,
     compute_capability: Annotated[
         str | None, typer.Option(metavar="N.N", help="Build with TensorRT for a GPU that is not here, such as 8.9.")

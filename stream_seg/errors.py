@@ -12,10 +12,15 @@ Foreign errors (PyAV, OpenCV, OpenVINO, pydantic, OSError) are mapped where they
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Literal, TypeAlias
 
-if TYPE_CHECKING:
-    from stream_seg.frame import Reason
+Reason: TypeAlias = Literal[
+    "refused", "unreachable", "auth", "dns", "not found", "not allowed", "no data", "frozen", "ended", "broken"
+]
+REASONS: tuple[Reason, ...] = (
+    "refused", "unreachable", "auth", "dns", "not found", "not allowed", "no data", "frozen", "ended", "broken",
+)  # fmt: skip
+"""Why a source does not deliver."""
 
 
 class StreamSegError(Exception):
@@ -31,7 +36,7 @@ class ConfigError(StreamSegError):
 
 
 class SourceError(StreamSegError):
-    """An input that is missing, unreachable, broken or refused; `reason` says which, of `frame.REASONS`."""
+    """An input that is missing, unreachable, broken or refused; `reason` says which, of REASONS."""
 
     exit_code = 3
 

@@ -14,17 +14,12 @@ from numpy.typing import NDArray
 
 from stream_seg.arrays import Image, Labels, Scores
 from stream_seg.classes import Classes
+from stream_seg.errors import Reason
 
 NOTHING: Mapping[str, int] = MappingProxyType({})
 
 State: TypeAlias = Literal["starting", "up", "stalled", "down"]
 STATES: tuple[State, ...] = ("starting", "up", "stalled", "down")
-Reason: TypeAlias = Literal[
-    "refused", "unreachable", "auth", "dns", "not found", "not allowed", "no data", "frozen", "ended", "broken"
-]
-REASONS: tuple[Reason, ...] = (
-    "refused", "unreachable", "auth", "dns", "not found", "not allowed", "no data", "frozen", "ended", "broken",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)

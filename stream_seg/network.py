@@ -13,8 +13,10 @@ The interchange ONNX takes `image` uint8 (N, H, W, 3) BGR and gives `scores` flo
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +26,24 @@ from stream_seg.sidecar import Export, SideCar, coloured, validated
 from stream_seg.strict_yaml import parse_yaml
 from stream_seg.zoo import NETWORKS
 
+log = logging.getLogger(__name__)
+
 SHIPPED = Path(__file__).parent / "networks"
 
 
 @dataclass(frozen=True)
 class Network:
-    """`size` is the input's (height, width); `f32` and, if shipped, `int8` are the interchange ONNX, serialised."""
+    """`size` is the input's (height, width); `f32` and, if shipped, `int8` are the interchange ONNX, serialised.
+
+    `int8_report` is what the accuracy gate said of the int8 form when it was made; None where nothing was compared.
+    """
 
     name: str
     classes: Classes
     size: tuple[int, int]
     f32: bytes = field(repr=False)
     int8: bytes | None = field(repr=False, default=None)
+    int8_report: Mapping[str, Any] | None = field(repr=False, hash=False, default=None)
 
 
 def is_network(source: str) -> bool:
@@ -51,15 +59,31 @@ def unknown(source: str) -> str:
 def open_network(source: str | Path | Mapping[str, Any], *, size: tuple[int, int] | None = None) -> Network:
     """The network that `network:` names. Raises NetworkError for its files, ConfigError for what a side-car says.
 
-    `size` = (height, width) is for a network that leaves it open, in place of what its side-car says.
+    `size` = (height, width) is in place of what its side-car says; an exported network is made to take it.
     """
     network = _opened(source, size)
-    if size is not None and network.size != size:
-        has, asked = (f"{height}x{width}" for height, width in (network.size, size))
-        raise NetworkError(
-            f"{network.name}: takes pictures of {has} (height x width) alone, not of {asked}; export it so"
-        )
-    return network
+    if size is None or network.size == size:
+        return network
+    from stream_seg.interchange.shrink import resized
+
+    return resized(network, size)
+
+
+def save_network(network: Network, path: Path) -> Path:
+    """Write `network` as PATH (.onnx), its int8 form and side-car beside it, for `open_network`; returns PATH."""
+    said: dict[str, Any] = {
+        "name": network.name,
+        "size": network.size,
+        "classes": network.classes.names,
+        "palette": network.classes.colours,
+        "sha256": hashlib.sha256(network.f32).hexdigest(),
+    }
+    path.write_bytes(network.f32)
+    if network.int8 is not None:
+        path.with_stem(f"{path.stem}_int8").write_bytes(network.int8)
+        said["int8"] = {"sha256": hashlib.sha256(network.int8).hexdigest(), "report": network.int8_report}
+    path.with_suffix(".json").write_text(json.dumps(said), encoding="utf-8")
+    return path
 
 
 def _opened(source: str | Path | Mapping[str, Any], size: tuple[int, int] | None) -> Network:
@@ -95,12 +119,23 @@ def _beside(onnx: Path) -> Path:
 
 def _exported(sidecar: Path) -> Network:
     export = validated(Export, _read(sidecar), where=str(sidecar))
-    onnx, int8 = sidecar.with_suffix(".onnx"), sidecar.with_name(f"{sidecar.stem}_int8.onnx")
-    f32 = _read(onnx)
-    if hashlib.sha256(f32).hexdigest() != export.sha256:
-        raise NetworkError(f"{onnx}: not the file that {sidecar.name} describes (its SHA-256 differs); export it again")
+    f32 = _described(sidecar.with_suffix(".onnx"), export.sha256, sidecar)
     classes = coloured(export.classes, export.palette, where=str(sidecar))
-    return Network(export.name, classes, export.size, f32, _read(int8) if int8.is_file() else None)
+    network = Network(export.name, classes, export.size, f32)
+    int8 = sidecar.with_name(f"{sidecar.stem}_int8.onnx")
+    if not int8.is_file():
+        return network
+    if export.int8 is None or export.int8.sha256 is None:
+        log.warning("%s: left out: %s has no accuracy report of it; export it again", int8, sidecar.name)
+        return network
+    return replace(network, int8=_described(int8, export.int8.sha256, sidecar), int8_report=export.int8.report)
+
+
+def _described(onnx: Path, sha256: str, sidecar: Path) -> bytes:
+    content = _read(onnx)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise NetworkError(f"{onnx}: not the file that {sidecar.name} describes (its SHA-256 differs); export it again")
+    return content
 
 
 def _own(sidecar: SideCar, *, where: str, folder: Path) -> Network:

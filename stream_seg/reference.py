@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from rich.table import Table
 
+from stream_seg.backends.entry import in_few_words
 from stream_seg.network import SHIPPED
 from stream_seg.stage import Stage
 from stream_seg.zoo import BUILDERS, NETWORKS
@@ -30,7 +31,7 @@ def as_text(kinds: Mapping[str, type[Stage]], *, width: int | None = None) -> st
 
 def networks_listed() -> list[dict[str, Any]]:
     """What the side-car of every named network says, and its files: name, size [height, width], classes, files {name:
-    bytes}, note."""
+    bytes}, int8 (the accuracy gate's report, or null), note."""
     return [_network(name, SHIPPED / sidecar) for name, sidecar in NETWORKS.items()]
 
 
@@ -40,6 +41,7 @@ def networks_table(listed: list[dict[str, Any]]) -> Table:
     for network in listed:
         height, width = network["size"]
         files = "\n".join(f"{name} {size / 1e6:.1f} MB" for name, size in network["files"].items())
+        files += f"\n({in_few_words(network['int8'])})" if network["int8"] else ""
         table.add_row(network["name"], f"{width}x{height}", ", ".join(network["classes"]), files)
     return table
 
@@ -73,7 +75,9 @@ def zoo_table(listed: list[dict[str, Any]]) -> Table:
 def _network(name: str, sidecar: Path) -> dict[str, Any]:
     said = json.loads(sidecar.read_bytes())
     files = {file.name: file.stat().st_size for file in sorted(sidecar.parent.glob(f"{sidecar.stem}*.onnx"))}
-    return {"name": name, "size": said["size"], "classes": said["classes"], "files": files, "note": said.get("note")}
+    report = said.get("int8", {}).get("report")
+    told = {key: said[key] for key in ("size", "classes")}
+    return {"name": name, **told, "files": files, "int8": report, "note": said.get("note")}
 
 
 def _stage(kind: str, stage: type[Stage], width: int | None) -> Iterator[str]:

@@ -70,6 +70,14 @@ class SideCar(BaseModel):
     heads: Annotated[tuple[Head, ...], Field(description="where there are several outputs; a later one wins")] = ()
 
 
+class Quantised(BaseModel):
+    """The int8 form beside an export, NAME_int8.onnx: its SHA-256, None where the accuracy gate refused it, and the
+    gate's report (`backends.gate.as_report`), None where nothing was compared: random weights."""
+
+    sha256: str | None
+    report: dict[str, Any] | None
+
+
 class Export(BaseModel):
     """What `training.export` writes beside an interchange ONNX. It says more; this much is needed to run it."""
 
@@ -78,6 +86,7 @@ class Export(BaseModel):
     classes: Names
     palette: Palette
     sha256: str
+    int8: Quantised | None = None
 
 
 def validated(model: type[Model], said: Mapping[str, Any] | bytes, *, where: str) -> Model:
@@ -91,7 +100,7 @@ def validated(model: type[Model], said: Mapping[str, Any] | bytes, *, where: str
         if detail["type"] == "extra_forbidden":
             allowed = Head if detail["loc"][0] == "heads" else model
             raise ConfigError(f"{where}: {place}: unknown key; known: {', '.join(allowed.model_fields)}") from error
-        got = "" if detail["type"] == "missing" else f", got {detail['input']!r}"
+        got = "" if detail["type"] in ("missing", "json_invalid") else f", got {detail['input']!r}"
         raise ConfigError(f"{where}: {place}: {detail['msg'].removeprefix('Value error, ')}{got}") from error
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import get_args
 
-from stream_seg.frame import REASONS, EngineInfo, Frame, Signal, State, Temporal
+from stream_seg.errors import REASONS
+from stream_seg.frame import EngineInfo, Frame, Signal, State, Temporal
 from stream_seg.ladder import Change
 from stream_seg.stages.smooth import RESETS
 

@@ -43,12 +43,12 @@ def test_a_network_of_the_users_own(tmp_path: Path) -> None:
     assert row["model"]["p50_ms"] < row["end_to_end"]["p50_ms"]
 
 
-def test_another_size_is_built_with_random_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_shipped_network_is_measured_at_another_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     only = ("--backend", "openvino", "--precision", "f32", "--size", "64x96", "--size", "352x480")
     assert exit_code("bench", "road", *only, *SHORT, "--json", tmp_path / "b.json") == 0
     rows = read_json(tmp_path / "b.json")["rows"]
-    assert [(row["size"], row["trained"]) for row in rows] == [([64, 96], False), ([352, 480], True)]
-    assert "road at 64x96, random weights" in capsys.readouterr().out
+    assert [(row["size"], row["trained"]) for row in rows] == [([64, 96], True), ([352, 480], True)]
+    assert "road at 64x96; pictures" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -78,4 +78,4 @@ def test_what_is_wrong_is_one_line(
 def test_another_size_than_the_file_has(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     own = tiny.write(tmp_path, tiny.network(outputs={"scores": 3}), {"classes": tiny.CLASSES})
     assert exit_code("bench", own, "--size", "64x64") == 2
-    assert "takes 16x24, no other" in capfd.readouterr().err
+    assert "size: [64, 64] is not to be had" in capfd.readouterr().err

@@ -33,6 +33,10 @@ def test_the_road_network_is_shipped() -> None:
     assert (road.name, road.size, road.classes) == ("road", (352, 480), CAMVID)
     assert road.int8 is not None
     assert len(road.int8) < len(road.f32) <= 15e6
+    assert road.int8_report is not None
+    assert road.int8_report["refused"] is None
+    assert road.int8_report["held_back"]["labelled"] > 0
+    assert road.int8_report["held_back"]["miou_loss"] <= road.int8_report["limits"]["miou_loss"] == 0.5
 
 
 def test_the_names_bring_no_torch_along() -> None:
@@ -58,10 +62,20 @@ def test_a_network_of_ones_own_in_all_spellings(tmp_path: Path, monkeypatch: pyt
     assert (networks[0].name, networks[0].size, networks[0].int8) == ("mine", tiny.SIZE, None)
 
 
-def test_an_exported_network_beside_its_json(tmp_path: Path) -> None:
+def test_an_exported_network_beside_its_json(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for file in SHIPPED.glob("road*"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     assert open_network(tmp_path / "road.onnx") == open_network(tmp_path / "road.json") == open_network("road")
+    whole, said = (tmp_path / "road_int8.onnx").read_bytes(), json.loads((tmp_path / "road.json").read_text())
+    (tmp_path / "road_int8.onnx").write_bytes(MODEL.SerializeToString())
+    assert "road_int8.onnx: not the file that road.json describes" in refused(tmp_path / "road.onnx")
+    (tmp_path / "road_int8.onnx").write_bytes(whole)
+    del said["int8"]
+    (tmp_path / "road.json").write_text(json.dumps(said))
+    assert open_network(tmp_path / "road.onnx").int8 is None
+    assert [record.message for record in caplog.records] == [
+        f"{tmp_path / 'road_int8.onnx'}: left out: road.json has no accuracy report of it; export it again"
+    ]
     (tmp_path / "road_int8.onnx").unlink()
     assert open_network(tmp_path / "road.onnx").int8 is None
     (tmp_path / "road.onnx").write_bytes(MODEL.SerializeToString())

@@ -9,10 +9,10 @@ from typing import Any
 from stream_seg.backends.cache import content, entries, load
 from stream_seg.backends.calibration import CalibrationSet, drawn, sampled
 from stream_seg.backends.choose import BACKENDS, checked, chosen, installed
-from stream_seg.backends.compare import Say, both, opened_for, plan_of
+from stream_seg.backends.compare import Say, opened_for, plan_of, report_of
 from stream_seg.backends.engine_recipe import EngineRecipe
 from stream_seg.backends.entry import Entry, Key, described, digest
-from stream_seg.backends.gate import Limits, as_report, compared
+from stream_seg.backends.gate import Limits
 from stream_seg.backends.quantise import quantised, version_of_nncf
 from stream_seg.backends.store import building, store
 from stream_seg.backends.target import Target, target_of
@@ -173,9 +173,4 @@ def _made(
         opened_for(network, target, "f32", None) as f32,
         opened_for(network, target, precision, engine) as lower,
     ):
-        by_set = {
-            name: compared(both(samples, f32, lower), network.classes)
-            for name, samples in (("calibration", frames.fit), ("held_back", frames.held_back))
-        }
-        by = f"{lower.spec.info.backend} on {lower.spec.info.device}"
-    return engine, as_report(by_set, _limits(recipe), source=frames.shown, computed_by=by)
+        return engine, report_of(f32, lower, frames, limits=_limits(recipe))

@@ -14,7 +14,7 @@ import numpy as np
 from stream_seg.backends import onnxruntime, openvino, tensorrt, torch
 from stream_seg.backends.cache import content, default_folder, fitting
 from stream_seg.backends.engine import Engine
-from stream_seg.backends.entry import Entry
+from stream_seg.backends.entry import Entry, in_few_words
 from stream_seg.backends.target import Target, target_of
 from stream_seg.errors import NetworkError
 from stream_seg.network import Network
@@ -107,10 +107,11 @@ def _opened(network: Network, name: str, *, precision: str, threads: int) -> tup
     for entry in _in_cache(folder, network, target, precision) if target else ():
         try:
             engine = content(folder, entry)
+            opened = opened_with(network, name, precision=entry.key.precision, threads=threads, engine=engine)
         except NetworkError as error:
-            log.warning("%s; stream-seg engines build builds it again", error)
+            told = str(error) if entry.name in str(error) else f"engine {entry.name}: not loaded: {error}"
+            log.warning("%s; stream-seg engines build builds it again", told)
             continue
-        opened = opened_with(network, name, precision=entry.key.precision, threads=threads, engine=engine)
         return opened, f" built {entry.created:%Y-%m-%d} ({entry.judged})"
     if target is not None and name == "tensorrt":
         from stream_seg.backends.build import plan_for
@@ -119,7 +120,13 @@ def _opened(network: Network, name: str, *, precision: str, threads: int) -> tup
         entry, engine = plan_for(network, target, folder=folder, precision=precision, say=Say(log.info))
         opened = opened_with(network, name, precision=entry.key.precision, threads=threads, engine=engine)
         return opened, f" built now ({entry.judged})"
-    return opened_with(network, name, precision=precision, threads=threads), ""
+    opened = opened_with(network, name, precision=precision, threads=threads)
+    return opened, _of_shipped(network) if opened.spec.info.precision == "int8" else ""
+
+
+def _of_shipped(network: Network) -> str:
+    report = network.int8_report
+    return " not compared with f32" if report is None else f" ({in_few_words(report)})"
 
 
 def _target(name: str) -> Target:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from stream_seg.arrays import Labels
-from stream_seg.backends.calibration import Sample
+from stream_seg.backends.calibration import CalibrationSet, Sample
 from stream_seg.backends.choose import opened_with
 from stream_seg.backends.engine import Engine
-from stream_seg.backends.gate import Compared
+from stream_seg.backends.gate import Compared, Limits, as_report, compared
 from stream_seg.backends.target import Target
 from stream_seg.network import Network
 from stream_seg.ops.labels import resized_labels, upsampled_argmax
@@ -56,6 +57,16 @@ def plan_of(network: Network, precision: str, *, target: Target, batch: int, ste
         progress=told,
         name=network.name,
     )
+
+
+def report_of(f32: Engine, lower: Engine, frames: CalibrationSet, *, limits: Limits) -> dict[str, Any]:
+    """The accuracy report (`gate.as_report`) of two engines of one network on the pictures of a set."""
+    by_set = {
+        name: compared(both(samples, f32, lower), f32.spec.classes)
+        for name, samples in (("calibration", frames.fit), ("held_back", frames.held_back))
+    }
+    info = lower.spec.info
+    return as_report(by_set, limits, source=frames.shown, computed_by=f"{info.backend} on {info.device}")
 
 
 def both(samples: Sequence[Sample], f32: Engine, lower: Engine) -> Iterator[Compared]:

@@ -24,7 +24,7 @@ class EngineRecipe(BaseModel):
     precision: Annotated[str, Field(description="int8, fp8, fp16, bf16, f32; auto: the lowest that can be had")] = (
         "auto"
     )
-    size: Annotated[Size | None, Field(description="[height, width], where the network leaves it open")] = None
+    size: Annotated[Size | None, Field(description="[height, width] of the input")] = None
     batch: Annotated[int, Field(ge=1, le=256, description="largest batch of a TensorRT engine")] = 8
     compute_capability: Annotated[
         str | None, Field(pattern=r"^\d+\.\d$", description="of a GPU that is not here, such as 8.9")

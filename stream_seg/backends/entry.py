@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Annotated, Any
 
@@ -60,12 +60,15 @@ class Entry(BaseModel):
 
     @property
     def judged(self) -> str:
-        """The accuracy report in a few words: labels of held-back pictures that are those of f32."""
-        if self.gate is None:
-            return "f32"
-        held, loss = self.gate["held_back"], self.gate["held_back"]["miou_loss"]
-        told = f"{100 * held['agreement']:.1f} % as f32"
-        return told if loss is None else f"{told}, mIoU {-loss:+.2f}"
+        """The accuracy report in a few words."""
+        return "f32" if self.gate is None else in_few_words(self.gate)
+
+
+def in_few_words(report: Mapping[str, Any]) -> str:
+    """Of an accuracy report how many labels of held-back pictures are those of f32, and what happened to the mIoU."""
+    held, loss = report["held_back"], report["held_back"]["miou_loss"]
+    told = f"{100 * held['agreement']:.1f} % as f32"
+    return told if loss is None else f"{told}, mIoU {-loss:+.2f}"
 
 
 def digest(content: bytes) -> str:

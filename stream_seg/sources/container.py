@@ -14,8 +14,7 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from stream_seg.errors import SourceError
-from stream_seg.frame import Reason
+from stream_seg.errors import Reason, SourceError
 from stream_seg.uri import Source
 
 PROTOCOLS = {

@@ -11,8 +11,7 @@ from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from stream_seg.errors import SourceError
-from stream_seg.frame import Reason
+from stream_seg.errors import Reason, SourceError
 from stream_seg.sources.container import opened, reason_of, without_address
 from stream_seg.sources.picture import Picture, Pictures, upright_bgr
 from stream_seg.uri import Source

@@ -40,8 +40,12 @@ def card(
 
 def _files(path: Path, calibrated: int) -> str:
     int8 = path.with_stem(f"{path.stem}_int8")
-    sizes = [f"{file.stat().st_size / 1e6:.1f} MB" for file in (path, int8)]
-    quantised = f"`{int8.name}` ({sizes[1]}, quantised after training, calibrated on {calibrated} training pictures)"
+    sizes = [f"{file.stat().st_size / 1e6:.1f} MB" for file in (path, int8) if file.exists()]
+    quantised = f"calibrated on {calibrated} training pictures"
+    if len(sizes) == 2:
+        quantised = f"`{int8.name}` ({sizes[1]}, quantised after training, {quantised})"
+    else:
+        quantised = f"no int8 form (quantised after training, {quantised}, it lost too much)"
     return f"`{path.name}` (float32, {sizes[0]}), {quantised}, `{path.with_suffix('.json').name}`"
 
 

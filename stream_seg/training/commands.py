@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,17 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from stream_seg.dataset import pair_paths, read_pair
+from stream_seg.dataset import Pairs, pair_paths, read_pair, read_pairs
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.output import refuse_unwritable
 
 if TYPE_CHECKING:
-    from stream_seg.arrays import Image
     from stream_seg.classes import Classes
     from stream_seg.training.job import Job
     from stream_seg.zoo.weights.source import Weights
-
-CALIBRATED_ON = 62
 
 
 def train_command(recipe_file: Path, *, out: Path | None, data: Path | None, resume: bool) -> None:
@@ -47,26 +43,30 @@ def train_command(recipe_file: Path, *, out: Path | None, data: Path | None, res
 
 def _finish(job: Job, out: Path, *, chosen: str, said: dict[str, Any]) -> None:
     """Export what was trained, score it as the pipeline runs it, and write its card."""
+    from stream_seg.training.calibration import calibration
     from stream_seg.training.card import card
     from stream_seg.training.export import Meaning, export
     from stream_seg.training.validation import engine_figures
 
     recipe, path = job.recipe, out / f"{job.recipe.network}.onnx"
     meaning = Meaning(recipe.network, recipe.size, job.spec, job.classes)
-    images = job.pairs.images
-    calibration = images[:: max(1, -(-len(images) // CALIBRATED_ON))]
-    written = export(job.net, path, meaning, calibration=calibration)
-    found = {}
+    frames = calibration(
+        job.pairs, recipe.size, held=job.held, shown=f"{recipe.split}, judged on {recipe.val or recipe.split}"
+    )
+    written = export(job.net, path, meaning, frames=frames)
+    found, precisions = {}, ("f32", "int8") if len(written) == 3 else ("f32",)
     if job.held is not None:
-        found = {name: engine_figures(path, job.held, precision=name) for name in ("f32", "int8")}
-    text = card(job, path, figures=found, chosen=chosen, calibrated=len(calibration), **said)
+        found = {name: engine_figures(path, job.held, precision=name) for name in precisions}
+    text = card(job, path, figures=found, chosen=chosen, calibrated=len(frames.fit), **said)
     path.with_suffix(".md").write_text(text, encoding="utf-8")
     print("\n".join(str(file) for file in (*written, path.with_suffix(".md"))))
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The options of `stream-seg export`, as typed. `data` is a folder to calibrate int8 and check the input on."""
+    """The options of `stream-seg export`, as typed. `data` is a folder to calibrate int8 and check the input on; `held`
+    the split of it on which the accuracy gate judges int8, absent: pictures of `split` that it was not calibrated on.
+    """
 
     network: str
     weights: str
@@ -77,11 +77,13 @@ class Wanted:
     data: Path | None = None
     split: str = "train"
     check: bool = True
+    held: str | None = None
 
 
 def export_command(wanted: Wanted) -> None:
     """Make an engine of the pipeline from weights: FILE.onnx and FILE.json, with data FILE_int8.onnx too."""
     _require("torch", "torchvision", "onnxscript", *(["nncf"] if wanted.data else []), "to export")
+    from stream_seg.training.calibration import calibration
     from stream_seg.training.export import Meaning, export
     from stream_seg.training.job import agreed, built, refuse_network
     from stream_seg.zoo.weights.check import INPUTS, refuse_misfit
@@ -97,15 +99,22 @@ def export_command(wanted: Wanted) -> None:
     for other in (wanted.out.with_suffix(suffix) for suffix in (".yaml", ".yml")):
         if other.exists():
             raise OutputError(f"{other} would be taken for the side-car of {wanted.out.name}; give --out another name")
+    if wanted.held is not None and wanted.data is None:
+        raise ConfigError("--held: is a split of --data, which is missing")
     weights = open_weights(wanted.weights, network=wanted.network)
     spec = agreed(weights.spec, INPUTS.get(wanted.picture or ""), source=weights.source, where="--input")
     classes, size = _classes(wanted.classes, weights), _size(wanted.size, weights)
     net = built(wanted.network, len(classes)).eval()
     fit(net, weights.state, classes=len(classes), where=weights.source)
-    images = _pictures(wanted.data, wanted.split, classes=len(classes)) if wanted.data else []
+    pairs = None if wanted.data is None else _pairs(wanted.data, wanted.split, classes=len(classes))
     if wanted.check:
+        images = [] if pairs is None else pairs.images
         refuse_misfit(net, spec, images, where=f"{weights.source} (--no-check exports it all the same)")
-    written = export(net, wanted.out, Meaning(wanted.out.stem, size, spec, classes), calibration=images)
+    frames = None
+    if pairs is not None and wanted.data is not None:
+        held = None if wanted.held is None else read_pairs(wanted.data, wanted.held, classes=len(classes))
+        frames = calibration(pairs, size, shown=f"{wanted.split}, judged on {wanted.held or wanted.split}", held=held)
+    written = export(net, wanted.out, Meaning(wanted.out.stem, size, spec, classes), frames=frames)
     print("\n".join(str(file) for file in written))
 
 
@@ -135,9 +144,13 @@ def _size(said: str | None, weights: Weights) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _pictures(data: Path, split: str, *, classes: int) -> Sequence[Image]:
-    paths = pair_paths(data, split)
-    return [read_pair(*pair, classes=classes)[0] for pair in paths[:: max(1, -(-len(paths) // CALIBRATED_ON))]]
+def _pairs(data: Path, split: str, *, classes: int) -> Pairs:
+    """Of a split as many as calibration takes, and as many between them to compare on."""
+    from stream_seg.training.calibration import CALIBRATED_ON, spaced
+
+    paths = spaced(pair_paths(data, split), 2 * CALIBRATED_ON)
+    read = [read_pair(*pair, classes=classes) for pair in paths]
+    return Pairs([image for image, _ in read], [labels for _, labels in read])
 
 
 def _require(*modules_and_purpose: str) -> None:

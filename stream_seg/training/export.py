@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stream_seg.arrays import Image
+from stream_seg.backends.calibration import CalibrationSet
+from stream_seg.backends.choose import chosen, installed, opened_with
+from stream_seg.backends.compare import report_of
+from stream_seg.backends.entry import digest
+from stream_seg.backends.gate import Limits
 from stream_seg.backends.quantise import quantised
 from stream_seg.classes import Classes
+from stream_seg.network import Network
 from stream_seg.output import replace_file, writing
-from stream_seg.stages.segment import reduced
 from stream_seg.zoo.weights.normalise import Colour, InputSpec, Normalise, Three
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,20 +53,21 @@ class Portable(nn.Module):
         return scores, full.argmax(1).to(torch.uint8)
 
 
-def export(net: nn.Module, path: Path, meaning: Meaning, *, calibration: Sequence[Image] = ()) -> list[Path]:
+def export(
+    net: nn.Module, path: Path, meaning: Meaning, *, frames: CalibrationSet | None = None, limits: Limits | None = None
+) -> list[Path]:
     """Write NAME.onnx, with pictures to calibrate on NAME_int8.onnx, and NAME.json; returns what was written.
 
-    Calibration pictures may have any size. Raises OutputError.
+    The int8 form is compared with float32 on `frames`, at `meaning.size`; the report stands in NAME.json under `int8`.
+    Past the `limits` no int8 form is written, which is logged. Raises OutputError.
     """
     spec, int8, sidecar = meaning.spec, path.with_stem(f"{path.stem}_int8"), path.with_suffix(".json")
     with writing(path):
         for stale in (sidecar, int8):  # of another network, if this is killed half-way
             stale.unlink(missing_ok=True)
         export_onnx(net, path, size=meaning.size, mean=spec.mean, std=spec.std, colour=spec.colour, scale=spec.scale)
-        if calibration:
-            pictures = [reduced(image, meaning.size) for image in calibration]
-            int8.write_bytes(quantised(path.read_bytes(), pictures, name=meaning.name))
-    said = {
+    f32 = Network(meaning.name, meaning.classes, meaning.size, path.read_bytes())
+    said: dict[str, Any] = {
         "name": meaning.name,
         "size": meaning.size,
         "mean_bgr": spec.in_bgr(spec.mean),
@@ -69,10 +76,33 @@ def export(net: nn.Module, path: Path, meaning: Meaning, *, calibration: Sequenc
         "scale": spec.scale,
         "classes": meaning.classes.names,
         "palette": meaning.classes.colours,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": digest(f32.f32),
     }
+    if frames is not None:
+        form, said["int8"] = int8_form(f32, frames, limits or Limits())
+        if form is not None:
+            replace_file(int8, form)
     replace_file(sidecar, f"{json.dumps(said, indent=2)}\n".encode())
-    return [path, int8, sidecar] if calibration else [path, sidecar]
+    return [file for file in (path, int8, sidecar) if file.exists()]
+
+
+def int8_form(network: Network, frames: CalibrationSet, limits: Limits) -> tuple[bytes | None, dict[str, Any]]:
+    """`network` quantised on `frames.fit`, None where the accuracy gate refuses it; and what the side-car says of it.
+
+    It is compared on the CPU: it is for one, and TensorRT's builds are compared where they are built.
+    """
+    int8 = quantised(network.f32, [sample.image for sample in frames.fit], name=network.name)
+    network = replace(network, int8=int8)
+    backend, _ = chosen("auto", present=[name for name in installed() if name in ("openvino", "onnxruntime")])
+    with (
+        opened_with(network, backend, precision="f32") as f32,
+        opened_with(network, backend, precision="int8") as lower,
+    ):
+        report = report_of(f32, lower, frames, limits=limits)
+    if report["refused"]:
+        log.warning("%s: no int8 form is written: %s", network.name, report["refused"])
+    form = None if report["refused"] else int8
+    return form, {"sha256": None if form is None else digest(form), "report": report}
 
 
 def export_onnx(

@@ -10,10 +10,12 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Event, Thread
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import uvicorn
+from prometheus_client import CollectorRegistry
 from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -24,9 +26,6 @@ from stream_seg.web.feeds import Feeds
 from stream_seg.web.guard import Door, Guard
 from stream_seg.web.pictures import Darkroom, Quality, Settings, Watched
 
-if TYPE_CHECKING:
-    from stream_seg.stages.serve import Serve
-
 IDLE_S = 5.0
 """A connection that has no request, or makes no progress with an answer, is closed after so long."""
 MAX_CONNECTIONS = 512
@@ -36,8 +35,24 @@ SEND_BUFFER = 262_144
 RESET = struct.pack("ii", 1, 0)
 
 
+class Wishes(Protocol):
+    """What the stage `serve` asks for: its keys, and the registry of the graph."""
+
+    host: str
+    port: int
+    hosts: list[str]
+    opacity: float
+    max_clients: int
+    max_width: int
+    max_fps: float
+    quality: int
+    certfile: Path | None
+    keyfile: Path | None
+    registry: CollectorRegistry
+
+
 @contextmanager
-def serving(stage: Serve, *, token: str | None) -> Iterator[tuple[Board, str]]:
+def serving(stage: Wishes, *, token: str | None) -> Iterator[tuple[Board, str]]:
     """The page while the body runs; gives the board to fill and the address.
 
     Raises OutputError where the address cannot be had, ConfigError for a certificate that is none.
@@ -56,7 +71,7 @@ def serving(stage: Serve, *, token: str | None) -> Iterator[tuple[Board, str]]:
 
 
 class _Server:
-    def __init__(self, stage: Serve, board: Board, darkroom: Darkroom, token: str | None) -> None:
+    def __init__(self, stage: Wishes, board: Board, darkroom: Darkroom, token: str | None) -> None:
         self._board, self._darkroom = board, darkroom
         self._feeds = Feeds(darkroom, stage.max_clients, self._abort)
         page = Page(board, self._feeds, Door(token), stage.registry)
@@ -144,7 +159,7 @@ def _hang_up(connection: H11Protocol) -> None:
     connection.transport.abort()
 
 
-def _settings(stage: Serve, guard: Guard) -> uvicorn.Config:
+def _settings(stage: Wishes, guard: Guard) -> uvicorn.Config:
     config = uvicorn.Config(
         guard,
         http="h11",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from stream_seg.arrays import Image
 from stream_seg.backends.quantise import quantised
 from stream_seg.errors import ConfigError, NetworkError
+from stream_seg.network import Network, save_network
 from stream_seg.ops.palette import CAMVID
 from stream_seg.stages.segment import reduced
 from stream_seg.zoo import BUILDERS
@@ -40,15 +40,8 @@ def untrained(name: str, folder: Path, *, size: tuple[int, int], calibration: Se
         build().eval()(torch.zeros(1, 3, *size))
     path = folder / f"{name}_{size[0]}x{size[1]}.onnx"
     export_onnx(build(), path, size=size, mean=MEAN, std=STD)
+    network = Network(name, CAMVID, size, path.read_bytes())
     if calibration:
-        int8 = quantised(path.read_bytes(), [reduced(image, size) for image in calibration], name=name)
-        path.with_stem(f"{path.stem}_int8").write_bytes(int8)
-    said = {
-        "name": name,
-        "size": size,
-        "classes": CAMVID.names,
-        "palette": CAMVID.colours,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-    }
-    path.with_suffix(".json").write_text(json.dumps(said), encoding="utf-8")
-    return path
+        int8 = quantised(network.f32, [reduced(image, size) for image in calibration], name=name)
+        network = replace(network, int8=int8)
+    return save_network(network, path)

@@ -5,20 +5,27 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import pytest
 
-from stream_seg.backends.build import build
+from stream_seg.backends.build import build, plan_for
 from stream_seg.backends.cache import entries
 from stream_seg.backends.choose import open_engine
 from stream_seg.backends.compare import Say
+from stream_seg.backends.engine import cheapest
 from stream_seg.backends.engine_recipe import EngineRecipe
+from stream_seg.backends.entry import described
+from stream_seg.backends.store import building, store
+from stream_seg.backends.target import Target
+from stream_seg.backends.tensorrt_cuda import Plan as TensorRTPlan
+from stream_seg.backends.tensorrt_run import Execution
 from stream_seg.errors import ConfigError, NetworkError, StreamSegError
 from stream_seg.network import Network, open_network
 from tests import tiny
+from tests.backends import simulated
 
 
 class Told(list[str]):
@@ -143,6 +150,21 @@ def test_a_flipped_byte_is_built_again_and_never_loaded(
         assert engine.spec.info.precision == "int8", "the control"
 
 
+def test_an_engine_that_the_backend_cannot_open_is_left_out(
+    mine: Path, pictures: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whole, ours, and yet nothing that OpenVINO takes: such as a plan after its driver was changed."""
+    entry = build(recipe(mine, precision="int8", calibrate=str(pictures)), folder=folder, say=Told().say).entry
+    with building(folder, entry.key):
+        store(folder, described("mine", entry.key, b"no ONNX", suffix=".onnx", gate=entry.gate), b"no ONNX")
+    with open_engine(open_network(mine), backend="openvino") as engine:
+        assert engine.spec.info.precision != "int8"
+    [line] = [record.message for record in caplog.records]
+    assert line.startswith(f"engine {entry.name}: not loaded: mine: OpenVINO cannot compile it")
+    assert line.endswith("stream-seg engines build builds it again")
+    assert "\n" not in line
+
+
 def test_an_engine_of_another_version_is_not_loaded(
     mine: Path, pictures: Path, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -199,12 +221,16 @@ def test_what_cannot_be_built_is_one_line(
     assert list(entries(folder)) == []
 
 
-def test_a_size_is_for_a_network_that_leaves_it_open(tmp_path: Path, folder: Path) -> None:
+def test_a_network_is_built_at_another_size_where_it_computes_there(tmp_path: Path, folder: Path) -> None:
     mine = tiny.write(tmp_path, tiny.network(outputs={"out": 3}, size=("h", "w")), {"classes": tiny.CLASSES})
     built = build(recipe(mine, precision="f32", size=(32, 48)), folder=folder, say=Told().say)
     assert built.entry.key.shape == (1, 32, 48, 3)
-    with pytest.raises(NetworkError, match=r"road: takes pictures of 352x480 .* not of 32x48"):
-        open_network("road", size=(32, 48))
+    told = Told()
+    small = build(recipe(Path("road"), precision="int8", size=(64, 96)), folder=folder, say=told.say)
+    assert small.entry.key.shape == (1, 64, 96, 3)
+    assert any("comparing int8 with f32" in line for line in told), "it was judged at another size alone"
+    with pytest.raises(NetworkError, match=r"road: takes pictures of 352x480 .*; 32x50 does not fit its strides"):
+        open_network("road", size=(32, 50))
 
 
 def test_a_plan_for_a_gpu_that_is_not_here(mine: Path, pictures: Path, folder: Path) -> None:
@@ -222,6 +248,55 @@ def test_a_plan_for_a_gpu_that_is_not_here(mine: Path, pictures: Path, folder: P
     assert not build(recipe(mine, **keys), folder=folder, say=Told().say).fresh
     fp16 = build(recipe(mine, **keys, precision="fp16"), folder=folder, say=Told().say)
     assert fp16.entry.key.precision == "fp16"
+
+
+def test_a_plan_that_is_missing_is_built_judged_and_kept(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `segment` does on a GPU whose plan nobody built. The plan is real, only the GPU that runs it is not."""
+    pytest.importorskip("tensorrt_rtx")
+    from stream_seg.backends import tensorrt, tensorrt_build
+
+    model = tiny.network(outputs={"out": 3}, batch="n")
+    network = open_network(tiny.write(tmp_path, model, {"classes": tiny.CLASSES}))
+    onnx = {"f32": cheapest(network.f32)[1], "fp16": cheapest(network.f32)[1]}
+    plans: dict[bytes, bytes] = {}
+    built = tensorrt_build.build
+
+    def elsewhere(graph: bytes, **keys: Any) -> bytes:
+        plan = built(graph, **{**keys, "compute_capability": "8.9"})
+        plans[plan] = onnx[keys["precision"]]
+        return plan
+
+    def execution(plan: bytes, *, output: str, **_: Any) -> Execution:
+        cuda = simulated.Cuda()
+        here = simulated.Plan(plans[plan], cuda, most=8, outputs={output: (3, 8, 12)})
+        return Execution(cast(TensorRTPlan, here), cuda, outputs=(output,))
+
+    monkeypatch.setattr(tensorrt_build, "build", elsewhere)
+    monkeypatch.setattr(tensorrt, "gpu", lambda: ("a GPU", "8.9"))
+    monkeypatch.setattr(tensorrt, "open_execution", execution)
+    target = Target("tensorrt", "simulated 1", "a GPU", ("int8", "fp16", "f32"), "8.9", suffix=".plan")
+    told = Told()
+    entry, plan = plan_for(network, target, folder=folder, precision="auto", say=told.say)
+    assert plan in plans
+    assert (entry.key.precision, entry.key.device, entry.key.shape) == ("fp16", "a GPU", (8, *tiny.SIZE, 3))
+    assert entry.gate is not None
+    assert entry.gate["computed_by"] == "tensorrt on a GPU"
+    assert entry.gate["held_back"]["agreement"] == 1
+    assert [line.partition(" for ")[0] for line in told][:1] == ["mine: TensorRT builds fp16"]
+    count = len(plans)
+    assert plan_for(network, target, folder=folder, precision="auto", say=told.say) == (entry, plan)
+    assert len(plans) == count, "the second time it comes from the cache"
+
+    zeros = tiny.network(outputs={"out": 3}, batch="n")
+    zeros.graph.initializer[0].raw_data = bytes(len(zeros.graph.initializer[0].raw_data))
+    wrong = open_network(tiny.write(tmp_path, zeros, {"classes": tiny.CLASSES}, name="zeros"))
+    onnx["fp16"] = cheapest(wrong.f32)[1]
+    (folder / f"{entry.name}.json").unlink()
+    entry, _ = plan_for(network, target, folder=folder, precision="auto", say=told.say)
+    assert entry.key.precision == "f32", "wrong masks are refused"
+    assert entry.refused[0].startswith("fp16 calibration: ")
 
 
 def test_auto_goes_on_to_the_next_backend(

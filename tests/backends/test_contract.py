@@ -142,13 +142,17 @@ def test_labels_on_request_are_those_of_the_scores(backend: str, folder: Path) -
 
 
 @pytest.mark.parametrize(("backend", "precision"), [("openvino", "bf16"), ("torch", "bf16"), ("onnxruntime", "int8")])
-def test_the_road_network_too(backend: str, precision: str) -> None:
+def test_the_road_network_too(backend: str, precision: str, caplog: pytest.LogCaptureFixture) -> None:
     road = open_network("road")
     frame = next(iter(Synthetic(width=480, height=352)(iter(()))))
     images = reduced(frame.image, road.size)[None]
     with open_engine(road, backend="torch", precision="f32") as engine:
         truth = labels(engine.infer(images), road.size)
+    caplog.set_level(logging.INFO, "stream_seg")  # a command before may have set it to WARNING
+    caplog.clear()
     with open_engine(road, backend=backend, precision=precision) as engine:
+        judged = [" % as f32, mIoU " in record.message for record in caplog.records]
+        assert judged == [precision == "int8"], "what the gate said of the shipped int8 is told"
         assert (labels(engine.infer(images), road.size) == truth).mean() >= {"int8": 0.98}.get(precision, 0.99)
 
 

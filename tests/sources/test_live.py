@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stream_seg.errors import SourceError
-from stream_seg.frame import Frame, Reason
+from stream_seg.errors import Reason, SourceError
+from stream_seg.frame import Frame
 from stream_seg.sources.live import MOST_LEFT, News, Patience, supply
 from stream_seg.sources.picture import Picture, Pictures
 from stream_seg.sources.reader import HELD, Reader

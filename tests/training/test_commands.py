@@ -13,12 +13,18 @@ import pytest
 import torch
 import yaml
 
+from stream_seg.backends.gate import Limits
 from stream_seg.dataset import Pairs
 from stream_seg.evaluation import evaluate
+from stream_seg.network import open_network
+from stream_seg.sidecar import coloured
 from stream_seg.stages.segment import Segment
-from stream_seg.training.job import prepared
+from stream_seg.training.calibration import calibration
+from stream_seg.training.export import Meaning, export
+from stream_seg.training.job import built, prepared
 from stream_seg.training.loop import train
 from stream_seg.training.recipe import read_recipe
+from stream_seg.zoo.weights.normalise import InputSpec
 from tests.drawn import frame
 from tests.programs import exit_code, running, wait_until
 from tests.training.pictures import NAMES, coloured_fields, recipe_file, write_split
@@ -205,3 +211,32 @@ def test_one_picture_is_a_split_too(tmp_path: Path) -> None:
     write_split(tmp_path, Pairs(fields.images, fields.labels), "train")
     job = prepared(read_recipe(recipe_file(tmp_path)), where="r")
     assert (len(job.pairs), job.classes.names) == (1, tuple(NAMES))
+
+
+def test_int8_is_exported_with_what_the_gate_said_of_it(folder: Path) -> None:
+    report = open_network(folder / "out" / "road.onnx").int8_report
+    assert report is not None
+    assert (report["held_back"]["labelled"], report["calibration"]["pictures"], report["refused"]) == (4, 12, None)
+    scored = {name: evaluate(folder / "out" / "road.onnx", folder, precision=name)["miou"] for name in ("f32", "int8")}
+    assert report["held_back"]["miou_f32"] == pytest.approx(scored["f32"], abs=0.001)
+    assert report["held_back"]["miou_lower"] == pytest.approx(scored["int8"], abs=0.001)
+
+
+def test_int8_that_fails_the_gate_is_not_exported(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pairs, path = coloured_fields(12), tmp_path / "road.onnx"
+    net = built("road", 3)
+    net.load_state_dict(torch.load(folder / "out" / "best.pt", weights_only=True)["average"])
+    meaning = Meaning("road", (64, 96), InputSpec((0.4,) * 3, (0.3,) * 3, "bgr"), coloured(NAMES, None, where="test"))
+    frames, limits = calibration(pairs, (64, 96), shown="fields"), Limits(miou_loss=-100)
+    assert (len(frames.fit), len(frames.held_back)) == (9, 3)
+    written = export(net, path, meaning, frames=frames, limits=limits)
+    assert (
+        [file.name for file in written]
+        == ["road.onnx", "road.json"]
+        == sorted((file.name for file in tmp_path.iterdir()), reverse=True)
+    )
+    assert "road: no int8 form is written: calibration: loses" in caplog.text
+    assert "loses" in json.loads(path.with_suffix(".json").read_text())["int8"]["report"]["refused"]
+    assert open_network(path).int8 is None
