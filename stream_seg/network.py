@@ -64,9 +64,22 @@ def open_network(source: str | Path | Mapping[str, Any], *, size: tuple[int, int
     network = _opened(source, size)
     if size is None or network.size == size:
         return network
-    from stream_seg.interchange.shrink import resized
+    from stream_seg.interchange.shrink import refuse_size
 
-    return resized(network, size)
+    other = shrunk(network, size)
+    refuse_size(other.f32, network.size, size, name=network.name)
+    return other
+
+
+def shrunk(network: Network, size: tuple[int, int]) -> Network:
+    """`network` taking pictures of `size` = (height, width), multiples of its strides; see `interchange.shrink`.
+
+    The same weights: smaller, it takes a fraction of the time, and sees less of small things.
+    """
+    from stream_seg.interchange.shrink import shrunk_onnx
+
+    f32, int8 = (form and shrunk_onnx(form, network.size, size) for form in (network.f32, network.int8))
+    return replace(network, size=size, f32=f32 or b"", int8=int8, int8_report=None)  # it was judged at the other size
 
 
 def save_network(network: Network, path: Path) -> Path:

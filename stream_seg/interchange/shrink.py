@@ -3,46 +3,36 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import onnx
 from onnx import ModelProto, numpy_helper
 from onnx.shape_inference import InferenceError, infer_shapes
 
 from stream_seg.errors import NetworkError
-from stream_seg.network import Network
 
 
-def shrunk(network: Network, size: tuple[int, int]) -> Network:
-    """`network` taking pictures of `size` = (height, width), multiples of its strides.
-
-    Sizes that the exporter wrote into the graph (what `Resize` aims at) shrink with the input. Whether the result
-    computes is for `open_engine` to find out: a graph may have its size built in elsewhere too.
-    """
-    forms = [None if form is None else _shrunk(form, network.size, size) for form in (network.f32, network.int8)]
-    assert forms[0] is not None
-    return replace(network, size=size, f32=forms[0], int8=forms[1], int8_report=None)  # it was judged at the other size
-
-
-def resized(network: Network, size: tuple[int, int]) -> Network:
-    """`shrunk`, to a larger size too. Raises NetworkError, before anything is compiled, where it does not compute."""
-    other = shrunk(network, size)
-    has, asked = (f"{height}x{width}" for height, width in (network.size, size))
+def refuse_size(serialised: bytes, was: tuple[int, int], size: tuple[int, int], *, name: str) -> None:
+    """Raises NetworkError, before anything is compiled, where what `shrunk_onnx` made does not compute."""
+    has, asked = (f"{height}x{width}" for height, width in (was, size))
     try:
-        said = infer_shapes(onnx.load_from_string(other.f32), strict_mode=True, data_prop=True).graph.output
+        said = infer_shapes(onnx.load_from_string(serialised), strict_mode=True, data_prop=True).graph.output
     except InferenceError as error:
         where = re.search(r"\(op_type:(\w+)", str(error))
         raise NetworkError(
-            f"{network.name}: takes pictures of {has} (height x width); {asked} does not fit its strides"
+            f"{name}: takes pictures of {has} (height x width); {asked} does not fit its strides"
             f"{f' (operator {where[1]})' if where else ''}"
         ) from error
     labels = next(tuple(d.dim_value for d in o.type.tensor_type.shape.dim[1:]) for o in said if o.name == "labels")
     if labels not in (size, (0, 0)):  # 0: known when it runs
-        raise NetworkError(f"{network.name}: takes pictures of {has} (height x width) alone, not of {asked}")
-    return other
+        raise NetworkError(f"{name}: takes pictures of {has} (height x width) alone, not of {asked}")
 
 
-def _shrunk(serialised: bytes, was: tuple[int, int], size: tuple[int, int]) -> bytes:
+def shrunk_onnx(serialised: bytes, was: tuple[int, int], size: tuple[int, int]) -> bytes:
+    """An interchange ONNX taking pictures of `size` = (height, width), multiples of its strides, instead of `was`.
+
+    Sizes that the exporter wrote into the graph (what `Resize` aims at) shrink with the input. Whether the result
+    computes is for an engine to find out: a graph may have its size built in elsewhere too.
+    """
     model = onnx.load_from_string(serialised)
     aims = _aims(model)
     for tensor in model.graph.initializer:

@@ -22,7 +22,7 @@ from stream_seg.books import Policy
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.frame import Semantic
 from stream_seg.keys import Keys
-from stream_seg.network import Network, is_network, open_network, unknown
+from stream_seg.network import Network, is_network, open_network, shrunk, unknown
 from stream_seg.ops.scale import reduced
 from stream_seg.stage import STRICT, Frames
 from stream_seg.steering import Steering
@@ -93,8 +93,6 @@ class Segment:
 
     def _smaller(self, network: Network) -> Engine | None:
         """An engine of the same network at half its input; None where the graph has its size built in."""
-        from stream_seg.interchange.shrink import shrunk
-
         try:
             return self._engine(shrunk(network, (network.size[0] // 2, network.size[1] // 2)))
         except NetworkError as error:

@@ -302,13 +302,13 @@ def test_a_plan_that_is_missing_is_built_judged_and_kept(
 def test_auto_goes_on_to_the_next_backend(
     mine: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from stream_seg.backends import choose
+    from stream_seg.backends import table
 
     def broken(network: Network, *, precision: str, threads: int) -> None:
         raise ImportError("libopenvino.so: no such file")
 
-    first = choose.Backend("openvino", "pip install openvino", broken)  # type: ignore[arg-type]
-    monkeypatch.setattr(choose, "BACKENDS", {"openvino": first, "onnxruntime": choose.BACKENDS["onnxruntime"]})
+    first = table.Backend("openvino", "pip install openvino", broken)  # type: ignore[arg-type]
+    monkeypatch.setattr(table, "BACKENDS", {"openvino": first, "onnxruntime": table.BACKENDS["onnxruntime"]})
     with caplog.at_level(logging.INFO), open_engine(open_network(mine)) as engine:
         assert engine.spec.info.backend == "onnxruntime"
     said = [record.message for record in caplog.records]

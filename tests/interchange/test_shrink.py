@@ -8,8 +8,7 @@ import pytest
 
 from stream_seg.backends.choose import open_engine
 from stream_seg.errors import NetworkError
-from stream_seg.interchange.shrink import shrunk
-from stream_seg.network import Network, open_network
+from stream_seg.network import Network, open_network, shrunk
 from stream_seg.stages.segment import segmented
 from stream_seg.stages.synthetic import Synthetic
 
