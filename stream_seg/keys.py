@@ -100,10 +100,10 @@ class Since:
         trust = np.asarray(cv2.multiply(ops.warped(self.trust, step.motion), step.believed), np.float32)
         return Since(self.age + 1, motion, trust, self.doubt + 1.0 - float(cv2.mean(trust)[0]))
 
-    def due(self, every: Every) -> bool:
-        """Whether the present has to be a key frame."""
+    def due(self, every: Every, *, doubt: float = DOUBT) -> bool:
+        """Whether the present has to be a key frame; `auto` at so much doubt."""
         if every == "auto":
-            return self.age >= LONGEST or self.doubt >= DOUBT or self.trust is None
+            return self.age >= LONGEST or self.doubt >= doubt or self.trust is None
         return self.age >= every
 
 
@@ -154,8 +154,8 @@ class Keys:
     on (the beginning, a cut, a gap) a frame waits.
     """
 
-    def __init__(self, worker: Executor | None) -> None:
-        self._worker = worker
+    def __init__(self, worker: Executor | None, *, doubt: float = DOUBT) -> None:
+        self._worker, self._doubt = worker, doubt
         self._tracks: dict[str, _Track] = {}
 
     def frame(self, frame: Frame, look: Look, *, every: Every) -> tuple[Frame, Temporal]:
@@ -167,7 +167,7 @@ class Keys:
             step = track.view.step(view)
         if track is not None and step is not None:
             track.move(view, step)
-            due = track.since.due(every)
+            due = track.since.due(every, doubt=self._doubt)
             if not (due and waits):
                 asks = due and self._ask(track, look(frame.image), every=every)
                 temporal = Temporal(key=asks, age=track.since.age, step=step)

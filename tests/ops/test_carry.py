@@ -66,6 +66,7 @@ def test_labels_along_a_motion_are_those_of_the_moved_scores(size: tuple[int, in
         inner = np.s_[:, :] if motion[0, 0, 0] in (0, 100) else np.s_[8:-4, 4:-8]
         once = moved_labels(smooth, known, motion, size=size)
         np.testing.assert_array_equal(once[inner], upsampled_argmax(moved(smooth, motion), size)[inner])
-    blurred = cv2.GaussianBlur(NOISE.normal(scale=30, size=(44, 60, 2)).astype(np.float32), (0, 0), 6)
+    noise = NOISE.normal(scale=30, size=(44, 60, 2)).astype(np.float32)
+    blurred = np.asarray(cv2.GaussianBlur(noise, (0, 0), 6), np.float32)
     once = moved_labels(smooth, known, blurred, size=size)
     assert (once != upsampled_argmax(moved(smooth, blurred), size)).mean() < 0.05
