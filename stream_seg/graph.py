@@ -67,7 +67,7 @@ class Graph:
 
     def engines(self) -> dict[str, EngineInfo | None]:
         """By segment stage, what computes there; None before its first frame."""
-        return {task.node.name: task.engine for task in self.tasks if task.node.kind == "segment"}
+        return {task.node.name: task.segment.engine for task in self.tasks if task.node.kind == "segment"}
 
     def __enter__(self) -> Graph:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

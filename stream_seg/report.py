@@ -51,7 +51,7 @@ def report(graph: Graph, *, seconds: float) -> dict[str, Any]:
     sinks = [task for task in graph.tasks if task.is_sink]
     dropped: Counter[str] = Counter()
     for task in sources:
-        dropped.update(task.missed)
+        dropped.update(task.source.missed)
     for link in graph.links:
         dropped.update(link.account().dropped)
     written = {task.node.name: 0 if task.failed else task.yielded for task in sinks}
@@ -63,7 +63,7 @@ def report(graph: Graph, *, seconds: float) -> dict[str, Any]:
     engines = [engine for engine in graph.engines().values() if engine is not None]
     return {
         "frames": {
-            "captured": sum(task.yielded + task.missed.total() for task in sources),
+            "captured": sum(task.yielded + task.source.missed.total() for task in sources),
             "written": fewest,
             "by_output": written,
             "dropped": dict(dropped),

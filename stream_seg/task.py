@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from threading import Thread
-from typing import Protocol, cast, get_args
+from typing import Protocol, cast
 
 from stream_seg.config import Node
 from stream_seg.errors import StageError, StreamSegError
-from stream_seg.frame import REASONS, Age, EngineInfo, Frame, Signal, Stamp, State, Temporal
+from stream_seg.frame import Age, Frame, Stamp
 from stream_seg.kinds import SINKS, SOURCES
-from stream_seg.ladder import Change
 from stream_seg.link import Receiver, Sender
 from stream_seg.samples import Ages, Samples
 from stream_seg.stage import Frames
-from stream_seg.stages.smooth import RESETS
+from stream_seg.tallies import SegmentTally, SmoothTally, SourceTally
 
 LOG = logging.getLogger(__name__)
-MISS_REASONS = ("decode_error", "late")
 
 
 class Owner(Protocol):
@@ -45,18 +43,11 @@ class Task:
         self.is_source, self.is_sink = node.kind in SOURCES, node.kind in SINKS
         self.receiver, self.senders = receiver, senders
         self.taken = self.yielded = 0
-        self.up = False
         self.failed = False
         self.finishing = False  # its input has ended
-        self.missed: Counter[str] = Counter(dict.fromkeys(MISS_REASONS, 0))
-        self.signal: Signal | None = None  # of a source: why it has no picture
-        self.stalls: Counter[str] = Counter(dict.fromkeys(("no data", "frozen"), 0))
-        self.reconnects: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
-        self.engine: EngineInfo | None = None
-        self.resets: Counter[str] = Counter(dict.fromkeys(RESETS, 0))  # of smooth
-        self.confidence: dict[str, float] = {}  # of smooth, by stream: mean confidence in the motion to its last frame
-        self.keys = self.rung = 0  # of segment: frames that the network looked at, and where on its ladder it is
-        self.changes: Counter[str] = Counter(dict.fromkeys(get_args(Change), 0))
+        self.source, self.segment, self.smooth = SourceTally(), SegmentTally(), SmoothTally()
+        of_kind: dict[str, SegmentTally | SmoothTally] = {"segment": self.segment, "smooth": self.smooth}
+        self._tally = self.source if self.is_source else of_kind.get(node.kind)
         self.heard: deque[Age] | None = None  # of a segment stage: what the outputs tell of its frames
         self.tell: Mapping[str, deque[Age]] = {}  # of an output: what segment stages hear, by name
         self.duration_ms, self.age_ms, self.overhead_ms = Samples(), Samples(), Samples()
@@ -70,17 +61,10 @@ class Task:
         self._times: deque[int] = deque(maxlen=60)
         self.thread = Thread(target=self._run, name=node.name, daemon=True)
 
-    @property
-    def state(self) -> State:
-        """Of a source: starting until its first frame, up, stalled, or down; also down once it has ended."""
-        if self.signal is not None:
-            return self.signal.state
-        return "up" if self.up else "down" if self.yielded else "starting"
-
     def carry_on(self, before: Task) -> None:
         """Count on from where a source of the same name left off: counters never go back."""
         self.yielded, self.duration_ms = before.yielded, before.duration_ms
-        self.missed, self.stalls, self.reconnects = before.missed, before.stalls, before.reconnects
+        self.source.carry_on(before.source)
 
     def fps(self) -> float:
         """Frames per second over the last 60 yielded; 0 once none came for two seconds."""
@@ -112,7 +96,7 @@ class Task:
             said = " ".join(f"{type(error).__name__}: {error}".split())
             self._owner.fail(StageError(f"stage {self.node.name} failed{where}: {said}"))
         finally:
-            self.up = False
+            self.source.end()
             for sender in self.senders:
                 sender.end()
             if self.is_sink and not self.receiver.ended:
@@ -133,7 +117,7 @@ class Task:
     def _yielded(self) -> Generator[Frame, None, None]:
         frames = self.node.stage(self._watched(self.receiver.frames()))
         lost = yield from cast("Generator[Frame, None, Mapping[str, int] | None]", frames)
-        self.missed.update(lost or {})
+        self.source.missed.update(lost or {})
 
     def _watched(self, frames: Frames) -> Frames:
         for frame in frames:
@@ -146,34 +130,19 @@ class Task:
     def _note(self, frame: Frame) -> Frame:
         now = time.monotonic_ns()
         took_ns = now - self._began_ns
-        self.last, self.up = frame, self.is_source and frame.signal is None
+        self.last = frame
         self.yielded += 1
         if frame.signal is None:
             self._times.append(now)
         if self.first_ns is None:
             self.first_ns, self._first_cpu_s = now, time.process_time()
         self.duration_ms.add(took_ns / 1e6)
-        if self.is_source:
-            self.missed.update(frame.missed)
-            self._note_signal(frame.signal)
-        elif frame.semantic is not None:
-            self.engine = frame.semantic.engine
-        if self.node.kind == "smooth" and frame.temporal is not None:
-            self.resets.update([frame.temporal.reset] if frame.temporal.reset else [])
-            self.confidence[frame.stream] = frame.temporal.confidence or 0.0
-        if self.node.kind == "segment" and frame.signal is None:
-            self._note_work(frame.temporal or Temporal())
+        if self._tally is not None:
+            self._tally.note(frame)
         began_ns = frame.captured_ns if self.is_source else self._began_ns
         stamps = (*frame.stamps, Stamp(self.node.name, began_ns, now))
         if self.is_sink and frame.signal is None:
-            age_ns = now - frame.captured_ns
-            self.age_ms.add(age_ns / 1e6)
-            if frame.stream in self.ages:  # else its source was removed
-                self.ages[frame.stream].add(age_ns / 1e6)
-            for stamp in frame.stamps:
-                if stamp.stage in self.tell:
-                    self.tell[stamp.stage].append(Age(frame.temporal.rung if frame.temporal else 0, age_ns / 1e6))
-            self.overhead_ms.add((age_ns - sum(s.ended_ns - s.began_ns for s in stamps)) / 1e6)
+            self._note_age(frame, stamps)
         if len(self.senders) > 1:
             frame.image.flags.writeable = False  # shared from here on: who draws on it copies it
         stamped = replace(frame, stamps=stamps)
@@ -181,20 +150,17 @@ class Task:
             self.trace(stamped)
         return stamped
 
-    def _note_work(self, temporal: Temporal) -> None:
-        self.keys += temporal.key
-        self.rung = temporal.rung
-        if temporal.change is not None:
-            self.changes[temporal.change] += 1
-
-    def _note_signal(self, signal: Signal | None) -> None:
-        """Count a stall where it begins, and a reconnect by the reason for which the source had been away."""
-        before, self.signal = self.signal, signal
-        if signal is None:
-            if before is not None and before.state != "starting" and before.reason not in (None, "frozen"):
-                self.reconnects[before.reason] += 1
-        elif signal.state == "stalled" and (before is None or before.reason != signal.reason):
-            self.stalls[str(signal.reason)] += 1
+    def _note_age(self, frame: Frame, stamps: Sequence[Stamp]) -> None:
+        """Note how old a frame is when an output is done with it, and tell the segment stages that it went through."""
+        age_ns = stamps[-1].ended_ns - frame.captured_ns
+        age_ms, rung = age_ns / 1e6, frame.temporal.rung if frame.temporal else 0
+        self.age_ms.add(age_ms)
+        self.overhead_ms.add((age_ns - sum(s.ended_ns - s.began_ns for s in stamps)) / 1e6)
+        if frame.stream in self.ages:  # else its source was removed
+            self.ages[frame.stream].add(age_ms)
+        for stamp in stamps:
+            if stamp.stage in self.tell:
+                self.tell[stamp.stage].append(Age(rung, age_ms))
 
 
 def _drained(heard: deque[Age]) -> tuple[Age, ...]:

@@ -108,7 +108,7 @@ def test_frames_that_a_source_missed_are_counted() -> None:
         return {"decode_error": 1}
 
     graph = ran(line(gaps, Work(), Ledger()))
-    assert graph.tasks[0].missed["decode_error"] == 3
+    assert graph.tasks[0].source.missed["decode_error"] == 3
 
 
 @pytest.mark.parametrize("policy", ["latest", "every"])

@@ -106,8 +106,8 @@ def test_a_machine_half_as_fast_keeps_the_target_and_comes_back() -> None:
     assert any(rung == 0 for second, _, rung in held.done if BUSY_S < second < BUSY_S + 5)
     assert all(rung > 0 for second, _, rung in held.done if CALM_S + 1 < second < BUSY_S)
     task = next(task for task in graph.tasks if task.node.name == "segment")
-    assert 1 <= task.changes["spare"] <= task.changes["slow"]
-    assert task.keys < task.yielded
+    assert 1 <= task.segment.changes["spare"] <= task.segment.changes["slow"]
+    assert task.segment.keys < task.yielded
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,8 @@ def test_a_run_that_is_killed_goes_on(folder: Path, tmp_path: Path) -> None:
     )
     assert resumed.step == 30
     for name, value in whole.average.items():
-        torch.testing.assert_close(resumed.average[name], value, rtol=1e-3, atol=1e-4)
+        # bit for bit within one process (test_training.py); bfloat16 sums differ with the threads of another one
+        torch.testing.assert_close(resumed.average[name], value, rtol=0.02, atol=0.02)
 
 
 def test_a_checkpoint_becomes_an_engine(folder: Path, tmp_path: Path) -> None:

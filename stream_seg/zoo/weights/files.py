@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,8 @@ def read_weights(path: Path) -> dict[str, Any]:
 
 def _torch(path: Path) -> Any:
     scalar: Any = np.float64(0).__reduce__()[0]  # numpy's own function, under its name of this version
-    with torch.serialization.safe_globals([*HARMLESS, scalar]):
+    with torch.serialization.safe_globals([*HARMLESS, scalar]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a foreign pickle protocol, which is refused or harmless
         return torch.load(path, map_location="cpu", weights_only=True)
 
 

@@ -1,0 +1,230 @@
+"""Every metric of a graph: its name, its labels, and where its numbers stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+
+from stream_seg.books import Account
+from stream_seg.frame import STATES
+from stream_seg.graph import Graph
+from stream_seg.samples import BOUNDS_MS, Ages, Samples
+from stream_seg.tallies import SegmentTally, SmoothTally, SourceTally
+
+Row: TypeAlias = tuple[Any, ...]
+"""The values of a family's labels, then what is measured."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A metric as Prometheus knows it, and where its numbers stand."""
+
+    kind: Callable[..., Any]
+    name: str
+    says: str
+    labels: tuple[str, ...]
+    rows: Callable[[Graph], Iterable[Row]]
+
+    def collected(self, graph: Graph) -> Metric:
+        """The metric at this moment."""
+        metric: Metric = self.kind(self.name, self.says, labels=self.labels)
+        count = len(self.labels)
+        for row in self.rows(graph):
+            metric.add_metric(row[:count], *row[count:])  # type: ignore[attr-defined] # of every kind of family
+        return metric
+
+
+def _sources(graph: Graph) -> Iterator[tuple[str, SourceTally]]:
+    return ((task.node.name, task.source) for task in graph.tasks if task.is_source)
+
+
+def _segments(graph: Graph) -> Iterator[tuple[str, SegmentTally]]:
+    return ((task.node.name, task.segment) for task in graph.tasks if task.node.kind == "segment")
+
+
+def _smooths(graph: Graph) -> Iterator[tuple[str, SmoothTally]]:
+    return ((task.node.name, task.smooth) for task in graph.tasks if task.node.kind == "smooth")
+
+
+def _streams(graph: Graph) -> list[str]:
+    return [str(getattr(task.node.stage, "stream", task.node.name)) for task in graph.tasks if task.is_source]
+
+
+def _ages(graph: Graph) -> Iterator[tuple[str, str, Ages]]:
+    for task in graph.tasks:
+        if task.is_sink:
+            yield from ((task.node.name, stream, ages) for stream, ages in tuple(task.ages.items()))
+
+
+def _accounts(graph: Graph) -> Iterator[tuple[str, Account]]:
+    return ((link.name, link.account()) for link in graph.links)
+
+
+def _each(name: str, numbers: Mapping[str, float]) -> list[Row]:
+    return [(name, key, number) for key, number in numbers.items()]
+
+
+def _histogram(samples: Samples) -> tuple[list[tuple[str, float]], float]:
+    """Buckets with their upper bounds, and the sum; in seconds."""
+    bounds = [*(str(bound / 1000) for bound in BOUNDS_MS), "+Inf"]
+    return [*zip(bounds, samples.at_most(), strict=True)], samples.total / 1000
+
+
+FAMILIES = (
+    Family(
+        CounterMetricFamily,
+        "stream_seg_frames",
+        "Frames by stage and outcome (in: taken from its links; out: yielded).",
+        ("stage", "outcome"),
+        lambda g: (row for t in g.tasks for row in _each(t.node.name, {"in": t.taken, "out": t.yielded})),
+    ),
+    Family(
+        GaugeMetricFamily,
+        "stream_seg_fps",
+        "Frames per second that a stage yields, over its last frames.",
+        ("stage",),
+        lambda g: ((task.node.name, task.fps()) for task in g.tasks),
+    ),
+    Family(
+        HistogramMetricFamily,
+        "stream_seg_stage_duration_seconds",
+        "Time a stage spent on a frame.",
+        ("stage",),
+        lambda g: ((task.node.name, *_histogram(task.duration_ms)) for task in g.tasks),
+    ),
+    Family(
+        CounterMetricFamily,
+        "stream_seg_missed_frames",
+        "Frames that a source could not deliver, by reason.",
+        ("stage", "reason"),
+        lambda g: (row for name, source in _sources(g) for row in _each(name, source.missed)),
+    ),
+    Family(
+        GaugeMetricFamily,
+        "stream_seg_source_up",
+        "1 while a source delivers frames.",
+        ("stage",),
+        lambda g: ((name, source.up) for name, source in _sources(g)),
+    ),
+    Family(
+        GaugeMetricFamily,
+        "stream_seg_source_state",
+        "1 for the state that a source is in, 0 for the others.",
+        ("stage", "state"),
+        lambda g: ((name, state, source.state == state) for name, source in _sources(g) for state in STATES),
+    ),
+    Family(
+        CounterMetricFamily,
+        "stream_seg_source_stalls",
+        "Times that a source gave no new picture, by reason.",
+        ("stage", "reason"),
+        lambda g: (row for name, source in _sources(g) for row in _each(name, source.stalls)),
+    ),
+    Family(
+        CounterMetricFamily,
+        "stream_seg_source_reconnects",
+        "Times that a source came back, by why it had been away.",
+        ("stage", "reason"),
+        lambda g: (row for name, source in _sources(g) for row in _each(name, source.reconnects)),
+    ),
+    Family(
+        InfoMetricFamily,
+        "stream_seg_engine",
+        "What computes the classes; empty before the first frame.",
+        ("stage",),
+        lambda g: ((name, {} if info is None else vars(info)) for name, info in g.engines().items()),
+    ),
+    Family(
+        CounterMetricFamily,
+        "stream_seg_key_frames",
+        "Frames that the network looked at; it knows the others by motion.",
+        ("stage",),
+        lambda g: ((name, segment.keys) for name, segment in _segments(g)),
+    ),
+    Family(
+        GaugeMetricFamily,
+        "stream_seg_rung",
+        "Steps that a stage has gone down to hold its target_ms.",
+        ("stage",),
+        lambda g: ((name, segment.rung) for name, segment in _segments(g)),
+    ),
+    Family(
+        CounterMetricFamily,
+        "stream_seg_rung_changes",
+        "Changes of the rung by reason (slow: frames came too late; spare: time to spare).",
+        ("stage", "reason"),
+        lambda g: (row for name, segment in _segments(g) for row in _each(name, segment.changes)),
+    ),
+    Family(
+        CounterMetricFamily,
+        "stream_seg_resets",
+        "Times that smooth forgot the past of a stream, by reason.",
+        ("stage", "reason"),
+        lambda g: (row for name, smooth in _smooths(g) for row in _each(name, smooth.resets)),
+    ),
+    Family(
+        GaugeMetricFamily,
+        "stream_seg_motion_confidence",
+        "Mean confidence in the motion to the last frame, 0 where the past was forgotten.",
+        ("stage", "stream"),
+        lambda g: (
+            (name, stream, smooth.confidence.get(stream, 0.0)) for name, smooth in _smooths(g) for stream in _streams(g)
+        ),
+    ),
+    Family(
+        HistogramMetricFamily,
+        "stream_seg_frame_age_seconds",
+        "Age of a frame, since its capture, when an output had dealt with it.",
+        ("stage", "stream"),
+        lambda g: ((name, stream, *_histogram(ages.samples)) for name, stream, ages in _ages(g)),
+    ),
+    Family(
+        CounterMetricFamily,
+        "stream_seg_late_frames",
+        "Frames that were older than deadline_ms at an output.",
+        ("stage", "stream"),
+        lambda g: ((name, stream, ages.late) for name, stream, ages in _ages(g)),
+    ),
+    Family(
+        GaugeMetricFamily,
+        "stream_seg_last_frame_timestamp_seconds",
+        "When an output had dealt with the last frame, since the Unix epoch; 0 before the first.",
+        ("stage", "stream"),
+        lambda g: ((name, stream, ages.last_s) for name, stream, ages in _ages(g)),
+    ),
+    Family(
+        CounterMetricFamily,
+        "stream_seg_dropped_frames",
+        "Frames that a link dropped, by reason.",
+        ("link", "reason"),
+        lambda g: (row for name, account in _accounts(g) for row in _each(name, account.dropped)),
+    ),
+    Family(
+        CounterMetricFamily,
+        "stream_seg_link_frames",
+        "Frames given to a link, and delivered by it.",
+        ("link", "outcome"),
+        lambda g: (
+            row
+            for name, account in _accounts(g)
+            for row in _each(name, {"entered": account.entered, "delivered": account.delivered})
+        ),
+    ),
+    Family(
+        GaugeMetricFamily,
+        "stream_seg_queue_depth_frames",
+        "Frames in a link, neither delivered nor dropped.",
+        ("link",),
+        lambda g: ((name, account.in_flight) for name, account in _accounts(g)),
+    ),
+)
+"""Every metric of a graph; docs/metrics.md says the same, which a test sees to."""
