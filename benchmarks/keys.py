@@ -93,13 +93,13 @@ def curves(drive: Looked) -> dict[str, Any]:
 
 
 def keyed(drive: Looked, *, every: Every, phase: int = 0, doubt: float = DOUBT) -> Point:
-    """The drive through key frames and `smooth`. Up to `phase` each frame is a key frame."""
+    """The drive through key frames and `smooth`. The first frame is a key frame and so is number `phase`."""
     asked, keys = 0, Keys(None, doubt=doubt)
 
     def chosen() -> Iterator[Frame]:
         nonlocal asked
         for number, frame in enumerate(drive.frames):
-            out, temporal = keys.frame(frame, answer(frame), every=1 if number < phase else every)
+            out, temporal = keys.frame(frame, answer(frame), every=1 if number == phase else every)
             asked += temporal.key
             yield replace(out, temporal=temporal)
 
