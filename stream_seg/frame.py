@@ -12,7 +12,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.arrays import Image, Labels, Scores
+from stream_seg.arrays import Image, Labels
+from stream_seg.carried import Carried, LazyScores, given_scores
 from stream_seg.classes import Classes
 from stream_seg.errors import Reason
 
@@ -38,25 +39,31 @@ class Semantic:
 
     Either `scores`, at the network's own low resolution, or (from a network that says no scores) `verdict`, at `size`.
     `labels` is the verdict at `size` = (height, width), the network's input size; computed when first asked for, since
-    a stage that changes the scores would throw an earlier verdict away.
+    a stage that changes the scores would throw an earlier verdict away. So are the scores of a frame to which those of
+    an earlier one are carried (`carried.Carried`).
     """
 
     classes: Classes
     engine: EngineInfo
     size: tuple[int, int]
-    scores: Scores | None = None
+    scores: LazyScores = LazyScores()  # noqa: RUF009  # a descriptor: what the field is stands in each Semantic
     verdict: Labels | None = None
 
     @cached_property
     def labels(self) -> Labels:
         """uint8 (height, width) of `size`."""
-        if self.verdict is not None:
-            return self.verdict
-        if self.scores is None:
-            raise ValueError("a Semantic needs scores or a verdict")
-        from stream_seg.ops.labels import upsampled_argmax  # brings numba: not for a help text
+        return self.labels_at(self.size)
 
-        return upsampled_argmax(self.scores, self.size)
+    def labels_at(self, size: tuple[int, int]) -> Labels:
+        """uint8 (height, width) of any other `size`: enlarged as scores, not as labels, where there are scores."""
+        from stream_seg.ops.labels import resized_labels, upsampled_argmax  # brings numba: not for a help text
+
+        if self.verdict is not None:
+            return resized_labels(self.verdict, size)
+        given = given_scores(self)
+        if given is None:
+            raise ValueError("a Semantic needs scores or a verdict")
+        return given.labels(size) if isinstance(given, Carried) else upsampled_argmax(given, size)
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,8 @@ class Step:
     since: int
     motion: NDArray[np.float32]
     believed: NDArray[np.float32]
+    luma: NDArray[np.uint8] | None = None
+    """Of this frame, where it is known."""
 
 
 @dataclass(frozen=True)

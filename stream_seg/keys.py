@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.arrays import Image
+from stream_seg.carried import Base, Carried
 from stream_seg.frame import Frame, Semantic, Step, Temporal
 from stream_seg.ops import motion as ops
 from stream_seg.ops.motion import Luma, Motion
@@ -60,56 +61,63 @@ class View:
             return None
         motion = ops.flow(self.luma, now.luma)
         believed = ops.confidence(self.luma, now.luma, motion)
-        return None if ops.is_cut(believed) else Step(self.seq, motion, believed)
+        return None if ops.is_cut(believed) else Step(self.seq, motion, believed, now.luma)
 
 
 @dataclass(frozen=True)
 class Since:
-    """The way from a key frame to the present: frames passed, the motion over all of them, how far each pixel is still
-    believed, 0-1 (the network's margin there times the confidence of every step), and the doubt that has piled up."""
+    """The way from a key frame to the present: frames passed, the motion over all of them (None: none yet), how far
+    each pixel is still believed, 0-1 (the network's margin there times the confidence of every step), and the doubt
+    that has piled up. Without `auto` nobody asks for the last two, and trust is None."""
 
-    age: int
-    motion: Motion
-    trust: NDArray[np.float32]
+    age: int = 0
+    motion: Motion | None = None
+    trust: NDArray[np.float32] | None = None
     doubt: float = 0.0
 
     @classmethod
-    def key(cls) -> Since:
+    def key(cls, every: Every) -> Since:
         """At the key frame itself."""
-        return cls(0, np.zeros((*ops.SIZE, 2), np.float32), np.ones(ops.SIZE, np.float32))
+        return cls(trust=np.ones(ops.SIZE, np.float32) if every == "auto" else None)
 
     def told(self, said: Semantic) -> Since:
         """The same way, now that it is known what the network says of the key frame."""
-        if said.scores is None:
+        if said.scores is None or self.trust is None:
             return self
         from stream_seg.ops.carry import margins  # brings numba: not for a help text
 
         sure = cv2.resize(margins(said.scores), ops.SIZE[::-1], interpolation=cv2.INTER_LINEAR)
-        seen = ops.warped(np.asarray(sure, np.float32), self.motion) if self.age else sure
+        seen = sure if self.motion is None else ops.warped(np.asarray(sure, np.float32), self.motion)
         return replace(self, trust=np.asarray(cv2.multiply(self.trust, seen), np.float32))
 
     def after(self, step: Step) -> Since:
         """One frame on."""
         from stream_seg.ops.carry import composed  # brings numba: not for a help text
 
+        motion = step.motion if self.motion is None else composed(self.motion, step.motion)
+        if self.trust is None:
+            return Since(self.age + 1, motion)
         trust = np.asarray(cv2.multiply(ops.warped(self.trust, step.motion), step.believed), np.float32)
-        doubt = self.doubt + 1.0 - float(cv2.mean(trust)[0])
-        return Since(self.age + 1, composed(self.motion, step.motion), trust, doubt)
+        return Since(self.age + 1, motion, trust, self.doubt + 1.0 - float(cv2.mean(trust)[0]))
 
-    def due(self, every: Every) -> bool:
-        """Whether the present has to be a key frame."""
+    def due(self, every: Every, *, doubt: float = DOUBT) -> bool:
+        """Whether the present has to be a key frame; `auto` at so much doubt."""
         if every == "auto":
-            return self.age >= LONGEST or self.doubt >= DOUBT
+            return self.age >= LONGEST or self.doubt >= doubt or self.trust is None
         return self.age >= every
 
 
-def carried(said: Semantic, since: Since) -> Semantic:
-    """What a key frame said, at the present."""
-    if said.scores is not None:
-        from stream_seg.ops.carry import moved  # brings numba: not for a help text
+def based(said: Semantic) -> Base | None:
+    """What can be carried of it as scores."""
+    return None if said.scores is None else Base(said.scores)
 
-        height, width = said.scores.shape[1:]
-        return replace(said, scores=moved(said.scores, ops.resized(since.motion, (height, width))))
+
+def carried(said: Semantic, base: Base | None, since: Since) -> Semantic:
+    """What a key frame said, at the present; `base` is its scores, if it has any."""
+    if since.motion is None:
+        return said
+    if base is not None:
+        return replace(said, scores=Carried(base, since.motion))
     assert said.verdict is not None
     motion = ops.resized(since.motion, said.verdict.shape)
     return replace(said, verdict=ops.warped(said.verdict, motion, nearest=True))
@@ -121,6 +129,7 @@ class _Track:
 
     view: View
     said: Semantic
+    base: Base | None
     since: Since
     asked: Future[Semantic] | None = None
     since_asked: Since | None = None
@@ -132,6 +141,7 @@ class _Track:
             self.since_asked = self.since_asked.after(step)
             if self.asked.done():
                 self.said = self.asked.result()
+                self.base = based(self.said)
                 self.since = self.since_asked.told(self.said)
                 self.asked = self.since_asked = None
 
@@ -144,8 +154,8 @@ class Keys:
     on (the beginning, a cut, a gap) a frame waits.
     """
 
-    def __init__(self, worker: Executor | None) -> None:
-        self._worker = worker
+    def __init__(self, worker: Executor | None, *, doubt: float = DOUBT) -> None:
+        self._worker, self._doubt = worker, doubt
         self._tracks: dict[str, _Track] = {}
 
     def frame(self, frame: Frame, look: Look, *, every: Every) -> tuple[Frame, Temporal]:
@@ -157,21 +167,21 @@ class Keys:
             step = track.view.step(view)
         if track is not None and step is not None:
             track.move(view, step)
-            due = track.since.due(every)
+            due = track.since.due(every, doubt=self._doubt)
             if not (due and waits):
-                asks = due and self._ask(track, look, frame)
+                asks = due and self._ask(track, look(frame.image), every=every)
                 temporal = Temporal(key=asks, age=track.since.age, step=step)
-                return replace(frame, semantic=carried(track.said, track.since)), temporal
+                return replace(frame, semantic=carried(track.said, track.base, track.since)), temporal
         if track is not None and track.asked is not None:
             track.asked.cancel()
         said = look(frame.image)()
-        self._tracks[frame.stream] = _Track(view, said, Since.key().told(said))
+        self._tracks[frame.stream] = _Track(view, said, based(said), Since.key(every).told(said))
         return replace(frame, semantic=said), Temporal(step=step)
 
-    def _ask(self, track: _Track, look: Look, frame: Frame) -> bool:
+    def _ask(self, track: _Track, looking: Callable[[], Semantic], *, every: Every) -> bool:
         """Whether the network was asked; it is asked for one frame of a stream at a time."""
         assert self._worker is not None
         if track.asked is not None:
             return False
-        track.asked, track.since_asked = self._worker.submit(look(frame.image)), Since.key()
+        track.asked, track.since_asked = self._worker.submit(looking), Since.key(every)
         return True

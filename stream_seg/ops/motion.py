@@ -28,6 +28,9 @@ Array = TypeVar("Array", NDArray[np.uint8], NDArray[np.float32])
 SIZE = (176, 240)
 TOLERANCE = 10.0
 """Grey levels between the warped picture and the new one at which confidence has fallen to 1/e."""
+JUMP = 5.0
+"""Grey levels by which the mean luminance of two pictures differs where the exposure has jumped: on CamVid val it
+differs by 2 at most."""
 CUT = 0.33
 """Mean confidence below which two pictures have nothing to do with each other: consecutive ones of CamVid val (15/s)
 have 0.65 and more, every third 0.45, unrelated ones 0.31 at most, for a flow finds something alike everywhere."""
@@ -44,7 +47,11 @@ def luma(image: Image, size: tuple[int, int] = SIZE) -> Luma:
 
 
 def flow(before: Luma, now: Luma) -> Motion:
-    """Dense inverse search (Kroeger et al., ECCV 2016): OpenCV's preset ultrafast, refined one scale further."""
+    """Dense inverse search (Kroeger et al., ECCV 2016): OpenCV's preset ultrafast, refined one scale further. A jump of
+    the exposure is taken out first, which the search takes for motion."""
+    means = [float(cv2.mean(picture)[0]) for picture in (before, now)]
+    if abs(means[0] - means[1]) > JUMP:
+        before = _relit(before, now)
     return np.asarray(_search(get_ident()).calc(now, before, None), np.float32)  # type: ignore[call-overload]  # None: from nothing
 
 
@@ -96,18 +103,20 @@ def confidence(before: Luma, now: Luma, motion: Motion) -> Confidence:
     motion is blurred over the outlines of things."""
     where, (height, width) = places(motion), now.shape
     seen = cv2.remap(before, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
-    (mean, deviation), (mean_now, deviation_now) = (cv2.meanStdDev(picture) for picture in (seen, now))
-    gain = float(deviation_now[0, 0] / max(deviation[0, 0], 1e-3))
     # bytes, where a table does for the exponential: a fifth of the time of float32, and at most half a grey level off
-    lit = cv2.LUT(seen, _lit(gain, float(mean_now[0, 0]) - gain * float(mean[0, 0])))
-    residual = cv2.dilate(cv2.blur(cv2.absdiff(lit, now), (3, 3)), np.ones((3, 3), np.uint8))  # the worst neighbour
+    residual = cv2.blur(cv2.absdiff(_relit(seen, now), now), (3, 3))
+    residual = cv2.dilate(residual, np.ones((3, 3), np.uint8))  # the worst neighbour
     inside = cv2.inRange(where, (-0.5, -0.5), (width - 0.5, height - 0.5))
     return np.asarray(cv2.copyTo(cv2.LUT(residual, _believed()), inside), np.float32)
 
 
-def _lit(gain: float, offset: float) -> NDArray[np.uint8]:
-    """Every grey level under another light."""
-    return np.asarray(np.clip(np.rint(np.arange(256) * gain + offset), 0, 255), np.uint8)
+def _relit(before: Luma, now: Luma) -> Luma:
+    """`before` in the light of `now`: with its mean and deviation."""
+    (mean, deviation), (mean_now, deviation_now) = (cv2.meanStdDev(each) for each in (before, now))
+    gain = float(deviation_now[0, 0] / max(deviation[0, 0], 1e-3))
+    offset = float(mean_now[0, 0]) - gain * float(mean[0, 0])
+    levels = np.asarray(np.clip(np.rint(np.arange(256) * gain + offset), 0, 255), np.uint8)
+    return np.asarray(cv2.LUT(before, levels), np.uint8)
 
 
 @lru_cache(maxsize=1)

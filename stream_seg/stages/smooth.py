@@ -12,8 +12,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from stream_seg.arrays import Scores
+from stream_seg.carried import Base, Carried, given_scores
 from stream_seg.errors import ConfigError
-from stream_seg.frame import Frame, Temporal
+from stream_seg.frame import Frame, Semantic, Step, Temporal
 from stream_seg.ops import motion as ops
 from stream_seg.stage import STRICT, Frames
 
@@ -24,15 +25,26 @@ RESETS: tuple[str, ...] = get_args(Reset)
 
 
 @plain(frozen=True)
-class _Past:
-    """What is kept of a stream's last frame: its number and time, its picture's size and luminance, its scores as given
-    on."""
+class _Now:
+    """What is kept of a frame: number, time, size and luminance of its picture."""
 
     seq: int
     time_s: Fraction
     size: tuple[int, ...]
     luma: ops.Luma
-    scores: Scores
+
+
+@plain(frozen=True)
+class _Past:
+    """What is kept of a stream: its last frame; and the last result that was not merely carried: which scores it was
+    made of, the luminance it belongs to, itself, and the motion from there to the last frame, None if that is the same.
+    """
+
+    last: _Now
+    source: Scores
+    seen: ops.Luma
+    base: Base
+    motion: ops.Motion | None = None
 
 
 @dataclass(config=STRICT)
@@ -54,45 +66,58 @@ class Smooth:
                 past.pop(frame.stream, None)
                 yield frame
                 continue
-            scores = _scores(frame)
+            source = _source(frame)
             if self.weight > 0:
-                frame, past[frame.stream] = self._steadied(past.get(frame.stream), frame, scores)
+                frame, past[frame.stream] = self._steadied(past.get(frame.stream), frame, source)
             yield frame
 
-    def _steadied(self, past: _Past | None, frame: Frame, scores: Scores) -> tuple[Frame, _Past]:
-        luma = ops.luma(frame.image)
-        reset, confidence = self._reset(past, frame, scores), None
-        if past is not None and reset is None:
-            motion, believed = _motion(past, luma, frame)
-            if ops.is_cut(believed):
-                reset = "cut"
-            else:
-                confidence = float(cv2.mean(believed)[0])
-                scores = mixed(past.scores, scores, motion, believed, weight=self.weight)
+    def _steadied(self, past: _Past | None, frame: Frame, source: Scores) -> tuple[Frame, _Past]:
         assert frame.semantic is not None
-        temporal = replace(frame.temporal or Temporal(), reset=reset, confidence=confidence)
-        frame = replace(frame, semantic=replace(frame.semantic, scores=scores), temporal=temporal)
-        return frame, _Past(frame.seq, frame.pts * frame.time_base, frame.image.shape, luma, scores)
+        reset = self._reset(past, frame, source)
+        step = _step(past, frame) if past is not None and reset is None else None
+        if step is not None and ops.is_cut(step.believed):
+            reset = "cut"
+        luma = ops.luma(frame.image) if step is None or step.luma is None else step.luma
+        now = _Now(frame.seq, frame.pts * frame.time_base, frame.image.shape, luma)
+        if past is None or step is None or reset is not None:
+            temporal = replace(frame.temporal or Temporal(), reset=reset, confidence=None)
+            return replace(frame, temporal=temporal), _Past(now, source, luma, Base(_scores(frame.semantic)))
+        temporal = replace(frame.temporal or Temporal(), reset=None, confidence=float(cv2.mean(step.believed)[0]))
+        past = self._joined(past, frame.semantic, step, now, source)
+        scores = past.base.scores if past.motion is None else Carried(past.base, past.motion)
+        return replace(frame, semantic=replace(frame.semantic, scores=scores), temporal=temporal), past
 
-    def _reset(self, past: _Past | None, frame: Frame, scores: Scores) -> Reset | None:
+    def _joined(self, past: _Past, said: Semantic, step: Step, now: _Now, source: Scores) -> _Past:
+        """The past with a frame more: carried on where nothing new is said, else mixed with what is."""
+        from stream_seg.ops.carry import composed  # brings numba: not for a help text
+
+        motion = step.motion if past.motion is None else composed(past.motion, step.motion)
+        if source is past.source:
+            return replace(past, last=now, motion=motion)
+        believed = step.believed if past.motion is None else ops.confidence(past.seen, now.luma, motion)
+        scores = mixed(past.base.scores, _scores(said), motion, believed, weight=self.weight)
+        return _Past(now, source, now.luma, Base(scores))
+
+    def _reset(self, past: _Past | None, frame: Frame, source: Scores) -> Reset | None:
         """What is known without looking at the picture."""
         if past is None:
             return "start"
-        if past.scores.shape != scores.shape or past.size != frame.image.shape:
+        if past.source.shape != source.shape or past.last.size != frame.image.shape:
             return "shape"
-        pause_s = frame.pts * frame.time_base - past.time_s
+        pause_s = frame.pts * frame.time_base - past.last.time_s
         if pause_s <= 0:
             return "back"
         return "gap" if pause_s > self.gap_s else None
 
 
-def _motion(past: _Past, luma: ops.Luma, frame: Frame) -> tuple[ops.Motion, ops.Confidence]:
+def _step(past: _Past, frame: Frame) -> Step:
     """As `segment` found it, if it had to: the same function of the same two pictures."""
     step = frame.temporal.step if frame.temporal is not None else None
-    if step is not None and step.since == past.seq:
-        return step.motion, step.believed
-    motion = ops.flow(past.luma, luma)
-    return motion, ops.confidence(past.luma, luma, motion)
+    if step is not None and step.since == past.last.seq:
+        return step
+    luma = ops.luma(frame.image)
+    motion = ops.flow(past.last.luma, luma)
+    return Step(past.last.seq, motion, ops.confidence(past.last.luma, luma, motion), luma)
 
 
 def mixed(past: Scores, now: Scores, motion: ops.Motion, believed: ops.Confidence, *, weight: float) -> Scores:
@@ -105,10 +130,17 @@ def mixed(past: Scores, now: Scores, motion: ops.Motion, believed: ops.Confidenc
     return carried_on(past, now, ops.resized(motion, (height, width)), believed, weight=weight)
 
 
-def _scores(frame: Frame) -> Scores:
+def _source(frame: Frame) -> Scores:
+    """The scores that a frame's are, or are carried from: frames with the same ones say nothing new."""
     if frame.semantic is None:
         raise ConfigError("smooth: the frames have no classes yet; put a segment stage before it")
-    if frame.semantic.scores is None:
+    given = given_scores(frame.semantic)
+    if given is None:
         network = frame.semantic.engine.network
         raise ConfigError(f"smooth: the network {network} gives labels without scores; leave smooth out")
-    return frame.semantic.scores
+    return given.base.scores if isinstance(given, Carried) else given
+
+
+def _scores(said: Semantic) -> Scores:
+    assert said.scores is not None
+    return said.scores

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
+import pytest
 
-from stream_seg.ops.carry import composed, margins, moved
+from stream_seg.ops.carry import UNSETTLED, composed, margins, moved, moved_labels, settled
+from stream_seg.ops.labels import upsampled_argmax
 from stream_seg.ops.motion import places, warped_scores
 
 NOISE = np.random.default_rng(0)
@@ -46,3 +49,24 @@ def test_margins_are_one_where_the_network_is_sure() -> None:
     scores = np.zeros((3, 1, 2), np.float32)
     scores[1, 0, 0] = 50
     np.testing.assert_allclose(margins(scores), [[1, 0]], atol=1e-6)
+
+
+def test_pixels_are_settled_where_four_neighbours_agree() -> None:
+    scores = np.zeros((2, 3, 4), np.float32)
+    scores[1, :, 2:] = 1
+    np.testing.assert_array_equal(settled(scores)[:2, :3], [[0, UNSETTLED, 1]] * 2)
+
+
+@pytest.mark.parametrize("size", [(88, 120), (44, 60), (70, 33)])
+def test_labels_along_a_motion_are_those_of_the_moved_scores(size: tuple[int, int]) -> None:
+    smooth = np.stack([cv2.GaussianBlur(plane, (9, 9), 3) for plane in SCORES])
+    known = settled(smooth)
+    assert 0.1 < (known == UNSETTLED).mean() < 0.9  # both ways are gone
+    for motion in (shift(0, 0), shift(3, -2), shift(100, -70)):  # whole pixels: sampled twice is sampled once
+        inner = np.s_[:, :] if motion[0, 0, 0] in (0, 100) else np.s_[8:-4, 4:-8]
+        once = moved_labels(smooth, known, motion, size=size)
+        np.testing.assert_array_equal(once[inner], upsampled_argmax(moved(smooth, motion), size)[inner])
+    noise = NOISE.normal(scale=30, size=(44, 60, 2)).astype(np.float32)
+    blurred = np.asarray(cv2.GaussianBlur(noise, (0, 0), 6), np.float32)
+    once = moved_labels(smooth, known, blurred, size=size)
+    assert (once != upsampled_argmax(moved(smooth, blurred), size)).mean() < 0.05

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from itertools import pairwise
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -104,3 +105,16 @@ def test_warped_takes_the_past_from_where_motion_says() -> None:
     array = np.arange(12, dtype=np.float32).reshape(3, 4)
     motion = np.full((3, 4, 2), (1.0, 0.5), np.float32)
     np.testing.assert_allclose(warped(array, motion)[:2, :3], (array[:2, 1:] + array[1:, 1:]) / 2, atol=1e-5)
+
+
+@pytest.mark.parametrize("light", [0.5, 0.7])
+def test_a_jump_of_the_exposure_is_no_motion(light: float) -> None:
+    before, now = lumas(4, 30, "pan")
+    dimmed = (now * light).astype(np.uint8)
+    bare = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+    bare.setFinestScale(1)
+    as_it_is = np.asarray(bare.calc(dimmed, before, None), np.float32)  # type: ignore[call-overload]
+    truth = exact(4, 30, "pan")
+    wrong = error(flow(before, dimmed), truth).mean()
+    assert wrong < 1.3 * error(flow(before, now), truth).mean()
+    assert wrong < 0.7 * error(as_it_is, truth).mean()

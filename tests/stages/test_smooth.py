@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import get_args
 
 import numpy as np
 import pytest
 
+from stream_seg.arrays import Image
+from stream_seg.carried import Base, Carried, given_scores
 from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError
 from stream_seg.frame import EngineInfo, Frame, Semantic, Step, Temporal
+from stream_seg.keys import Keys
 from stream_seg.ops.temporal import SURE
 from stream_seg.stages.smooth import Reset, Smooth
 from tests.drawn import frame
@@ -124,6 +128,56 @@ def test_motion_that_segment_has_found_is_taken() -> None:
     kept = list(Smooth()(iter([scored(0, 1), doubted(0)])))[1].temporal
     assert kept is not None
     assert not kept.key
+
+
+def test_what_is_merely_carried_is_not_mixed_with_itself() -> None:
+    """Between key frames the last result goes on: what the network said of the key frame is taken into account once."""
+    first, key = scored(0, 1), scored(1, 0)
+    assert key.semantic is not None
+    assert key.semantic.scores is not None
+    base = Base(key.semantic.scores)
+    later = [
+        replace(scored(seq, 0), semantic=replace(key.semantic, scores=Carried(base, np.zeros((2, 3, 2), np.float32))))
+        for seq in (2, 3, 4)
+    ]
+    assert roads([first, key, *later], weight=0.4) == pytest.approx([1, *[share(0, 0.4)] * 4])
+    again = roads([first, key, *later, scored(5, 0)], weight=0.4)[-1]  # the next key frame is new
+    assert again == pytest.approx(share(0, 0.4) ** 2)
+
+
+def test_what_was_said_late_is_new() -> None:
+    """A live frame may carry the answer of a key frame that had none yet when it passed."""
+    first, late = scored(0, 1), scored(2, 0)
+    assert late.semantic is not None
+    answer = replace(late.semantic, scores=Carried(Base(scored(1, 0).semantic.scores), np.zeros((2, 3, 2), np.float32)))  # type: ignore[union-attr, arg-type]
+    assert roads([first, replace(late, semantic=answer)], weight=0.4) == pytest.approx([1, share(0, 0.4)])
+
+
+def test_a_result_is_carried_by_the_whole_motion_since_it_was_made() -> None:
+    """The scores of a carried frame stand where the town stands by then; nothing is moved before it is asked for."""
+    frames = drive(5, unsure=0.1, seed=4, camera="pan", rate=15)
+    key = frames[0].semantic
+    assert key is not None
+    assert key.scores is not None
+    keys = Keys(None)
+
+    def look(_: Image) -> Callable[[], Semantic]:
+        return lambda: key
+
+    done = [keys.frame(replace(taken, semantic=None), look, every=9) for taken in frames]
+    given = [replace(out, temporal=temporal) for out, temporal in done]
+    out = list(Smooth()(iter(given)))
+    last = out[-1].semantic
+    assert last is not None
+    for asked in (given[-1].semantic, last):
+        assert asked is not None
+        moved = given_scores(asked)
+        assert isinstance(moved, Carried)
+        assert "scores" not in vars(moved)
+    truth = frames[-1].truth
+    assert truth is not None
+    still = Semantic(key.classes, key.engine, key.size, key.scores).labels
+    assert (last.labels != truth.labels).mean() < 0.5 * (still != truth.labels).mean()
 
 
 def test_a_cut_in_a_drive_is_seen_and_a_change_of_light_is_not() -> None:
