@@ -78,8 +78,9 @@ def shrunk(network: Network, size: tuple[int, int]) -> Network:
     """
     from stream_seg.interchange.shrink import shrunk_onnx
 
-    f32, int8 = (form and shrunk_onnx(form, network.size, size) for form in (network.f32, network.int8))
-    return replace(network, size=size, f32=f32 or b"", int8=int8, int8_report=None)  # it was judged at the other size
+    f32 = shrunk_onnx(network.f32, network.size, size)
+    int8 = None if network.int8 is None else shrunk_onnx(network.int8, network.size, size)
+    return replace(network, size=size, f32=f32, int8=int8, int8_report=None)  # it was judged at the other size
 
 
 def save_network(network: Network, path: Path) -> Path:
