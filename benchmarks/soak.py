@@ -8,7 +8,6 @@ Threads and files are medians of a minute, since a camera that goes takes some a
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -34,8 +33,6 @@ from stream_seg.errors import StreamSegError
 UP_S, AWAY_S = 25.0, 5.0
 MINUTE_S = 60.0
 START_S = 60.0
-AS_THE_UNIT = {"MALLOC_ARENA_MAX": "2"}
-"""As monitoring/stream-seg.service sets it."""
 GRAPH = """
 stages:
   front: {{stage: capture, uri: "rtsp://127.0.0.1:{front}/live"}}
@@ -122,7 +119,7 @@ def started(graph: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The main job as a program of its own, which says only errors."""
     arguments = [sys.executable, "-m", "stream_seg.cli", "run", "--quiet", "--config", str(graph)]
     log = graph.with_suffix(".log").open("wb")
-    with log, subprocess.Popen(arguments, stderr=log, env={**os.environ, **AS_THE_UNIT}) as program:
+    with log, subprocess.Popen(arguments, stderr=log) as program:
         try:
             yield program
         finally:

@@ -123,7 +123,7 @@ def summary(log: Log, *, target_ms: float, calm: float, busy: float) -> dict[str
     starts = np.arange(calm + SETTLING_S, calm + busy - 1 + 1e-6, 0.1)  # windows of a second, ten a second
     p95 = [float(np.percentile(taken, 95)) for s in starts if len(taken := age[(at >= s) & (at < s + 1)])]
     back = at[after & (rung == 0)]
-    spans = {"calm": (at > 1) & (at < calm), "busy": loaded, "after": after}
+    spans = {"calm": (at > min(1, calm / 2)) & (at < calm), "busy": loaded, "after": after}
     return {
         **{f"{name}_p95_ms": round(float(np.percentile(age[span], 95)), 1) for name, span in spans.items()},
         **{f"{name}_fps": round(float(span.sum() / np.ptp(at[span])), 1) for name, span in spans.items()},

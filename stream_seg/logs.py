@@ -24,8 +24,12 @@ def configure(*, verbose: bool, form: Form = "auto") -> None:
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
     handler.setFormatter(TextLines() if text else JsonLines())
     handler.addFilter(Thinned())
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("stream_seg").setLevel(logging.DEBUG if verbose else logging.WARNING)
+    root = logging.getLogger()
+    for before in [h for h in root.handlers if isinstance(h.formatter, JsonLines | TextLines)]:
+        root.removeHandler(before)
+    root.addHandler(handler)
+    root.setLevel(logging.INFO if verbose else logging.WARNING)
+    logging.getLogger("stream_seg").setLevel(logging.DEBUG if verbose else logging.NOTSET)
 
 
 class JsonLines(logging.Formatter):
