@@ -31,7 +31,7 @@ def augmented(
     size = round(width * factor * stretch), round(height * factor / stretch)
     way = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
     image = np.asarray(cv2.resize(image, size, interpolation=way), np.uint8)
-    labels = np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+    labels = np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
     below, right = max(0, crop[0] - size[1]), max(0, crop[1] - size[0])
     image = np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
     labels = np.pad(labels, ((0, below), (0, right)), constant_values=VOID)

@@ -19,7 +19,7 @@ from stream_seg.training.batches import batches
 from stream_seg.training.checkpoint import Run, go_on, save, saved
 from stream_seg.training.history import History
 from stream_seg.training.job import Job
-from stream_seg.training.losses import class_weights, distilled, hard_loss_of, loss_of, sampled
+from stream_seg.training.losses import class_weights, distilled, hard_loss_of, loss_of, lovasz_loss_of, sampled
 from stream_seg.training.recipe import Recipe
 from stream_seg.training.validation import by_torch, draw_samples, scored
 from stream_seg.zoo.weights.normalise import InputSpec, Normalise
@@ -88,7 +88,8 @@ def _criterion(job: Job, device: torch.device) -> Callable[[int, Tensor, Tensor]
     """The loss of a step, from its number, images and labels."""
     recipe, net = job.recipe, job.net
     weights = class_weights(job.pairs.labels, len(job.classes), power=recipe.balance).to(device)
-    judge = partial(hard_loss_of, ohem=recipe.ohem) if recipe.loss == "ohem" else loss_of
+    judges = {"weighted": loss_of, "lovasz": lovasz_loss_of, "ohem": partial(hard_loss_of, ohem=recipe.ohem)}
+    judge = judges[recipe.loss]
     prepare = Normalise(job.spec).to(device)
     teach = _teaching(job.teacher, device)
 

@@ -13,6 +13,9 @@ from torch.nn import functional as F
 from stream_seg.dataset import VOID
 from stream_seg.training.recipe import Ohem
 
+SORTED = 65536
+"""Pixels of a batch that the Lovasz-softmax loss takes, within a factor of two."""
+
 
 def class_weights(labels: Sequence[NDArray[np.uint8]], classes: int, *, power: float = 0.5) -> Tensor:
     """One over a power of each class's share, scaled to mean 1 and held within 0.3 and 4."""
@@ -44,6 +47,36 @@ def loss_of(scores: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     overlap, total = (probability * target).sum((0, 2, 3)), (probability + target).sum((0, 2, 3))
     present = target.sum((0, 2, 3)) > 0
     return entropy + 0.5 * (1 - (2 * overlap + 1) / (total + 1))[present].mean()
+
+
+def lovasz_loss_of(scores: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Weighted cross-entropy plus the Lovasz-softmax loss, which falls as the mean IoU of the batch's classes rises.
+
+    Berman, Rannen Triki, Blaschko, CVPR 2018, section 3.2, over the classes present. It sorts every class's errors,
+    so it takes about `SORTED` pixels of the batch, evenly spread from a random first one.
+    """
+    valid = (labels != VOID).flatten()
+    if not valid.any():
+        return scores.sum() * 0
+    logarithm = scores.float().log_softmax(1)
+    entropy = F.nll_loss(logarithm, labels, weight=weights, ignore_index=VOID)
+    stride = max(1, int(valid.sum()) // SORTED)
+    first = int(torch.randint(stride, ()))
+    probability = logarithm.exp().movedim(1, 0).flatten(1)[:, valid][:, first::stride]
+    true = F.one_hot(labels.flatten()[valid][first::stride], scores.shape[1]).T.to(probability.dtype)
+    errors, order = (true - probability).abs().sort(dim=1, descending=True)
+    return entropy + (errors * lovasz_gradient(true.gather(1, order)))[true.any(1)].sum(1).mean()
+
+
+def lovasz_gradient(true: Tensor) -> Tensor:
+    """How much 1 - IoU of each class grows with each further error: (C, P) of 0 and 1, in the order of falling errors.
+
+    Algorithm 1 of the paper.
+    """
+    wrong_truth, wrong_rest = true.cumsum(1), (1 - true).cumsum(1)
+    size = true.sum(1, keepdim=True)
+    loss = 1 - (size - wrong_truth) / (size + wrong_rest)
+    return torch.cat([loss[:, :1], loss[:, 1:] - loss[:, :-1]], dim=1)
 
 
 def hard_loss_of(scores: Tensor, labels: Tensor, weights: Tensor, *, ohem: Ohem) -> Tensor:

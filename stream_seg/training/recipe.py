@@ -90,8 +90,11 @@ class Recipe(BaseModel):
     ] = "poly"
     warm_up: Annotated[int, Field(ge=1, description="steps until the full learning rate; not in one_cycle")] = 300
     loss: Annotated[
-        Literal["weighted", "ohem"],
-        Field(description="weighted: cross-entropy by class and half the Dice loss; ohem: of hard pixels alone"),
+        Literal["weighted", "lovasz", "ohem"],
+        Field(
+            description="weighted: cross-entropy by class and half the Dice loss; lovasz: the Lovasz-softmax loss"
+            " instead of Dice; ohem: cross-entropy of hard pixels alone"
+        ),
     ] = "weighted"
     ohem: Ohem = Ohem()
     distil: Distil | None = None

@@ -43,6 +43,20 @@ def test_augmentation_keeps_picture_and_labels_together() -> None:
     np.testing.assert_array_equal(first[0], again[0])
 
 
+def test_labels_move_neither_up_nor_down_against_the_picture() -> None:
+    truth = np.zeros((40, 60), np.uint8)
+    truth[23:] = 1
+    image, further = cv2.merge([truth * 200 + 20] * 3), []
+    for seed in range(200):
+        shown, labels = augmented(image, truth, np.random.default_rng(seed), crop=(16, 24), scale=(0.7, 2.0))
+        if 0 < labels[:, 12].sum() < 16:
+            level = shown[..., 1].astype(float)
+            middle = (level[labels == 1].mean() + level[labels == 0].mean()) / 2
+            further.append(float((labels == 1).mean() - (level > middle).mean()) * 16)
+    assert len(further) > 40
+    assert abs(np.mean(further)) < 0.15  # pixels; with cv2.INTER_NEAREST it is a third of one
+
+
 def test_what_lies_outside_the_picture_is_void() -> None:
     _, labels = augmented(*halves()[0], np.random.default_rng(0), crop=(300, 400), scale=(1.0, 1.0))
     assert (labels == VOID).mean() > 0.9

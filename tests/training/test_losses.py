@@ -10,7 +10,15 @@ import torch
 from torch.nn import functional as F
 
 from stream_seg.dataset import VOID
-from stream_seg.training.losses import class_weights, distilled, hard_loss_of, loss_of, sampled
+from stream_seg.training.losses import (
+    class_weights,
+    distilled,
+    hard_loss_of,
+    loss_of,
+    lovasz_gradient,
+    lovasz_loss_of,
+    sampled,
+)
 from stream_seg.training.recipe import Ohem
 
 
@@ -22,7 +30,11 @@ def test_labels_are_picked_at_the_phase() -> None:
     assert sampled(torch.zeros(1, 288, 384), (144, 192), near_one).shape == (1, 144, 192)
 
 
-@pytest.mark.parametrize("loss", [loss_of, lambda *given: hard_loss_of(*given, ohem=Ohem())], ids=["weighted", "ohem"])
+@pytest.mark.parametrize(
+    "loss",
+    [loss_of, lovasz_loss_of, lambda *given: hard_loss_of(*given, ohem=Ohem())],
+    ids=["weighted", "lovasz", "ohem"],
+)
 def test_void_teaches_nothing(loss: type[loss_of]) -> None:  # type: ignore[valid-type]
     scores = torch.randn(1, 2, 4, 4, requires_grad=True)
     labels = torch.zeros(1, 4, 4, dtype=torch.long)
@@ -53,6 +65,28 @@ def test_only_hard_pixels_teach() -> None:
     assert hard.item() == pytest.approx(-(math.log(0.6) + math.log(0.2)) / 2)
     more = hard_loss_of(scores, labels, weights, ohem=Ohem(threshold=0.1, keep=0.75))
     assert more.item() == pytest.approx(-(math.log(0.9) + math.log(0.6) + math.log(0.2)) / 3)
+
+
+def test_lovasz_is_one_less_the_mean_iou_where_scores_are_sure() -> None:
+    truth = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2])
+    said = torch.tensor([0, 0, 1, 1, 1, 1, 0, 2])
+    scores = 40.0 * F.one_hot(said, 4).T.float()[None, :, None]  # a fourth class that the batch does not have
+    iou = np.mean([2 / 5, 2 / 5, 1])
+    both = lovasz_loss_of(scores, truth[None, None], torch.ones(4)).item()
+    entropy = F.cross_entropy(scores, truth[None, None]).item()
+    assert both - entropy == pytest.approx(1 - iou, abs=1e-5)
+
+
+def test_the_gradient_of_lovasz_is_that_of_its_algorithm() -> None:
+    true = torch.tensor([[0.0, 1, 0, 1], [1, 0, 1, 0]])  # by falling errors
+    assert lovasz_gradient(true)[0].tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 12, 1 / 4])
+    assert lovasz_gradient(true).sum(1).tolist() == pytest.approx([1, 1])  # all wrong: no overlap
+
+
+def test_a_large_batch_is_sampled_for_lovasz() -> None:
+    scores, labels = torch.randn(1, 3, 600, 600), torch.randint(3, (1, 600, 600))
+    one, other = (lovasz_loss_of(scores, labels, torch.ones(3)).item() for _ in range(2))
+    assert one == pytest.approx(other, abs=0.02)
 
 
 def test_a_pupil_that_says_what_the_teacher_says_has_nothing_to_learn() -> None:
