@@ -15,6 +15,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from stream_seg.errors import Reason, SourceError
+from stream_seg.sources.redirect import sends_elsewhere
 from stream_seg.uri import Source
 
 PROTOCOLS = {
@@ -30,6 +31,7 @@ OTHERS_READ = frozenset(
 """Formats that name other files or hosts: none of them is opened."""
 
 SILENT = "it gave no data in time"
+REDIRECT = "it sends the reader elsewhere (a redirect), which is not followed"
 SAID: tuple[tuple[type[av.FFmpegError], Reason, str | None], ...] = (
     (av.error.ExitError, "no data", SILENT),
     (av.error.TimeoutError, "no data", SILENT),
@@ -59,13 +61,16 @@ def opened(
     if source.kind == "http":
         fences["max_redirects"] = "0"
     began_s = time.monotonic()
+    if source.kind == "rtsp":
+        _refuse_redirect(source, timeout_s=timeouts_s[0])
+    left_s = max(0.1, timeouts_s[0] - (time.monotonic() - began_s))
     try:
         container = av.open(
             # Without the prefix FFmpeg would take a file named a:b.mp4 for a protocol `a`.
             f"file:{source.address}" if source.kind == "file" else source.address,
             format="v4l2" if source.kind == "camera" else None,
             options={**options, **fences},
-            timeout=timeouts_s,
+            timeout=(left_s, timeouts_s[1]),
         )
     except av.FFmpegError as error:
         kind, reason = _why(error, source, waited_s=time.monotonic() - began_s, open_timeout_s=timeouts_s[0])
@@ -99,7 +104,7 @@ def _why(error: av.FFmpegError, source: Source, *, waited_s: float, open_timeout
     if source.kind in ("file", "http") and error.errno == errno.EINVAL:
         return "not allowed", "it is a list of other files or addresses (a playlist), which is never followed"
     if source.kind == "http" and error.errno == errno.EIO:
-        return "not allowed", "it sends the reader elsewhere (a redirect), which is not followed, or breaks off"
+        return "not allowed", f"{REDIRECT}, or breaks off"
     return reason_of(error)
 
 
@@ -129,6 +134,15 @@ def _refuse_without_opening(source: Source) -> None:
         raise SourceError(f"{source.shown}: is not a regular file")
     if path.stat().st_size == 0:
         raise SourceError(f"{source.shown}: the file is empty")
+
+
+def _refuse_redirect(source: Source, *, timeout_s: float) -> None:
+    try:
+        elsewhere = sends_elsewhere(source.address, timeout_s=timeout_s)
+    except TimeoutError:
+        raise SourceError(f"{source.shown}: cannot be opened: {SILENT}", reason="no data") from None
+    if elsewhere:
+        raise SourceError(f"{source.shown}: cannot be opened: {REDIRECT}", reason="not allowed")
 
 
 def _is_mp4_without_index(source: Source) -> bool:

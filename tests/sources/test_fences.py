@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socketserver
 import struct
 import subprocess
 import sys
@@ -116,6 +117,49 @@ def test_a_server_cannot_send_the_reader_elsewhere(inside: Canary, body: tuple[i
             assert refused(outside.address + path).reason in ("not allowed", "broken")  # type: ignore[attr-defined]
         assert outside.hits
     assert inside.hits == []
+
+
+class RtspCanary(socketserver.ThreadingTCPServer):
+    """An RTSP server on loopback that counts who connects, and answers every question with one status."""
+
+    def __init__(self, status: str, *headers: str) -> None:
+        self.hits, self.asked = 0, b""
+        canary = self
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                canary.hits += 1
+                while (line := self.rfile.readline()).strip():
+                    canary.asked += line
+                self.wfile.write("\r\n".join([f"RTSP/1.0 {status}", "CSeq: 1", *headers, "", ""]).encode())
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.address = f"rtsp://user:pw@127.0.0.1:{self.server_address[1]}/live"
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    def server_close(self) -> None:
+        self.shutdown()
+        super().server_close()
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "305 Use Proxy"])
+def test_an_rtsp_server_cannot_send_the_reader_elsewhere(status: str) -> None:
+    with RtspCanary("404 Not Found") as secret, RtspCanary(status, f"Location: {secret.address}") as outside:
+        error = refused(outside.address)
+        assert isinstance(error, SourceError)
+        assert error.reason == "not allowed"
+        assert "redirect" in str(error)
+        assert (outside.hits, secret.hits) == (1, 0)
+        assert b"DESCRIBE rtsp://127.0.0.1:" in outside.asked
+        assert b"pw" not in outside.asked
+
+
+def test_ffmpeg_by_itself_follows_an_rtsp_server_elsewhere() -> None:
+    """The negative control."""
+    with RtspCanary("404 Not Found") as secret, RtspCanary("302 Found", f"Location: {secret.address}") as outside:
+        with pytest.raises(av.FFmpegError):
+            av.open(outside.address, options={"rtsp_transport": "tcp"}, timeout=5)
+        assert secret.hits
 
 
 @pytest.mark.parametrize(
