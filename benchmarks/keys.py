@@ -21,10 +21,10 @@ from surroundings import command, figures, finish, machine
 from stream_seg.arrays import Image
 from stream_seg.confusion import confusion
 from stream_seg.confusion import figures as accuracy
-from stream_seg.drives import Drive, drawn_drive, labelled_drive
+from stream_seg.evaluation.drives import Drive, drawn_drive, labelled_drive
 from stream_seg.frame import Frame, Semantic
-from stream_seg.keys import DOUBT, Every, Keys
 from stream_seg.network import open_network
+from stream_seg.pacing.keys import DOUBT, Every, Keys
 from stream_seg.stages.segment import Segment
 from stream_seg.stages.smooth import Smooth
 

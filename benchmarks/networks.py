@@ -25,14 +25,14 @@ from rich.console import Console
 from surroundings import command, machine
 
 from stream_seg.backends.choose import open_engine
+from stream_seg.commands.reference import zoo_listed
+from stream_seg.commands.report import write_json
+from stream_seg.commands.stopwatch import alone
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network import open_network
 from stream_seg.ops.palette import CAMVID
 from stream_seg.output import replace_file
-from stream_seg.reference import zoo_listed
-from stream_seg.report import write_json
 from stream_seg.stages.synthetic import Synthetic
-from stream_seg.stopwatch import alone
 from stream_seg.strict_yaml import read_yaml
 from stream_seg.zoo import BUILDERS
 from stream_seg.zoo.untrained import untrained

@@ -24,8 +24,8 @@ from surroundings import finished
 
 from stream_seg.arrays import Image, Labels
 from stream_seg.backends.choose import open_engine
-from stream_seg.bench import first_frames
 from stream_seg.classes import Classes
+from stream_seg.commands.bench import first_frames
 from stream_seg.errors import ConfigError, StreamSegError
 from stream_seg.network import open_network
 from stream_seg.ops.labels import resized_labels

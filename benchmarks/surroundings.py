@@ -69,9 +69,9 @@ def clip(given: Path | None, *, size: str, frames: int) -> Iterator[Path]:
 
 def preset() -> dict[str, Stage]:
     """The stages by name that run without --config, between source and output."""
+    from stream_seg.commands.plan import default_document, with_input, with_outputs
     from stream_seg.config import check
     from stream_seg.kinds import FILTERS
-    from stream_seg.plan import default_document, with_input, with_outputs
 
     document = with_outputs(with_input(default_document(), "in.mp4"), ["out.mp4"])
     return {node.name: node.stage for node in check(document, where="default.yaml").nodes if node.kind in FILTERS}
@@ -103,7 +103,7 @@ def figures(title: str, *headings: str) -> Table:
 
 def finish(facts: dict[str, Any], tables: list[Table], json_file: Path | None) -> None:
     """Print the tables and where they were measured, and write the JSON."""
-    from stream_seg.report import write_json
+    from stream_seg.commands.report import write_json
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     for table in tables:

@@ -17,7 +17,8 @@ from typing import Annotated, Any
 
 import typer
 
-from stream_seg import __version__, engines_cli
+from stream_seg import __version__
+from stream_seg.commands import engines as engines_commands
 from stream_seg.errors import StreamSegError
 from stream_seg.logs import Form, configure
 
@@ -39,7 +40,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",  # else the lines of a docstring break where they break in the source
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(engines_cli.app)
+app.add_typer(engines_commands.app)
 
 
 def program(*, only: str | None = None, name: str | None = None) -> None:
@@ -135,9 +136,9 @@ def run(
     A live input (camera, rtsp, http) drops what it cannot keep up with and stays at the newest frame; a recorded one
     loses nothing. Ctrl-C or SIGTERM ends a run within two seconds, with playable files.
     """
+    from stream_seg.commands.plan import default_document, with_input, with_outputs
+    from stream_seg.commands.run import run as run_document
     from stream_seg.config import read_document, with_settings
-    from stream_seg.plan import default_document, with_input, with_outputs
-    from stream_seg.run import run as run_document
 
     if source is None and config is None:
         source, outputs = DEMO_INPUT, outputs or [DEMO_OUTPUT]
@@ -182,19 +183,19 @@ def evaluate(
     """Measure a network on labelled pictures: mIoU, IoU per class, pixel accuracy. Or, with --temporal, on videos."""
     from rich.console import Console
 
-    from stream_seg import evaluation, temporal_evaluation
+    from stream_seg.commands.report import write_json
+    from stream_seg.evaluation import pictures, videos
     from stream_seg.output import refuse_unwritable
-    from stream_seg.report import write_json
 
     if json_file is not None:
         refuse_unwritable(json_file)
     if temporal:
         engine = {"backend": backend, "precision": precision}
-        figures = temporal_evaluation.evaluate(network, data, split=split, frames=frames, engine=engine)
-        table = temporal_evaluation.as_table(figures)
+        figures = videos.evaluate(network, data, split=split, frames=frames, engine=engine)
+        table = videos.as_table(figures)
     else:
-        figures = evaluation.evaluate(network, data or Path(), split=split, backend=backend, precision=precision)
-        table = evaluation.as_table(figures)
+        figures = pictures.evaluate(network, data or Path(), split=split, backend=backend, precision=precision)
+        table = pictures.as_table(figures)
     Console(markup=False).print(table)
     if json_file is not None:
         write_json(figures, json_file)
@@ -230,9 +231,9 @@ def bench(
     """Measure the time of a frame, in the network alone and through the whole graph: p50, p95, p99, CPU."""
     from rich.console import Console
 
-    from stream_seg.bench import DRIVE, Plan, as_tables, footnotes, measured, parsed_size
+    from stream_seg.commands.bench import DRIVE, Plan, as_tables, footnotes, measured, parsed_size
+    from stream_seg.commands.report import write_json
     from stream_seg.output import refuse_unwritable
-    from stream_seg.report import write_json
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # so that its temporary files go
     if json_file is not None:
@@ -317,8 +318,8 @@ def doctor(
     """Say what this machine has and whether the main job would run; exit code 1 and the one thing to do if not."""
     from rich.console import Console
 
-    from stream_seg.doctor import as_table, examined
-    from stream_seg.report import write_json
+    from stream_seg.commands.doctor import as_table, examined
+    from stream_seg.commands.report import write_json
 
     found, todo = examined()
     Console().print(as_table(found, todo))
@@ -335,8 +336,8 @@ def networks(
     """List the networks that have a name: those that are shipped trained, and those to be trained."""
     from rich.console import Console
 
-    from stream_seg.reference import networks_listed, networks_table, zoo_listed, zoo_table
-    from stream_seg.report import write_json
+    from stream_seg.commands.reference import networks_listed, networks_table, zoo_listed, zoo_table
+    from stream_seg.commands.report import write_json
 
     listed, zoo, console = networks_listed(), zoo_listed(), Console(markup=False)
     console.print(networks_table(listed))
@@ -349,8 +350,8 @@ def networks(
 @app.command()
 def stages() -> None:
     """List every kind of stage with its keys, ranges and defaults: what a graph file may say."""
+    from stream_seg.commands.reference import as_text
     from stream_seg.kinds import STAGES
-    from stream_seg.reference import as_text
 
     print(as_text(STAGES, width=shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
 

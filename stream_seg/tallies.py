@@ -7,7 +7,7 @@ from typing import get_args
 
 from stream_seg.errors import REASONS
 from stream_seg.frame import EngineInfo, Frame, Signal, State, Temporal
-from stream_seg.ladder import Change
+from stream_seg.pacing.ladder import Change
 from stream_seg.stages.smooth import RESETS
 
 MISS_REASONS = ("decode_error", "late")

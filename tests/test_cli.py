@@ -14,16 +14,16 @@ import pytest
 from rich.console import Console
 
 from stream_seg import __version__
+from stream_seg.commands.plan import default_document, with_input, with_outputs
+from stream_seg.commands.progress import progress
 from stream_seg.config import check, read_document
-from stream_seg.evaluation import evaluate
+from stream_seg.evaluation.pictures import evaluate
 from stream_seg.kinds import STAGES
 from stream_seg.network import open_network
-from stream_seg.plan import default_document, with_input, with_outputs
-from stream_seg.progress import progress
 from stream_seg.zoo import BUILDERS, NETWORKS
 from tests import tiny
+from tests.evaluation.test_pictures import pair
 from tests.programs import DRAWN, exit_code, read_json
-from tests.test_evaluation import pair
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))

@@ -200,7 +200,7 @@ def test_a_picture_of_20000_x_20000_is_refused_before_it_is_decoded(folder: Path
     Path("bomb/0.png").write_bytes(png(PNG_BOMB_SIDE, PNG_BOMB_SIDE))
     # its own account: what the system says of a child includes what this process had when it was forked
     script = (
-        "import sys; from stream_seg.cli import main; from stream_seg.report import peak_rss_mib\n"
+        "import sys; from stream_seg.cli import main; from stream_seg.commands.report import peak_rss_mib\n"
         "try: main(['run', 'bomb', 'out/o.mp4'])\n"
         "finally: print(peak_rss_mib())"
     )

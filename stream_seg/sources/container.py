@@ -6,7 +6,7 @@ import errno
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,7 +15,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from stream_seg.errors import Reason, SourceError
-from stream_seg.sources.redirect import sends_elsewhere
+from stream_seg.sources.redirect import asked_first
 from stream_seg.uri import Source
 
 PROTOCOLS = {
@@ -61,17 +61,16 @@ def opened(
     if source.kind == "http":
         fences["max_redirects"] = "0"
     began_s = time.monotonic()
-    if source.kind == "rtsp":
-        _refuse_redirect(source, timeout_s=timeouts_s[0])
-    left_s = max(0.1, timeouts_s[0] - (time.monotonic() - began_s))
     try:
-        container = av.open(
-            # Without the prefix FFmpeg would take a file named a:b.mp4 for a protocol `a`.
-            f"file:{source.address}" if source.kind == "file" else source.address,
-            format="v4l2" if source.kind == "camera" else None,
-            options={**options, **fences},
-            timeout=(left_s, timeouts_s[1]),
-        )
+        with _not_elsewhere(source, timeout_s=timeouts_s[0]):
+            left_s = max(0.1, timeouts_s[0] - (time.monotonic() - began_s))
+            container = av.open(
+                # Without the prefix FFmpeg would take a file named a:b.mp4 for a protocol `a`.
+                f"file:{source.address}" if source.kind == "file" else source.address,
+                format="v4l2" if source.kind == "camera" else None,
+                options={**options, **fences},
+                timeout=(left_s, timeouts_s[1]),
+            )
     except av.FFmpegError as error:
         kind, reason = _why(error, source, waited_s=time.monotonic() - began_s, open_timeout_s=timeouts_s[0])
         raise SourceError(f"{source.shown}: cannot be opened: {reason}", reason=kind) from without_address(error)
@@ -136,13 +135,18 @@ def _refuse_without_opening(source: Source) -> None:
         raise SourceError(f"{source.shown}: the file is empty")
 
 
-def _refuse_redirect(source: Source, *, timeout_s: float) -> None:
-    try:
-        elsewhere = sends_elsewhere(source.address, timeout_s=timeout_s)
-    except TimeoutError:
-        raise SourceError(f"{source.shown}: cannot be opened: {SILENT}", reason="no data") from None
-    if elsewhere:
-        raise SourceError(f"{source.shown}: cannot be opened: {REDIRECT}", reason="not allowed")
+@contextmanager
+def _not_elsewhere(source: Source, *, timeout_s: float) -> Iterator[None]:
+    """Raises SourceError where an RTSP server sends its readers elsewhere, or says nothing in time."""
+    with ExitStack() as held:
+        if source.kind == "rtsp":
+            try:
+                elsewhere = held.enter_context(asked_first(source.address, timeout_s=timeout_s))
+            except TimeoutError:
+                raise SourceError(f"{source.shown}: cannot be opened: {SILENT}", reason="no data") from None
+            if elsewhere:
+                raise SourceError(f"{source.shown}: cannot be opened: {REDIRECT}", reason="not allowed")
+        yield
 
 
 def _is_mp4_without_index(source: Source) -> bool:

@@ -21,11 +21,11 @@ from stream_seg.backends.engine import Engine
 from stream_seg.books import Policy
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.frame import Semantic
-from stream_seg.keys import Keys
 from stream_seg.network import Network, is_network, open_network, shrunk, unknown
 from stream_seg.ops.scale import reduced
+from stream_seg.pacing.keys import Keys
+from stream_seg.pacing.steering import Steering
 from stream_seg.stage import STRICT, Frames
-from stream_seg.steering import Steering
 
 log = logging.getLogger(__name__)
 

@@ -88,7 +88,11 @@ def _criterion(job: Job, device: torch.device) -> Callable[[int, Tensor, Tensor]
     """The loss of a step, from its number, images and labels."""
     recipe, net = job.recipe, job.net
     weights = class_weights(job.pairs.labels, len(job.classes), power=recipe.balance).to(device)
-    judges = {"weighted": loss_of, "lovasz": lovasz_loss_of, "ohem": partial(hard_loss_of, ohem=recipe.ohem)}
+    judges: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+        "weighted": loss_of,
+        "lovasz": lovasz_loss_of,
+        "ohem": partial(hard_loss_of, ohem=recipe.ohem),
+    }
     judge = judges[recipe.loss]
     prepare = Normalise(job.spec).to(device)
     teach = _teaching(job.teacher, device)

@@ -29,7 +29,7 @@ SHOWN, WIDTH = 4, 320
 
 
 def scored(predict: Predict, pairs: Pairs, classes: Classes) -> dict[str, Any]:
-    """The figures of `stream_seg.evaluation.figures` for what `predict` says of `pairs`."""
+    """The figures of `stream_seg.confusion.figures` for what `predict` says of `pairs`."""
     matrix = np.zeros((len(classes), len(classes) + 1), np.int64)
     for image, truth in zip(pairs.images, pairs.labels, strict=True):
         matrix += confusion(truth, predict(image, truth.shape), classes=len(classes))

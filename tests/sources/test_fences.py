@@ -120,18 +120,21 @@ def test_a_server_cannot_send_the_reader_elsewhere(inside: Canary, body: tuple[i
 
 
 class RtspCanary(socketserver.ThreadingTCPServer):
-    """An RTSP server on loopback that counts who connects, and answers every question with one status."""
+    """An RTSP server on loopback that counts who connects; asked for `at` it answers with `status`, else 200."""
 
-    def __init__(self, status: str, *headers: str) -> None:
+    def __init__(self, status: str, *headers: str, at: str = "OPTIONS") -> None:
         self.hits, self.asked = 0, b""
         canary = self
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
                 canary.hits += 1
-                while (line := self.rfile.readline()).strip():
-                    canary.asked += line
-                self.wfile.write("\r\n".join([f"RTSP/1.0 {status}", "CSeq: 1", *headers, "", ""]).encode())
+                for question in self.rfile:
+                    canary.asked += question
+                    rest = list(iter(lambda: self.rfile.readline().strip(), b""))
+                    number = next(line for line in rest if line.startswith(b"CSeq")).decode()
+                    said = [status, *headers] if question.startswith(at.encode()) else ["200 OK"]
+                    self.wfile.write("\r\n".join([f"RTSP/1.0 {said[0]}", number, *said[1:], "", ""]).encode())
 
         super().__init__(("127.0.0.1", 0), Handler)
         self.address = f"rtsp://user:pw@127.0.0.1:{self.server_address[1]}/live"
@@ -142,21 +145,24 @@ class RtspCanary(socketserver.ThreadingTCPServer):
         super().server_close()
 
 
+@pytest.mark.parametrize("at", ["OPTIONS", "DESCRIBE"])
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "305 Use Proxy"])
-def test_an_rtsp_server_cannot_send_the_reader_elsewhere(status: str) -> None:
-    with RtspCanary("404 Not Found") as secret, RtspCanary(status, f"Location: {secret.address}") as outside:
+def test_an_rtsp_server_cannot_send_the_reader_elsewhere(status: str, at: str) -> None:
+    with RtspCanary("404 Not Found") as secret, RtspCanary(status, f"Location: {secret.address}", at=at) as outside:
         error = refused(outside.address)
         assert isinstance(error, SourceError)
         assert error.reason == "not allowed"
         assert "redirect" in str(error)
         assert (outside.hits, secret.hits) == (1, 0)
-        assert b"DESCRIBE rtsp://127.0.0.1:" in outside.asked
+        assert f"{at} {outside.address.replace('user:pw@', '')} ".encode() in outside.asked
         assert b"pw" not in outside.asked
 
 
 def test_ffmpeg_by_itself_follows_an_rtsp_server_elsewhere() -> None:
     """The negative control."""
-    with RtspCanary("404 Not Found") as secret, RtspCanary("302 Found", f"Location: {secret.address}") as outside:
+    secret = RtspCanary("404 Not Found")
+    outside = RtspCanary("302 Found", f"Location: {secret.address}", at="DESCRIBE")
+    with secret, outside:
         with pytest.raises(av.FFmpegError):
             av.open(outside.address, options={"rtsp_transport": "tcp"}, timeout=5)
         assert secret.hits

@@ -12,8 +12,8 @@ from stream_seg.carried import Base, Carried, given_scores
 from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError
 from stream_seg.frame import EngineInfo, Frame, Semantic, Step, Temporal
-from stream_seg.keys import Keys
 from stream_seg.ops.temporal import SURE
+from stream_seg.pacing.keys import Keys
 from stream_seg.stages.smooth import Reset, Smooth
 from tests.drawn import frame
 from tests.drives import drive, filtered, smoothed

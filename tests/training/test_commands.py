@@ -15,7 +15,7 @@ import yaml
 
 from stream_seg.backends.gate import Limits
 from stream_seg.dataset import Pairs
-from stream_seg.evaluation import evaluate
+from stream_seg.evaluation.pictures import evaluate
 from stream_seg.network import open_network
 from stream_seg.sidecar import coloured
 from stream_seg.stages.segment import Segment

@@ -74,7 +74,9 @@ def right(net: nn.Module) -> float:
 
 
 @pytest.mark.parametrize(
-    "keys", [{}, {"loss": "ohem"}, {"loss": "lovasz"}, {"schedule": "one_cycle"}, {"schedule": "hold"}], ids=lambda keys: str(keys)
+    "keys",
+    [{}, {"loss": "ohem"}, {"loss": "lovasz"}, {"schedule": "one_cycle"}, {"schedule": "hold"}],
+    ids=lambda keys: str(keys),
 )
 def test_training_learns(keys: dict[str, Any], tmp_path: Path) -> None:
     untrained = job(80, **keys)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from stream_seg.commands.plan import default_document, is_live, outputs_of, total_frames, with_input, with_outputs
 from stream_seg.config import check
 from stream_seg.errors import ConfigError
-from stream_seg.plan import default_document, is_live, outputs_of, total_frames, with_input, with_outputs
 from tests.media import numbered, write_video
 
 

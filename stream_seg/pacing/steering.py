@@ -17,8 +17,8 @@ import numpy as np
 from stream_seg.arrays import Image
 from stream_seg.backends.engine import Engine
 from stream_seg.frame import Age, Semantic
-from stream_seg.keys import Every
-from stream_seg.ladder import Change, Ladder
+from stream_seg.pacing.keys import Every
+from stream_seg.pacing.ladder import Change, Ladder
 
 RARER = (2, 3, 5)
 """Key-frame intervals of the rungs at full size, as far as they are longer than the one asked for."""

@@ -16,7 +16,7 @@ from stream_seg.backends.engine import Engine, EngineSpec, Images, Result
 from stream_seg.classes import Classes
 from stream_seg.dataset import VOID, read_pair, read_pairs
 from stream_seg.errors import SourceError
-from stream_seg.evaluation import as_table, confusion, evaluate, evaluated, figures
+from stream_seg.evaluation.pictures import as_table, confusion, evaluate, evaluated, figures
 from stream_seg.frame import EngineInfo
 from tests import tiny
 

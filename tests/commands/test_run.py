@@ -16,7 +16,7 @@ import av
 import cv2
 import pytest
 
-import stream_seg.report
+import stream_seg.commands.report
 from stream_seg.graph import DRAIN_S, Graph
 from stream_seg.ops.palette import CAMVID
 from stream_seg.stage import Frames
@@ -126,9 +126,9 @@ def shape(facts: dict[str, Any]) -> set[str]:
 
 
 def documented() -> set[str]:
-    """The keys that the head of stream_seg/report.py lists."""
+    """The keys that the head of stream_seg/commands/report.py lists."""
     found: set[str] = set()
-    first = (stream_seg.report.__doc__ or "").split("Percentiles")[0]
+    first = (stream_seg.commands.report.__doc__ or "").split("Percentiles")[0]
     for key in re.findall(r"`([^`]+)`", first):
         head, _, braces = key.partition("{")
         found |= {head + tail for tail in braces.rstrip("}").split(",")} if braces else {key}

@@ -14,7 +14,7 @@ import pytest
 from stream_seg.arrays import Image
 from stream_seg.classes import Classes
 from stream_seg.frame import EngineInfo, Frame, Semantic, Temporal
-from stream_seg.keys import LONGEST, Every, Keys
+from stream_seg.pacing.keys import LONGEST, Every, Keys
 from tests.drawn import frame
 
 CLASSES = Classes(("dark", "bright"), ((0, 0, 0), (255, 0, 0)))

@@ -19,14 +19,14 @@ from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError
 from stream_seg.frame import EngineInfo
 from stream_seg.graph import Graph
-from stream_seg.keys import Keys
+from stream_seg.pacing.keys import Keys
+from stream_seg.pacing.steering import Rung, Steering, rungs
 from stream_seg.stage import Frames
 from stream_seg.stages.segment import Segment, asked, keyed
-from stream_seg.steering import Rung, Steering, rungs
 from tests import tiny
 from tests.drawn import frame
 from tests.graphs import Camera, config, node
-from tests.test_keys import drive
+from tests.pacing.test_keys import drive
 
 CLASSES = Classes(("dark", "bright"), ((0, 0, 0), (255, 0, 0)))
 SIZE = (16, 24)

@@ -57,8 +57,8 @@ def build(
     from stream_seg.backends.build import build as built
     from stream_seg.backends.cache import default_folder
     from stream_seg.backends.engine_recipe import EngineRecipe
+    from stream_seg.commands.report import write_json
     from stream_seg.output import refuse_unwritable
-    from stream_seg.report import write_json
     from stream_seg.sidecar import validated
     from stream_seg.strict_yaml import read_yaml
 
@@ -97,8 +97,8 @@ def listed(json_file: JsonFile = None) -> None:
     from rich.console import Console
 
     from stream_seg.backends.cache import default_folder, entries
-    from stream_seg.engines_table import as_table
-    from stream_seg.report import write_json
+    from stream_seg.commands.engines_table import as_table
+    from stream_seg.commands.report import write_json
 
     folder = default_folder()
     found = list(entries(folder))
@@ -124,8 +124,8 @@ def show(
     from rich.console import Console
 
     from stream_seg.backends.cache import default_folder
-    from stream_seg.engines_table import as_details
-    from stream_seg.report import write_json
+    from stream_seg.commands.engines_table import as_details
+    from stream_seg.commands.report import write_json
 
     entry = _named(engine)
     Console(markup=False).print(as_details(entry, default_folder()))
@@ -137,7 +137,7 @@ def show(
 def verify(json_file: JsonFile = None) -> None:
     """Check every engine of the cache: whole, ours, and built with what is installed. Exit code 4 where one is not."""
     from stream_seg.backends.cache import default_folder, verified
-    from stream_seg.report import write_json
+    from stream_seg.commands.report import write_json
 
     found = dict(verified(default_folder()))
     for name, fault in found.items():

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from stream_seg.doctor import as_table, examined
+from stream_seg.commands.doctor import as_table, examined
 from stream_seg.machine import PACKAGES
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 H200 = {"name": "NVIDIA H200", "memory": "143771 MiB", "driver": "570.86.10", "compute_capability": "9.0"}
 
 

@@ -13,14 +13,14 @@ import pytest
 
 from stream_seg.backends.cache import entries
 from stream_seg.backends.entry import Entry
-from stream_seg.engines_table import old
+from stream_seg.commands.engines_table import old
 from tests import tiny
 from tests.backends.built import stored
 from tests.media import numbered, write_video
 from tests.programs import exit_code, read_json
 
-PAGE = Path(__file__).parents[1] / "docs" / "engines.md"
-RECIPES = sorted((Path(__file__).parents[1] / "engines").glob("*.yaml"))
+PAGE = Path(__file__).parents[2] / "docs" / "engines.md"
+RECIPES = sorted((Path(__file__).parents[2] / "engines").glob("*.yaml"))
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
-from stream_seg.drives import SCENES, Drive, drawn_drive, labelled_drive
 from stream_seg.errors import SourceError
+from stream_seg.evaluation.drives import SCENES, Drive, drawn_drive, labelled_drive
+from stream_seg.evaluation.videos import POLICIES, as_table, measured
 from stream_seg.frame import EngineInfo, Frame, Semantic
 from stream_seg.ops.palette import CAMVID
 from stream_seg.stage import Frames, Stage
-from stream_seg.temporal_evaluation import POLICIES, as_table, measured
 from tests.drives import noisy
 from tests.programs import exit_code, read_json
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from stream_seg.arrays import Labels
 from stream_seg.confusion import confusion, figures, percent
-from stream_seg.drives import SCENES, Drive, drawn_drive, labelled_drive
+from stream_seg.evaluation.drives import SCENES, Drive, drawn_drive, labelled_drive
 from stream_seg.frame import Frame, Semantic, Truth
 from stream_seg.network import open_network
 from stream_seg.ops import temporal_measures as measures

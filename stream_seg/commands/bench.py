@@ -20,14 +20,14 @@ from rich.table import Table
 from stream_seg.backends.choose import open_engine
 from stream_seg.backends.onnxruntime import cpu_name
 from stream_seg.backends.table import BACKENDS, installed
+from stream_seg.commands.plan import default_document, with_input, with_outputs
+from stream_seg.commands.stopwatch import alone, in_graph
 from stream_seg.config import check
 from stream_seg.errors import ConfigError, NetworkError, SourceError
 from stream_seg.frame import Frame
 from stream_seg.kinds import SOURCES
 from stream_seg.network import is_network, open_network, save_network
-from stream_seg.plan import default_document, with_input, with_outputs
 from stream_seg.stages.segment import Segment
-from stream_seg.stopwatch import alone, in_graph
 from stream_seg.zoo import BUILDERS
 from stream_seg.zoo.untrained import untrained
 

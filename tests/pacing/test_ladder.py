@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from stream_seg.ladder import WARMING, Ladder
+from stream_seg.pacing.ladder import WARMING, Ladder
 
 TARGET_MS = 33.0
 NETWORK_MS = (14.0, 7.0, 4.7, 2.8, 0.8, 0.4)

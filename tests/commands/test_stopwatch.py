@@ -10,10 +10,10 @@ import pytest
 
 from stream_seg.backends.engine import Engine, EngineSpec, Images, Result
 from stream_seg.classes import Classes
+from stream_seg.commands.plan import default_document, with_input, with_outputs
+from stream_seg.commands.stopwatch import LEAST, alone, in_graph
 from stream_seg.errors import ConfigError, StreamSegError
 from stream_seg.frame import EngineInfo, Frame
-from stream_seg.plan import default_document, with_input, with_outputs
-from stream_seg.stopwatch import LEAST, alone, in_graph
 from tests.drawn import frame
 
 SPEC = EngineSpec((8, 16), Classes(("a",), ((0, 0, 0),)), EngineInfo("tiny", "none", "f32", "CPU"))

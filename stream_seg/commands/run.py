@@ -17,14 +17,14 @@ from typing import Any
 
 from rich.console import Console
 
+from stream_seg.commands.plan import is_live, outputs_of, refuse_overwriting, total_frames
+from stream_seg.commands.progress import progress
+from stream_seg.commands.report import report, show, write_json
 from stream_seg.config import Config, MetricsConfig, check
 from stream_seg.errors import OutputError, StreamSegError
 from stream_seg.graph import Graph
 from stream_seg.metrics import Metrics, serving
-from stream_seg.plan import is_live, outputs_of, refuse_overwriting, total_frames
-from stream_seg.progress import progress
 from stream_seg.reload import reloader
-from stream_seg.report import report, show, write_json
 from stream_seg.stages.serve import Serve
 
 LOG = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""What networks are worth: on labelled pictures, and over time on labelled drives."""

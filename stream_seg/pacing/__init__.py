@@ -1,0 +1,1 @@
+"""When the network looks: key frames, and a latency that is held."""
