@@ -1,10 +1,10 @@
 """A handful of networks of the zoo, trained briefly by one recipe, and what each says of one picture, side by side.
 
     python benchmarks/side_by_side.py train segnet      one command per network; killed, it goes on where it was
-    python benchmarks/side_by_side.py draw              all that are trained so far, into docs/networks.png
+    python benchmarks/side_by_side.py draw              all that are trained so far, into docs/images/side_by_side.png
 
 The picture is drawn (synth://road), so that it may be published. With --input it is another, for oneself; with --masks
-only the classes are shown, and nothing of the picture.
+only the classes are shown, and nothing of the picture, so that what networks say of CamVid's may be published too.
 """
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ from stream_seg.zoo import BUILDERS
 HANDFUL = (
     "fcn8s",
     "segnet",
-    "unet_padded",
     "unet_resnet34",
-    "deeplab_v1",
     "deeplab_v3plus",
     "lraspp_mobilenet",
     "road",
@@ -49,6 +47,7 @@ DRIVE = "synth://road?size=960x720&seed=7&truth=1"
 RUNS = Path("runs/side_by_side")
 TILE, CAPTION = (360, 480), 32
 """Height and width of a picture, and the height of what stands below it."""
+FACE, THICK = cv2.FONT_HERSHEY_SIMPLEX, 1
 
 app = typer.Typer(help="Networks of the zoo, trained briefly by one recipe, side by side.", add_completion=False)
 
@@ -88,7 +87,7 @@ def _stream_seg(*arguments: str) -> None:
 @app.command()
 def draw(
     picture: Annotated[Path, typer.Option("--write", metavar="FILE.png", help="What is drawn.")] = Path(
-        "docs/networks.png"
+        "docs/images/side_by_side.png"
     ),
     out: Annotated[Path, typer.Option(help="Where every network has its folder.")] = RUNS,
     source: Annotated[str, typer.Option("--input", help="Its first frame is shown.")] = DRIVE,
@@ -108,7 +107,9 @@ def draw(
             semantic = segmented(frame.image, engine)
         said = painted(frame.image, semantic.labels, semantic.classes, masks=masks)
         tiles.append(tile(said, name, _score(out / name / "val.json")))
-    replace_file(picture, cv2.imencode(".png", grid(tiles, columns=columns))[1].tobytes())
+    sheet = grid(tiles, columns=columns)
+    sheet = np.concatenate([sheet, legend(semantic.classes, width=sheet.shape[1])])
+    replace_file(picture, cv2.imencode(".png", sheet)[1].tobytes())
     print(f"{picture}: {', '.join(trained)}")
 
 
@@ -129,11 +130,24 @@ def tile(image: Image, name: str, figure: str = "") -> Image:
     height, width = TILE
     small = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
     strip = np.full((CAPTION, width, 3), 255, np.uint8)
-    face, scale, thick = cv2.FONT_HERSHEY_SIMPLEX, 0.6, 1
-    cv2.putText(strip, name, (6, 22), face, scale, (0, 0, 0), thick, cv2.LINE_AA)
-    (wide, _), _ = cv2.getTextSize(figure, face, scale, thick)
-    cv2.putText(strip, figure, (width - 6 - wide, 22), face, scale, (90, 90, 90), thick, cv2.LINE_AA)
+    cv2.putText(strip, name, (6, 22), FACE, 0.6, (0, 0, 0), THICK, cv2.LINE_AA)
+    (wide, _), _ = cv2.getTextSize(figure, FACE, 0.6, THICK)
+    cv2.putText(strip, figure, (width - 6 - wide, 22), FACE, 0.6, (90, 90, 90), THICK, cv2.LINE_AA)
     return np.concatenate([small, strip])
+
+
+def legend(classes: Classes, *, width: int) -> Image:
+    """The names of the classes beside their colours, in as many lines as `width` pixels ask for."""
+    lines, x = [np.full((CAPTION, width, 3), 255, np.uint8)], 6
+    for name, (red, green, blue) in zip(classes.names, classes.colours, strict=True):
+        (wide, _), _ = cv2.getTextSize(name, FACE, 0.5, THICK)
+        if x + 22 + wide > width and x > 6:
+            lines.append(np.full_like(lines[0], 255))
+            x = 6
+        cv2.rectangle(lines[-1], (x, 9), (x + 14, 23), (blue, green, red), cv2.FILLED)
+        cv2.putText(lines[-1], name, (x + 20, 21), FACE, 0.5, (0, 0, 0), THICK, cv2.LINE_AA)
+        x += 36 + wide
+    return np.concatenate(lines)
 
 
 def grid(tiles: Sequence[Image], *, columns: int) -> Image:

@@ -66,12 +66,12 @@ def trained(tmp_path: Path) -> Path:
 
 
 def test_networks_side_by_side(trained: Path) -> None:
-    """Three tiles: the picture, its truth, the network; 360 lines of each, and 32 for its name."""
+    """Three tiles: the picture, its truth, the network; 360 lines of each, 32 for its name, and 32 for the classes."""
     picture = trained / "side.png"
     script("side_by_side.py", "draw", "--out", trained, "--input", f"{ROADS}&truth=1", "--write", picture)
     drawn = cv2.imread(str(picture))
     assert drawn is not None
-    assert drawn.shape == (392, 3 * 480, 3)
+    assert drawn.shape == (392 + 32, 3 * 480, 3)
     tiles = np.split(drawn, 3, axis=1)
     assert not np.array_equal(tiles[0], tiles[1])
     same = np.abs(tiles[1][:360].astype(int) - tiles[2][:360]).max(2) < 8
@@ -83,7 +83,7 @@ def test_of_masks_alone_nothing_of_the_picture_is_left(trained: Path) -> None:
     script("side_by_side.py", "draw", "--out", trained, "--input", ROADS, "--masks", "--write", picture)
     drawn = cv2.imread(str(picture))
     assert drawn is not None
-    assert drawn.shape == (392, 480, 3)
+    assert drawn.shape == (392 + 2 * 32, 480, 3)
     colours = {tuple(colour)[::-1] for colour in read_json(SHIPPED / "road.json")["palette"]}
     pixels = drawn[:360].reshape(-1, 3)
     exact = [tuple(pixel) in colours for pixel in pixels.tolist()]

@@ -28,7 +28,7 @@ def augmented(
     height, width = labels.shape
     factor = float(np.exp(draw.uniform(np.log(scale[0]), np.log(scale[1]))))
     stretch = float(np.exp(draw.uniform(-0.25, 0.25)))
-    size = round(width * factor * stretch), round(height * factor / stretch)
+    size = max(1, round(width * factor * stretch)), max(1, round(height * factor / stretch))
     way = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
     image = np.asarray(cv2.resize(image, size, interpolation=way), np.uint8)
     labels = np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)

@@ -32,7 +32,8 @@ def train_command(recipe_file: Path, *, out: Path | None, data: Path | None, res
     recipe, out = read_recipe(recipe_file), out or Path("runs") / recipe_file.stem
     if (out / "last.pt").exists() and not resume:
         raise OutputError(f"{out / 'last.pt'} is there: --resume goes on from it, --out takes another folder")
-    job, console = prepared(recipe, data=data, where=str(recipe_file)), Console(stderr=True)
+    resumed = out / "last.pt" if (out / "last.pt").is_file() else None
+    job, console = prepared(recipe, data=data, where=str(recipe_file), resumed=resumed), Console(stderr=True)
     with display(console, recipe.steps) as say:
         run = train(job, out=out, resume=resume, say=say)
     chosen = "last.pt" if job.held is None else "best.pt"
@@ -86,7 +87,7 @@ def export_command(wanted: Wanted) -> None:
     from stream_seg.training.calibration import calibration
     from stream_seg.training.export import Meaning, export
     from stream_seg.training.job import agreed, built, refuse_network
-    from stream_seg.zoo.weights.check import INPUTS, refuse_misfit
+    from stream_seg.zoo.weights.check import INPUTS, refuse_misfit, refuse_worse
     from stream_seg.zoo.weights.fit import fit
     from stream_seg.zoo.weights.source import open_weights
 
@@ -109,7 +110,10 @@ def export_command(wanted: Wanted) -> None:
     pairs = None if wanted.data is None else _pairs(wanted.data, wanted.split, classes=len(classes))
     if wanted.check:
         images = [] if pairs is None else pairs.images
-        refuse_misfit(net, spec, images, where=f"{weights.source} (--no-check exports it all the same)")
+        where = f"{weights.source} (--no-check exports it all the same)"
+        refuse_misfit(net, spec, images, where=where)
+        if pairs is not None:
+            refuse_worse(net, spec, pairs, classes, where=where)
     frames = None
     if pairs is not None and wanted.data is not None:
         held = None if wanted.held is None else read_pairs(wanted.data, wanted.held, classes=len(classes))

@@ -15,10 +15,10 @@ from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.training.batches import synth_labels
 from stream_seg.training.recipe import Recipe, classes_of
 from stream_seg.zoo import BUILDERS
-from stream_seg.zoo.weights.check import refuse_misfit
+from stream_seg.zoo.weights.check import refuse_misfit, refuse_worse
 from stream_seg.zoo.weights.fit import fit
 from stream_seg.zoo.weights.normalise import InputSpec
-from stream_seg.zoo.weights.source import open_weights, sidecar_of
+from stream_seg.zoo.weights.source import Weights, open_weights, sidecar_of
 
 RUNS = 4
 """Neighbouring pictures of a drive are nearly the same: what is held back is that many runs, not single pictures."""
@@ -37,8 +37,11 @@ class Job:
     teacher: tuple[nn.Module, InputSpec] | None = None
 
 
-def prepared(recipe: Recipe, *, data: Path | None = None, where: str) -> Job:
-    """The job of a recipe, its data read and its networks built. Raises ConfigError, SourceError or NetworkError."""
+def prepared(recipe: Recipe, *, data: Path | None = None, where: str, resumed: Path | None = None) -> Job:
+    """The job of a recipe, its data read and its networks built; of `resumed`, a checkpoint, what pictures it expects.
+
+    Raises ConfigError, SourceError or NetworkError.
+    """
     classes, folder = classes_of(recipe, where=where), data or recipe.data
     if recipe.synth:
         synth_labels(classes)
@@ -51,16 +54,32 @@ def prepared(recipe: Recipe, *, data: Path | None = None, where: str) -> Job:
     held = read_pairs(folder, recipe.val, classes=len(classes)) if recipe.val else None
     if recipe.held_back:
         pairs, held = divided(pairs, recipe.held_back, where=where)
+    refuse_sizes(recipe, classes=len(classes), where=where)
     torch.manual_seed(recipe.seed)
     net = built(recipe.network, len(classes))
-    spec = begun(recipe, net, pairs, classes=len(classes), where=where)
-    return Job(recipe, net, spec, pairs, classes, held, _teacher(recipe, pairs, classes=len(classes), where=where))
+    known = None if resumed is None else open_weights(resumed, network=recipe.network).spec
+    spec = known or begun(recipe, net, pairs, classes, where=where)
+    return Job(recipe, net, spec, pairs, classes, held, _teacher(recipe, pairs, classes, where=where))
 
 
 def refuse_network(network: str, *, where: str) -> None:
     """Raise ConfigError for a name that is none of the zoo's."""
     if network not in BUILDERS:
         raise ConfigError(f"{where}: unknown {network!r}; known: {', '.join(BUILDERS)}")
+
+
+def refuse_sizes(recipe: Recipe, *, classes: int, where: str) -> None:
+    """Raise ConfigError where the network takes no picture of `size`, or cannot learn from `batch` crops of `crop`."""
+    for key, size, count in (("size", recipe.size, 1), ("crop", recipe.crop, recipe.batch)):
+        try:
+            with torch.device("meta"):  # shapes alone
+                built(recipe.network, classes).train(key == "crop")(torch.zeros(count, 3, *size))
+        except NetworkError as error:
+            raise ConfigError(f"{where}: {key}: {error}") from error
+        except ValueError as error:  # batch normalisation of a single value
+            raise ConfigError(
+                f"{where}: batch: {count} crops of {size[0]}x{size[1]} are too little for {recipe.network}: {error}"
+            ) from error
 
 
 def built(network: str, classes: int) -> nn.Module:
@@ -81,8 +100,10 @@ def divided(pairs: Pairs, share: float, *, where: str) -> tuple[Pairs, Pairs]:
     return trained, held
 
 
-def begun(recipe: Recipe, net: nn.Module, pairs: Pairs, *, classes: int, where: str) -> InputSpec:
+def begun(recipe: Recipe, net: nn.Module, pairs: Pairs, classes: Classes, *, where: str) -> InputSpec:
     """Load what `start:` or `weights:` names into `net`; what pictures are to be made into for it."""
+    if recipe.start is not None and not recipe.start.is_file():
+        raise ConfigError(f"{where}: start: no such file: {recipe.start}")
     told = None
     if recipe.mean is not None and recipe.std is not None:
         told = InputSpec(recipe.mean, recipe.std, recipe.colour, recipe.input_scale)
@@ -92,10 +113,21 @@ def begun(recipe: Recipe, net: nn.Module, pairs: Pairs, *, classes: int, where: 
         return told
     weights = open_weights(source, network=recipe.network)
     spec = agreed(weights.spec, told, source=weights.source, where=where)
-    fit(net, weights.state, classes=classes, where=weights.source, head=recipe.head)
+    new = fit(net, weights.state, classes=len(classes), where=weights.source, head=recipe.head)
+    if not new:
+        refuse_classes(weights, classes, where=f"{where}: {weights.source}")
     if recipe.weights and recipe.check_input:
         refuse_misfit(net, spec, pairs.images, where=f"{weights.source} (check_input)")
+        if not new:
+            refuse_worse(net, spec, pairs, classes, where=f"{weights.source} (check_input)")
     return spec
+
+
+def refuse_classes(weights: Weights, classes: Classes, *, where: str) -> None:
+    """Raise ConfigError where weights say that they mean other classes, or the same in another order."""
+    if weights.classes is not None and weights.classes.names != classes.names:
+        theirs, ours = (", ".join(names) for names in (weights.classes.names, classes.names))
+        raise ConfigError(f"{where}: its classes are {theirs}; the recipe's are {ours}")
 
 
 def agreed(known: InputSpec | None, told: InputSpec | None, *, source: str, where: str) -> InputSpec:
@@ -111,15 +143,14 @@ def agreed(known: InputSpec | None, told: InputSpec | None, *, source: str, wher
     return spec
 
 
-def _teacher(recipe: Recipe, pairs: Pairs, *, classes: int, where: str) -> tuple[nn.Module, InputSpec] | None:
+def _teacher(recipe: Recipe, pairs: Pairs, classes: Classes, *, where: str) -> tuple[nn.Module, InputSpec] | None:
     if recipe.distil is None:
         return None
     weights = open_weights(recipe.distil.weights, network=recipe.distil.network)
     spec = agreed(weights.spec, None, source=weights.source, where=f"{where}: distil")
-    if weights.classes and len(weights.classes) != classes:
-        raise NetworkError(f"{weights.source}: a teacher of {len(weights.classes)} classes; the recipe has {classes}")
-    net = built(recipe.distil.network, classes)
-    fit(net, weights.state, classes=classes, where=weights.source)
+    refuse_classes(weights, classes, where=f"{where}: distil: {weights.source}")
+    net = built(recipe.distil.network, len(classes))
+    fit(net, weights.state, classes=len(classes), where=weights.source)
     if recipe.check_input:
         refuse_misfit(net, spec, pairs.images, where=f"{weights.source} (check_input)")
     return net.eval().requires_grad_(False), spec

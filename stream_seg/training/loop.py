@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stream_seg.dataset import VOID
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.output import writing
 from stream_seg.training.batches import batches
@@ -103,11 +104,12 @@ def _criterion(job: Job, device: torch.device) -> Callable[[int, Tensor, Tensor]
             outputs = net(prepare(images))
         scores, *others = outputs if isinstance(outputs, tuple) else (outputs,)
         phase = np.random.default_rng([recipe.seed, step, 1]).random(2)
-        loss = judge(scores, sampled(labels, scores.shape[-2:], phase), weights)
+        truth = sampled(labels, scores.shape[-2:], phase)
+        loss = judge(scores, truth, weights)
         for other in others:
             loss = loss + recipe.auxiliary * judge(other, sampled(labels, other.shape[-2:], phase), weights)
         if recipe.distil and teach:
-            far = distilled(scores, teach(images), temperature=recipe.distil.temperature)
+            far = distilled(scores, teach(images), truth != VOID, temperature=recipe.distil.temperature)
             loss = (1 - recipe.distil.share) * loss + recipe.distil.share * far
         if not loss.isfinite():
             raise NetworkError(f"step {step}: the loss is {loss.item()}; a lower learning_rate may help")

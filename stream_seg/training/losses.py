@@ -18,10 +18,12 @@ SORTED = 65536
 
 
 def class_weights(labels: Sequence[NDArray[np.uint8]], classes: int, *, power: float = 0.5) -> Tensor:
-    """One over a power of each class's share, scaled to mean 1 and held within 0.3 and 4."""
+    """One over a power of each class's share, by the mean of the classes that occur, held within 0.3 and 4."""
     counts = np.sum([np.bincount(one.ravel(), minlength=256)[:classes] for one in labels], axis=0)
-    weights = (counts / counts.sum() + 1e-4) ** -power
-    return torch.tensor(np.clip(weights / weights.mean(), 0.3, 4), dtype=torch.float32)
+    occurs = counts > 0
+    weights = (counts / max(1, counts.sum()) + 1e-4) ** -power
+    weights = np.where(occurs, weights / weights[occurs].mean(), 1.0) if occurs.any() else np.ones(classes)
+    return torch.tensor(np.clip(weights, 0.3, 4), dtype=torch.float32)
 
 
 def sampled(labels: Tensor, size: Sequence[int], phase: NDArray[np.float64]) -> Tensor:
@@ -96,12 +98,12 @@ def hard_loss_of(scores: Tensor, labels: Tensor, weights: Tensor, *, ohem: Ohem)
     return (each[hard] * weight[hard]).sum() / weight[hard].sum()
 
 
-def distilled(scores: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
-    """How far the softened probabilities are from the teacher's (N, C, H, W), of any resolution; mean of all pixels.
+def distilled(scores: Tensor, teacher: Tensor, valid: Tensor, *, temperature: float) -> Tensor:
+    """How far the softened probabilities are from the teacher's (N, C, H, W), of any size, where `valid` (N, h, w).
 
     Kullback-Leibler divergence times the square of the temperature, as Hinton et al. (arXiv 1503.02531, section 2).
     """
     teacher = F.interpolate(teacher.float(), size=scores.shape[-2:], mode="bilinear", align_corners=False)
     ours, theirs = ((one.float() / temperature).log_softmax(1) for one in (scores, teacher))
     divergence = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(1)
-    return divergence.mean() * temperature**2
+    return (divergence * valid).sum() / valid.sum().clamp(min=1) * temperature**2

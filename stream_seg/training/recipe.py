@@ -77,9 +77,9 @@ class Recipe(BaseModel):
     synth: Annotated[
         float, Field(ge=0, le=1, description="share of crops that are drawn (synth://road), with their exact labels")
     ] = 0.0
-    batch: Annotated[int, Field(ge=1)] = 8
+    batch: Annotated[int, Field(ge=1, le=4096)] = 8
     steps: Annotated[int, Field(ge=1)]
-    learning_rate: Annotated[float, Field(gt=0)] = 0.002
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.002
     weight_decay: Annotated[float, Field(ge=0)] = 0.02
     schedule: Annotated[
         Literal["poly", "one_cycle", "hold"],
@@ -145,8 +145,13 @@ def _contradictions(recipe: Recipe, said: Mapping[str, Any]) -> list[str]:
         "head: is for weights:, which is missing": "head" in said and not recipe.weights,
         "ohem: is for loss: ohem": "ohem" in said and recipe.loss != "ohem",
         "mean: and std: belong together": (recipe.mean is None) != (recipe.std is None),
-        "mean: and std: are required where no weights: bring theirs": recipe.mean is None and not recipe.weights,
-        f"scale: [{smallest:g}, {largest:g}] is not a smallest and a largest enlargement": not 0 < smallest <= largest,
+        "mean: and std: are required where no weights: or start: brings its own": recipe.mean is None
+        and not (recipe.weights or recipe.start),
+        "colour: and input_scale: belong to mean: and std:, which are missing": recipe.mean is None
+        and {"colour", "input_scale"} & said.keys(),
+        f"scale: [{smallest:g}, {largest:g}] is not a smallest and a largest enlargement, within 0.05 and 20": not (
+            0.05 <= smallest <= largest <= 20
+        ),
     }
     return [fault for fault, there in faults.items() if there]
 

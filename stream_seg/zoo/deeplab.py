@@ -4,7 +4,7 @@ What they share: the last strides of a classifier are taken out and its convolut
 dense while each still sees as much as before.
 
     v1   VGG16 @ 1/8 -> fc6 (3x3, rate 12: large field of view) -> fc7 -> scores @ 1/8 [-> CRF]
-    v2   VGG16 or ResNet @ 1/8 -> four rates side by side (6 12 18 24), each to scores -> (+) -> scores @ 1/8
+    v2   VGG16 or ResNet @ 1/8 -> four rates side by side (6 12 18 24), each to scores -> (+) -> scores @ 1/8 [-> CRF]
     v3   ResNet @ 1/16, conv5 with rates 2 4 8 -> ASPP (1x1, 6 12 18, pooled image) -> scores @ 1/16
     v3+  ResNet @ 1/16 -> ASPP -> x4 -> with conv2 @ 1/4 narrowed to 48 -> 3x3, 3x3 -> scores @ 1/4
 
@@ -58,22 +58,27 @@ class DeepLabV1(nn.Module):
         initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        scores: Tensor = self.classify(self.pool5a(self.features(image)))
-        if self.crf is None:
-            return scores
-        refined: Tensor = self.crf(scores, F.interpolate(image, size=scores.shape[-2:], mode="area"))
-        return refined
+        return refined(self.classify(self.pool5a(self.features(image))), image, self.crf)
+
+
+def refined(scores: Tensor, image: Tensor, crf: nn.Module | None) -> Tensor:
+    """Scores after the CRF, where there is one."""
+    if crf is None:
+        return scores
+    better: Tensor = crf(scores, F.interpolate(image, size=scores.shape[-2:], mode="area"))
+    return better
 
 
 class DeepLabV2(nn.Module):
-    """Scores summed over four fields of view (ASPP-L). `backbone`: vgg16, or a torchvision ResNet of bottlenecks.
+    """Scores summed over four fields of view (ASPP-L); `crf` as in v1. `backbone`: vgg16, or a ResNet of torchvision's.
 
     Input: float (N, 3, H, W), any size. Output: float scores (N, classes, ceil(H/8), ceil(W/8)).
     """
 
-    def __init__(self, classes: int = 21, *, backbone: str = "resnet101") -> None:
+    def __init__(self, classes: int = 21, *, backbone: str = "resnet101", crf: bool = False) -> None:
         super().__init__()
         rates = (6, 12, 18, 24)
+        self.crf = ConvCRF() if crf else None
         self.vgg = backbone == "vgg16"
         if self.vgg:
             self.features: nn.Module = DilatedVGG16()
@@ -88,7 +93,7 @@ class DeepLabV2(nn.Module):
         features = self.features(image)
         x = features if self.vgg else features[3]
         first, *others = (branch(x) for branch in self.branches)
-        return sum(others, start=first)  # type: ignore[no-any-return]
+        return refined(sum(others, start=first), image, self.crf)
 
 
 class DeepLabV3(nn.Module):

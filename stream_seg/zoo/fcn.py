@@ -10,6 +10,8 @@ VGG16 whose fully connected layers became convolutions; the scores of earlier po
                                              |                    16s: x16 ----|
                                              +------(+)----- upscore_pool4 ----+
                                               8s: x8 -> scores
+
+All transposed convolutions begin bilinear and are learned; the paper keeps the last one as it begins.
 """
 
 from __future__ import annotations

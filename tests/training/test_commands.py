@@ -15,6 +15,7 @@ import yaml
 
 from stream_seg.backends.gate import Limits
 from stream_seg.dataset import Pairs
+from stream_seg.errors import ConfigError
 from stream_seg.evaluation.pictures import evaluate
 from stream_seg.network import open_network
 from stream_seg.sidecar import coloured
@@ -159,6 +160,12 @@ def test_the_wrong_order_of_colours_is_caught_and_costs(
         ({"sky": 3}, 2, "sky: 3 is no label; 0 to 2"),
         ({"synth": 0.5}, 2, "none of them is among the recipe's classes"),
         ({"scale": [2, 0.5]}, 2, "is not a smallest and a largest"),
+        ({"scale": [0.0001, 0.0002]}, 2, "enlargement, within 0.05 and 20"),
+        ({"network": "unet", "crop": [112, 112]}, 2, "size: *64x96 is too small"),
+        ({"network": "unet", "size": [112, 112]}, 2, "crop: *32x48 is too small"),
+        ({"network": "deeplabv3_mobilenet", "batch": 1}, 2, "batch: 1 crops of 32x48 are too little"),
+        ({"start": "nowhere.pt"}, 2, "start: no such file: nowhere.pt"),
+        ({"mean": None, "std": None, "weights": "w.pt", "colour": "rgb"}, 2, "colour: and input_scale: belong to mean"),
         ({"split": "trian"}, 3, "trian: no such folder"),
         ({"classes": ["red", "green"]}, 0, ""),
         ({"classes": ["red"]}, 3, "train*annot/000.png: label 2 is out of range; 0 to 0 are the classes, 1 and 255"),
@@ -179,6 +186,35 @@ def test_a_recipe_that_is_wrong(
     assert got == code
     assert all(part in line for part in said.split("*"))
     assert not (tmp_path / "out").exists()
+
+
+def test_the_same_classes_in_another_order_are_others(folder: Path, tmp_path: Path) -> None:
+    write_split(tmp_path, coloured_fields(3), "train")
+    best = str(folder / "out" / "best.pt")
+    for keys in ({"start": best}, {"weights": best}, {"distil": {"network": "road", "weights": best}}):
+        prepared(read_recipe(recipe_file(tmp_path, **keys)), where="r")
+        recipe = read_recipe(recipe_file(tmp_path, classes=NAMES[::-1], **keys))
+        with pytest.raises(ConfigError, match=r"its classes are red, green, blue; the recipe's are blue, green, red"):
+            prepared(recipe, where="r")
+
+
+def test_going_on_does_not_need_what_it_began_with(folder: Path, tmp_path: Path) -> None:
+    write_split(tmp_path, coloured_fields(3), "train")
+    beginning = tmp_path / "beginning.pt"
+    shutil.copy(folder / "out" / "best.pt", beginning)
+    recipe = read_recipe(recipe_file(tmp_path, start=str(beginning), mean=None, std=None, save_every=2))
+    job, out = prepared(recipe, where="r"), tmp_path / "out"
+
+    def stopped(step: int, _figures: dict[str, Any]) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(job, out=out, say=stopped)
+    beginning.unlink()
+    again = prepared(recipe, where="r", resumed=out / "last.pt")
+    assert again.spec == job.spec
+    assert train(again, out=out, resume=True).step == 4
 
 
 def test_data_that_does_not_fit(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from stream_seg.zoo import fcn
-from stream_seg.zoo.deeplab import DeepLabV1, DeepLabV3
-from stream_seg.zoo.dilated import WIDTHS, context_module
+from stream_seg.zoo.deeplab import DeepLabV1, DeepLabV2, DeepLabV3, DeepLabV3Plus
+from stream_seg.zoo.dilated import WIDTHS, Dilated, context_module
 from stream_seg.zoo.gcn import GlobalConvolution
 from stream_seg.zoo.torchvision_nets import TorchvisionNet
 from stream_seg.zoo.unet import UNet
@@ -93,6 +93,29 @@ def test_deeplab_trades_strides_for_rates() -> None:
     assert rates(fine.features.layers[3]) == [4, 8, 16]
     assert rates(coarse.aspp) == [6, 12, 18]
     assert rates(fine.aspp) == [12, 24, 36]
+
+
+def test_deeplab_v2_and_v3plus_and_the_dilated_front_end_have_their_rates() -> None:
+    with torch.device("meta"):
+        resnet, vgg, plus, front = DeepLabV2(), DeepLabV2(backbone="vgg16"), DeepLabV3Plus(), Dilated(context="none")
+    assert rates(resnet.branches) == rates(vgg.branches) == [6, 12, 18, 24]
+    assert rates(resnet.features.layers[2])[1:] == [2] * 22
+    assert rates(resnet.features.layers[3])[1:] == [4] * 2
+    assert rates(vgg.features.blocks[4]) == rates(front.blocks[4]) == [2, 2, 2]
+    assert rates(plus.aspp) == [6, 12, 18]
+    assert rates(plus.features.layers[3]) == [2, 4, 8]
+    assert front.fc6[0].dilation == (4, 4)
+
+
+def test_deeplab_v2_takes_the_crf_of_v1() -> None:
+    image = torch.rand(1, 3, 33, 49)
+    torch.manual_seed(0)
+    net = DeepLabV2(3, backbone="vgg16", crf=True).eval()
+    with torch.no_grad():
+        sharp = net(image)
+        net.crf = None
+        assert net(image).shape == sharp.shape
+        assert not torch.equal(net(image), sharp)
 
 
 def rates(net: nn.Module) -> list[int]:

@@ -17,15 +17,16 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.ops.palette import VOC
 from stream_seg.training.job import built
-from stream_seg.zoo.weights.check import FAR, INPUTS, refuse_misfit, strangeness, turned
+from stream_seg.zoo.weights.check import FAR, INPUTS, refuse_misfit, refuse_worse, strangeness, turned
 from stream_seg.zoo.weights.files import read_weights, unwrapped
 from stream_seg.zoo.weights.fit import fit
 from stream_seg.zoo.weights.normalise import InputSpec, Normalise
 from stream_seg.zoo.weights.source import open_weights
-from tests.training.pictures import coloured_fields
+from tests.training.pictures import NAMES, coloured_fields
 
 PUBLISHED = {
     "lraspp_mobilenet": "LRASPP_MobileNet_V3_Large_Weights.COCO_WITH_VOC_LABELS_V1",
@@ -202,6 +203,15 @@ def test_other_classes() -> None:
     assert torch.equal(net.body[0].weight, state["body.0.weight"])
 
 
+def test_layers_in_multiples_of_the_classes_begin_anew_with_the_head() -> None:
+    with torch.device("meta"):
+        net, other = built("dilated", 3), built("dilated", 21)
+    new = fit(net, other.state_dict(), classes=3, where="w", head="new")
+    assert {name.partition(".")[0] for name in new} == {"score", "context"}
+    with pytest.raises(NetworkError, match=r"weights of 21 classes for a network of 3 \(score\.weight"):
+        fit(net, other.state_dict(), classes=3, where="w")
+
+
 def test_a_head_does_not_excuse_another_network() -> None:
     state = {**filled(classes=21).state_dict(), "body.0.weight": torch.ones(8, 4, 3, 3)}
     with pytest.raises(NetworkError, match="shapes differ"):
@@ -319,6 +329,15 @@ def test_the_wrong_input_costs_nearly_everything_and_is_caught(learnt: Small, wr
     assert miou(learnt, INPUTS["imagenet"]) < miou(learnt, SPEC) - 0.5
     with pytest.raises(ConfigError, match=r"w: does not expect pictures with colour rgb, .* but rather colour bgr"):
         refuse_misfit(learnt, wrong, images, where="w")
+
+
+@pytest.mark.parametrize("wrong", [turned(SPEC), INPUTS["bytes"]], ids=str)
+def test_labels_tell_when_the_input_is_wrong(learnt: Small, wrong: InputSpec) -> None:
+    fields = coloured_fields(seed=3)
+    classes = Classes(tuple(NAMES), ((0, 0, 0),) * 3)
+    refuse_worse(learnt, SPEC, fields, classes, where="w")
+    with pytest.raises(ConfigError, match=r"w: does not expect .*mean IoU \d+ on 3 of them\), but rather colour"):
+        refuse_worse(learnt, wrong, fields, classes, where="w")
 
 
 def test_what_cannot_be_checked_is_let_pass(learnt: Small) -> None:

@@ -1,7 +1,7 @@
 """Whether pictures, prepared as said, look to a network as its training pictures did.
 
-The first batch normalisation remembers the mean and the deviation of what came to it. A picture of another scale, or
-with red for blue, gives other ones. It can be seen only where there is such a layer and where pictures are given.
+The first batch normalisation remembers the mean and the deviation of what came to it, and a picture of another scale
+gives other ones. Red for blue may pass there, where streets are grey; labels tell, where there are any.
 """
 
 from __future__ import annotations
@@ -13,14 +13,20 @@ from types import MappingProxyType
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from stream_seg.arrays import Image
+from stream_seg.classes import Classes
+from stream_seg.confusion import confusion, figures
+from stream_seg.dataset import Pairs
 from stream_seg.errors import ConfigError
 from stream_seg.zoo.weights.normalise import InputSpec, Normalise
 
 FAR, CLEARLY = 0.25, 1.5
 """Refused: farther than FAR deviations, where another spec is CLEARLY times nearer. docs/training.md has figures."""
-LOOKED_AT = 16
+LOOKED_AT, LABELLED = 16, 3
+BETTER = 0.1
+"""Refused: where the mean IoU of LABELLED pictures is so much higher under another spec."""
 INPUTS: Mapping[str, InputSpec] = MappingProxyType(
     {
         "imagenet": InputSpec((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "rgb"),
@@ -48,6 +54,36 @@ def refuse_misfit(net: nn.Module, spec: InputSpec, images: Sequence[Image], *, w
             f"{where}: does not expect pictures with {spec} (they are {here:.1f} deviations from what it was trained"
             f" on), but rather {others[best]} ({near:.1f})"
         )
+
+
+def refuse_worse(net: nn.Module, spec: InputSpec, pairs: Pairs, classes: Classes, *, where: str) -> None:
+    """Raise ConfigError where `net` labels `pairs` far better under another input spec than under `spec`."""
+    chosen = [int(i) for i in np.linspace(0, len(pairs) - 1, min(LABELLED, len(pairs)))]
+    few = Pairs([pairs.images[i] for i in chosen], [pairs.labels[i] for i in chosen])
+    here = agreement(net, spec, few, classes)
+    others = [turned(spec), *(other for other in INPUTS.values() if other != spec)]
+    best, i = max((agreement(net, other, few, classes), -i) for i, other in enumerate(others))
+    if best > here + BETTER:
+        raise ConfigError(
+            f"{where}: does not expect pictures with {spec} (mean IoU {100 * here:.0f} on {len(few)} of them), but"
+            f" rather {others[-i]} ({100 * best:.0f})"
+        )
+
+
+@torch.no_grad()
+def agreement(net: nn.Module, spec: InputSpec, pairs: Pairs, classes: Classes) -> float:
+    """The mean IoU of what `net` says of pictures prepared as `spec` says, over the classes that occur."""
+    prepare, mode = Normalise(spec), net.training
+    matrix = np.zeros((len(classes), len(classes) + 1), np.int64)
+    net.eval()
+    try:
+        for image, truth in zip(pairs.images, pairs.labels, strict=True):
+            scores = net(prepare(torch.from_numpy(image)[None]))
+            said = F.interpolate(scores, size=truth.shape, mode="bilinear").argmax(1)[0].numpy().astype(np.uint8)
+            matrix += confusion(truth, said, classes=len(classes))
+    finally:
+        net.train(mode)
+    return figures(matrix, classes)["miou"] or 0.0
 
 
 @torch.no_grad()

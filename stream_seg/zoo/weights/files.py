@@ -78,7 +78,10 @@ def unwrapped(content: Mapping[str, Any], *, where: str) -> dict[str, Tensor]:
                 f" {', '.join(WRAPPERS)}"
             )
         content = inner
-    return {name: value for name, value in content.items() if name != "n_averaged"}  # of torch's AveragedModel
+    weights = {name: value for name, value in content.items() if name != "n_averaged"}  # of torch's AveragedModel
+    if not weights:
+        raise NetworkError(f"{where}: no weights found: it holds n_averaged alone")
+    return weights
 
 
 def _are_tensors(content: Mapping[str, Any]) -> bool:
@@ -88,7 +91,7 @@ def _are_tensors(content: Mapping[str, Any]) -> bool:
 def renamed(state: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
     """The tensors under the names that the network has: prefixes common to all taken off, or put before all."""
     wanted, state = list(wanted), dict(state)
-    again = True
+    again = bool(state)
     while again:
         again = False
         for prefix in PREFIXES:

@@ -47,12 +47,17 @@ def fit(net: nn.Module, state: Mapping[str, Tensor], *, classes: int, where: str
 
 
 def _other_count(own: Tensor, given: Tensor, classes: int) -> int | None:
-    """The number of classes that `given` was made for, where that explains the difference; else None."""
+    """The number of classes that `given` was made for, where that explains the difference; else None.
+
+    A side that differs is that number, or as many times it as here the number of classes (the dilated context module).
+    """
     if own.ndim != given.ndim:
         return None
-    counts = {there for here, there in zip(own.shape, given.shape, strict=True) if here != there}
-    explained = all(here in (there, classes) for here, there in zip(own.shape, given.shape, strict=True))
-    return counts.pop() if explained and len(counts) == 1 else None
+    differ = [(here, there) for here, there in zip(own.shape, given.shape, strict=True) if here != there]
+    counts = {there * classes / here for here, there in differ if here % classes == 0}
+    explained = all(here % classes == 0 for here, _ in differ) and len(counts) == 1
+    other = counts.pop() if explained else 0.5
+    return int(other) if other.is_integer() else None
 
 
 def _size(value: Tensor) -> str:
