@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import socket
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -60,19 +60,23 @@ def opened(
         fences["format_whitelist"] = ",".join(sorted(av.formats_available - OTHERS_READ))
     if source.kind == "http":
         fences["max_redirects"] = "0"
-    began_s = time.monotonic()
+    # Without the prefix FFmpeg would take a file named a:b.mp4 for a protocol `a`.
+    address = f"file:{source.address}" if source.kind == "file" else source.address
+    form = "v4l2" if source.kind == "camera" else None
+    given_up_s = 0.0
+
+    def opened_within(open_s: float) -> InputContainer:
+        nonlocal given_up_s
+        given_up_s = time.monotonic() + open_s
+        return av.open(address, format=form, options={**options, **fences}, timeout=(open_s, timeouts_s[1]))
+
     try:
-        with _not_elsewhere(source, timeout_s=timeouts_s[0]):
-            left_s = max(0.1, timeouts_s[0] - (time.monotonic() - began_s))
-            container = av.open(
-                # Without the prefix FFmpeg would take a file named a:b.mp4 for a protocol `a`.
-                f"file:{source.address}" if source.kind == "file" else source.address,
-                format="v4l2" if source.kind == "camera" else None,
-                options={**options, **fences},
-                timeout=(left_s, timeouts_s[1]),
-            )
+        if source.kind == "rtsp":
+            container = _opened_here(source, opened_within, open_s=timeouts_s[0])
+        else:
+            container = opened_within(timeouts_s[0])
     except av.FFmpegError as error:
-        kind, reason = _why(error, source, waited_s=time.monotonic() - began_s, open_timeout_s=timeouts_s[0])
+        kind, reason = _why(error, source, in_time=time.monotonic() < given_up_s)
         raise SourceError(f"{source.shown}: cannot be opened: {reason}", reason=kind) from without_address(error)
     with container:
         stream = container.streams.best("video")
@@ -91,12 +95,12 @@ def reason_of(error: av.FFmpegError) -> tuple[Reason, str]:
     return ("unreachable" if error.errno in UNREACHABLE else "broken"), said
 
 
-def _why(error: av.FFmpegError, source: Source, *, waited_s: float, open_timeout_s: float) -> tuple[Reason, str]:
+def _why(error: av.FFmpegError, source: Source, *, in_time: bool) -> tuple[Reason, str]:
     """Why a source cannot be opened; FFmpeg calls several things by one name."""
     if _is_mp4_without_index(source):
         return "broken", "it breaks off before its index (moov)"
     if source.kind in ("rtsp", "http"):
-        if waited_s >= open_timeout_s:  # RTSP calls an answer that never came invalid data
+        if not in_time:  # RTSP calls an answer that never came invalid data
             return "no data", SILENT
         if error.errno == errno.EIO and not _has_address(source):
             return "dns", "no address is known for this host"
@@ -135,18 +139,21 @@ def _refuse_without_opening(source: Source) -> None:
         raise SourceError(f"{source.shown}: the file is empty")
 
 
-@contextmanager
-def _not_elsewhere(source: Source, *, timeout_s: float) -> Iterator[None]:
-    """Raises SourceError where an RTSP server sends its readers elsewhere, or says nothing in time."""
-    with ExitStack() as held:
-        if source.kind == "rtsp":
-            try:
-                elsewhere = held.enter_context(asked_first(source.address, timeout_s=timeout_s))
-            except TimeoutError:
-                raise SourceError(f"{source.shown}: cannot be opened: {SILENT}", reason="no data") from None
+def _opened_here(source: Source, opened_within: Callable[[float], InputContainer], *, open_s: float) -> InputContainer:
+    """An RTSP stream. Raises SourceError where its server sends readers elsewhere, or says nothing in time."""
+    deadline_s = time.monotonic() + open_s
+    try:
+        with asked_first(source.address, timeout_s=open_s) as elsewhere:
             if elsewhere:
                 raise SourceError(f"{source.shown}: cannot be opened: {REDIRECT}", reason="not allowed")
-        yield
+            try:
+                return opened_within(max(0.1, deadline_s - time.monotonic()))
+            except av.FFmpegError:
+                if time.monotonic() < deadline_s:
+                    raise
+    except TimeoutError:
+        raise SourceError(f"{source.shown}: cannot be opened: {SILENT}", reason="no data") from None
+    return opened_within(open_s / 2)  # some serve one reader at a time, and the first question is over now
 
 
 def _is_mp4_without_index(source: Source) -> bool:

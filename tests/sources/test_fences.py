@@ -8,8 +8,9 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -119,53 +120,119 @@ def test_a_server_cannot_send_the_reader_elsewhere(inside: Canary, body: tuple[i
     assert inside.hits == []
 
 
-class RtspCanary(socketserver.ThreadingTCPServer):
-    """An RTSP server on loopback that counts who connects; asked for `at` it answers with `status`, else 200."""
+class RtspServer(socketserver.ThreadingTCPServer):
+    """An RTSP server on loopback that counts who connects. Asked for a method of `answers` it sends those bytes, with
+    the question's number for %d, and to others 200; `pause_s` passes between two bytes."""
 
-    def __init__(self, status: str, *headers: str, at: str = "OPTIONS") -> None:
-        self.hits, self.asked = 0, b""
-        canary = self
+    daemon_threads = True
+
+    def __init__(self, answers: Mapping[str, bytes], *, pause_s: float = 0) -> None:
+        self.hits, self.asked, self.ended = 0, b"", threading.Event()
+        server = self
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
-                canary.hits += 1
+                server.hits += 1
                 for question in self.rfile:
-                    canary.asked += question
+                    server.asked += question
                     rest = list(iter(lambda: self.rfile.readline().strip(), b""))
-                    number = next(line for line in rest if line.startswith(b"CSeq")).decode()
-                    said = [status, *headers] if question.startswith(at.encode()) else ["200 OK"]
-                    self.wfile.write("\r\n".join([f"RTSP/1.0 {said[0]}", number, *said[1:], "", ""]).encode())
+                    number = next(line for line in rest if line.startswith(b"CSeq")).removeprefix(b"CSeq: ")
+                    answer = answers.get(question.split()[0].decode(), b"RTSP/1.0 200 OK\r\nCSeq: %d\r\n\r\n")
+                    self.send(answer.replace(b"%d", number))
+
+            def send(self, answer: bytes) -> None:
+                if not pause_s:
+                    self.wfile.write(answer)
+                    return
+                for byte in answer:
+                    self.wfile.write(bytes([byte]))
+                    if server.ended.wait(pause_s):
+                        return
+
+            def finish(self) -> None:
+                with suppress(OSError):  # the other end may have had enough
+                    super().finish()
 
         super().__init__(("127.0.0.1", 0), Handler)
         self.address = f"rtsp://user:pw@127.0.0.1:{self.server_address[1]}/live"
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
+    def handle_error(self, *_: object) -> None:
+        """Keep the output of the tests clean."""
+
     def server_close(self) -> None:
+        self.ended.set()
         self.shutdown()
         super().server_close()
 
 
-@pytest.mark.parametrize("at", ["OPTIONS", "DESCRIBE"])
-@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "305 Use Proxy"])
-def test_an_rtsp_server_cannot_send_the_reader_elsewhere(status: str, at: str) -> None:
-    with RtspCanary("404 Not Found") as secret, RtspCanary(status, f"Location: {secret.address}", at=at) as outside:
+def moved(to: RtspServer, status: str = "RTSP/1.0 302 Found", more: str = "") -> bytes:
+    return f"{status}\r\nCSeq: %d\r\n{more}Location: {to.address}\r\n\r\n".encode()
+
+
+NOTHING = {"DESCRIBE": b"RTSP/1.0 404 Not Found\r\nCSeq: %d\r\n\r\n"}
+GOOD = b"RTSP/1.0 200 OK\r\nCSeq: %d\r\n"
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "DESCRIBE"])
+@pytest.mark.parametrize(
+    "status",
+    ["RTSP/1.0 301 Moved", "RTSP/1.0 302 Found", "RTSP/1.0 305 Use Proxy", "RTSP/1.00 302", "RTSP/1.0\t302", "x 302"],
+)
+def test_an_rtsp_server_cannot_send_the_reader_elsewhere(status: str, method: str) -> None:
+    with RtspServer(NOTHING) as secret, RtspServer({method: moved(secret, status)}) as outside:
         error = refused(outside.address)
         assert isinstance(error, SourceError)
         assert error.reason == "not allowed"
         assert "redirect" in str(error)
         assert (outside.hits, secret.hits) == (1, 0)
-        assert f"{at} {outside.address.replace('user:pw@', '')} ".encode() in outside.asked
+        assert f"{method} {outside.address.replace('user:pw@', '')} ".encode() in outside.asked
         assert b"pw" not in outside.asked
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        GOOD + b"Content-Length: 5\r\n\r\nhello",
+        b"$\0\0\x03abc" + GOOD + b"\r\n",
+        GOOD + b"X: y\r\n" * 70 + b"\r\n",
+        GOOD + b"X: y\r\n" * 20_000,
+    ],
+    ids=["body", "packet", "many headers", "no end"],
+)
+def test_nothing_before_hides_that_it_sends_elsewhere(first: bytes) -> None:
+    with RtspServer(NOTHING) as secret, RtspServer({"OPTIONS": first, "DESCRIBE": moved(secret)}) as outside:
+        error = refused(outside.address)
+        assert isinstance(error, SourceError)
+        assert error.reason == "not allowed"
+        assert secret.hits == 0
 
 
 def test_ffmpeg_by_itself_follows_an_rtsp_server_elsewhere() -> None:
     """The negative control."""
-    secret = RtspCanary("404 Not Found")
-    outside = RtspCanary("302 Found", f"Location: {secret.address}", at="DESCRIBE")
-    with secret, outside:
+    with RtspServer(NOTHING) as secret, RtspServer({"DESCRIBE": moved(secret)}) as outside:
         with pytest.raises(av.FFmpegError):
             av.open(outside.address, options={"rtsp_transport": "tcp"}, timeout=5)
         assert secret.hits
+
+
+def test_an_rtsp_server_that_drips_is_given_up_in_time() -> None:
+    with RtspServer({"OPTIONS": GOOD + b"\r\n"}, pause_s=0.2) as slow:
+        began_s = time.monotonic()
+        error = refused(slow.address)
+        assert time.monotonic() - began_s < 4  # two seconds are allowed
+    assert isinstance(error, SourceError)
+    assert error.reason == "no data"
+
+
+def test_an_rtsp_server_of_one_reader_at_a_time_is_heard() -> None:
+    class OneAtATime(RtspServer):
+        process_request = socketserver.TCPServer.process_request
+
+    with OneAtATime(NOTHING) as server:
+        error = refused(server.address)
+    assert isinstance(error, SourceError)
+    assert error.reason == "not found"
 
 
 @pytest.mark.parametrize(
