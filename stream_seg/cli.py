@@ -281,7 +281,13 @@ def train(
 @app.command()
 def export(
     network: Annotated[str, typer.Argument(metavar="NETWORK", help="A network to be trained: see `networks`.")],
-    weights: Annotated[str, typer.Option(help="A .pt, .pth or .safetensors file, or a name of torchvision's.")],
+    weights: Annotated[
+        list[str],
+        typer.Option(
+            help="A .pt, .pth or .safetensors file, or a name of torchvision's. Several times, of runs with the same"
+            " beginning: the mean of their weights."
+        ),
+    ],
     out: Annotated[Path, typer.Option(metavar="FILE.onnx", help="The network; FILE.json beside it says what it is.")],
     classes: Annotated[
         str | None,
@@ -306,7 +312,7 @@ def export(
     """Make a network that the pipeline runs from published weights or a checkpoint."""
     from stream_seg.training.commands import Wanted, export_command
 
-    export_command(Wanted(network, weights, out, classes, picture, size, data, split, check, held))
+    export_command(Wanted(network, tuple(weights), out, classes, picture, size, data, split, check, held))
 
 
 @app.command()

@@ -65,12 +65,13 @@ def _finish(job: Job, out: Path, *, chosen: str, said: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The options of `stream-seg export`, as typed. `data` is a folder to calibrate int8 and check the input on; `held`
-    the split of it on which the accuracy gate judges int8, absent: pictures of `split` that it was not calibrated on.
+    """The options of `stream-seg export`, as typed; of several `weights` the mean is taken. `data` is a folder to
+    calibrate int8 and check the input on; `held` the split of it on which the accuracy gate judges int8, absent:
+    pictures of `split` that it was not calibrated on.
     """
 
     network: str
-    weights: str
+    weights: tuple[str, ...]
     out: Path
     classes: str | None = None
     picture: str | None = None
@@ -89,7 +90,7 @@ def export_command(wanted: Wanted) -> None:
     from stream_seg.training.job import agreed, built, refuse_network
     from stream_seg.zoo.weights.check import INPUTS, refuse_misfit, refuse_worse
     from stream_seg.zoo.weights.fit import fit
-    from stream_seg.zoo.weights.source import open_weights
+    from stream_seg.zoo.weights.source import averaged, open_weights
 
     refuse_network(wanted.network, where="export")
     if wanted.picture not in (None, *INPUTS):
@@ -102,7 +103,7 @@ def export_command(wanted: Wanted) -> None:
             raise OutputError(f"{other} would be taken for the side-car of {wanted.out.name}; give --out another name")
     if wanted.held is not None and wanted.data is None:
         raise ConfigError("--held: is a split of --data, which is missing")
-    weights = open_weights(wanted.weights, network=wanted.network)
+    weights = averaged([open_weights(one, network=wanted.network) for one in wanted.weights])
     spec = agreed(weights.spec, INPUTS.get(wanted.picture or ""), source=weights.source, where="--input")
     classes, size = _classes(wanted.classes, weights), _size(wanted.size, weights)
     net = built(wanted.network, len(classes)).eval()

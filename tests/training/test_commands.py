@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import yaml
@@ -107,6 +108,33 @@ def test_a_checkpoint_becomes_an_engine(folder: Path, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"again.onnx", "again.json"}
     first, again = (evaluate(path, folder, precision="f32") for path in (folder / "out" / "road.onnx", out))
     assert again["class_iou"] == first["class_iou"]
+
+
+def test_the_mean_of_two_runs_becomes_an_engine(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    best, other, out = folder / "out" / "best.pt", tmp_path / "other.pt", tmp_path / "mean.onnx"
+    said = torch.load(best, weights_only=True)
+    said["average"] = {
+        name: value * 3 if value.is_floating_point() else value for name, value in said["average"].items()
+    }
+    torch.save(said, other)
+    assert exit_code("export", "road", "--weights", best, "--weights", other, "--out", out) == 0
+    mean, one = (initializers(path) for path in (out, folder / "out" / "road.onnx"))
+    np.testing.assert_allclose(mean["score.bias"], 2 * one["score.bias"], rtol=1e-5)
+    said["about"]["mean"] = [0.1, 0.1, 0.1]
+    torch.save(said, other)
+    code, line = refused(capfd, "export", "road", "--weights", best, "--weights", other, "--out", out)
+    assert code == 2
+    assert "other.pt: expects other pictures or classes than" in line
+    torch.save({**said, "average": {**said["average"], "more": torch.ones(1)}}, other)
+    code, line = refused(capfd, "export", "road", "--weights", best, "--weights", other, "--out", out)
+    assert code == 4
+    assert "other.pt: has not the same layers as" in line
+
+
+def initializers(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    return {one.name.removeprefix("net."): onnx.numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer}
 
 
 def test_bare_weights_need_to_be_explained(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

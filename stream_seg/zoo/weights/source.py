@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from stream_seg.classes import Classes
@@ -54,6 +55,34 @@ def open_weights(source: str | Path, *, network: str) -> Weights:
         return weights
     said = validated(SideCar, read_yaml(beside), where=str(beside))
     return _with(weights, said, where=str(beside))
+
+
+def averaged(weights: Sequence[Weights]) -> Weights:
+    """The mean of weights that grew from the same ones, which generalises better than any of them.
+
+    A uniform soup (Wortsman et al., ICML 2022, section 2); of weights that began apart it is worth nothing. Raises
+    NetworkError where their layers differ, ConfigError where they expect other pictures or mean other classes.
+    """
+    first = next(
+        (one for one in weights if one.spec is not None), weights[0]
+    )  # what it says, holds for those that do not
+    for other in weights:
+        if shapes(other.state) != shapes(first.state):
+            raise NetworkError(f"{other.source}: has not the same layers as {first.source}: there is no mean of both")
+        if other.spec is not None and (other.spec, other.classes) != (first.spec, first.classes):
+            raise ConfigError(f"{other.source}: expects other pictures or classes than {first.source}")
+    if len(weights) == 1:
+        return first
+    state = {
+        name: torch.stack([one.state[name] for one in weights]).mean(0) if value.is_floating_point() else value
+        for name, value in first.state.items()
+    }
+    return replace(first, source=" + ".join(one.source for one in weights), state=state)
+
+
+def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """The shape of each layer's weights."""
+    return {name: value.shape for name, value in state.items()}
 
 
 def sidecar_of(path: Path) -> Path:
