@@ -93,9 +93,10 @@ def _connection(reader: Reader, away: Signal, patience: Patience) -> Supply:
         limit_s = patience.open_s if last_ns is None else patience.stall_s
         silent_s = (time.monotonic_ns() - (last_ns or began_ns)) / 1e9
         try:
-            if silent_s >= limit_s:
+            # What waits is taken first: the silence may be that of who takes, not the source's.
+            taken = reader.take(max(0.0, min(CARD_S, limit_s - silent_s)))
+            if taken is None and silent_s >= limit_s:
                 raise SourceError(f"no picture for {limit_s:g} s", reason="no data")
-            taken = reader.take(min(CARD_S, limit_s - silent_s))
         except SourceError as error:
             lived_s = 0.0 if last_ns is None else (last_ns - began_ns) / 1e9
             raise _LostError(error, last_ns, lived_s) from error

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from fractions import Fraction
@@ -17,9 +18,10 @@ import pytest
 
 from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame
+from stream_seg.sources import live
 from stream_seg.sources.live import MOST_LEFT, News, Patience, supply
 from stream_seg.sources.picture import Picture, Pictures
-from stream_seg.sources.reader import HELD, Reader
+from stream_seg.sources.reader import HELD, Reader, Taken
 from stream_seg.stages.capture import Capture
 from tests.media import number_of, numbered, write_video
 from tests.rtsp import rtsp_server
@@ -149,6 +151,43 @@ def test_a_reader_that_spins_is_cut_off_and_another_one_opened() -> None:
         assert 0.25 < time.monotonic() - began_s < 1
         assert stalled.signal.state == "stalled"
         until(news, is_up)
+
+
+class Waiting:
+    """A reader at which `waiting` pictures wait whatever the time, and then none; its clock moves only with it."""
+
+    alive, ns = True, 10**12
+
+    def __init__(self, waiting: int) -> None:
+        self.waiting = waiting
+
+    def monotonic_ns(self) -> int:
+        return self.ns
+
+    def take(self, timeout_s: float) -> Taken | None:
+        assert timeout_s >= 0
+        if not self.waiting:
+            self.ns += round(timeout_s * 1e9)
+            return None
+        self.waiting -= 1
+        return Taken(picture(self.waiting), Counter())
+
+    def leave(self) -> None:
+        pass
+
+
+def test_a_pause_of_who_takes_is_no_silence_of_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = Waiting(1 + HELD)
+    monkeypatch.setattr(live, "Reader", lambda *_, **__: reader)
+    monkeypatch.setattr(live, "time", reader)
+    with news_of(Camera(running)) as news:
+        assert is_up(next(news))
+        reader.ns += 10**10
+        assert all(is_up(next(news)) for _ in range(HELD))
+        last_ns = reader.ns
+        gone = next(news)
+    assert (gone.signal.state, gone.signal.reason) == ("stalled", "no data")
+    assert reader.ns - last_ns == pytest.approx(QUICK.stall_s * 1e9, abs=1)
 
 
 def test_readers_that_hang_for_ever_are_bounded() -> None:
