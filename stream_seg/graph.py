@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -17,10 +18,13 @@ from stream_seg.books import Link, Policy
 from stream_seg.config import Config, Node
 from stream_seg.errors import ConfigError, StreamSegError
 from stream_seg.frame import Age, EngineInfo
+from stream_seg.kinds import SOURCES
 from stream_seg.link import ByReference, Receiver, Sender
 from stream_seg.samples import Ages
+from stream_seg.stages.capture import Capture
 from stream_seg.task import Task
 
+LOG = logging.getLogger(__name__)
 DRAIN_S = 1.0
 """How long a stopped graph works on the frames under way before it gives them up."""
 FINISH_S = 30.0
@@ -49,11 +53,16 @@ class Graph:
         ]
         self._senders = {link.name: Sender(link, self._codec) for _, _, link in self._ends}
         self._deadline_ms = config.deadline_ms
-        self.tasks = [self._task(node, _streams(node.name, config.nodes)) for node in config.nodes]
+        alone = sum(node.kind in SOURCES for node in config.nodes) < 2
+        self.tasks = [
+            self._task(node if alone else _beside_others(node, running=False), _streams(node.name, config.nodes))
+            for node in config.nodes
+        ]
         self._connect_ages()
         self._nodes = config.nodes
         self._additions = count()
         self._removed: dict[str, Task] = {}
+        self._trouble: StreamSegError | None = None
         self._removed_links: dict[str, Link] = {}
         self._removed_ages: dict[tuple[str, str], Ages] = {}
         self._running = len(self.tasks)
@@ -121,12 +130,24 @@ class Graph:
             self.error = self.error or error
         self.stop()
 
+    def failed(self, task: Task, error: StreamSegError) -> None:
+        """A stage has failed, which ends the run; not so a source that was added while another is left, or removed."""
+        if task not in self.tasks:
+            LOG.warning("%s, which was removed: %s", task.node.name, error)
+        elif task.added:
+            LOG.error("%s failed: %s", task.node.name, error)
+            self._trouble = error
+        else:
+            self.fail(error)
+
     def ended(self, task: Task) -> None:
         """A stage has ended; with the last output, the run; with the last stage of all, the sockets."""
         with self._lock:
             self._running -= 1
             self._outputs -= task.is_sink
             if not self._outputs:
+                if all(task.failed for task in self.tasks if task.is_source):
+                    self.error = self.error or self._trouble
                 self.done.set()
         if not self._running:
             for thread in self._threads:
@@ -140,8 +161,8 @@ class Graph:
             task.heard, task.tell = ears.get(task.node.name), ears if task.is_sink else {}
 
     def add(self, node: Node, *, into: Sequence[str]) -> None:
-        """Start one more source, whose frames go to the stages `into`. One of a removed source's name counts on from
-        where that left off. Raises ConfigError where the run is ending."""
+        """Start one more source, whose frames go to the stages `into`, and whose trouble is its own. One of a removed
+        source's name counts on from where that left off. Raises ConfigError where the run is ending."""
         receivers = [task for task in self.tasks if task.node.name in into]
         if self.done.is_set() or any(task.receiver.ended and not task.receiver.kept for task in receivers):
             raise ConfigError(f"{node.name}: cannot be added, the run is ending")
@@ -150,7 +171,8 @@ class Graph:
             link = self._removed_links.pop(name, None) or Link(name, task.node.policy or self.policy)
             self._senders[name] = Sender(link, self._codec)
             self._ends = [*self._ends, (node.name, task.node.name, link)]
-        source = self._task(node, _streams(node.name, (node,)))
+        source = self._task(_beside_others(node, running=True), _streams(node.name, (node,)))
+        source.added = True
         if node.name in self._removed:
             source.carry_on(self._removed.pop(node.name))
         for task in self._downstream(into):
@@ -168,8 +190,8 @@ class Graph:
         source.thread.start()
 
     def remove(self, name: str, *, timeout_s: float = REMOVE_S) -> None:
-        """End one source; what it gave is still worked on, and its series vanish. Raises ConfigError where it is the
-        only one, or does not end in time: then it is gone from the metrics, and its thread left behind."""
+        """End one source; what it gave is still worked on, and its series vanish. The thread of one that does not end
+        in time is left behind. Raises ConfigError where it is the only one."""
         source = next((task for task in self.tasks if task.node.name == name and task.is_source), None)
         if source is None:
             known = ", ".join(task.node.name for task in self.tasks if task.is_source)
@@ -199,7 +221,7 @@ class Graph:
             link.settle()
             self._removed_links[link.name] = link
         if source.thread.is_alive():
-            raise ConfigError(f"{name}: has not ended within {timeout_s:g} s")
+            LOG.warning("%s: has not ended within %g s; its thread is left behind", name, timeout_s)
 
     def _downstream(self, names: Sequence[str]) -> list[Task]:
         """The stages of these names, and all that follow them."""
@@ -215,6 +237,12 @@ class Graph:
         if hasattr(node.stage, "policy"):  # as its links have it
             node = replace(node, stage=replace(cast(Any, node.stage), policy=node.policy or self.policy))
         return Task(node, receiver, senders, self, ages={stream: Ages(self._deadline_ms) for stream in streams})
+
+
+def _beside_others(node: Node, *, running: bool) -> Node:
+    if not isinstance(node.stage, Capture):
+        return node
+    return replace(node, stage=node.stage.beside_others(running=running))
 
 
 def _streams(name: str, nodes: Sequence[Node]) -> list[str]:

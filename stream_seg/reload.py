@@ -12,14 +12,19 @@ from stream_seg.kinds import SOURCES
 
 
 def reload(graph: Graph, old: Config, new: Config) -> Config:
-    """Add, remove and replace sources until the graph is as `new` says, which is the value. Raises ConfigError, before
-    anything is changed, where anything but the sources differs."""
+    """Add, remove and replace sources until the graph is as `new` says, which is the value; one that failed is begun
+    again. Raises ConfigError, before anything is changed, where anything but the sources differs."""
     before, after = _sources(old), _sources(new)
     if not after:
         raise ConfigError("the changed graph has no source")
     if _rest(old) != _rest(new) or replace(old, nodes=()) != replace(new, nodes=()):
         raise ConfigError("only sources can be changed while it runs; for anything else start it again")
-    changed = [name for name in before if before[name] != after.get(name) or _into(old, name) != _into(new, name)]
+    failed = [task.node.name for task in graph.tasks if task.failed]
+    changed = [
+        name
+        for name in before
+        if before[name] != after.get(name) or _into(old, name) != _into(new, name) or name in failed
+    ]
     for task in graph.tasks:  # the only source may be replaced: nobody is to take that for the end
         task.receiver.kept = not task.is_source
     try:

@@ -40,7 +40,7 @@ class SourceTally:
     def end(self) -> None:
         """It will deliver nothing more."""
         self.up = False
-        self.state = "down" if self.state == "up" else self.state
+        self.state = "down" if self.state in ("up", "starting") else self.state
 
     def carry_on(self, before: SourceTally) -> None:
         """Count on from a source of the same name: counters never go back."""

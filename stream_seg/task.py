@@ -26,7 +26,7 @@ LOG = logging.getLogger(__name__)
 class Owner(Protocol):
     """Who is told of what becomes of a stage; from the thread of that stage."""
 
-    def fail(self, error: StreamSegError, /) -> None: ...
+    def failed(self, task: Task, error: StreamSegError, /) -> None: ...
 
     def stop(self) -> None: ...
 
@@ -44,6 +44,7 @@ class Task:
         self.receiver, self.senders = receiver, senders
         self.taken = self.yielded = 0
         self.failed = False
+        self.added = False  # a source that joined a running graph
         self.finishing = False  # its input has ended
         self.source, self.segment, self.smooth = SourceTally(), SegmentTally(), SmoothTally()
         of_kind: dict[str, SegmentTally | SmoothTally] = {"segment": self.segment, "smooth": self.smooth}
@@ -87,14 +88,14 @@ class Task:
             self._work()
         except StreamSegError as error:
             self.failed = True
-            self._owner.fail(error)
-        except BaseException as error:  # a panic of foreign code too: whatever it is ends the run
+            self._owner.failed(self, error)
+        except BaseException as error:  # a panic of foreign code too: whatever it is ends the stage
             self.failed = True
             about = {"stream": self.last.stream, "seq": self.last.seq} if self.last else {}
             LOG.debug("stage %s", self.node.name, exc_info=True, extra=about)
             where = f" at frame {self.last.stream}:{self.last.seq}" if self.last else ""
             said = " ".join(f"{type(error).__name__}: {error}".split())
-            self._owner.fail(StageError(f"stage {self.node.name} failed{where}: {said}"))
+            self._owner.failed(self, StageError(f"stage {self.node.name} failed{where}: {said}"))
         finally:
             self.source.end()
             for sender in self.senders:

@@ -6,17 +6,22 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partialmethod
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
 
 from stream_seg.config import Config, Node
-from stream_seg.errors import ConfigError
+from stream_seg.errors import ConfigError, SourceError
 from stream_seg.graph import Graph
 from stream_seg.metrics import Metrics
-from stream_seg.reload import reload
+from stream_seg.reload import reload, reloader
+from stream_seg.stage import Frames
+from stream_seg.stages.capture import Capture
 from tests.graphs import Camera, Ledger, Work, config, node
+from tests.media import numbered, write_video
 from tests.programs import running, wait_until
 
 
@@ -111,6 +116,112 @@ def test_the_only_source_is_replaced_but_not_removed() -> None:
         number = len(sink.got)
         until(lambda: len(sink.got) > number + 3)
         assert not graph.done.is_set()
+
+
+@pytest.mark.parametrize(
+    ("keys", "said", "lasts"),
+    [
+        ({"uri": "/dev/video63"}, "/dev/video63: no such camera", True),
+        ({"uri": "/dev/video63", "reconnect": False}, "/dev/video63: no such camera", False),
+        ({"uri": "nofile.mp4", "loop": True}, "nofile.mp4: no such file", True),
+        ({"uri": "nofile.mp4"}, "nofile.mp4: no such file", False),
+    ],
+)
+def test_an_added_source_that_cannot_be_opened_touches_no_other(
+    keys: dict[str, Any], said: str, lasts: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    work, sink = Work(), Ledger()
+    old = graph_of(camera("front"), work=work, sink=sink)
+    rear = node("rear", "capture", Capture(stream="rear", **keys))
+    with Graph(old, live=True) as graph:
+        until(lambda: len(sink.got) > 3)
+        new = reload(graph, old, graph_of(camera("front"), rear, work=work, sink=sink))
+        until(lambda: said in caplog.text)
+        task = next(task for task in graph.tasks if task.node.name == "rear")
+        until(lambda: task.source.state == "down")
+        number = len(sink.got)
+        until(lambda: sum(stream == "front" for stream, *_ in sink.got[number:]) > 5)
+        assert task.failed != lasts
+        back = node("rear", "synthetic", Camera(1_000_000, stream="rear", paced=True))
+        reload(graph, new, graph_of(camera("front"), back, work=work, sink=sink))
+        until(lambda: next(task for task in graph.tasks if task.node.name == "rear").source.state == "up")
+    assert graph.error is None
+
+
+def test_a_source_that_failed_is_begun_again_by_the_next_reload(tmp_path: Path) -> None:
+    work, sink, clip = Work(), Ledger(), tmp_path / "a.mp4"
+    old = graph_of(camera("front"), work=work, sink=sink)
+    both = graph_of(camera("front"), node("rear", "capture", Capture(str(clip), stream="rear")), work=work, sink=sink)
+    with Graph(old, live=True) as graph:
+        reload(graph, old, both)
+        until(lambda: graph.tasks[-1].failed)
+        write_video(clip, (numbered(n) for n in range(10)))
+        reload(graph, both, both)
+        until(lambda: any(stream == "rear" for stream, *_ in sink.got))
+        assert graph.tasks[-1].node.name == "rear"
+    assert graph.error is None
+
+
+def test_the_run_ends_with_an_error_where_only_a_source_that_failed_is_left() -> None:
+    work, sink = Work(), Ledger()
+    old = graph_of(camera("front"), work=work, sink=sink)
+    with Graph(old, live=True) as graph:
+        reload(graph, old, graph_of(node("front", "capture", Capture("nofile.mp4")), work=work, sink=sink))
+        assert graph.wait(10)
+    assert isinstance(graph.error, SourceError)
+
+
+def test_a_camera_that_is_not_there_at_the_start_is_waited_for_beside_others() -> None:
+    work, sink = Work(), Ledger()
+    away = node("rear", "capture", Capture("/dev/video63", stream="rear"))
+    with Graph(graph_of(camera("front"), away, work=work, sink=sink), live=True) as graph:
+        until(lambda: {stream for stream, *_ in sink.got} == {"front", "rear"})
+        rear = next(task for task in graph.tasks if task.node.name == "rear")
+        until(lambda: rear.source.state == "down")
+    assert graph.error is None
+
+
+@pytest.mark.parametrize("keys", [{"uri": "nofile.mp4"}, {"uri": "nofile.mp4", "loop": True}])
+def test_a_mistyped_file_at_the_start_is_an_error_beside_others_too(keys: dict[str, Any]) -> None:
+    work, sink = Work(), Ledger()
+    mistyped = node("rear", "capture", Capture(stream="rear", **keys))
+    with Graph(graph_of(camera("front"), mistyped, work=work, sink=sink), live=True) as graph:
+        assert graph.wait(10)
+    assert isinstance(graph.error, SourceError)
+
+
+def test_a_source_that_hangs_is_removed_all_the_same_and_later_reloads_work(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Graph, "remove", partialmethod(Graph.remove, timeout_s=0.2))
+    work, sink, began, over = Work(), Ledger(), threading.Event(), threading.Event()
+
+    def hanging(_: Frames) -> Frames:
+        began.set()
+        over.wait(30)
+        raise SourceError("rear: broke off at last")
+        yield
+
+    old = graph_of(camera("front"), node("rear", "synthetic", hanging), camera("side"), work=work, sink=sink)
+    later = (["front", "left"], ["front"], ["front", "rear"])
+    configs = [graph_of(*map(camera, names), work=work, sink=sink) for names in later]
+    with Graph(old, live=True) as graph:
+        assert began.wait(10)
+        thread = next(task.thread for task in graph.tasks if task.node.name == "rear")
+        take_over = reloader(graph, old, lambda: configs.pop(0))
+        take_over()
+        assert "rear: has not ended within 0.2 s" in caplog.text
+        until(lambda: sink.got[-1][0] == "left")
+        take_over()
+        assert {task.node.name for task in graph.tasks} == {"front", "work", "sink"}
+        take_over()
+        until(lambda: sink.got[-1][0] == "rear")
+        over.set()
+        thread.join(10)
+        assert "broke off at last" in caplog.text
+        number = len(sink.got)
+        until(lambda: {stream for stream, *_ in sink.got[number:]} == {"front", "rear"})
+    assert graph.error is None
 
 
 SOURCE = "  {0}: {{stage: synthetic, width: 96, height: 64, paced: true}}\n"

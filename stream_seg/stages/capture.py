@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -63,7 +64,8 @@ class Capture:
     reconnect: Annotated[
         bool | None,
         Field(
-            description="open again what is away; none: rtsp and live http always, a camera or a loop once it was there"
+            description="open again what is away; none: rtsp and live http always, a camera beside other sources too; "
+            "a camera alone or a loop once it was there, or where it was added to a running graph"
         ),
     ] = None
     loop: Annotated[bool, Field(description="play a file over and over at its own pace, as if it were live")] = False
@@ -105,6 +107,12 @@ class Capture:
     def live(self) -> bool:
         """Whether its frames come whether or not they are taken."""
         return self.loop or parse(self.uri).live
+
+    def beside_others(self, *, running: bool) -> Capture:
+        """The same where others run on without it: a camera that is not there yet is waited for, in a graph that is
+        `running` a loop too. At the start the name of a file that is not there is mistyped."""
+        waits = self.reconnect is None and self.live and (running or not self.loop)
+        return replace(self, reconnect=True) if waits else self
 
     def source(self) -> Source:
         """What is opened, with its password. Raises ConfigError."""
