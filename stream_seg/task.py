@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from threading import Thread
@@ -66,6 +66,10 @@ class Task:
         """Count on from where a source of the same name left off: counters never go back."""
         self.yielded, self.duration_ms = before.yielded, before.duration_ms
         self.source.carry_on(before.source)
+
+    def streams(self) -> Collection[str]:
+        """Those that reach it now: of sources that were not removed."""
+        return self.ages
 
     def fps(self) -> float:
         """Frames per second over the last 60 yielded; 0 once none came for two seconds."""

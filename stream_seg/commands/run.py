@@ -97,9 +97,10 @@ def _watch(
 
 
 def _shown_on_pages(graph: Graph, console: Console, *, quiet: bool) -> None:
-    """Give the graph's metrics to its pages, which say where they are."""
-    for page in [task.node.stage for task in graph.tasks if isinstance(task.node.stage, Serve)]:
+    """Give the graph's metrics to its pages and the streams that reach them; they say where they are."""
+    for task, page in [(task, task.node.stage) for task in graph.tasks if isinstance(task.node.stage, Serve)]:
         page.registry = Metrics(graph).registry
+        page.streams = task.streams
         if not quiet:
             page.announce = lambda address: console.print(f"page at {address}", highlight=False)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
@@ -49,6 +49,7 @@ class Serve:
 
     def __post_init__(self) -> None:
         self.registry = CollectorRegistry()  # until somebody has metrics to show
+        self.streams: Callable[[], Container[str]] | None = None  # until somebody knows: all that ever came
         self.announce: Callable[[str], None] = lambda _address: None
         if (self.certfile is None) != (self.keyfile is None):
             raise ValueError("certfile and keyfile belong together; give both or none")

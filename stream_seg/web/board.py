@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from threading import Condition
 
@@ -70,10 +70,19 @@ class Stream:
 
 
 class Board:
-    """What the page knows of the pipeline. `put` is the pipeline's; everything else the page's."""
+    """What the page knows of the pipeline. `put` is the pipeline's; everything else the page's.
 
-    def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
+    `kept` gives the streams that the pipeline still has; without it, one is there as long as it is not forgotten.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], int] = time.monotonic_ns,
+        *,
+        kept: Callable[[], Container[str]] | None = None,
+    ) -> None:
         self.clock = clock
+        self._kept = kept
         self.closed = False
         self.error: Exception | None = None
         self._streams: dict[str, Stream] = {}
@@ -111,11 +120,15 @@ class Board:
             return self._changes
 
     def streams(self) -> dict[str, Stream]:
-        """By name, in the order of their first frames; those silent for long left out."""
+        """By name, in the order of their first frames; those silent for long left out, and those that were removed."""
         now_ns = self.clock()
         with self._changed:
-            for name in [n for n, s in self._streams.items() if now_ns - s.arrived_ns > FORGOTTEN_S * 1e9]:
-                del self._streams[name]
+            kept = self._streams if self._kept is None else self._kept()
+            self._streams = {
+                name: stream
+                for name, stream in self._streams.items()
+                if name in kept and now_ns - stream.arrived_ns <= FORGOTTEN_S * 1e9
+            }
             return dict(self._streams)
 
     def ready(self) -> bool:

@@ -8,7 +8,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
@@ -36,7 +36,7 @@ RESET = struct.pack("ii", 1, 0)
 
 
 class Wishes(Protocol):
-    """What the stage `serve` asks for: its keys, and the registry of the graph."""
+    """What the stage `serve` asks for: its keys, the registry of the graph and the streams that it has."""
 
     host: str
     port: int
@@ -49,6 +49,7 @@ class Wishes(Protocol):
     certfile: Path | None
     keyfile: Path | None
     registry: CollectorRegistry
+    streams: Callable[[], Container[str]] | None
 
 
 @contextmanager
@@ -57,7 +58,7 @@ def serving(stage: Wishes, *, token: str | None) -> Iterator[tuple[Board, str]]:
 
     Raises OutputError where the address cannot be had, ConfigError for a certificate that is none.
     """
-    board = Board()
+    board = Board(kept=stage.streams)
     darkroom = Darkroom(board, Settings(stage.opacity), Quality(stage.quality, stage.max_width, stage.max_fps))
     server = _Server(stage, board, darkroom, token)
     darkroom.start()

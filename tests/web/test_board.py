@@ -68,6 +68,21 @@ def test_a_silent_stream_is_stalled_then_up_again_then_forgotten(board: Board, c
     assert not board.streams()
 
 
+def test_a_stream_that_the_pipeline_no_longer_has_is_gone_at_once(clock: Clock) -> None:
+    kept = {"front", "rear"}
+    board = Board(clock, kept=lambda: kept)
+    put(board, clock, 0, stream="front")
+    put(board, clock, 0, stream="rear")
+    assert list(board.streams()) == ["front", "rear"]
+    kept.remove("rear")
+    assert list(board.streams()) == ["front"]
+    put(board, clock, 1, stream="rear")  # was still under way
+    assert list(board.streams()) == ["front"]
+    kept.add("rear")
+    put(board, clock, 0, stream="rear")
+    assert board.streams()["rear"].changes == 4
+
+
 def test_a_card_says_what_the_source_says(board: Board, clock: Clock) -> None:
     put(board, clock, 0, 1)
     since_ns = clock.ns

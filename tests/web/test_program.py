@@ -64,6 +64,30 @@ def test_the_main_job_with_a_page(unused_port: int, monkeypatch: pytest.MonkeyPa
         assert "ERROR" not in text
 
 
+def test_a_removed_source_leaves_the_page_with_the_metrics(tmp_path: Path, unused_port: int) -> None:
+    file, address = tmp_path / "g.yaml", f"http://127.0.0.1:{unused_port}"
+
+    def write_graph(*names: str) -> None:
+        sources = "".join(f"  {name}: {{stage: synthetic, width: 96, height: 64, paced: true}}\n" for name in names)
+        file.write_text(f"stages:\n{sources}  serve: {{input: [{', '.join(names)}], port: {unused_port}}}\n")
+
+    def listed(http: httpx.Client) -> list[tuple[str, str]]:
+        return sorted((source["id"], source["state"]) for source in http.get("/api/sources").json())
+
+    write_graph("front", "rear")
+    with running("run", "--config", file) as program:
+        wait_until(lambda: ready(address), program, within_s=60)
+        with httpx.Client(base_url=address, trust_env=False, timeout=20) as http:
+            wait_until(lambda: listed(http) == [("front", "up"), ("rear", "up")], program)
+            write_graph("front")
+            program.send_signal(signal.SIGHUP)
+            wait_until(lambda: 'stream="rear"' not in http.get("/metrics").text, program)
+            wait_until(lambda: listed(http) == [("front", "up")], program, within_s=10)
+            write_graph("front", "rear")
+            program.send_signal(signal.SIGHUP)
+            wait_until(lambda: listed(http) == [("front", "up"), ("rear", "up")], program)
+
+
 def test_a_recording_ends_with_its_page(unused_port: int, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["run", f"{DRAWN}&frames=8&rate=100", f"http://127.0.0.1:{unused_port}"])
