@@ -50,6 +50,7 @@ DECONVNET_CODE = "the authors' prototxt, summed by layer (paper: 252M)"
 SEGNET_CODE = "the authors' segnet_inference.prototxt, summed by layer"
 DILATION_CODE = "the authors' dilation8_pascal_voc_deploy.prototxt, summed by layer"
 UNET_FIGURE = "the paper's figure 1, summed by layer, with three input channels instead of one"
+UNET_SMP = "that of segmentation_models.pytorch's Unet on resnet34"
 LARGE_FOV = "the paper's 20.5M; the last digits counted here"
 META = "torchvision's num_params of the published weights"
 COUNTED = "counted here"
@@ -92,7 +93,7 @@ BUILDERS: Mapping[str, Builder] = MappingProxyType(
         ),
         "unet_resnet34": Builder(
             "stream_seg.zoo.unet:UNetResNet", source=IAKUBOVSKII, year=2019, classes=1,
-            parameters=24_436_369, parameters_source=COUNTED,
+            parameters=24_436_369, parameters_source=UNET_SMP,
         ),
         "deeplab_v1": Builder(
             "stream_seg.zoo.deeplab:DeepLabV1", source=CHEN_V1, year=2015, classes=21, stride=8,
