@@ -107,7 +107,8 @@ def _why(error: av.FFmpegError, source: Source, *, in_time: bool) -> tuple[Reaso
     if source.kind in ("file", "http") and error.errno == errno.EINVAL:
         return "not allowed", "it is a list of other files or addresses (a playlist), which is never followed"
     if source.kind == "http" and error.errno == errno.EIO:
-        return "not allowed", f"{REDIRECT}, or breaks off"
+        # One number for both, and FFmpeg's words on it are in its log alone.
+        return "broken", f"its answer breaks off and is no video that FFmpeg can read, or {REDIRECT}"
     return reason_of(error)
 
 

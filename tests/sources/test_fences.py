@@ -120,6 +120,30 @@ def test_a_server_cannot_send_the_reader_elsewhere(inside: Canary, body: tuple[i
     assert inside.hits == []
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"200 OK\r\nConnection: close\r\n\r\nhello", "its answer breaks off and is no video"),
+        (b"200 OK\r\nContent-Length: 9999\r\n\r\nhello", "its answer breaks off and is no video"),
+        (b"302 Found\r\nLocation: /hello\r\nContent-Length: 0\r\n\r\n", "it sends the reader elsewhere (a redirect)"),
+        (b"200 OK\r\nContent-Length: 5\r\n\r\nhello", "it is not a video that FFmpeg can read"),
+    ],
+)
+def test_what_an_http_server_says_instead_of_a_video(answer: bytes, said: str) -> None:
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(b"HTTP/1.1 " + answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        error = refused(f"http://127.0.0.1:{server.server_address[1]}/live")
+        server.shutdown()
+    assert isinstance(error, SourceError)
+    assert (error.reason, said in str(error)) == ("broken", True), error
+
+
 class RtspServer(socketserver.ThreadingTCPServer):
     """An RTSP server on loopback that counts who connects. Asked for a method of `answers` it sends those bytes, with
     the question's number for %d, and to others 200; `pause_s` passes between two bytes."""
