@@ -136,7 +136,7 @@ def run(
     A live input (camera, rtsp, http) drops what it cannot keep up with and stays at the newest frame; a recorded one
     loses nothing. Ctrl-C or SIGTERM ends a run within two seconds, with playable files.
     """
-    from stream_seg.commands.plan import default_document, with_input, with_outputs
+    from stream_seg.commands.plan import default_document, refuse_plain, with_input, with_outputs
     from stream_seg.commands.run import run as run_document
     from stream_seg.config import read_document, with_settings
 
@@ -151,7 +151,9 @@ def run(
             document = with_input(document, source)
         if outputs:
             document = with_outputs(document, outputs)
-        return with_settings(document, settings or [])
+        document = with_settings(document, settings or [])
+        refuse_plain(document, outputs or [])
+        return document
 
     where, again = str(config or "graph"), asked if config else None
     run_document(asked(), where=where, report_file=report_file, quiet=quiet, again=again)

@@ -102,6 +102,13 @@ def test_graph_file(
     assert left_in(folder / "out") == []
 
 
+def test_an_https_page_without_a_certificate(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    code, line = refused(capfd, SHORT, "https://127.0.0.1:8096", "out/o.mp4")
+    assert code == CONFIG
+    assert "output https://127.0.0.1:8096: needs a certificate: --set serve.certfile=CERT.pem --set serve.key" in line
+    assert left_in(folder / "out") == []
+
+
 def test_input_for_a_graph_of_two_sources(capfd: pytest.CaptureFixture[str]) -> None:
     Path("g.yaml").write_text(GRAPH.replace("  segment", "  rear: {stage: capture, uri: r.mp4}\n  segment"))
     code, line = refused(capfd, SHORT, "out/o.mp4", "--config", "g.yaml")

@@ -37,7 +37,7 @@ def with_input(document: Mapping[str, Any], uri: str) -> dict[str, Any]:
     stages = _stages(document)
     sources = [name for name, keys in stages.items() if _kind(name, keys) in SOURCES]
     if len(sources) != 1:
-        count = f"the sources {', '.join(sources)}" if sources else "no source"
+        count = f"the sources {', '.join(map(without_secrets, sources))}" if sources else "no source"
         raise ConfigError(f"INPUT {parse(uri).shown} cannot be placed: the graph has {count}; set its keys with --set")
     name = sources[0]
     old = stages[name]
@@ -60,9 +60,8 @@ def with_outputs(document: Mapping[str, Any], outputs: Sequence[str]) -> dict[st
     if not ends or taken - stages.keys():
         return dict(document)  # an arrow that leads nowhere: the check of the graph says it better
     if len(ends) != 1:
-        raise ConfigError(
-            f"OUTPUT cannot be placed: the graph ends in {', '.join(ends)}; name the outputs in the graph file"
-        )
+        listed = ", ".join(map(without_secrets, ends))
+        raise ConfigError(f"OUTPUT cannot be placed: the graph ends in {listed}; name the outputs in the graph file")
     end = ends[0]
     before: Any = stages[end].get("input", end) if _kind(end, stages[end]) == "overlay" else end
     added: dict[str, dict[str, Any]] = {}
@@ -77,6 +76,17 @@ def with_outputs(document: Mapping[str, Any], outputs: Sequence[str]) -> dict[st
     if before != end and not any(keys["input"] == end for keys in added.values()):
         del stages[end]
     return {**document, "stages": {**stages, **added}}
+
+
+def refuse_plain(document: Mapping[str, Any], outputs: Sequence[str]) -> None:
+    """Raises ConfigError where an https:// among the outputs became a page without a certificate. To be asked of the
+    document with its settings: the certificate is one."""
+    pages = {name: keys for name, keys in _stages(document).items() if _kind(name, keys) == "serve"}
+    addresses = [output for output in dict.fromkeys(outputs) if "://" in output]
+    for output, (name, keys) in zip(addresses, pages.items(), strict=False):  # in the order of `with_outputs`
+        if urlsplit(output).scheme == "https" and keys.get("certfile") is None:
+            wanted = f"--set {name}.certfile=CERT.pem --set {name}.keyfile=KEY.pem"
+            raise ConfigError(f"output {output}: needs a certificate: {wanted}; without one write http://")
 
 
 def refuse_overwriting(document: Mapping[str, Any], report_file: Path | None = None) -> None:
@@ -163,7 +173,7 @@ def _recorded(stages: Mapping[str, Mapping[str, Any]]) -> bool:
 
 
 def _address(output: str) -> dict[str, Any]:
-    """The keys of a page at http://HOST:PORT; https:// needs `certfile` and `keyfile`, which are set elsewhere."""
+    """The keys of a page at http://HOST:PORT; https:// needs `certfile` and `keyfile`: see `refuse_plain`."""
     try:
         parts = urlsplit(output)
         port = parts.port

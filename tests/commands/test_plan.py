@@ -7,8 +7,16 @@ from typing import Any
 
 import pytest
 
-from stream_seg.commands.plan import default_document, is_live, outputs_of, total_frames, with_input, with_outputs
-from stream_seg.config import check
+from stream_seg.commands.plan import (
+    default_document,
+    is_live,
+    outputs_of,
+    refuse_plain,
+    total_frames,
+    with_input,
+    with_outputs,
+)
+from stream_seg.config import check, with_settings
 from stream_seg.errors import ConfigError
 from tests.media import numbered, write_video
 
@@ -60,6 +68,20 @@ def test_an_address_that_is_none_is_refused(output: str) -> None:
     with pytest.raises(ConfigError, match=r"a page's address, http://HOST:PORT") as refused:
         with_outputs(default_document(), [output])
     assert "canary" not in str(refused.value)
+
+
+def test_https_needs_a_certificate() -> None:
+    outputs = ["o.mp4", "http://127.0.0.1:8095", "https://127.0.0.1:8096"]
+    document = with_outputs(with_input(default_document(), "drive.mp4"), outputs)
+    with pytest.raises(ConfigError) as caught:
+        refuse_plain(document, outputs)
+    assert str(caught.value) == (
+        "output https://127.0.0.1:8096: needs a certificate: "
+        "--set serve3.certfile=CERT.pem --set serve3.keyfile=KEY.pem; without one write http://"
+    )
+    refuse_plain(with_settings(document, ["serve3.certfile=a.pem", "serve3.keyfile=b.pem"]), outputs)
+    refuse_plain(with_settings(document, ["serve3.port=1", "serve3.certfile=a.pem"]), outputs)
+    refuse_plain(with_outputs(document, outputs[:2]), outputs[:2])
 
 
 def test_outputs_replace_those_of_the_graph() -> None:
