@@ -21,7 +21,7 @@ from stream_seg.kinds import SINKS, SOURCES, STAGES
 from stream_seg.stage import Stage
 from stream_seg.stages.capture import Capture
 from stream_seg.strict_yaml import parse_yaml, read_yaml
-from stream_seg.uri import POLICY_SCHEMES, parse, refusal, without_secrets
+from stream_seg.uri import POLICY_SCHEMES, parse, quoted, refusal, without_secrets
 
 NAME = r"[A-Za-z_][\w-]{0,63}"
 DEADLINE_MS = 200.0
@@ -127,7 +127,8 @@ def with_settings(document: Mapping[str, Any], settings: Sequence[str]) -> dict[
     stages = changed.get("stages") or {}
     for setting in settings:
         key, equals, value = setting.partition("=")
-        if not equals or not key:
+        # A key with one of these is an address, cut where its password or query has a =.
+        if not equals or not key or set(key) & set(":@"):
             raise ConfigError(f"--set {without_secrets(setting)}: expected KEY=VALUE, for example smooth.weight=0.6")
         parsed = parse_yaml(value, where=f"--set {key}")
         head, *rest = key.split(".")
@@ -159,7 +160,10 @@ def check(document: Mapping[str, Any], *, where: str) -> Config:
     _refuse_equal_streams(nodes, where=where)
     for node in nodes.values():
         if isinstance(node.stage, Capture):
-            said = refusal(parse(node.stage.uri), top.sources.schemes, top.sources.hosts)
+            try:
+                said = refusal(parse(node.stage.uri), top.sources.schemes, top.sources.hosts)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: stages.{node.name}.uri: {error}") from None
             if said:
                 raise ConfigError(f"{where}: stages.{node.name}.uri: {said}")
     return Config(_ordered(nodes, where=where), top.policy, top.metrics, top.deadline_ms, top.traces)
@@ -175,18 +179,18 @@ def _top(document: Mapping[str, Any], *, where: str) -> _Document:
 def _node(name: str, keys: dict[str, Any], *, where: str) -> Node:
     place = f"{where}: stages.{name}"
     if not re.fullmatch(NAME, name):
-        raise ConfigError(f"{where}: stages: {name[:80]!r} is no name for a stage: {NAME_ALLOWED}")
+        raise ConfigError(f"{where}: stages: {quoted(name)} is no name for a stage: {NAME_ALLOWED}")
     kind = keys.pop("stage", name)
     if not isinstance(kind, str) or kind not in STAGES:
         hint = "" if kind != name else " (a stage of another name says its kind: `stage: capture`)"
-        raise ConfigError(f"{place}: {_unknown('stage', str(kind), STAGES)}{hint}")
+        raise ConfigError(f"{place}: {_unknown('stage', kind, STAGES)}{hint}")
     inputs = keys.pop("input", [])
     inputs = [inputs] if isinstance(inputs, str) else inputs
     if not isinstance(inputs, list) or not all(isinstance(i, str) for i in inputs) or len(set(inputs)) != len(inputs):
-        raise ConfigError(f"{place}.input: expected a stage's name or a list of different names, got {inputs!r}")
+        raise ConfigError(f"{place}.input: expected a stage's name or a list of different names, got {quoted(inputs)}")
     policy = keys.pop("policy", None)
     if policy not in (None, "latest", "every"):
-        raise ConfigError(f"{place}.policy: expected latest or every, got {policy!r}")
+        raise ConfigError(f"{place}.policy: expected latest or every, got {quoted(policy)}")
     if bool(inputs) == (kind in SOURCES):
         raise ConfigError(
             f"{place}: " + ("a source takes no input" if inputs else "needs an input: the name of a stage")
@@ -208,7 +212,9 @@ def _refuse_equal_streams(nodes: Mapping[str, Node], *, where: str) -> None:
     for node in nodes.values():
         stream = getattr(node.stage, "stream", None) if node.kind in SOURCES else None
         if stream is not None and stream in seen:
-            raise ConfigError(f"{where}: stages.{node.name}.stream: {stream!r} is the stream of {seen[stream]} already")
+            raise ConfigError(
+                f"{where}: stages.{node.name}.stream: {quoted(stream)} is the stream of {seen[stream]} already"
+            )
         if stream is not None:
             seen[stream] = node.name
 
@@ -238,25 +244,23 @@ def _ordered(nodes: Mapping[str, Node], *, where: str) -> tuple[Node, ...]:
     return tuple(nodes[name] for name in order)
 
 
-def _unknown(what: str, name: str, known: Sequence[str] | Mapping[str, object]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return (
-        f"unknown {what} {name!r}" + (f", did you mean {close[0]}?" if close else "") + f" (known: {', '.join(known)})"
-    )
+def _unknown(what: str, name: object, known: Sequence[str] | Mapping[str, object]) -> str:
+    listed = [without_secrets(one) for one in known]
+    close = difflib.get_close_matches(str(name), listed, n=1)
+    hint = f", did you mean {close[0]}?" if close else ""
+    return f"unknown {what} {quoted(name)}{hint} (known: {', '.join(listed)})"
 
 
 def _first(error: ValidationError, allowed: Sequence[str] | Mapping[str, object], *, separator: str = "") -> str:
     """The first complaint of pydantic in this project's words."""
     detail: ErrorDetails = error.errors()[0]
-    path = ".".join(str(part) for part in detail["loc"])
+    path = ".".join(without_secrets(str(part)) for part in detail["loc"])
     if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f": {_unknown('key', str(detail['loc'][-1]), allowed)}"
+        return f": {_unknown('key', detail['loc'][-1], allowed)}"
     if detail["type"] in ("missing", "missing_argument"):
         return f"{separator}{path}: is required"
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, Exception):
         return f"{separator}{path}: {cause}" if path else f": {cause}"
     message = detail["msg"].replace("Input should be", "expected").replace("Value error, ", "")
-    said = f"{separator}{path}: {message[0].lower()}{message[1:]}"
-    # An address may hold a password, whatever is wrong with it.
-    return said if "uri" in detail["loc"] else f"{said}, got {detail['input']!r}"
+    return f"{separator}{path}: {message[0].lower()}{message[1:]}, got {quoted(detail['input'])}"

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from stream_seg.errors import ConfigError
 from stream_seg.families import FAMILIES
 from stream_seg.graph import Graph
+from stream_seg.uri import without_secrets
 
 
 class Metrics(Collector):
@@ -39,7 +40,9 @@ def serving(graph: Graph, *, host: str, port: int) -> Iterator[int]:
         server, thread = start_http_server(port, addr=host, registry=Metrics(graph).registry)
     except OSError as error:
         reason = error.strerror or error
-        raise ConfigError(f"metrics: cannot serve on {host}:{port}: {reason}; choose another metrics.port") from error
+        raise ConfigError(
+            f"metrics: cannot serve on {without_secrets(host)}:{port}: {reason}; choose another metrics.port"
+        ) from error
     try:
         yield server.server_port
     finally:

@@ -24,6 +24,7 @@ from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.sidecar import Export, SideCar, coloured, validated
 from stream_seg.strict_yaml import parse_yaml
+from stream_seg.uri import quoted
 from stream_seg.zoo import NETWORKS
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,9 @@ def is_network(source: str) -> bool:
 
 def unknown(source: str) -> str:
     """The sentence that refuses what is no network."""
-    return f"unknown network {source!r}; known: {', '.join(NETWORKS)}, or the path of an .onnx, .yaml or .json file"
+    return (
+        f"unknown network {quoted(source)}; known: {', '.join(NETWORKS)}, or the path of an .onnx, .yaml or .json file"
+    )
 
 
 def open_network(source: str | Path | Mapping[str, Any], *, size: tuple[int, int] | None = None) -> Network:

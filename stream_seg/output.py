@@ -19,6 +19,7 @@ import av
 
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.frame import Frame, Semantic
+from stream_seg.uri import quoted, without_secrets
 
 STREAM = "{stream}"
 """Stands in a path for the name of a frame's stream."""
@@ -35,9 +36,9 @@ def file_path(*suffixes: str) -> Callable[[Path], Path]:
 
     def check(path: Path) -> Path:
         if path.suffix.lower() not in suffixes:
-            raise ValueError(f"{str(path)!r} does not end in {' or '.join(suffixes)}")
+            raise ValueError(f"{quoted(str(path))} does not end in {' or '.join(suffixes)}")
         if STREAM in str(path.parent):
-            raise ValueError(f"{str(path)!r}: {STREAM} may stand in the file's name only")
+            raise ValueError(f"{quoted(str(path))}: {STREAM} may stand in the file's name only")
         return path.expanduser()
 
     return check
@@ -47,7 +48,7 @@ def stream_path(template: Path, stream: str) -> Path:
     """The path with `{stream}` filled in. Raises OutputError for a stream whose name cannot stand in a file name."""
     if STREAM in str(template) and not re.fullmatch(r"\w[\w .-]*", stream):
         raise OutputError(
-            f"cannot write {template}: the stream name {stream!r} is no file name; letters, digits, '_', and, "
+            f"cannot write {template}: the stream name {quoted(stream)} is no file name; letters, digits, '_', and, "
             "after the first, ' ', '.', '-' are allowed"
         )
     return Path(str(template).replace(STREAM, stream))
@@ -62,10 +63,11 @@ def semantic_of(frame: Frame, stage: str) -> Semantic:
 
 def require_folder(folder: Path, path: Path) -> None:
     """Raise OutputError unless files can be made in this folder. `path` is what the message names."""
+    shown, where = without_secrets(str(path)), without_secrets(str(folder))
     if not folder.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {folder}; create it first")
+        raise OutputError(f"cannot write {shown}: there is no folder {where}; create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write {path}: the folder {folder} is not writable")
+        raise OutputError(f"cannot write {shown}: the folder {where} is not writable")
 
 
 def refuse_unwritable(path: Path) -> None:

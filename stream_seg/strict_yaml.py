@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from stream_seg.errors import ConfigError
+from stream_seg.uri import quoted, without_secrets
 
 LARGEST_FILE = 1_000_000
 """Bytes. A graph file has a dozen lines."""
@@ -38,7 +39,8 @@ class _Loader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key.value!r}", key.start_mark)
+                said = f"duplicate key {quoted(key.value)}"
+                raise yaml.constructor.ConstructorError(None, None, said, key.start_mark)
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
         return super().construct_mapping(node, deep)
 
@@ -57,11 +59,12 @@ def parse_yaml(text: str, *, where: str) -> Any:
 
 def read_yaml(path: Path) -> Any:
     """The value that a YAML file says. Raises ConfigError, also for a file that cannot be read."""
+    where = without_secrets(str(path))
     try:
         if path.stat().st_size > LARGEST_FILE:
-            raise ConfigError(f"{path}: larger than a YAML file of this project may be ({LARGEST_FILE} bytes)")
+            raise ConfigError(f"{where}: larger than a YAML file of this project may be ({LARGEST_FILE} bytes)")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise ConfigError(f"{path}: {reason}") from error
-    return parse_yaml(text, where=str(path))
+        raise ConfigError(f"{where}: {reason}") from error
+    return parse_yaml(text, where=where)

@@ -14,7 +14,7 @@ import glob
 import ipaddress
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -37,11 +37,16 @@ PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 RECORDINGS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 """An http address whose path ends so is a file on a server; any other is taken for a live stream."""
 
+LONGEST_QUOTED = 80
+"""Characters of a value that an error repeats."""
+
 ALLOWED = "a video file, a picture, a folder or glob of pictures, /dev/videoN or a camera's number, " + ", ".join(
     f"{scheme}://" for scheme in SCHEMES
 )
 
 _SECRET = re.compile(r"((?:user|login|pass|pwd|token|key|auth|secret|sig|cred)[^=/]*=)[^/]*", re.IGNORECASE)
+_BARE_USER = re.compile(r"^[^@]*:.*@", re.DOTALL)
+_CUT_SHORT = re.compile(r"^([^/?#:\[]*:)(?!\d*(?:[/?#]|$))[^/?#]+")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 _PLAIN_HOST = re.compile(r"(\[[^\]]*\]|[^:@]*)(:\d*)?")
 
@@ -68,17 +73,40 @@ def parse(uri: str) -> Source:
         uri = f"/dev/video{int(uri)}"
     if re.fullmatch(r"/dev/video\d+|/dev/v4l/.+", uri):
         return Source("camera", uri, _printable(uri), live=True)
-    path = str(Path(uri).expanduser())
-    return Source(_kind_of_path(path), path, _printable(without_secrets(uri)), live=False)
+    try:
+        path = str(Path(uri).expanduser())
+        kind = _kind_of_path(path)
+    except RuntimeError:
+        raise ConfigError(f"the input {quoted(uri)}: there is no home folder of that user") from None
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise ConfigError(f"the input {quoted(uri)}: {error.strerror}") from error
+    return Source(kind, path, _printable(without_secrets(uri)), live=False)
 
 
 def without_secrets(text: str) -> str:
     """What somebody typed, fit to be shown: without the user and password of an address, with or without its scheme,
     and without the value of what is called like a secret."""
-    scheme, mark, rest = text.rpartition("://")
-    shown = re.sub(r"^[^@]*:.*@", "…@", rest) if not mark else _split_user(rest)[1]
+    # The first :// counts: a second one may stand in the password.
+    scheme, mark, rest = text.partition("://")
+    # Of an address that ends before its host, what reads like a port is the password.
+    shown = _CUT_SHORT.sub(r"\1…", _split_user(rest)[1]) if mark else _BARE_USER.sub("…@", text)
     path, query, _ = shown.partition("?")
-    return scheme + mark + _SECRET.sub(r"\1…", path) + ("?…" if query and "=" in shown else query)
+    before = _BARE_USER.sub("…@", scheme) + mark if mark else ""
+    return before + _SECRET.sub(r"\1…", path) + ("?…" if query and "=" in shown else query)
+
+
+def quoted(value: object) -> str:
+    """A value of a graph file, fit for an error: an address may stand anywhere in it, so of a mapping, and of a list
+    that is more than a few numbers, only the kind is said."""
+    if isinstance(value, str):
+        shown = without_secrets(value)
+        return repr(shown if len(shown) <= LONGEST_QUOTED else f"{shown[:LONGEST_QUOTED]}…")
+    numbers = value[:5] if isinstance(value, list | tuple) else [value]
+    if len(numbers) < 5 and all(one is None or isinstance(one, int | float) for one in numbers):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "a mapping"
+    return "a list" if isinstance(value, list | tuple) else f"a {type(value).__name__}"
 
 
 def _kind_of_path(text: str) -> Kind:
@@ -105,11 +133,25 @@ def _from_url(scheme: str, rest: str) -> Source:
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     plain = _PLAIN_HOST.fullmatch(authority)
     address = rest if plain or not user else f"{quote(user, safe=':%!$&*+,;=()')}@{location}"
+    if not _reads(f"{scheme}://{address}"):
+        # Without a word of the address: what it has in a port's place may be a password.
+        raise ConfigError(
+            f"the input {scheme}://…: its host or port cannot be read; write {scheme}://HOST:PORT/PATH, port 1 to 65535"
+        )
     # Shown as it was typed, ${NAME} and all: what a variable holds is nobody's business.
     path, query_mark, _ = _split_user(template)[1].partition("?")
     shown = _SECRET.sub(r"\1…", path.partition("#")[0]) + ("?…" if query_mark else "")
     live = kind == "rtsp" or not re.split(r"[?#]", address)[0].lower().endswith(RECORDINGS)
     return Source(kind, f"{scheme}://{address}", _printable(f"{scheme}://{shown}"), live)
+
+
+def _reads(address: str) -> bool:
+    """Whether an address has a host, and a port that there can be, or none."""
+    try:
+        parts = urlsplit(address)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # its words quote the user and password
+        return False
 
 
 def _expanded(rest: str) -> str:
@@ -140,7 +182,7 @@ def refusal(source: Source, schemes: Sequence[str] | None, hosts: Sequence[str] 
     host = (urlsplit(source.address).hostname or "").lower()
     if any(_is_host(host, allowed.lower()) for allowed in hosts):
         return None
-    return f"{source.shown}: the host {host} is not among sources.hosts ({', '.join(hosts)})"
+    return f"{source.shown}: the host {host} is not among sources.hosts ({', '.join(map(without_secrets, hosts))})"
 
 
 def _is_host(host: str, allowed: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -236,6 +237,19 @@ def write_graph(path: Path, names: list[str], records: Path, port: int) -> None:
     path.write_text(GRAPH.format("".join(map(SOURCE.format, names)), ", ".join(names), records, port))
 
 
+def refusal_of(program: subprocess.Popen[str]) -> str:
+    """What the log says to a SIGHUP with a bad file; it says no password."""
+    program.send_signal(signal.SIGHUP)
+    assert program.stderr is not None
+    said = ""
+    while "not taken over" not in said:
+        line = program.stderr.readline()
+        assert line, "it ended"
+        said += line
+    assert "hunter2" not in said
+    return said
+
+
 def test_sighup_takes_the_file_over_and_a_bad_file_changes_nothing(tmp_path: Path, unused_port: int) -> None:
     file, records = tmp_path / "g.yaml", tmp_path / "o.jsonl"
 
@@ -260,13 +274,15 @@ def test_sighup_takes_the_file_over_and_a_bad_file_changes_nothing(tmp_path: Pat
             wait_until(lambda names=names: sources() == set(names), program)  # type: ignore[misc]
             wait_until(lambda names=names: set(names) <= recorded(), program)  # type: ignore[misc]
         file.write_text("stages: {capture: {uri: 'rtsp://me:hunter2@host/live', colour: red}}")
-        program.send_signal(signal.SIGHUP)
-        assert program.stderr is not None
-        said = ""
-        while "not taken over" not in said:
-            said += program.stderr.readline()
-        assert "unknown key 'colour'" in said
-        assert "hunter2" not in said
+        assert "unknown key 'colour'" in refusal_of(program)
+        for address in ("rtsp://me:hunter2@10.1.0.11：554/live", "rtsp://me:hunter2@[::1/live"):
+            for left, why in (
+                (f"{{stage: capture, uri: '{address}'}}", "stages.left.uri: the input rtsp://"),
+                (f"'{address}'", "stages.left: expected a valid dictionary, got 'rtsp://"),
+            ):
+                both = f"  left: {left}\n{SOURCE.format('rear')}"
+                file.write_text(GRAPH.format(both, "left, rear", records, unused_port))
+                assert why in refusal_of(program)
         assert sources() == {"left", "rear"}
         program.terminate()
         assert program.wait(10) == 0

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import httpx
 import pytest
 
+from stream_seg.config import ELSEWHERE, check, read_document, with_settings
+from stream_seg.errors import ConfigError
+from stream_seg.kinds import SOURCES, STAGES
 from tests.programs import running, wait_until
 from tests.rtsp import rtsp_server
 
@@ -152,11 +157,97 @@ def state(page: str) -> tuple[str, str | None]:
         ["synth://road?frames=1", "rtsp://me:hunter2@host/live"],
         ["synth://road?frames=1", "o.mp4", "--set", "rtsp://me:hunter2@host/live"],
         ["rtsp://me:${NO_SUCH_VARIABLE}@hunter.example/live", "o.mp4"],
+        ["rtsp://me:hunter2@10.1.0.11：554/live", "o.mp4"],
+        ["synth://road?frames=1", "o.mp4", "--set", "rtsp://me:hunter2@host/live?key=3"],
+        ["synth://road?frames=1", "o.mp4", "--set", "smooth.weight=rtsp://me:hunter2@host/live"],
+        ["synth://road?frames=1", "o.mp4", "--config", "rtsp://me:hunter2@host/live"],
+        ["synth://road?frames=1", "o.mp4", "--report", "rtsp://me:hunter2@host/live"],
+        ["synth://me:hunter2@host/live", "o.mp4"],
     ],
 )
 def test_a_slip_on_the_command_line_does_not_say_it_either(arguments: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "stream_seg.cli", "run", *arguments]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
-    assert ran.returncode == 2
+    assert ran.returncode == (5 if "--report" in arguments else 2)
     assert CANARY not in ran.stdout + ran.stderr
     assert len(ran.stderr.splitlines()) == 1
+
+
+MISPLACED = (
+    "rtsp://viewer:hunter2@10.1.0.11/live",
+    "viewer:hunter2@10.1.0.11/live",
+    "rtsp://viewer:x://hunter2@10.1.0.11/live",
+    "rtsp://viewer:x=.hunter2@10.1.0.11/live",
+    "rtsp://viewer:hunter2@10.1.0.11/live rtsp://viewer:hunter2@10.1.0.12/live",
+    "front:hunter2@10.1.0.11 rtsp://viewer:hunter2@10.1.0.12/live",
+    "rtsp://viewer:hunter2@10.1.0.11：554/live",
+    "rtsp://viewer:hunter2@[::1/live",
+)
+"""Addresses where something else belongs."""
+
+
+def graphs_with(value: Any) -> list[dict[str, Any]]:
+    """Graphs that have `value` in a wrong place: for a stage, for each key of each kind, for each key of the top."""
+    front, write = {"stage": "capture", "uri": "a.mp4"}, {"input": "front", "path": "o.mp4"}
+    stages: list[dict[str, Any]] = [{"front": value}]
+    for kind in STAGES:
+        stage = {} if kind in SOURCES else {"input": "front"}
+        keys = [field.name for field in dataclasses.fields(STAGES[kind])]  # type: ignore[arg-type]
+        stages += [{"other": {"stage": kind, **stage, key: value}} for key in (*keys, "input", "policy", "stage")]
+        if isinstance(value, str):
+            stages.append({"other": {"stage": kind, **stage, value: 3}})
+    tops: list[dict[str, Any]] = [{key: value} for key in ("stages", *ELSEWHERE)]
+    tops += [{"metrics": {key: value}} for key in ("port", "host")]
+    tops += [{"traces": {key: value}} for key in ("endpoint", "file", "sample")]
+    tops += [{"sources": {"schemes": value}}]
+    tops += [{"sources": {"hosts": value}, "stages": {"front": {**front, "uri": "rtsp://h/x"}, "write": write}}]
+    if isinstance(value, str):
+        stages += [{value: {}}, {value: 3}, {value: front}]
+        tops.append({value: 3})
+    whole = {"front": front, "write": write}
+    return [{"stages": {**whole, **part}} for part in stages] + [{"stages": whole, **top} for top in tops]
+
+
+@pytest.mark.parametrize("address", MISPLACED)
+def test_an_address_in_a_wrong_place_of_a_graph_is_not_said(address: str) -> None:
+    said = []
+    for value in (address, [address], {"uri": address}, {address: 1}, [[address]]):
+        for graph in graphs_with(value):
+            try:
+                check(graph, where="g.yaml")
+            except ConfigError as error:
+                said.append(str(error))
+    assert len(said) > 300
+    assert [line for line in said if CANARY in line or "\n" in line] == []
+
+
+@pytest.mark.parametrize(
+    ("graph", "said"),
+    [
+        ({"stages": {"front": MISPLACED[0]}}, "stages.front: expected a valid dictionary, got 'rtsp://10.1.0.11/live'"),
+        ({"stages": {"front": {"stage": MISPLACED[0]}}}, "stages.front: unknown stage 'rtsp://10.1.0.11/live'"),
+        ({"stages": {"front": "rtsp://viewer:hunter2"}}, "a valid dictionary, got 'rtsp://viewer:…'"),
+        ({"stages": [MISPLACED[0]]}, "stages: expected a valid dictionary, got a list"),
+        ({"stages": {"smooth": {"input": {"uri": MISPLACED[0]}}}}, "a list of different names, got a mapping"),
+        ({"stages": {"smooth": {"input": "a", "weight": "x" * 999}}}, f"got '{'x' * 80}…'"),
+    ],
+)
+def test_what_is_in_the_wrong_place_is_named(graph: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(graph, where="g.yaml")
+    assert said in str(caught.value)
+
+
+def test_an_address_that_is_a_key_twice_is_not_said(tmp_path: Path) -> None:
+    (tmp_path / "g.yaml").write_text("stages:\n" + 2 * f'  "{MISPLACED[0]}": {{}}\n')
+    with pytest.raises(ConfigError, match=r"line 3, column 3 duplicate key 'rtsp://10.1.0.11/live'"):
+        read_document(tmp_path / "g.yaml")
+
+
+@pytest.mark.parametrize("address", MISPLACED)
+@pytest.mark.parametrize("setting", ["{}", "{}=3", "{}?a=3", "front.{}=3", "front={}", "front.frames={}", "stages={}"])
+def test_an_address_in_a_setting_is_not_said(address: str, setting: str) -> None:
+    graph = {"stages": {"front": {"stage": "capture", "uri": "a.mp4"}, "write": {"input": "front", "path": "o.mp4"}}}
+    with pytest.raises(ConfigError) as caught:
+        check(with_settings(graph, [setting.format(address)]), where="g.yaml")
+    assert CANARY not in str(caught.value)

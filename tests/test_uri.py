@@ -97,5 +97,36 @@ def test_address_without_host_is_refused(uri: str) -> None:
         parse(uri)
 
 
+@pytest.mark.parametrize("scheme", ["rtsp", "rtsps", "http", "https", "RTSP"])
+@pytest.mark.parametrize(
+    "host", ["10.1.0.11：554", "[::1", "[fe80::x]", "h:0", "h:65536", "h:99999", "h:abc", "h:-1", "h:1:2"]
+)
+def test_a_host_or_port_that_cannot_be_read_is_refused_without_the_password(scheme: str, host: str) -> None:
+    for user in ("", "viewer:hunter2@", "viewer:hun/hunter2@", "hunter2@"):
+        with pytest.raises(ConfigError, match=r": its host or port cannot be read; write ") as caught:
+            parse(f"{scheme}://{user}{host}/live")
+        assert "hunter2" not in str(caught.value)
+        assert caught.value.__cause__ is None
+        assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    with pytest.raises(ConfigError, match="cannot be read") as caught:
+        parse(f"{scheme}://viewer:hunter2")  # cut short: a password in the place of a port
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["h:1", "h:65535", "h:", "10.1.0.11", "[::1]:554", "käse.example"])
+def test_a_host_with_a_port_that_there_can_be_is_read(host: str) -> None:
+    assert parse(f"rtsp://viewer:{'：[]'}@{host}/live").shown == f"rtsp://{host}/live"
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [("~nobody_of_that_name/a.mp4", "there is no home folder of that user"), ("x" * 5000, "…': File name too long")],
+)
+def test_a_path_that_there_cannot_be_is_refused(uri: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(uri)
+    assert str(caught.value).endswith(said)
+
+
 def test_shown_is_one_line() -> None:
     assert parse("a\nb\x1b[31m.mp4").shown == "a?b?[31m.mp4"

@@ -19,6 +19,7 @@ from stream_seg.frame import Frame, Temporal
 from stream_seg.ops.draw import Corner, Sprite, figures, legend, outline, stamp
 from stream_seg.ops.palette import PALETTES
 from stream_seg.stage import STRICT, Frames
+from stream_seg.uri import quoted
 
 BACKGROUND = "background"
 """Of this class nothing is drawn unless `opacities` says so: its colour would only darken the picture."""
@@ -30,7 +31,7 @@ def _rgb(value: Any) -> tuple[int, ...]:
         return tuple(bytes.fromhex(value[1:]))
     if isinstance(value, (list, tuple)) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value):
         return tuple(value)
-    raise ValueError(f"{value!r} is no colour; '#rrggbb' or [red, green, blue], 0 to 255 each, is allowed")
+    raise ValueError(f"{quoted(value)} is no colour; '#rrggbb' or [red, green, blue], 0 to 255 each, is allowed")
 
 
 Opacity = Annotated[float, Field(ge=0, le=1)]

@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from stream_seg.errors import OutputError
 from stream_seg.stage import STRICT, Frames
+from stream_seg.uri import without_secrets
 
 TOKEN_ENV = "STREAM_SEG_TOKEN"  # noqa: S105 - the name of a variable
 SHORTEST = 12
@@ -55,12 +56,11 @@ class Serve:
             raise ValueError("certfile and keyfile belong together; give both or none")
         if is_loopback(self.host):
             return
+        host = without_secrets(self.host)
         if self.token_file is None and not os.environ.get(TOKEN_ENV):
-            raise ValueError(f"host {self.host} can be reached by others: it needs token_file, or {TOKEN_ENV}")
+            raise ValueError(f"host {host} can be reached by others: it needs token_file, or {TOKEN_ENV}")
         if self.certfile is None and not self.plain:
-            raise ValueError(
-                f"host {self.host} needs TLS: certfile and keyfile; or plain: true behind a proxy with TLS"
-            )
+            raise ValueError(f"host {host} needs TLS: certfile and keyfile; or plain: true behind a proxy with TLS")
 
     def __call__(self, frames: Frames) -> Frames:
         try:

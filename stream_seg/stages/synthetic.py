@@ -18,6 +18,7 @@ from stream_seg.frame import NOTHING, Frame, Truth
 from stream_seg.ops.palette import CAMVID
 from stream_seg.ops.scene import Drawing, Move, render
 from stream_seg.stage import STRICT, Frames
+from stream_seg.uri import without_secrets
 
 SCENES = ("road",)
 DARK = 0.6
@@ -118,7 +119,9 @@ def parse_synth(uri: str) -> dict[str, object]:
     scheme, _, rest = uri.partition("://")
     scene, _, query = rest.partition("?")
     if scheme != "synth" or scene not in SCENES:
-        raise ConfigError(f"{uri}: no such drawn scene; allowed: {', '.join(f'synth://{name}' for name in SCENES)}")
+        raise ConfigError(
+            f"{without_secrets(uri)}: no such drawn scene; allowed: {', '.join(f'synth://{name}' for name in SCENES)}"
+        )
     given: dict[str, object] = {"scene": scene}
     for key, text in parse_qsl(query, keep_blank_values=True):
         if key not in KEYS:

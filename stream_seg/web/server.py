@@ -20,6 +20,7 @@ from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from stream_seg.errors import ConfigError, OutputError
+from stream_seg.uri import without_secrets
 from stream_seg.web.app import Page
 from stream_seg.web.board import Board
 from stream_seg.web.feeds import Feeds
@@ -191,6 +192,8 @@ def _listening(host: str, port: int) -> socket.socket:
         listening = socket.create_server((host, port), family=family, backlog=512)
     except OSError as error:
         reason = error.strerror or error
-        raise OutputError(f"serve: cannot serve on {host}:{port}: {reason}; choose another port or host") from error
+        raise OutputError(
+            f"serve: cannot serve on {without_secrets(host)}:{port}: {reason}; choose another port or host"
+        ) from error
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     return listening
