@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from threading import Thread
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
@@ -13,7 +15,10 @@ from prometheus_client.registry import Collector
 from stream_seg.errors import ConfigError
 from stream_seg.families import FAMILIES
 from stream_seg.graph import Graph
+from stream_seg.scrapes import Server
 from stream_seg.uri import without_secrets
+
+LOG = logging.getLogger(__name__)
 
 
 class Metrics(Collector):
@@ -37,12 +42,20 @@ def serving(graph: Graph, *, host: str, port: int) -> Iterator[int]:
     To be entered before the graph starts. Raises ConfigError where the port cannot be had.
     """
     try:
-        server, thread = start_http_server(port, addr=host, registry=Metrics(graph).registry)
+        server = Server(host, port, Metrics(graph).registry)
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(
             f"metrics: cannot serve on {without_secrets(host)}:{port}: {reason}; choose another metrics.port"
         ) from error
+    if not server.private:
+        LOG.warning(
+            "metrics.host %s: anybody who reaches port %d may read them; there is no token",
+            without_secrets(host),
+            server.server_port,
+        )
+    thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
     try:
         yield server.server_port
     finally:

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import gzip
+import logging
 import re
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
-from urllib.request import urlopen
+from threading import Event, active_count
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from stream_seg import scrapes
 from stream_seg.errors import ConfigError
 from stream_seg.frame import Temporal
 from stream_seg.graph import Graph
@@ -18,6 +24,7 @@ from stream_seg.stage import Frames
 from stream_seg.stages.smooth import RESETS
 from tests.drawn import frame
 from tests.graphs import Camera, Ledger, Work, config, line, node
+from tests.web.flood import closed, connected
 
 LISTED = Path(__file__).parents[1] / "docs" / "metrics.md"
 
@@ -117,3 +124,83 @@ def test_a_port_in_use_is_refused() -> None:
         refused = pytest.raises(ConfigError, match=f"cannot serve on 127.0.0.1:{port}")
         with refused, serving(graph, host="127.0.0.1", port=port):
             pass
+
+
+def idle() -> Graph:
+    return Graph(config(line(Camera(1), Work(), Ledger())), live=False)
+
+
+def asked_as(name: str, port: int) -> int:
+    """The status of a scrape that calls the host by that name."""
+    try:
+        with urlopen(Request(f"http://127.0.0.1:{port}/metrics", headers={"Host": name}), timeout=5) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        with error:
+            return error.code
+
+
+def until(there: Callable[[], bool], within_s: float) -> None:
+    end = time.monotonic() + within_s
+    while not there():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.01)
+
+
+def test_slow_connections_are_few_and_end_and_scrapes_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    process, most = psutil.Process(), scrapes.MAX_CONNECTIONS
+    with serving(idle(), host="127.0.0.1", port=0) as port:
+        threads, files = active_count(), process.num_fds() + 60
+        links = [connected(port, b"GET /metrics HTTP/1.1\r\nHost: 127") for _ in range(60)]
+        try:
+            assert "stream_seg_fps stage=camera" in scraped(port)
+            until(lambda: active_count() <= threads + most and process.num_fds() <= files + most, within_s=2)
+            assert not all(map(closed, links))  # who is slow is not cut off before there is need
+            monkeypatch.setattr(scrapes, "LIMIT_S", 0.2)
+            until(lambda: all(map(closed, links)), within_s=10)
+            until(lambda: active_count() <= threads and process.num_fds() <= files, within_s=10)
+        finally:
+            for link in links:
+                link.close()
+        assert "stream_seg_fps stage=camera" in scraped(port)
+
+
+def test_a_drop_now_and_then_does_not_keep_a_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scrapes, "LIMIT_S", 0.5)
+    with serving(idle(), host="127.0.0.1", port=0) as port, connected(port, b"GET /metrics") as link:
+        end = time.monotonic() + 10
+        while not closed(link):
+            assert time.monotonic() < end
+            link.send(b"x")
+            time.sleep(0.05)
+
+
+def test_a_foreign_name_is_refused() -> None:
+    with serving(idle(), host="127.0.0.1", port=0) as port:
+        assert asked_as("evil.example", port) == asked_as("localhost.evil.example:80", port) == 421
+        assert asked_as("", port) == 421
+        assert asked_as(f"localhost:{port}", port) == asked_as(f"[::1]:{port}", port) == 200
+
+
+def test_another_address_answers_to_every_name_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    with serving(idle(), host="127.0.0.1", port=0):
+        assert not caplog.messages
+    with serving(idle(), host="0.0.0.0", port=0) as port:
+        assert caplog.messages == [
+            f"metrics.host 0.0.0.0: anybody who reaches port {port} may read them; there is no token"
+        ]
+        assert asked_as("camera-box", port) == 200
+
+
+def test_the_form_of_a_scrape() -> None:
+    with serving(idle(), host="127.0.0.1", port=0) as port:
+        address = f"http://127.0.0.1:{port}/metrics"
+        with urlopen(Request(address, headers={"Accept-Encoding": "gzip"}), timeout=5) as answer:
+            assert answer.headers["Content-Encoding"] == "gzip"
+            assert answer.headers["Content-Type"].startswith("text/plain; version=")
+            assert b"# TYPE stream_seg_fps gauge" in gzip.decompress(answer.read())
+        openmetrics = {"Accept": "application/openmetrics-text; version=1.0.0"}
+        with urlopen(Request(address, headers=openmetrics), timeout=5) as answer:
+            assert answer.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+            assert answer.read().endswith(b"# EOF\n")

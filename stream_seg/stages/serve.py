@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Container
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from stream_seg.errors import OutputError
+from stream_seg.hosts import is_loopback
 from stream_seg.stage import STRICT, Frames
 from stream_seg.uri import without_secrets
 
@@ -96,13 +96,3 @@ class Serve:
         if len(token) < SHORTEST:
             raise OutputError(f"serve: {where}: the token has {len(token)} characters; at least {SHORTEST} are needed")
         return token
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
