@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 import secrets
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from stream_seg.hosts import known_host
 
 COOKIE = "stream_seg_session"
 SESSION_S = 12 * 3600
@@ -67,7 +68,14 @@ class Bucket:
 
     @staticmethod
     def _key(address: str) -> str:
-        return ":".join(address.split(":")[:4])  # of IPv6 the network: one household has 2**64 addresses
+        try:
+            ip = ip_address(address)
+        except ValueError:
+            return address
+        if ip.version == 4:
+            return str(ip)
+        # Of IPv6 the network: one household has 2**64 addresses.
+        return str(ip.ipv4_mapped or ip_network((int(ip), 64), strict=False))
 
 
 @dataclass
@@ -158,17 +166,6 @@ def wrong_token(door: Door, given: str, scope: Scope) -> Response | None:
 def refused(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
     """An error as the API says it: {"error": message}."""
     return JSONResponse({"error": message}, status, headers=headers)
-
-
-def known_host(host: str, names: Collection[str]) -> bool:
-    """Whether a `Host` is localhost, an address (which no foreign name can pretend to be) or one of the names."""
-    name = re.sub(r":\d+$", "", host).lower()
-    if name == "localhost" or name in {n.lower() for n in names}:
-        return True
-    try:
-        return bool(ip_address(name.strip("[]")))
-    except ValueError:
-        return False
 
 
 def _from_here(headers: Headers, scope: Scope) -> bool:

@@ -10,7 +10,8 @@ from statistics import median
 
 import pytest
 
-from stream_seg.web.guard import COOKIE, FAILURES, FORGIVEN_S, Bucket, Door, known_host
+from stream_seg.hosts import known_host
+from stream_seg.web.guard import COOKIE, FAILURES, FORGIVEN_S, Bucket, Door
 from tests.pages import Shown, segmented, shown
 
 TOKEN = "canary-0123456789"
@@ -110,6 +111,32 @@ def test_failures_are_forgiven_in_time_and_by_address() -> None:
     for number in range(10_000):
         bucket.fail(str(number))
     assert len(bucket._level) <= 4096
+
+
+@pytest.mark.parametrize(
+    ("addresses", "other"),
+    [
+        ("2001:db8::{:x}", "2001:db8:0:1::1"),
+        ("2001:db8:1:2::{:x}", "2001:db8:1:3::1"),
+        ("2001:db8:0:0:{:x}::1", "2001:db8:0:1::1"),
+        ("fe80::{:x}%eth0", "fe80:0:0:1::1%eth0"),
+    ],
+)
+def test_of_ipv6_a_network_is_limited_as_one(addresses: str, other: str) -> None:
+    bucket = Bucket(lambda: 0.0)
+    for number in range(1, FAILURES + 1):
+        assert not bucket.retry_after_s(addresses.format(number))
+        bucket.fail(addresses.format(number))
+    assert bucket.retry_after_s(addresses.format(0xFFFF))
+    assert not bucket.retry_after_s(other)
+
+
+def test_an_ipv4_address_is_the_same_over_ipv6() -> None:
+    bucket = Bucket(lambda: 0.0)
+    for _ in range(FAILURES):
+        bucket.fail("::ffff:10.0.0.1")
+    assert bucket.retry_after_s("10.0.0.1")
+    assert not bucket.retry_after_s("::ffff:10.0.0.2")
 
 
 @pytest.mark.parametrize(
