@@ -49,11 +49,7 @@ def serving(graph: Graph, *, host: str, port: int) -> Iterator[int]:
             f"metrics: cannot serve on {without_secrets(host)}:{port}: {reason}; choose another metrics.port"
         ) from error
     if not server.private:
-        LOG.warning(
-            "metrics.host %s: anybody who reaches port %d may read them; there is no token",
-            without_secrets(host),
-            server.server_port,
-        )
+        LOG.warning("metrics.host %s: anybody who reaches it may read them; there is no token", without_secrets(host))
     thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
     thread.start()
     try:
