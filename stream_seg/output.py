@@ -39,9 +39,17 @@ def file_path(*suffixes: str) -> Callable[[Path], Path]:
             raise ValueError(f"{quoted(str(path))} does not end in {' or '.join(suffixes)}")
         if STREAM in str(path.parent):
             raise ValueError(f"{quoted(str(path))}: {STREAM} may stand in the file's name only")
-        return path.expanduser()
+        return at_home(path)
 
     return check
+
+
+def at_home(path: Path) -> Path:
+    """The path with ~ and ~USER filled in. Raises ConfigError for a user that there is none of."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{quoted(str(path))}: there is no such user, or no home is known") from None
 
 
 def stream_path(template: Path, stream: str) -> Path:

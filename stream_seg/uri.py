@@ -200,8 +200,9 @@ def with_password(source: Source, path: Path) -> Source:
         raise ConfigError(f"{source.shown}: password_file needs an address with a user alone: rtsp://USER@HOST/PATH")
     try:
         password = path.expanduser().read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+    except (OSError, UnicodeDecodeError, RuntimeError) as error:  # RuntimeError: of ~ and ~USER without a home
+        reasons = {UnicodeDecodeError: "not a text file", RuntimeError: "there is no such user, or no home is known"}
+        reason = reasons.get(type(error)) or getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"password_file: {path}: {reason}") from error
     return replace(source, address=f"{scheme}{mark}{user}:{quote(password, safe='')}@{location}")
 

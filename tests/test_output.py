@@ -9,6 +9,7 @@ import pytest
 
 from stream_seg.errors import OutputError
 from stream_seg.output import file_path, final_file, final_files, replace_file, stream_path
+from tests.programs import exit_code
 
 
 def lines(path: Path, count: int = 3) -> Generator[int, None, None]:
@@ -133,3 +134,11 @@ def test_paths_are_checked() -> None:
         check(Path("a.avi"))
     with pytest.raises(ValueError, match="in the file's name only"):
         check(Path("{stream}/a.mp4"))
+
+
+@pytest.mark.parametrize("place", ["~no.such.user/x.mp4", "~no.such.user/x/"])
+def test_the_home_of_nobody_is_no_place(place: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("run", "synth://road?frames=1", place) == 2
+    said = capfd.readouterr().err
+    assert said.splitlines()[-1].endswith(": there is no such user, or no home is known")
+    assert "Traceback" not in said

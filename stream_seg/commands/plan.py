@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from stream_seg.config import Config
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.kinds import SINKS, SOURCES
-from stream_seg.output import STREAM, refuse_unwritable
+from stream_seg.output import STREAM, at_home, refuse_unwritable
 from stream_seg.sources.images import picture_files
 from stream_seg.stages.capture import Capture, expected_frames
 from stream_seg.stages.synthetic import Synthetic, parse_synth
@@ -111,7 +111,7 @@ def outputs_of(document: Mapping[str, Any]) -> list[tuple[str, Path]]:
         (name, path)
         for name, keys in stages.items()
         if _kind(name, keys) in SINKS and "path" in keys
-        for path in dict.fromkeys(Path(str(keys["path"]).replace(STREAM, stream)).expanduser() for stream in streams)
+        for path in dict.fromkeys(at_home(Path(str(keys["path"]).replace(STREAM, stream))) for stream in streams)
     ]
 
 

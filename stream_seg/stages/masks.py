@@ -14,7 +14,7 @@ from stream_seg.arrays import Labels
 from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.ops.labels import resized_labels
-from stream_seg.output import STREAM, replace_file, require_folder, semantic_of, stream_path, writing
+from stream_seg.output import STREAM, at_home, replace_file, require_folder, semantic_of, stream_path, writing
 from stream_seg.stage import STRICT, Frames
 
 
@@ -30,7 +30,7 @@ class Masks:
 
     path: Annotated[
         Path,
-        AfterValidator(Path.expanduser),
+        AfterValidator(at_home),
         Field(description="the folder; {stream} in it stands for the stream's name"),
     ]
 

@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from stream_seg.errors import OutputError
 from stream_seg.hosts import is_loopback
+from stream_seg.output import at_home
 from stream_seg.stage import STRICT, Frames
 from stream_seg.uri import without_secrets
 
@@ -21,7 +22,7 @@ TOKEN_ENV = "STREAM_SEG_TOKEN"  # noqa: S105 - the name of a variable
 SHORTEST = 12
 """Characters of a token at least."""
 
-File = Annotated[Path, AfterValidator(Path.expanduser)]
+File = Annotated[Path, AfterValidator(at_home)]
 
 
 @dataclass(config=STRICT)
