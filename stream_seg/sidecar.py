@@ -95,8 +95,11 @@ def validated(model: type[Model], said: Mapping[str, Any] | bytes, *, where: str
         return model.model_validate_json(said) if isinstance(said, bytes) else model.model_validate(said)
     except ValidationError as error:
         # a misspelt key is also a missing one; the spelling says more
-        detail = min(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
-        place = ".".join(str(part) for part in detail["loc"])
+        first = min(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
+        # of several forms that a key may have, the one that came furthest is the one that was meant
+        same = [detail for detail in error.errors() if detail["loc"][:1] == first["loc"][:1]]
+        detail = first if first["type"] == "extra_forbidden" else max(same, key=lambda detail: len(detail["loc"]))
+        place = ".".join(str(part) for part in detail["loc"] if "[" not in str(part))
         if detail["type"] == "extra_forbidden":
             allowed = Head if detail["loc"][0] == "heads" else model
             raise ConfigError(f"{where}: {place}: unknown key; known: {', '.join(allowed.model_fields)}") from error

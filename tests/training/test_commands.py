@@ -183,6 +183,8 @@ def test_the_wrong_order_of_colours_is_caught_and_costs(
         ({"validate_every": 5}, 2, "validate_every: needs val:"),
         ({"mean": None}, 2, "mean: and std: belong together"),
         ({"mean": None, "std": None}, 2, "mean: and std: are required where no weights"),
+        ({"classes": [1, 2, 3]}, 2, "classes.0: Input should be a valid string, got 1"),
+        ({"classes": 3}, 2, "classes*Input should be a valid"),
         ({"classes": "kitti"}, 2, "classes: unknown 'kitti'; known: camvid, cityscapes, voc"),
         ({"palette": [[0, 0, 0]]}, 2, "palette: 1 colours for 3 classes"),
         ({"sky": 3}, 2, "sky: 3 is no label; 0 to 2"),
