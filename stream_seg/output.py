@@ -19,7 +19,7 @@ import av
 
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.frame import Frame, Semantic
-from stream_seg.uri import quoted, without_secrets
+from stream_seg.uri import at_home, quoted, without_secrets
 
 STREAM = "{stream}"
 """Stands in a path for the name of a frame's stream."""
@@ -42,14 +42,6 @@ def file_path(*suffixes: str) -> Callable[[Path], Path]:
         return at_home(path)
 
     return check
-
-
-def at_home(path: Path) -> Path:
-    """The path with ~ and ~USER filled in. Raises ConfigError for a user that there is none of."""
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        raise ConfigError(f"{quoted(str(path))}: there is no such user, or no home is known") from None
 
 
 def stream_path(template: Path, stream: str) -> Path:

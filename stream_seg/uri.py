@@ -74,10 +74,8 @@ def parse(uri: str) -> Source:
     if re.fullmatch(r"/dev/video\d+|/dev/v4l/.+", uri):
         return Source("camera", uri, _printable(uri), live=True)
     try:
-        path = str(Path(uri).expanduser())
+        path = str(at_home(Path(uri)))
         kind = _kind_of_path(path)
-    except RuntimeError:
-        raise ConfigError(f"the input {quoted(uri)}: there is no home folder of that user") from None
     except OSError as error:  # a name that is too long, a folder that may not be looked into
         raise ConfigError(f"the input {quoted(uri)}: {error.strerror}") from error
     return Source(kind, path, _printable(without_secrets(uri)), live=False)
@@ -93,6 +91,14 @@ def without_secrets(text: str) -> str:
     path, query, _ = shown.partition("?")
     before = _BARE_USER.sub("…@", scheme) + mark if mark else ""
     return before + _SECRET.sub(r"\1…", path) + ("?…" if query and "=" in shown else query)
+
+
+def at_home(path: Path) -> Path:
+    """The path with ~ and ~USER filled in. Raises ConfigError for a user that there is none of."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{quoted(str(path))}: there is no such user, or no home is known") from None
 
 
 def quoted(value: object) -> str:
@@ -199,10 +205,9 @@ def with_password(source: Source, path: Path) -> Source:
     if source.kind not in ("rtsp", "http") or not at or ":" in user:
         raise ConfigError(f"{source.shown}: password_file needs an address with a user alone: rtsp://USER@HOST/PATH")
     try:
-        password = path.expanduser().read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError, RuntimeError) as error:  # RuntimeError: of ~ and ~USER without a home
-        reasons = {UnicodeDecodeError: "not a text file", RuntimeError: "there is no such user, or no home is known"}
-        reason = reasons.get(type(error)) or getattr(error, "strerror", None) or str(error)
+        password = at_home(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
         raise ConfigError(f"password_file: {path}: {reason}") from error
     return replace(source, address=f"{scheme}{mark}{user}:{quote(password, safe='')}@{location}")
 

@@ -120,7 +120,10 @@ def test_a_host_with_a_port_that_there_can_be_is_read(host: str) -> None:
 
 @pytest.mark.parametrize(
     ("uri", "said"),
-    [("~nobody_of_that_name/a.mp4", "there is no home folder of that user"), ("x" * 5000, "…': File name too long")],
+    [
+        ("~nobody_of_that_name/a.mp4", "there is no such user, or no home is known"),
+        ("x" * 5000, "…': File name too long"),
+    ],
 )
 def test_a_path_that_there_cannot_be_is_refused(uri: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:

@@ -21,6 +21,7 @@ from stream_seg.backends.target import Target, target_of
 from stream_seg.errors import ConfigError, NetworkError, StreamSegError
 from stream_seg.network import Network
 from stream_seg.sidecar import validated
+from stream_seg.uri import at_home
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def default_folder() -> Path:
     from platformdirs import user_cache_path
 
     said = os.environ.get("STREAM_SEG_CACHE")
-    return Path(said).expanduser() if said else user_cache_path("stream-seg") / "engines"
+    return at_home(Path(said)) if said else user_cache_path("stream-seg") / "engines"
 
 
 def doubt(path: Path, *, folder: bool = False) -> str | None:

@@ -14,9 +14,8 @@ from pydantic.dataclasses import dataclass
 
 from stream_seg.errors import OutputError
 from stream_seg.hosts import is_loopback
-from stream_seg.output import at_home
 from stream_seg.stage import STRICT, Frames
-from stream_seg.uri import without_secrets
+from stream_seg.uri import at_home, without_secrets
 
 TOKEN_ENV = "STREAM_SEG_TOKEN"  # noqa: S105 - the name of a variable
 SHORTEST = 12

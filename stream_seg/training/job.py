@@ -153,4 +153,5 @@ def _teacher(recipe: Recipe, pairs: Pairs, classes: Classes, *, where: str) -> t
     fit(net, weights.state, classes=len(classes), where=weights.source)
     if recipe.check_input:
         refuse_misfit(net, spec, pairs.images, where=f"{weights.source} (check_input)")
+        refuse_worse(net, spec, pairs, classes, where=f"{weights.source} (check_input)")
     return net.eval().requires_grad_(False), spec

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +27,6 @@ class Weights:
     """`spec`, `classes` and `size` (height, width) are None where nothing says them."""
 
     source: str
-    sha256: str
     state: Mapping[str, Tensor] = field(repr=False)
     spec: InputSpec | None = None
     classes: Classes | None = None
@@ -44,9 +42,9 @@ def open_weights(source: str | Path, *, network: str) -> Weights:
     if path.suffix.lower() not in SUFFIXES and not path.is_file():
         known = published(str(source), network=network)
         state = unwrapped(read_weights(known.path), where=str(known.path))
-        return Weights(str(source), _sha256(known.path), state, known.spec, known.classes)
+        return Weights(str(source), state, known.spec, known.classes)
     content = read_weights(path)
-    weights = Weights(str(source), _sha256(path), unwrapped(content, where=str(path)))
+    weights = Weights(str(source), unwrapped(content, where=str(path)))
     # not NAME.yaml, which is what a NAME.onnx made of them would be described by
     beside = sidecar if (sidecar := sidecar_of(path)).is_file() else None
     if isinstance(content.get(ABOUT), Mapping):
@@ -106,12 +104,4 @@ def _told(weights: Weights, about: Mapping[str, Any], *, network: str, beside: P
 def _with(weights: Weights, said: SideCar, *, where: str) -> Weights:
     spec = InputSpec(said.mean, said.std, said.colour, said.scale)
     classes = coloured(said.classes, said.palette, where=where)
-    return Weights(weights.source, weights.sha256, weights.state, spec, classes, said.size)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return Weights(weights.source, weights.state, spec, classes, said.size)
