@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +42,20 @@ def augmented(
     if draw.random() < 0.5:
         image, labels = image[:, ::-1], labels[:, ::-1]
     return coloured(np.ascontiguousarray(image), draw), np.ascontiguousarray(labels)
+
+
+def pasted(
+    onto: tuple[Image, Labels], other: tuple[Image, Labels], classes: Sequence[int], draw: np.random.Generator
+) -> tuple[Image, Labels]:
+    """A crop with things of another of the same size, where they stood: each of `classes` with a chance of one half.
+
+    ClassMix (Olsson et al., WACV 2021). The edges are blended, so that no outline gives away what was put there.
+    """
+    chosen = [label for label in classes if draw.random() < 0.5]
+    there = np.isin(other[1], chosen)
+    cover = cv2.GaussianBlur(there.astype(np.float32), (0, 0), 0.7)[..., None]
+    image = onto[0] + cover * (other[0].astype(np.float32) - onto[0])
+    return np.rint(image).astype(np.uint8), np.where(there, other[1], onto[1])
 
 
 def weathered(image: Image, sky: NDArray[np.bool_], draw: np.random.Generator) -> Image:

@@ -16,7 +16,7 @@ from stream_seg.dataset import VOID, Pairs
 from stream_seg.errors import ConfigError
 from stream_seg.ops.palette import CAMVID
 from stream_seg.ops.scene import render
-from stream_seg.training.augment import augmented
+from stream_seg.training.augment import augmented, pasted
 from stream_seg.training.recipe import Recipe
 
 TOWN_STEPS, TOWN_FRAMES = 100, 3000
@@ -70,6 +70,12 @@ def batch(pairs: Pairs, recipe: Recipe, classes: Classes, *, step: int) -> Batch
         if recipe.synth and draw.random() < recipe.synth:
             picture, labels = drawn(picture.shape[:2], recipe, classes, step=step, draw=draw)
         crops.append(augmented(picture, labels, draw, crop=recipe.crop, scale=recipe.scale, sky=recipe.sky))
+    if recipe.paste:
+        put = [classes.names.index(name) for name in recipe.paste.classes]
+        crops = [
+            pasted(crop, crops[place - 1], put, draw) if draw.random() < recipe.paste.share else crop
+            for place, crop in enumerate(crops)
+        ]
     images, maps = (torch.from_numpy(np.stack(part)) for part in zip(*crops, strict=True))
     return images, maps.long()
 

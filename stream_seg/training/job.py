@@ -47,6 +47,9 @@ def prepared(recipe: Recipe, *, data: Path | None = None, where: str, resumed: P
         synth_labels(classes)
     if recipe.sky is not None and recipe.sky >= len(classes):
         raise ConfigError(f"{where}: sky: {recipe.sky} is no label; 0 to {len(classes) - 1} are the classes")
+    for name in recipe.paste.classes if recipe.paste else ():
+        if name not in classes.names:
+            raise ConfigError(f"{where}: paste: unknown class {name!r}; known: {', '.join(classes.names)}")
     refuse_network(recipe.network, where=f"{where}: network")
     if recipe.distil:
         refuse_network(recipe.distil.network, where=f"{where}: distil: network")

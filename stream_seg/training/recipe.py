@@ -28,6 +28,15 @@ class Ohem(BaseModel):
     keep: Annotated[Share, Field(description="at least this share of a batch's pixels, the hardest, counts")] = 0.1
 
 
+class Paste(BaseModel):
+    """Things of one crop put into another, where they stood (ClassMix: Olsson et al., WACV 2021, section 3.1)."""
+
+    model_config = STRICT
+
+    classes: Annotated[Names, Field(description="what is put: half of these, drawn anew for every crop")]
+    share: Annotated[Share, Field(description="of the crops that get things of another")] = 0.5
+
+
 class Distil(BaseModel):
     """Learn from a larger network too (Hinton, Vinyals, Dean, arXiv 1503.02531, section 2)."""
 
@@ -77,6 +86,7 @@ class Recipe(BaseModel):
     synth: Annotated[
         float, Field(ge=0, le=1, description="share of crops that are drawn (synth://road), with their exact labels")
     ] = 0.0
+    paste: Paste | None = None
     batch: Annotated[int, Field(ge=1, le=4096)] = 8
     steps: Annotated[int, Field(ge=1)]
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.002
@@ -113,7 +123,7 @@ class Recipe(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
 
 
-PARTS: dict[str, type[BaseModel]] = {"ohem": Ohem, "distil": Distil}
+PARTS: dict[str, type[BaseModel]] = {"ohem": Ohem, "distil": Distil, "paste": Paste}
 MAY_DIFFER = ("data", "device", "save_every")
 """Keys that may be changed when a run goes on; every other would make it another run."""
 
@@ -144,6 +154,7 @@ def _contradictions(recipe: Recipe, said: Mapping[str, Any]) -> list[str]:
         "start: and weights: are two beginnings; one of them": recipe.start and recipe.weights,
         "head: is for weights:, which is missing": "head" in said and not recipe.weights,
         "ohem: is for loss: ohem": "ohem" in said and recipe.loss != "ohem",
+        "paste: takes from another crop of the batch; batch: 1 has none": recipe.paste and recipe.batch == 1,
         "mean: and std: belong together": (recipe.mean is None) != (recipe.std is None),
         "mean: and std: are required where no weights: or start: brings its own": recipe.mean is None
         and not (recipe.weights or recipe.start),

@@ -53,6 +53,17 @@ UNET_FIGURE = "the paper's figure 1, summed by layer, with three input channels 
 UNET_SMP = "that of segmentation_models.pytorch's Unet on resnet34"
 LARGE_FOV = "the paper's 20.5M; the last digits counted here"
 META = "torchvision's num_params of the published weights"
+ASPP_CODE = "the authors' prototxt (ResNet-101 without fc, four 3x3 classifiers), summed by layer"
+ASPP_VGG_CODE = "VGG16 and four branches fc6 to fc8 as in the authors' prototxt, summed by layer"
+V3_META = (
+    "torchvision's num_params of deeplabv3_resnet101, 60996202, less its auxiliary head, 2365205, and the 3x3"
+    " convolution that it has after ASPP, 590336"
+)
+V3PLUS_CODE = "jfzhang95's pytorch-deeplab-xception on ResNet-101, a re-implementation, summed by layer"
+GCN_CODE = (
+    "zijundeng's pytorch-semantic-segmentation with kernels of 15, a re-implementation, 60688084, and five learned"
+    " transposed convolutions, 7056 each; the parts as in the paper's table 3"
+)
 COUNTED = "counted here"
 
 # a table, two lines to a network
@@ -105,19 +116,19 @@ BUILDERS: Mapping[str, Builder] = MappingProxyType(
         ),
         "deeplab_v2": Builder(
             "stream_seg.zoo.deeplab:DeepLabV2", source=CHEN_V2, year=2016, classes=21, stride=8,
-            parameters=44_048_532, parameters_source=COUNTED,
+            parameters=44_048_532, parameters_source=ASPP_CODE,
         ),
         "deeplab_v2_vgg16": Builder(
             "stream_seg.zoo.deeplab:DeepLabV2", source=CHEN_V2, year=2016, classes=21, stride=8,
-            parameters=37_877_652, parameters_source=COUNTED, keys={"backbone": "vgg16"},
+            parameters=37_877_652, parameters_source=ASPP_VGG_CODE, keys={"backbone": "vgg16"},
         ),
         "deeplab_v3": Builder(
             "stream_seg.zoo.deeplab:DeepLabV3", source=CHEN_V3, year=2017, classes=21, stride=16,
-            parameters=58_040_661, parameters_source=COUNTED,
+            parameters=58_040_661, parameters_source=V3_META,
         ),
         "deeplab_v3plus": Builder(
             "stream_seg.zoo.deeplab:DeepLabV3Plus", source=CHEN_V3PLUS, year=2018, classes=21, stride=4,
-            parameters=59_344_309, parameters_source=COUNTED,
+            parameters=59_344_309, parameters_source=V3PLUS_CODE,
         ),
         "dilated_front_end": Builder(
             "stream_seg.zoo.dilated:Dilated", source=YU, year=2016, classes=21, stride=8,
@@ -129,7 +140,7 @@ BUILDERS: Mapping[str, Builder] = MappingProxyType(
         ),
         "gcn": Builder(
             "stream_seg.zoo.gcn:GCN", source=PENG, year=2017, classes=21,
-            parameters=60_723_364, parameters_source=COUNTED,
+            parameters=60_723_364, parameters_source=GCN_CODE,
         ),
         "fcn_resnet50": Builder(
             "stream_seg.zoo.torchvision_nets:TorchvisionNet", source=TORCHVISION, year=2019, classes=21,

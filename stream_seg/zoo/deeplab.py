@@ -86,6 +86,8 @@ class DeepLabV2(nn.Module):
             initialise(self)
         else:
             features = ResNet(backbone, output_stride=8)
+            for stage, rate in zip(features.layers[2:], (2, 4), strict=True):
+                dilate(stage, rate)  # every block, as in the authors' prototxt; torchvision's first one has half
             self.features = features
             self.branches = nn.ModuleList(atrous(features.channels[3], classes, rate) for rate in rates)
 

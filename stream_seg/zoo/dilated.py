@@ -27,7 +27,8 @@ WIDTHS = {"basic": (1, 1, 1, 1, 1, 1, 1, 1), "large": (2, 2, 4, 8, 16, 32, 32, 1
 class Dilated(nn.Module):
     """The front end, alone or with the `context` module, basic or large.
 
-    Convolutions pad with zeros where the authors mirrored the image by 186 pixels; the weights are the same.
+    Convolutions pad with zeros. In the authors' networks the front end pads nothing (the image is mirrored by 186
+    pixels instead), and the context module pads its input once, by 33; the weights are the same.
     Input: float (N, 3, H, W), any size. Output: float scores (N, classes, ceil(H/8), ceil(W/8)).
     """
 

@@ -11,7 +11,8 @@ VGG16 whose fully connected layers became convolutions; the scores of earlier po
                                              +------(+)----- upscore_pool4 ----+
                                               8s: x8 -> scores
 
-All transposed convolutions begin bilinear and are learned; the paper keeps the last one as it begins.
+All transposed convolutions begin bilinear and are learned; the paper keeps the last one as it begins. The scores of
+pools begin as zeros, so that the finer network starts with the coarser one's predictions (section 4.2).
 """
 
 from __future__ import annotations
@@ -51,6 +52,9 @@ class FCN(nn.Module):
             self.score_pool3 = nn.Conv2d(256, classes, 1)
         self.upscore = bilinear_transposed(classes, stride)
         initialise(self)
+        for layer in self.children():
+            if isinstance(layer, nn.Conv2d) and layer is not self.score_fr:
+                nn.init.zeros_(layer.weight)
 
     def forward(self, image: Tensor) -> Tensor:
         pools = [F.pad(image, (BORDER, BORDER, BORDER, BORDER))]

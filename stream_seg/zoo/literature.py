@@ -66,6 +66,7 @@ PUBLISHED: Mapping[str, Published] = MappingProxyType(
             67.64, VOC12_VAL, "Table 1 of the paper: DeepLab-CRF-LargeFOV, with the fully connected CRF"
         ),
         "deeplab_v2": Published(79.7, VOC12_TEST, "abstract of the paper: with COCO, three scales and the CRF"),
+        "deeplab_v2_vgg16": Published(68.96, VOC12_VAL, "Table 3 of the paper: DeepLab-ASPP-L, before the CRF"),
         "deeplab_v3": Published(77.21, VOC12_VAL, "Table 5 of the paper: ResNet-101, output stride 16, one scale"),
         "deeplab_v3plus": Published(78.85, VOC12_VAL, "Table 3 of the paper: ResNet-101, output stride 16, one scale"),
         "dilated_front_end": Published(67.6, VOC12_TEST, "Table 2 of the paper"),

@@ -7,7 +7,9 @@
                                          pool -> 1024 -> up
 
 As published, convolutions are unpadded: 572 pixels give 388, and the missing border is the image mirrored (the paper's
-overlap-tile strategy). The second network here has a ResNet (He et al., CVPR 2016) as its contracting path.
+overlap-tile strategy). Up-convolutions are those of figure 1, linear and halving the channels; the authors' prototxt
+has a ReLU after each and does not halve in the last. The second network here has a ResNet (He et al., CVPR 2016) as its
+contracting path.
 """
 
 from __future__ import annotations
@@ -37,17 +39,17 @@ class UNet(nn.Module):
         self.padded = padded
         self.contract = nn.ModuleList(double(a, b, padded=padded) for a, b in zip((3, *WIDTHS), WIDTHS, strict=False))
         self.dropout = nn.Dropout()
-        self.up = nn.ModuleList(nn.ConvTranspose2d(c, c // 2, 2, stride=2) for c in WIDTHS[:0:-1])
+        self.up = nn.ModuleList(doubled(c, c // 2) for c in WIDTHS[:0:-1])
         self.expand = nn.ModuleList(double(c, c // 2, padded=padded) for c in WIDTHS[:0:-1])
         self.score = nn.Conv2d(WIDTHS[0], classes, 1)
         initialise(self)
 
     def forward(self, image: Tensor) -> Tensor:
         x, skips = self._bordered(image), list[Tensor]()
-        for block in self.contract:
+        for number, block in enumerate(self.contract):
             x = block(F.max_pool2d(skips[-1], 2) if skips else x)
-            skips.append(x)
-        x = self.dropout(skips.pop())
+            skips.append(self.dropout(x) if number >= 3 else x)  # the end of the contracting path
+        x = skips.pop()
         for up, block in zip(self.up, self.expand, strict=True):
             x = up(x)
             x = block(torch.cat([centre(skips.pop(), like=x), x], dim=1))
@@ -72,6 +74,13 @@ def double(c_in: int, c_out: int, *, padded: bool) -> nn.Sequential:
     pad = int(padded)
     first, second = nn.Conv2d(c_in, c_out, 3, padding=pad), nn.Conv2d(c_out, c_out, 3, padding=pad)
     return nn.Sequential(first, nn.ReLU(inplace=True), second, nn.ReLU(inplace=True))
+
+
+def doubled(c_in: int, c_out: int) -> nn.ConvTranspose2d:
+    """A 2x2 up-convolution, begun as section 3 of the paper asks for: each output sample is of `c_in` values."""
+    layer = nn.ConvTranspose2d(c_in, c_out, 2, stride=2)
+    nn.init.normal_(layer.weight, std=(2 / c_in) ** 0.5)
+    return layer
 
 
 def centre(x: Tensor, *, like: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from stream_seg.zoo.deeplab import DeepLabV1, DeepLabV2, DeepLabV3, DeepLabV3Plu
 from stream_seg.zoo.dilated import WIDTHS, Dilated, context_module
 from stream_seg.zoo.gcn import GlobalConvolution
 from stream_seg.zoo.torchvision_nets import TorchvisionNet
-from stream_seg.zoo.unet import UNet
+from stream_seg.zoo.unet import UNet, centre
 from tests.zoo.test_operators import positive, reach
 
 
@@ -52,6 +52,59 @@ def test_fcn_adds_the_scores_of_pool3_and_pool4() -> None:
             before = after
 
 
+@pytest.mark.parametrize(
+    ("stride", "path", "lead"),
+    [(32, "fr", 15.5), (16, "fr", 15.5), (8, "fr", 15.5), (16, "pool4", 7.5), (8, "pool4", 7.5), (8, "pool3", 3.5)],
+)
+def test_fcn_puts_every_path_where_the_picture_is(stride: Any, path: str, lead: float) -> None:
+    """A picture that grows by 1 a pixel to the right comes out as it is, half a cell ahead: maxima are pooled."""
+    net = fcn.FCN(2, stride=stride).eval()
+    net.blocks = nn.ModuleList(nn.Identity() for _ in range(5))
+    net.fc6, net.fc7 = nn.Conv2d(3, 3, 7), nn.Identity()
+    scores = {name: nn.Conv2d(3, 2, 1) for name, _ in net.named_children() if name.startswith("score_")}
+    for layer in (net.fc6, *scores.values()):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    for name, layer in scores.items():
+        setattr(net, name, layer)
+    ramp = torch.arange(160.0) + 1000
+    with torch.no_grad():
+        net.fc6.weight[0, 0, 3, 3] = 1
+        scores[f"score_{path}"].weight[0, 0] = 1
+        ahead = (net(ramp.expand(1, 3, 160, 160)) - ramp)[0, 0, 80, 48:112]
+    torch.testing.assert_close(ahead, torch.full((64,), lead), atol=1e-2, rtol=0)
+
+
+def test_fcn_begins_with_the_coarser_network_s_predictions() -> None:
+    net = fcn.FCN(2, stride=8)
+    assert not net.score_pool4.weight.any()
+    assert not net.score_pool3.weight.any()
+    assert net.score_fr.weight.any()
+
+
+def test_unet_crops_the_middle_and_mirrors_the_border() -> None:
+    x = torch.arange(64.0).reshape(1, 1, 8, 8)
+    assert torch.equal(centre(x, like=x[..., :4, :4]), x[..., 2:6, 2:6])
+    image, seen = torch.rand(1, 3, 108, 108), list[Tensor]()
+    net = UNet(2)
+    net.contract[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        net(image)
+    margin, inside = 92, slice(92, 200)
+    assert torch.equal(seen[0][..., inside, inside], image)
+    assert torch.equal(seen[0][..., margin - 1, inside], image[..., 1, :])
+    assert torch.equal(seen[0][..., inside, 200], image[..., :, -2])
+
+
+def test_unet_drops_out_at_the_end_of_the_contracting_path() -> None:
+    shapes = []
+    with torch.device("meta"):
+        net = UNet(2, padded=True)
+        net.dropout.register_forward_hook(lambda _, inputs, __: shapes.append(tuple(inputs[0].shape[1:])))
+        net(torch.zeros(1, 3, 64, 64))
+    assert shapes == [(512, 8, 8), (1024, 4, 4)]
+
+
 def test_unet_turns_572_pixels_into_388() -> None:
     sizes = []
     with torch.device("meta"):
@@ -79,6 +132,8 @@ def test_a_global_convolution_sees_k_by_k_at_a_fraction_of_the_weights() -> None
     assert reach(positive(GlobalConvolution(1, 1, 15)), side=41) == (15, 15)
     layer = GlobalConvolution(256, 21, 15)
     assert sum(p.numel() for p in layer.parameters() if p.dim() == 4) == 2 * 15 * (256 + 21) * 21
+    thousands = [sum(p.numel() for p in GlobalConvolution(2048, 21, k).parameters()) // 1000 for k in (3, 5, 7, 9)]
+    assert thousands == [260, 434, 608, 782]  # the paper's comparison with k x k convolutions
 
 
 def test_deeplab_trades_strides_for_rates() -> None:
@@ -99,8 +154,8 @@ def test_deeplab_v2_and_v3plus_and_the_dilated_front_end_have_their_rates() -> N
     with torch.device("meta"):
         resnet, vgg, plus, front = DeepLabV2(), DeepLabV2(backbone="vgg16"), DeepLabV3Plus(), Dilated(context="none")
     assert rates(resnet.branches) == rates(vgg.branches) == [6, 12, 18, 24]
-    assert rates(resnet.features.layers[2])[1:] == [2] * 22
-    assert rates(resnet.features.layers[3])[1:] == [4] * 2
+    assert rates(resnet.features.layers[2]) == [2] * 23
+    assert rates(resnet.features.layers[3]) == [4] * 3
     assert rates(vgg.features.blocks[4]) == rates(front.blocks[4]) == [2, 2, 2]
     assert rates(plus.aspp) == [6, 12, 18]
     assert rates(plus.features.layers[3]) == [2, 4, 8]

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.segmentation import deeplabv3 as torchvision_deeplab
 
+from stream_seg.backends.tensorrt_build import build, capabilities
+from stream_seg.training.export import export_onnx
 from stream_seg.zoo import operators
 from stream_seg.zoo.operators import ASPP, atrous, bilinear_transposed, max_pool_where, max_unpool, transposed_size
 
@@ -117,6 +126,47 @@ def test_stacked_atrous_convolutions_see_exponentially_far_at_linear_parameters(
     assert reach(net) == (2 ** (layers + 1) - 1,) * 2
     assert reach(plain) == (2 * layers + 1,) * 2
     assert sum(p.numel() for p in net.parameters()) == sum(p.numel() for p in plain.parameters()) == 10 * layers
+
+
+def test_aspp_equals_torchvision_s() -> None:
+    torch.manual_seed(0)
+    ours, theirs = ASPP(4, 8, rates=(2, 3, 4)).eval(), torchvision_deeplab.ASPP(4, [2, 3, 4], 8).eval()
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
+    x = noise(1, 4, 20, 30)
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+class Unpooled(nn.Module):
+    """A convolution, enlarged both ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.convolution(x)
+        return operators.unpool_nearest(x) + operators.unpool_bed_of_nails(x)
+
+
+def test_unpooling_without_places_exports_and_builds_everywhere(tmp_path: Path) -> None:
+    """No network of the zoo has it; what has places is exported with DeconvNet and SegNet."""
+    torch.manual_seed(0)
+    net, image = Unpooled().eval(), torch.randint(256, (2, 16, 16, 3), dtype=torch.uint8)
+    export_onnx(net, tmp_path / "net.onnx", size=(16, 16), mean=(0, 0, 0), std=(1, 1, 1))
+    with torch.no_grad():
+        expected = net(image.permute(0, 3, 1, 2) / 255).numpy()
+    network = (tmp_path / "net.onnx").read_bytes()
+    scores, _ = ort.InferenceSession(network).run(None, {"image": image.numpy()})
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # as backends/openvino.py does
+    import openvino as ov
+
+    compiled: Any = ov.Core().compile_model(tmp_path / "net.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    np.testing.assert_allclose(compiled(image.numpy())["scores"], expected, atol=1e-5)
+    plan = build(
+        network, precision="f32", size=(16, 16), batch=(1, 2), compute_capability=capabilities()[0], name="net"
+    )
+    assert plan
 
 
 def test_aspp_keeps_the_size_and_sees_the_whole_picture() -> None:
