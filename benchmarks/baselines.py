@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from stream_seg.arrays import Image, Labels
 from stream_seg.errors import NetworkError
-from stream_seg.network import SHIPPED, Network
+from stream_seg.network import Network
 from stream_seg.stage import Frames
-from stream_seg.zoo import NETWORKS
+from stream_seg.zoo import NETWORKS, SHIPPED
 
 Session: TypeAlias = Callable[[Any], NDArray[np.float32]]
 """From the network's input, float32 (1, 3, H, W), to scores float32 (1, C, H, W)."""

@@ -12,7 +12,6 @@ of the others stay as results/networks.json has them. So it can be done in parts
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Mapping
 from itertools import islice
@@ -34,8 +33,8 @@ from stream_seg.ops.palette import CAMVID
 from stream_seg.output import replace_file
 from stream_seg.stages.synthetic import Synthetic
 from stream_seg.strict_yaml import read_yaml
-from stream_seg.zoo import BUILDERS
-from stream_seg.zoo.untrained import untrained
+from stream_seg.training.untrained import untrained
+from stream_seg.zoo import BUILDERS, built
 
 RESULTS = Path(__file__).parent / "results"
 SIZE = (352, 480)
@@ -73,17 +72,17 @@ def main(
         if name not in BUILDERS:
             raise ConfigError(f"unknown network {name!r}; known: {', '.join(BUILDERS)}")
     known: dict[str, Any] = json.loads(results.read_bytes()) if results.is_file() else {}
+    here = machine()  # before the first: after it, the load is our own
     for name in wanted:
-        known[name] = measured(name, seconds=seconds)
+        known[name] = {"ms": measured(name, seconds=seconds), "cpu": here["cpu"], "load": here["load"]}
         Console(highlight=False).print(name, known[name]["ms"])
         write_json(known, results)  # after each: the next may be killed
     if write is not None:
         replace_file(write, page(known, read_yaml(RESULTS / "camvid.yaml")).encode())
 
 
-def measured(name: str, *, seconds: float) -> dict[str, Any]:
-    """ms {precision: median of the network alone, or null where it is not to be had}, cpu, load before."""
-    here = machine()
+def measured(name: str, *, seconds: float) -> dict[str, float | None]:
+    """By precision, the median of the network alone in ms; None where it is not to be had."""
     frames = islice(Synthetic(width=960, height=720, seed=7)(iter(())), PICTURES)
     pictures = [frame.image for frame in frames]
     with TemporaryDirectory() as folder:
@@ -97,7 +96,7 @@ def measured(name: str, *, seconds: float) -> dict[str, Any]:
             continue
         with engine:
             ms[precision] = round(alone(engine, pictures, seconds=seconds).p50_ms, 1)
-    return {"ms": ms, "cpu": here["cpu"], "load": here["load"]}
+    return ms
 
 
 def multiplications(name: str) -> int:
@@ -105,12 +104,9 @@ def multiplications(name: str) -> int:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    module, _, builder = BUILDERS[name].builder.partition(":")
     counter = FlopCounterMode(display=False)
     with torch.device("meta"), counter, torch.no_grad():
-        getattr(importlib.import_module(module), builder)(len(CAMVID), **BUILDERS[name].keys).eval()(
-            torch.zeros(1, 3, *SIZE)
-        )
+        built(name, len(CAMVID)).eval()(torch.zeros(1, 3, *SIZE))
     return counter.get_total_flops() // 2
 
 
@@ -137,6 +133,10 @@ def page(known: Mapping[str, Any], camvid: Mapping[str, Any]) -> str:
         f"{cpus}{' (BUSY while it was measured: worth little)' if busy else ''}. Weights were random.",
         "Published figures are each on the paper's own data and not comparable with one another.",
         "",
+        "Who counted the parameters (each number is checked against the code by tests/zoo/test_contract.py):",
+        "",
+        *_counted(listed),
+        "",
         "Published, mean IoU in percent:",
         "",
         *(f"{number}. {source}" for number, source in enumerate(sources, 1)),
@@ -147,6 +147,15 @@ def page(known: Mapping[str, Any], camvid: Mapping[str, Any]) -> str:
         "",
         *(SIDE_BY_SIDE if SHEET.is_file() else ()),
     ])  # fmt: skip
+
+
+def _counted(listed: list[dict[str, Any]]) -> list[str]:
+    """A line for each source of numbers of parameters, with the networks that it is of."""
+    by = dict.fromkeys(network["parameters_source"] for network in listed)
+    return [
+        f"* {', '.join(network['name'] for network in listed if network['parameters_source'] == source)}: {source}"
+        for source in by
+    ]
 
 
 def _source(network: Mapping[str, Any]) -> str:

@@ -67,9 +67,9 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     own = folder / "recipe.yaml"
     replace_file(own, yaml.safe_dump(said, sort_keys=False).encode())
-    place = data or Path(said["data"])
+    place, trained, figures = data or Path(said["data"]), folder / f"{network}.onnx", folder / "val.json"
+    figures.unlink(missing_ok=True)  # of other weights, if this is killed half-way
     _stream_seg("train", str(own), "--out", str(folder), "--data", str(place), "--resume")
-    trained, figures = folder / f"{network}.onnx", folder / "val.json"
     _stream_seg(
         *("eval", "--network", str(trained), "--data", str(place), "--precision", "f32", "--json", str(figures))
     )

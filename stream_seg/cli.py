@@ -275,7 +275,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from FOLDER/last.pt, if it is there.")] = False,
 ) -> None:
     """Train a network on labelled pictures, and export it for the pipeline with its model card."""
-    from stream_seg.training.commands import train_command
+    from stream_seg.training.train_command import train_command
 
     train_command(recipe, out=out, data=data, resume=resume)
 
@@ -286,11 +286,17 @@ def export(
     weights: Annotated[
         list[str],
         typer.Option(
-            help="A .pt, .pth or .safetensors file, or a name of torchvision's. Several times, of runs with the same"
-            " beginning: the mean of their weights."
+            help="A .pt, .pth or .safetensors file, a name of torchvision's, or road, which is shipped. Several times,"
+            " of runs with the same beginning: the mean of their weights."
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE.onnx", help="The network; FILE.json beside it says what it is.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE.onnx",
+            help="The network; FILE.json beside it says what it is. FILE.safetensors: the weights, to train on from.",
+        ),
+    ],
     classes: Annotated[
         str | None,
         typer.Option(help="camvid, cityscapes, voc, names with commas, or how many; if the weights say nothing."),
@@ -311,8 +317,8 @@ def export(
         bool, typer.Option("--check/--no-check", help="Refuse weights that DIR's pictures do not fit.")
     ] = True,
 ) -> None:
-    """Make a network that the pipeline runs from published weights or a checkpoint."""
-    from stream_seg.training.commands import Wanted, export_command
+    """Make a network that the pipeline runs from published weights or a checkpoint, or weights to pass on."""
+    from stream_seg.training.export_command import Wanted, export_command
 
     export_command(Wanted(network, tuple(weights), out, classes, picture, size, data, split, check, held))
 

@@ -25,11 +25,9 @@ from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.sidecar import Export, SideCar, coloured, validated
 from stream_seg.strict_yaml import parse_yaml
 from stream_seg.uri import quoted
-from stream_seg.zoo import NETWORKS
+from stream_seg.zoo import NETWORKS, SHIPPED
 
 log = logging.getLogger(__name__)
-
-SHIPPED = Path(__file__).parent / "networks"
 
 
 @dataclass(frozen=True)

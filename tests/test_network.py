@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from stream_seg.errors import ConfigError, NetworkError, StreamSegError
-from stream_seg.network import SHIPPED, is_network, open_network
+from stream_seg.network import is_network, open_network
 from stream_seg.ops.palette import CAMVID, CITYSCAPES
 from stream_seg.sidecar import coloured
-from stream_seg.zoo import NETWORKS
+from stream_seg.zoo import NETWORKS, SHIPPED
 from tests import tiny
 
 MODEL = tiny.network(outputs={"out": 3})

@@ -11,8 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from stream_seg.network import SHIPPED
-from stream_seg.zoo import BUILDERS
+from stream_seg.zoo import BUILDERS, SHIPPED
 from tests.programs import read_json
 
 ROOT = Path(__file__).parents[1]

@@ -28,8 +28,8 @@ from stream_seg.frame import Frame
 from stream_seg.kinds import SOURCES
 from stream_seg.network import is_network, open_network, save_network
 from stream_seg.stages.segment import Segment
+from stream_seg.training.untrained import untrained
 from stream_seg.zoo import BUILDERS
-from stream_seg.zoo.untrained import untrained
 
 DRIVE = "synth://road?size=1280x720&seed=7"
 PICTURES = 12

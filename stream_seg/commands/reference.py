@@ -15,9 +15,8 @@ from pydantic_core import PydanticUndefined
 from rich.table import Table
 
 from stream_seg.backends.entry import in_few_words
-from stream_seg.network import SHIPPED
 from stream_seg.stage import Stage
-from stream_seg.zoo import BUILDERS, NETWORKS
+from stream_seg.zoo import BUILDERS, NETWORKS, SHIPPED
 from stream_seg.zoo.literature import IDEAS, PUBLISHED
 
 LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}

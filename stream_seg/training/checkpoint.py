@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic_core import to_jsonable_python
 from torch import Tensor, nn
 
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.output import writing
+from stream_seg.output import final_file, writing
 from stream_seg.training.job import Job
 from stream_seg.training.recipe import MAY_DIFFER, Recipe
-from stream_seg.zoo.weights.files import read_weights
-from stream_seg.zoo.weights.source import ABOUT
+from stream_seg.zoo.weights.files import ABOUT, read_weights
+from stream_seg.zoo.weights.source import about
 
 
 @dataclass
@@ -41,22 +42,7 @@ def saved(run: Run, job: Job) -> dict[str, Any]:
         "best": run.best,
         "miou": run.miou,
         "recipe": job.recipe.model_dump(mode="json"),
-        ABOUT: about(job),
-    }
-
-
-def about(job: Job) -> dict[str, Any]:
-    """What `open_weights` finds in a checkpoint."""
-    spec, classes = job.spec, job.classes
-    return {
-        "network": job.recipe.network,
-        "size": list(job.recipe.size),
-        "colour": spec.colour,
-        "scale": spec.scale,
-        "mean": list(spec.mean),
-        "std": list(spec.std),
-        "classes": list(classes.names),
-        "palette": [list(colour) for colour in classes.colours],
+        ABOUT: about(job.recipe.network, job.spec, job.classes, job.recipe.size),
     }
 
 
@@ -82,17 +68,16 @@ def go_on(run: Run, job: Job, path: Path) -> None:
 
 
 def _changed(recipe: Recipe, before: Mapping[str, Any] | None) -> list[str]:
-    """The keys that differ; none for a checkpoint from before recipes stood in them."""
+    """The keys that differ, newer ones than the checkpoint from their defaults; none where no recipe stands in it."""
     now = recipe.model_dump(mode="json")
-    return [key for key in now if before and key not in MAY_DIFFER and before.get(key, now[key]) != now[key]]
+    optional = {key: field.default for key, field in Recipe.model_fields.items() if not field.is_required()}
+    defaults = to_jsonable_python(optional)
+    return [key for key in now if before and key not in MAY_DIFFER and before.get(key, defaults.get(key)) != now[key]]
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
     """Write a checkpoint so that a kill at any moment leaves the old one or the new one. Raises OutputError."""
-    partial = path.with_suffix(".partial")
-    with writing(path):
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+    with final_file(path) as partial, writing(path), partial.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())

@@ -20,7 +20,7 @@ from stream_seg.backends.quantise import quantised
 from stream_seg.backends.table import chosen, installed, opened_with
 from stream_seg.classes import Classes
 from stream_seg.network import Network
-from stream_seg.output import replace_file, writing
+from stream_seg.output import final_file, replace_file, writing
 from stream_seg.zoo.weights.normalise import Colour, InputSpec, Normalise, Three
 
 log = logging.getLogger(__name__)
@@ -62,10 +62,10 @@ def export(
     Past the `limits` no int8 form is written, which is logged. Raises OutputError.
     """
     spec, int8, sidecar = meaning.spec, path.with_stem(f"{path.stem}_int8"), path.with_suffix(".json")
+    export_onnx(net, path, size=meaning.size, mean=spec.mean, std=spec.std, colour=spec.colour, scale=spec.scale)
     with writing(path):
-        for stale in (sidecar, int8):  # of another network, if this is killed half-way
+        for stale in (sidecar, int8):  # of another network
             stale.unlink(missing_ok=True)
-        export_onnx(net, path, size=meaning.size, mean=spec.mean, std=spec.std, colour=spec.colour, scale=spec.scale)
     f32 = Network(meaning.name, meaning.classes, meaning.size, path.read_bytes())
     said: dict[str, Any] = {
         "name": meaning.name,
@@ -115,19 +115,20 @@ def export_onnx(
     colour: Colour = "bgr",
     scale: float = 255,
 ) -> None:
-    """Write `net` as a portable ONNX: any batch, pictures of `size` = (height, width)."""
+    """Write `net` as a portable ONNX: any batch, pictures of `size` = (height, width). Raises OutputError."""
     portable = Portable(net.eval(), mean=mean, std=std, colour=colour, scale=scale).eval()
-    torch.onnx.export(
-        portable,
-        (torch.zeros(2, *size, 3, dtype=torch.uint8),),
-        path,
-        input_names=["image"],
-        output_names=["scores", "labels"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        external_data=False,
-        verbose=False,
-    )
-    forget_origin(path)
+    with final_file(path) as partial, writing(path):
+        torch.onnx.export(
+            portable,
+            (torch.zeros(2, *size, 3, dtype=torch.uint8),),
+            partial,
+            input_names=["image"],
+            output_names=["scores", "labels"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            external_data=False,
+            verbose=False,
+        )
+        forget_origin(partial)
 
 
 def forget_origin(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +13,11 @@ from stream_seg.dataset import Pairs, read_pairs
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.training.batches import synth_labels
 from stream_seg.training.recipe import Recipe, classes_of
-from stream_seg.zoo import BUILDERS
+from stream_seg.zoo import BUILDERS, built
 from stream_seg.zoo.weights.check import refuse_misfit, refuse_worse
 from stream_seg.zoo.weights.fit import fit
 from stream_seg.zoo.weights.normalise import InputSpec
-from stream_seg.zoo.weights.source import Weights, open_weights, sidecar_of
+from stream_seg.zoo.weights.source import Weights, open_weights
 
 RUNS = 4
 """Neighbouring pictures of a drive are nearly the same: what is held back is that many runs, not single pictures."""
@@ -57,6 +56,9 @@ def prepared(recipe: Recipe, *, data: Path | None = None, where: str, resumed: P
     held = read_pairs(folder, recipe.val, classes=len(classes)) if recipe.val else None
     if recipe.held_back:
         pairs, held = divided(pairs, recipe.held_back, where=where)
+    for name in recipe.paste.classes if recipe.paste else ():
+        if not any((labels == classes.names.index(name)).any() for labels in pairs.labels):
+            raise ConfigError(f"{where}: paste: no picture of {recipe.split} has any {name}")
     refuse_sizes(recipe, classes=len(classes), where=where)
     torch.manual_seed(recipe.seed)
     net = built(recipe.network, len(classes))
@@ -72,35 +74,51 @@ def refuse_network(network: str, *, where: str) -> None:
 
 
 def refuse_sizes(recipe: Recipe, *, classes: int, where: str) -> None:
-    """Raise ConfigError where the network takes no picture of `size`, or cannot learn from `batch` crops of `crop`."""
-    for key, size, count in (("size", recipe.size, 1), ("crop", recipe.crop, recipe.batch)):
+    """Raise ConfigError where a network takes no picture of `size` or `crop`, or cannot learn from `batch` crops."""
+    for key, network, size in (
+        ("size", recipe.network, recipe.size),
+        ("crop", recipe.network, recipe.crop),
+        *([("distil: network", recipe.distil.network, recipe.crop)] if recipe.distil else ()),
+    ):
         try:
-            with torch.device("meta"):  # shapes alone
-                built(recipe.network, classes).train(key == "crop")(torch.zeros(count, 3, *size))
+            refuse_size(network, size, classes=classes)
         except NetworkError as error:
             raise ConfigError(f"{where}: {key}: {error}") from error
-        except ValueError as error:  # batch normalisation of a single value
-            raise ConfigError(
-                f"{where}: batch: {count} crops of {size[0]}x{size[1]} are too little for {recipe.network}: {error}"
-            ) from error
+    try:
+        with torch.device("meta"):
+            built(recipe.network, classes).train()(torch.zeros(recipe.batch, 3, *recipe.crop))
+    except ValueError as error:  # batch normalisation of a single value
+        height, width = recipe.crop
+        raise ConfigError(
+            f"{where}: batch: {recipe.batch} crops of {height}x{width} are too little for {recipe.network}: {error}"
+        ) from error
 
 
-def built(network: str, classes: int) -> nn.Module:
-    """A network of the zoo with new weights."""
-    builder = BUILDERS[network]
-    module, _, name = builder.builder.partition(":")
-    net: nn.Module = getattr(importlib.import_module(module), name)(classes, **builder.keys)
-    return net
+def refuse_size(network: str, size: tuple[int, int], *, classes: int) -> None:
+    """Raise NetworkError where `network` takes no picture of `size` = (height, width)."""
+    with torch.device("meta"):  # shapes alone
+        built(network, classes).eval()(torch.zeros(1, 3, *size))
 
 
 def divided(pairs: Pairs, share: float, *, where: str) -> tuple[Pairs, Pairs]:
-    """What is trained on, and the `share` that is held back: the end of each of four runs of neighbours."""
-    place = [index * RUNS / len(pairs) % 1 for index in range(len(pairs))]
-    parts = [[i for i, at in enumerate(place) if (at >= 1 - share) == held] for held in (False, True)]
-    if not all(parts):
-        raise ConfigError(f"{where}: held_back: {share:g} of {len(pairs)} pictures leaves nothing on one side")
+    """What is trained on, and the `share`, at least one, that is held back: the ends of up to RUNS runs."""
+    if len(pairs) < 2:
+        raise ConfigError(f"{where}: held_back: {share:g} of a single picture leaves nothing on one side")
+    count = min(len(pairs) - 1, max(1, round(share * len(pairs))))
+    runs, back = min(RUNS, count), set[int]()
+    for run in range(runs):
+        end = (run + 1) * len(pairs) // runs
+        back |= set(range(end - ((run + 1) * count // runs - run * count // runs), end))
+    parts = [[i for i in range(len(pairs)) if (i in back) == held] for held in (False, True)]
     trained, held = (Pairs([pairs.images[i] for i in part], [pairs.labels[i] for i in part]) for part in parts)
     return trained, held
+
+
+def class_layers(network: str, classes: int) -> frozenset[str]:
+    """The names of the weights whose size goes by the number of classes."""
+    with torch.device("meta"):
+        here, more = (built(network, count).state_dict() for count in (classes, classes + 1))
+    return frozenset(name for name, value in here.items() if value.shape != more[name].shape)
 
 
 def begun(recipe: Recipe, net: nn.Module, pairs: Pairs, classes: Classes, *, where: str) -> InputSpec:
@@ -115,8 +133,15 @@ def begun(recipe: Recipe, net: nn.Module, pairs: Pairs, classes: Classes, *, whe
         assert told is not None, "read_recipe asks for it"
         return told
     weights = open_weights(source, network=recipe.network)
-    spec = agreed(weights.spec, told, source=weights.source, where=where)
-    new = fit(net, weights.state, classes=len(classes), where=weights.source, head=recipe.head)
+    spec, new = agreed(weights, told, where=where, remedy="leave mean and std out"), recipe.head == "new"
+    fit(
+        net,
+        weights.state,
+        classes=len(classes),
+        where=weights.source,
+        anew=class_layers(recipe.network, len(classes)) if new else (),
+        remedy="; to train from them with new last layers, say head: new" if recipe.weights else "",
+    )
     if not new:
         refuse_classes(weights, classes, where=f"{where}: {weights.source}")
     if recipe.weights and recipe.check_input:
@@ -133,16 +158,18 @@ def refuse_classes(weights: Weights, classes: Classes, *, where: str) -> None:
         raise ConfigError(f"{where}: its classes are {theirs}; the recipe's are {ours}")
 
 
-def agreed(known: InputSpec | None, told: InputSpec | None, *, source: str, where: str) -> InputSpec:
-    """What weights expect of a picture, by their own papers and by whoever uses them. Raises ConfigError."""
-    spec = known or told
+def agreed(weights: Weights, told: InputSpec | None, *, where: str, remedy: str = "") -> InputSpec:
+    """What weights expect of a picture, by their own papers and by whoever uses them; `remedy` is what may be done
+    where these differ. Raises ConfigError."""
+    spec = weights.spec or told
     if spec is None:
+        place = "a side-car" if weights.beside is None else f"{weights.beside.name} beside it"
         raise ConfigError(
-            f"{where}: nothing says how {source} wants its pictures: write colour, scale, mean, std and classes into"
-            f" {sidecar_of(Path(source)).name} beside it"
+            f"{where}: nothing says how {weights.source} wants its pictures: write colour, scale, mean, std and classes"
+            f" into {place}"
         )
-    if known and told and known != told:
-        raise ConfigError(f"{where}: says {told}; {source} was trained with {known}; leave mean and std out")
+    if weights.spec and told and weights.spec != told:
+        raise ConfigError(f"{where}: says {told}; {weights.source} was trained with {weights.spec}; {remedy}")
     return spec
 
 
@@ -150,7 +177,7 @@ def _teacher(recipe: Recipe, pairs: Pairs, classes: Classes, *, where: str) -> t
     if recipe.distil is None:
         return None
     weights = open_weights(recipe.distil.weights, network=recipe.distil.network)
-    spec = agreed(weights.spec, None, source=weights.source, where=f"{where}: distil")
+    spec = agreed(weights, None, where=f"{where}: distil")
     refuse_classes(weights, classes, where=f"{where}: distil: {weights.source}")
     net = built(recipe.distil.network, len(classes))
     fit(net, weights.state, classes=len(classes), where=weights.source)

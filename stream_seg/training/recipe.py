@@ -6,17 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError
 from stream_seg.ops.palette import PALETTES
 from stream_seg.sidecar import Names, Palette, PositiveTriple, Triple, coloured, validated
 from stream_seg.strict_yaml import read_yaml
+from stream_seg.uri import at_home
 
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 Share = Annotated[float, Field(gt=0, lt=1)]
 Side = Annotated[int, Field(ge=8, le=8192)]
+Place = Annotated[Path, AfterValidator(at_home)]
 
 
 class Ohem(BaseModel):
@@ -33,8 +35,8 @@ class Paste(BaseModel):
 
     model_config = STRICT
 
-    classes: Annotated[Names, Field(description="what is put: half of these, drawn anew for every crop")]
-    share: Annotated[Share, Field(description="of the crops that get things of another")] = 0.5
+    classes: Annotated[Names, Field(description="what is put, each with a chance of one half where the other has it")]
+    share: Annotated[Share, Field(description="of the crops that another is held against")] = 0.5
 
 
 class Distil(BaseModel):
@@ -43,7 +45,7 @@ class Distil(BaseModel):
     model_config = STRICT
 
     network: Annotated[str, Field(description="the teacher: a name of stream_seg.zoo.BUILDERS")]
-    weights: Annotated[str, Field(description="the teacher's weights: a file or a name of torchvision's")]
+    weights: Annotated[str, Field(description="the teacher's weights: as `weights` of a recipe")]
     temperature: Annotated[float, Field(gt=0, description="what both networks' scores are divided by")] = 2.0
     share: Annotated[Share, Field(description="weight of the teacher's word; the labels have the rest")] = 0.5
 
@@ -54,7 +56,7 @@ class Recipe(BaseModel):
     model_config = STRICT
 
     network: Annotated[str, Field(description="a name of stream_seg.zoo.BUILDERS")]
-    data: Annotated[Path, Field(description="holds SPLIT/ and SPLITannot/")]
+    data: Annotated[Place, Field(description="holds SPLIT/ and SPLITannot/")]
     split: str = "train"
     classes: Annotated[
         str | Names, Field(description="camvid, cityscapes, voc, or names in the order of the labels")
@@ -71,9 +73,9 @@ class Recipe(BaseModel):
     input_scale: Annotated[float, Field(gt=0, description="what 0-255 is divided by")] = 255.0
     crop: Annotated[tuple[Side, Side], Field(description="what a step sees of a picture")] = (288, 384)
     sky: Annotated[int | None, Field(ge=0, description="label that gets another weather half of the time")] = None
-    start: Annotated[Path | None, Field(description="checkpoint whose averaged weights are the beginning")] = None
+    start: Annotated[Place | None, Field(description="checkpoint whose averaged weights are the beginning")] = None
     weights: Annotated[
-        str | None, Field(description="published weights to begin with: a file or a name of torchvision's")
+        str | None, Field(description="weights to begin with: a file, a name of torchvision's, or road (shipped)")
     ] = None
     head: Annotated[
         Literal["keep", "new"], Field(description="new: the last layers of weights of other classes begin anew")
@@ -112,7 +114,7 @@ class Recipe(BaseModel):
         float, Field(ge=0, le=1, description="a class weighs one over this power of its share of the pixels")
     ] = 0.5
     ema: Annotated[float, Field(ge=0, lt=1, description="what the average of the weights keeps per step")] = 0.998
-    auxiliary: Annotated[float, Field(ge=0, description="weight of the auxiliary loss")] = 0.4
+    auxiliary: Annotated[float, Field(ge=0, description="weight of the auxiliary loss, where there is one")] = 0.4
     val: Annotated[str | None, Field(description="the split that the averaged weights are scored on")] = None
     held_back: Annotated[
         Share | None, Field(description="or a share of `split`, in four runs of neighbours, that is not trained on")
@@ -153,6 +155,13 @@ def _contradictions(recipe: Recipe, said: Mapping[str, Any]) -> list[str]:
         and not scored,
         "start: and weights: are two beginnings; one of them": recipe.start and recipe.weights,
         "head: is for weights:, which is missing": "head" in said and not recipe.weights,
+        "check_input: is for weights: and distil:, which are missing": "check_input" in said
+        and not (recipe.weights or recipe.distil),
+        "val: is the split that is trained on; held_back: keeps a share of it": recipe.val == recipe.split,
+        "warm_up: is not in schedule: one_cycle, which has its own": "warm_up" in said
+        and recipe.schedule == "one_cycle",
+        f"warm_up: {recipe.warm_up} steps are not fewer than steps: {recipe.steps}": recipe.schedule != "one_cycle"
+        and recipe.warm_up >= recipe.steps,
         "ohem: is for loss: ohem": "ohem" in said and recipe.loss != "ohem",
         "paste: takes from another crop of the batch; batch: 1 has none": recipe.paste and recipe.batch == 1,
         "mean: and std: belong together": (recipe.mean is None) != (recipe.std is None),
@@ -170,6 +179,10 @@ def _contradictions(recipe: Recipe, said: Mapping[str, Any]) -> list[str]:
 def classes_of(recipe: Recipe, *, where: str) -> Classes:
     """The classes that a recipe names, with their colours. Raises ConfigError."""
     if not isinstance(recipe.classes, str):
+        if len(recipe.classes) < 2:
+            raise ConfigError(
+                f"{where}: classes: {recipe.classes[0]} alone cannot be told from anything; name the rest"
+            )
         return coloured(recipe.classes, recipe.palette, where=where)
     if recipe.classes not in PALETTES:
         raise ConfigError(

@@ -6,9 +6,15 @@ Nothing here imports torch: a builder is "module:class", imported by the one who
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,10 @@ class Builder:
     keys: Mapping[str, str | int | bool] = field(default_factory=dict)
 
 
+SHIPPED = Path(__file__).parents[1] / "networks"
 NETWORKS: Mapping[str, str] = MappingProxyType({"road": "road.json"})
-"""What `network: NAME` takes: the side-car, in networks/, of the trained form."""
+"""What `network: NAME` takes: the side-car, in SHIPPED, of the trained form. Beside it are the weights, to train on
+from: NAME.safetensors."""
 
 LONG = "Long, Shelhamer, Darrell, CVPR"
 NOH = "Noh, Hong, Han, ICCV"
@@ -62,7 +70,7 @@ V3_META = (
 V3PLUS_CODE = "jfzhang95's pytorch-deeplab-xception on ResNet-101, a re-implementation, summed by layer"
 GCN_CODE = (
     "zijundeng's pytorch-semantic-segmentation with kernels of 15, a re-implementation, 60688084, and five learned"
-    " transposed convolutions, 7056 each; the parts as in the paper's table 3"
+    " transposed convolutions, 7056 each; the parts as in the paper's comparison of kernel sizes"
 )
 COUNTED = "counted here"
 
@@ -161,3 +169,11 @@ BUILDERS: Mapping[str, Builder] = MappingProxyType(
     }
 )
 # fmt: on
+
+
+def built(name: str, classes: int) -> nn.Module:
+    """A network of BUILDERS with new weights."""
+    builder = BUILDERS[name]
+    module, _, kind = builder.builder.partition(":")
+    net: nn.Module = getattr(importlib.import_module(module), kind)(classes, **builder.keys)
+    return net

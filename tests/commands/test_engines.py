@@ -203,7 +203,7 @@ def commands() -> list[list[str]]:
 def test_every_command_of_the_page_runs(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("tensorrt_rtx")
-    from stream_seg.training.job import built
+    from stream_seg.zoo import built
 
     torch.manual_seed(0)
     torch.save(built("road", 3).state_dict(), "weights.pth")

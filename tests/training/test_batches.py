@@ -13,7 +13,7 @@ from stream_seg.classes import Classes
 from stream_seg.dataset import VOID, Pairs
 from stream_seg.errors import ConfigError
 from stream_seg.ops.palette import CAMVID
-from stream_seg.training.augment import augmented
+from stream_seg.training.augment import augmented, pasted
 from stream_seg.training.batches import batch, batches, drawn, synth_labels
 from tests.training.pictures import coloured_fields
 from tests.training.test_training import CLASSES, recipe
@@ -55,6 +55,44 @@ def test_labels_move_neither_up_nor_down_against_the_picture() -> None:
             further.append(float((labels == 1).mean() - (level > middle).mean()) * 16)
     assert len(further) > 40
     assert abs(np.mean(further)) < 0.15  # pixels; with cv2.INTER_NEAREST it is a third of one
+
+
+def test_things_are_put_where_they_stood_with_their_labels() -> None:
+    onto = np.full((20, 30, 3), 40, np.uint8), np.zeros((20, 30), np.uint8)
+    other = np.full((20, 30, 3), 200, np.uint8), np.zeros((20, 30), np.uint8)
+    other[1][5:15, 3:9], other[1][:, 20:] = 1, 2
+    seen = set()
+    for seed in range(40):
+        image, labels = pasted(onto, other, [1, 2], np.random.default_rng(seed))
+        put = frozenset(np.unique(labels).tolist()) - {0}
+        seen.add(put)
+        there = np.isin(other[1], list(put))
+        np.testing.assert_array_equal(labels, np.where(there, other[1], 0))
+        inside = cv2.erode(there.astype(np.uint8), np.ones((7, 7))) > 0
+        outside = cv2.dilate(there.astype(np.uint8), np.ones((7, 7))) == 0
+        assert (image[inside] == 200).all()
+        assert (image[outside] == 40).all()
+    assert seen == {frozenset(), frozenset({1}), frozenset({2}), frozenset({1, 2})}
+    assert (onto[0] == 40).all()
+
+
+def test_a_share_of_the_crops_gets_things_of_another() -> None:
+    """A picture of one class alone has another's only where it was put; a class that is not named is never put."""
+    grounds = [np.full((64, 96), label, np.uint8) for label in (0, 0, 0, 1, 2)]
+    pairs = Pairs([np.full((64, 96, 3), 90, np.uint8)] * 5, grounds)
+    shares = {}
+    for share in (0.2, 0.9):
+        put = []
+        for step in range(60):
+            plain, mixed = (
+                batch(pairs, recipe(10, batch=4, paste=keys), CLASSES, step=step)[1]
+                for keys in (None, {"classes": ["green"], "share": share})
+            )
+            changed = plain != mixed
+            assert set(mixed[changed].tolist()) <= {CLASSES.names.index("green")}
+            put += changed.flatten(1).any(1).tolist()
+        shares[share] = np.mean(put)
+    assert 0 < 2 * shares[0.2] < shares[0.9]
 
 
 def test_what_lies_outside_the_picture_is_void() -> None:

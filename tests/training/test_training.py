@@ -213,8 +213,11 @@ def test_what_is_held_back_is_runs_of_neighbours() -> None:
     places = [next(i for i, one in enumerate(images) if np.array_equal(one, image)) for image in held.images]
     assert places == [3, 4, 8, 9, 13, 14, 18, 19]
     assert len(trained) == 12
-    with pytest.raises(ConfigError, match=r"test: held_back: 0\.1 of 4 pictures leaves nothing on one side"):
-        divided(coloured_fields(4), 0.1, where="test")
+    for count, share, back in ((20, 0.2, 4), (24, 0.15, 4), (4, 0.1, 1), (12, 0.15, 2), (3, 0.9, 2), (30, 0.5, 15)):
+        trained, held = divided(coloured_fields(count), share, where="test")
+        assert (len(trained), len(held)) == (count - back, back)
+    with pytest.raises(ConfigError, match=r"test: held_back: 0\.1 of a single picture leaves nothing on one side"):
+        divided(coloured_fields(1), 0.1, where="test")
 
 
 def test_a_run_says_what_it_is(tmp_path: Path) -> None:

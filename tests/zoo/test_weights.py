@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.ops.palette import VOC
-from stream_seg.training.job import built
+from stream_seg.training.job import class_layers
+from stream_seg.zoo import built
 from stream_seg.zoo.weights.check import FAR, INPUTS, refuse_misfit, refuse_worse, strangeness, turned
 from stream_seg.zoo.weights.files import read_weights, unwrapped
 from stream_seg.zoo.weights.fit import fit
 from stream_seg.zoo.weights.normalise import InputSpec, Normalise
-from stream_seg.zoo.weights.source import open_weights
+from stream_seg.zoo.weights.source import averaged, open_weights
 from tests.training.pictures import NAMES, coloured_fields
 
 PUBLISHED = {
@@ -89,7 +90,7 @@ def opened(path: Path) -> dict[str, Tensor]:
 def test_every_wrapping(wrapping: str, tmp_path: Path) -> None:
     source, net = filled(), filled(1)
     torch.save(WRAPPINGS[wrapping](source.state_dict()), tmp_path / "w.pth")
-    assert fit(net, opened(tmp_path / "w.pth"), classes=3, where="w.pth") == []
+    fit(net, opened(tmp_path / "w.pth"), classes=3, where="w.pth")
     for name, value in source.state_dict().items():
         assert torch.equal(net.state_dict()[name], value)
 
@@ -102,6 +103,15 @@ def test_safetensors(tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes(b"\0" * 100)
     with pytest.raises(NetworkError, match=r"w\.safetensors: not a file of weights, or cut off: "):
         read_weights(tmp_path / "w.safetensors")
+
+
+def test_the_mean_of_halves_is_rounded_nowhere(tmp_path: Path) -> None:
+    """The mean of float16 in float16 would be one of the two; a prefix of DataParallel is no other layer."""
+    low, high = torch.full((2, 2), 1.0).half(), torch.full((2, 2), 1.0009765625).half()  # neighbours in float16
+    save_file({"a.weight": low}, tmp_path / "low.safetensors")
+    save_file({"module.a.weight": high}, tmp_path / "high.safetensors")
+    weights = averaged([open_weights(tmp_path / f"{name}.safetensors", network="road") for name in ("low", "high")])
+    assert torch.equal(weights.state["a.weight"], torch.full((2, 2), 1.00048828125))
 
 
 def test_what_was_saved_on_a_gpu(tmp_path: Path) -> None:
@@ -195,19 +205,31 @@ def test_other_classes() -> None:
     state = filled(classes=21).state_dict()
     said = refused(state, classes=3)
     assert "weights of 21 classes for a network of 3 (score.weight, score.bias)" in said
-    assert "say head: new" in said
+    assert "say head: new" not in said
+    with pytest.raises(NetworkError, match=r"\(score\.weight, score\.bias\); say head: new$"):
+        fit(filled(), state, classes=3, where="w", remedy="; say head: new")
     net = filled(1)
     begun = net.score.weight.clone()
-    assert fit(net, state, classes=3, where="w", head="new") == ["score.weight", "score.bias"]
+    fit(net, state, classes=3, where="w", anew=["score.weight", "score.bias"])
+    assert torch.equal(net.score.weight, begun)
+    assert torch.equal(net.body[0].weight, state["body.0.weight"])
+
+
+def test_what_begins_anew_does_so_with_as_many_classes_too() -> None:
+    net, state = filled(1), filled(7).state_dict()
+    begun = net.score.weight.clone()
+    fit(net, state, classes=3, where="w", anew=["score.weight", "score.bias"])
     assert torch.equal(net.score.weight, begun)
     assert torch.equal(net.body[0].weight, state["body.0.weight"])
 
 
 def test_layers_in_multiples_of_the_classes_begin_anew_with_the_head() -> None:
+    new = class_layers("dilated", 3)
+    assert {name.partition(".")[0] for name in new} == {"score", "context"}
+    assert {name.partition(".")[0] for name in class_layers("road", 11)} == {"score", "auxiliary"}
     with torch.device("meta"):
         net, other = built("dilated", 3), built("dilated", 21)
-    new = fit(net, other.state_dict(), classes=3, where="w", head="new")
-    assert {name.partition(".")[0] for name in new} == {"score", "context"}
+    fit(net, other.state_dict(), classes=3, where="w", anew=new)
     with pytest.raises(NetworkError, match=r"weights of 21 classes for a network of 3 \(score\.weight"):
         fit(net, other.state_dict(), classes=3, where="w")
 
@@ -215,7 +237,7 @@ def test_layers_in_multiples_of_the_classes_begin_anew_with_the_head() -> None:
 def test_a_head_does_not_excuse_another_network() -> None:
     state = {**filled(classes=21).state_dict(), "body.0.weight": torch.ones(8, 4, 3, 3)}
     with pytest.raises(NetworkError, match="shapes differ"):
-        fit(filled(), state, classes=3, where="w", head="new")
+        fit(filled(), state, classes=3, where="w", anew=["score.weight", "score.bias"])
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import pickle
 import warnings
 from collections.abc import Iterable, Mapping
@@ -21,6 +22,10 @@ WRAPPERS = (
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "params", "weights"),
 )
 """Keys under which checkpoints keep the weights; the first that is there counts, an average before its origin."""
+ABOUT = "about"
+"""The key under which this project's checkpoints say what a side-car says of other files, and `network`."""
+METADATA = "stream_seg"
+"""The key under which a .safetensors of this project says the same, as JSON."""
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 """Put before every name by DataParallel, torch.compile and training frames."""
 HARMLESS = (argparse.Namespace, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType)
@@ -58,14 +63,15 @@ def _torch(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError, safe_open
 
     try:
-        return load_file(path, device="cpu")
+        with safe_open(path, framework="pt", device="cpu") as file:
+            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except SafetensorError as error:
         raise RuntimeError(str(error)) from error
+    return {"weights": tensors, ABOUT: json.loads(metadata[METADATA])} if METADATA in metadata else tensors
 
 
 def unwrapped(content: Mapping[str, Any], *, where: str) -> dict[str, Tensor]:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
 from stream_seg.errors import NetworkError
 from stream_seg.zoo.weights.files import renamed, some
 
-Head = Literal["keep", "new"]
 
+def fit(
+    net: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    classes: int,
+    where: str,
+    anew: Collection[str] = (),
+    remedy: str = "",
+) -> None:
+    """Load `state` into `net`, which was built for `classes`; the weights named in `anew` keep their new values.
 
-def fit(net: nn.Module, state: Mapping[str, Tensor], *, classes: int, where: str, head: Head = "keep") -> list[str]:
-    """Load `state` into `net`, which was built for `classes`; returns the names that stay new.
-
-    Raises NetworkError for a name that is missing or unexpected and for a shape that differs. With head="new", the
-    layers that differ by the number of classes alone keep their new values, to be trained. A missing
-    `num_batches_tracked` is no fault: files of before torch 0.4.1 have none, and only training counts with it.
+    Raises NetworkError for a name that is missing or unexpected and for a shape that differs; where it differs by the
+    number of classes alone, `remedy` ends the sentence. A missing `num_batches_tracked` is no fault: files of before
+    torch 0.4.1 have none, and only training counts with it.
     """
     own = net.state_dict()
     state = renamed(state, own)
@@ -31,19 +36,16 @@ def fit(net: nn.Module, state: Mapping[str, Tensor], *, classes: int, where: str
             if names
         ]
         raise NetworkError(f"{where}: not weights of this network: {'; '.join(parts)}")
-    differ = [name for name, value in state.items() if value.shape != own[name].shape]
+    differ = [name for name, value in state.items() if value.shape != own[name].shape and name not in anew]
     counts = {_other_count(own[name], state[name], classes) for name in differ}
-    if differ and (len(counts) > 1 or None in counts):
+    if differ and (anew or len(counts) > 1 or None in counts):
         shapes = (f"{name} {_size(state[name])}, here {_size(own[name])}" for name in differ)
         raise NetworkError(f"{where}: not weights of this network: {len(differ)} shapes differ: {some(shapes, 2)}")
-    if differ and head == "keep":
+    if differ:
         raise NetworkError(
-            f"{where}: weights of {counts.pop()} classes for a network of {classes} ({some(differ)}); to train from"
-            " them with a new last layer, say head: new"
+            f"{where}: weights of {counts.pop()} classes for a network of {classes} ({some(differ)}){remedy}"
         )
-    new = set(differ)
-    net.load_state_dict({name: own[name] if name in new else state.get(name, own[name]) for name in own})
-    return differ
+    net.load_state_dict({name: own[name] if name in anew else state.get(name, own[name]) for name in own})
 
 
 def _other_count(own: Tensor, given: Tensor, classes: int) -> int | None:

@@ -10,7 +10,7 @@ from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.ops.palette import VOC
 from stream_seg.sidecar import coloured
-from stream_seg.zoo import BUILDERS
+from stream_seg.zoo import BUILDERS, NETWORKS
 from stream_seg.zoo.weights.normalise import InputSpec
 
 
@@ -38,7 +38,8 @@ def published(name: str, *, network: str) -> Published:
         name = next((full for full in known if full.startswith(f"{kind}.")), name)
     if name not in known:
         has = f"torchvision publishes {', '.join(known)}" if known else "torchvision publishes none of it"
-        raise ConfigError(f"weights: {name!r} is neither a file of weights nor a name that fits {network}: {has}")
+        ours = f"; {network} is shipped here" if network in NETWORKS else ""
+        raise ConfigError(f"weights: {name!r} is neither a file of weights nor a name that fits {network}: {has}{ours}")
     chosen = known[name]
     path = Path(get_dir()) / "checkpoints" / chosen.url.rpartition("/")[2]
     if not path.exists():

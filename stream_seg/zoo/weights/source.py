@@ -14,37 +14,56 @@ from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.sidecar import SideCar, coloured, validated
 from stream_seg.strict_yaml import read_yaml
-from stream_seg.zoo.weights.files import SUFFIXES, read_weights, unwrapped
+from stream_seg.uri import at_home
+from stream_seg.zoo import NETWORKS, SHIPPED
+from stream_seg.zoo.weights.files import ABOUT, SUFFIXES, read_weights, renamed, unwrapped
 from stream_seg.zoo.weights.normalise import InputSpec
 from stream_seg.zoo.weights.published import published
-
-ABOUT = "about"
-"""The key under which this project's checkpoints say what a side-car says of other files, and `network`."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """`spec`, `classes` and `size` (height, width) are None where nothing says them."""
+    """`spec`, `classes` and `size` (height, width) are None where nothing says them; `beside` is where to say it."""
 
     source: str
     state: Mapping[str, Tensor] = field(repr=False)
     spec: InputSpec | None = None
     classes: Classes | None = None
     size: tuple[int, int] | None = None
+    beside: Path | None = None
+
+
+def about(network: str, spec: InputSpec, classes: Classes, size: tuple[int, int] | None) -> dict[str, Any]:
+    """What `open_weights` finds under ABOUT in files of this project."""
+    return {
+        "network": network,
+        **({} if size is None else {"size": list(size)}),
+        "colour": spec.colour,
+        "scale": spec.scale,
+        "mean": list(spec.mean),
+        "std": list(spec.std),
+        "classes": list(classes.names),
+        "palette": [list(colour) for colour in classes.colours],
+    }
 
 
 def open_weights(source: str | Path, *, network: str) -> Weights:
-    """Weights for `network` of the zoo: a file, with NAME.pt.yaml beside it (`SideCar`), or a name of torchvision's.
+    """Weights for `network` of the zoo: a file, with NAME.pt.yaml beside it (`SideCar`), or a name of torchvision's, or
+    of a network that is shipped.
 
     Raises NetworkError for the file, ConfigError for a name that is none and for a side-car that is wrong.
     """
-    path = Path(source)
+    path = at_home(Path(source))
+    if str(source) in NETWORKS and not path.is_file():
+        if str(source) != network:
+            raise ConfigError(f"weights: {source} are the weights of the network {source}, not of {network}")
+        path = SHIPPED / f"{source}.safetensors"
     if path.suffix.lower() not in SUFFIXES and not path.is_file():
         known = published(str(source), network=network)
         state = unwrapped(read_weights(known.path), where=str(known.path))
         return Weights(str(source), state, known.spec, known.classes)
     content = read_weights(path)
-    weights = Weights(str(source), unwrapped(content, where=str(path)))
+    weights = Weights(str(source), unwrapped(content, where=str(path)), beside=sidecar_of(path))
     # not NAME.yaml, which is what a NAME.onnx made of them would be described by
     beside = sidecar if (sidecar := sidecar_of(path)).is_file() else None
     if isinstance(content.get(ABOUT), Mapping):
@@ -64,6 +83,7 @@ def averaged(weights: Sequence[Weights]) -> Weights:
     first = next(
         (one for one in weights if one.spec is not None), weights[0]
     )  # what it says, holds for those that do not
+    weights = [replace(one, state=renamed(one.state, first.state)) for one in weights]
     for other in weights:
         if shapes(other.state) != shapes(first.state):
             raise NetworkError(f"{other.source}: has not the same layers as {first.source}: there is no mean of both")
@@ -72,7 +92,7 @@ def averaged(weights: Sequence[Weights]) -> Weights:
     if len(weights) == 1:
         return first
     state = {
-        name: torch.stack([one.state[name] for one in weights]).mean(0) if value.is_floating_point() else value
+        name: torch.stack([one.state[name].float() for one in weights]).mean(0) if value.is_floating_point() else value
         for name, value in first.state.items()
     }
     return replace(first, source=" + ".join(one.source for one in weights), state=state)
@@ -104,4 +124,4 @@ def _told(weights: Weights, about: Mapping[str, Any], *, network: str, beside: P
 def _with(weights: Weights, said: SideCar, *, where: str) -> Weights:
     spec = InputSpec(said.mean, said.std, said.colour, said.scale)
     classes = coloured(said.classes, said.palette, where=where)
-    return Weights(weights.source, weights.state, spec, classes, said.size)
+    return replace(weights, spec=spec, classes=classes, size=said.size)

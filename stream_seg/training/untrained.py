@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from stream_seg.arrays import Image
@@ -14,7 +12,7 @@ from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network import Network, save_network
 from stream_seg.ops.palette import CAMVID
 from stream_seg.ops.scale import reduced
-from stream_seg.zoo import BUILDERS
+from stream_seg.zoo import BUILDERS, built
 
 MEAN, STD = (0.43, 0.42, 0.41), (0.31, 0.31, 0.31)
 
@@ -31,15 +29,13 @@ def untrained(name: str, folder: Path, *, size: tuple[int, int], calibration: Se
         import torch
 
         from stream_seg.training.export import export_onnx
+        from stream_seg.training.job import refuse_size
     except ImportError as error:
         raise NetworkError(f"{name} is to be built, but {error}: pip install 'stream-seg[torch]'") from error
     torch.manual_seed(1)
-    module, _, builder = BUILDERS[name].builder.partition(":")
-    build = partial(getattr(importlib.import_module(module), builder), len(CAMVID), **BUILDERS[name].keys)
-    with torch.device("meta"):  # shapes alone: a size that is too small is refused before the work begins
-        build().eval()(torch.zeros(1, 3, *size))
+    refuse_size(name, size, classes=len(CAMVID))
     path = folder / f"{name}_{size[0]}x{size[1]}.onnx"
-    export_onnx(build(), path, size=size, mean=MEAN, std=STD)
+    export_onnx(built(name, len(CAMVID)), path, size=size, mean=MEAN, std=STD)
     network = Network(name, CAMVID, size, path.read_bytes())
     if calibration:
         int8 = quantised(network.f32, [reduced(image, size) for image in calibration], name=name)

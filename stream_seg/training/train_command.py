@@ -1,0 +1,63 @@
+"""What `stream-seg train` does, from a recipe and a folder of pictures to files that the pipeline runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from stream_seg.errors import OutputError
+from stream_seg.output import replace_file
+from stream_seg.training.beforehand import refuse_sidecars, require
+
+if TYPE_CHECKING:
+    from stream_seg.training.job import Job
+
+
+def train_command(recipe_file: Path, *, out: Path | None, data: Path | None, resume: bool) -> None:
+    """Train by a recipe, then export: OUT/NAME.onnx, NAME_int8.onnx, NAME.json and the model card NAME.md."""
+    require("torch", "torchvision", "onnxscript", "nncf", "matplotlib", "to train")
+    from stream_seg.training.display import display
+    from stream_seg.training.job import prepared
+    from stream_seg.training.loop import train
+    from stream_seg.training.recipe import read_recipe
+    from stream_seg.zoo.weights.files import read_weights
+
+    recipe, out = read_recipe(recipe_file), out or Path("runs") / recipe_file.stem
+    if (out / "last.pt").exists() and not resume:
+        raise OutputError(f"{out / 'last.pt'} is there: --resume goes on from it, --out takes another folder")
+    refuse_sidecars(out / f"{recipe.network}.onnx")
+    resumed = out / "last.pt" if (out / "last.pt").is_file() else None
+    news = resumed is None or read_weights(resumed).get("step") != recipe.steps
+    job, console = prepared(recipe, data=data, where=str(recipe_file), resumed=resumed), Console(stderr=True)
+    with display(console, recipe.steps) as say:
+        run = train(job, out=out, resume=resume, say=say)
+    chosen = "last.pt" if job.held is None else "best.pt"
+    net = job.net.cpu()
+    net.load_state_dict(read_weights(out / chosen)["average"])
+    _finish(job, out, chosen=chosen, said={"steps": run.step, "best": run.best}, news=news)
+
+
+def _finish(job: Job, out: Path, *, chosen: str, said: dict[str, Any], news: bool) -> None:
+    """Export what was trained, score it as the pipeline runs it, and write its card, unless it is there and nothing
+    is new: the user may have filled it in."""
+    from stream_seg.training.calibration import calibration
+    from stream_seg.training.card import card
+    from stream_seg.training.export import Meaning, export
+    from stream_seg.training.validation import engine_figures
+
+    recipe, path = job.recipe, out / f"{job.recipe.network}.onnx"
+    meaning = Meaning(recipe.network, recipe.size, job.spec, job.classes)
+    frames = calibration(
+        job.pairs, recipe.size, held=job.held, shown=f"{recipe.split}, judged on {recipe.val or recipe.split}"
+    )
+    written = export(job.net, path, meaning, frames=frames)
+    found, precisions = {}, ("f32", "int8") if len(written) == 3 else ("f32",)
+    if job.held is not None:
+        found = {name: engine_figures(path, job.held, precision=name) for name in precisions}
+    beside = path.with_suffix(".md")
+    if news or not beside.exists():
+        text = card(job, path, figures=found, chosen=chosen, calibrated=len(frames.fit), **said)
+        replace_file(beside, text.encode())
+    print("\n".join(str(file) for file in (*written, beside)))
