@@ -56,8 +56,7 @@ def export_command(wanted: Wanted) -> None:
     refuse_network(wanted.network, where="export")
     refuse_contradictions(wanted, known=INPUTS, passed_on=passed_on)
     weights = averaged([open_weights(one, network=wanted.network) for one in wanted.weights])
-    told = INPUTS.get(wanted.picture or "")
-    spec = agreed(weights, told, where="--input" if told else "export", remedy="leave --input out")
+    spec = agreed(weights, INPUTS.get(wanted.picture or ""), where="--input", remedy="leave --input out")
     classes, size = _classes(wanted.classes, weights), _size(wanted.size, weights, required=not passed_on)
     if size is not None:
         try:
