@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -26,11 +27,10 @@ PACKAGES = ("numpy", "onnxruntime", "opencv-python", "openvino", "pyzmq", "strea
 
 def machine() -> dict[str, Any]:
     """Processor, its instructions that matter, cores, load before the start, versions."""
-    from stream_seg.backends.onnxruntime import cpu_name
     from stream_seg.machine import cpu_features
 
     return {
-        "cpu": cpu_name(),
+        "cpu": _cpu(),
         "features": cpu_features(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
@@ -38,6 +38,17 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {package: version(package) for package in PACKAGES},
     }
+
+
+def _cpu() -> str:
+    """Its name, and where the system says it, family and model: a virtual machine may call two generations the same."""
+    from stream_seg.backends.onnxruntime import cpu_name
+
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""
+    found = [re.search(rf"^{key}\s*: (\d+)$", text, re.MULTILINE) for key in ("cpu family", "model")]
+    family, model = (match[1] if match else None for match in found)
+    return f"{cpu_name()} (family {family}, model {model})" if family and model else cpu_name()
 
 
 def said(facts: dict[str, Any]) -> str:
