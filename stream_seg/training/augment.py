@@ -49,7 +49,7 @@ def pasted(
 ) -> tuple[Image, Labels]:
     """A crop with things of another of the same size, where they stood: each of `classes` with a chance of one half.
 
-    ClassMix (Olsson et al., WACV 2021). The edges are blended, so that no outline gives away what was put there.
+    After ClassMix (Olsson et al., WACV 2021). The edges are blended, so that no outline gives away what was put there.
     """
     chosen = [label for label in classes if draw.random() < 0.5]
     there = np.isin(other[1], chosen)

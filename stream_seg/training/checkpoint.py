@@ -22,12 +22,14 @@ from stream_seg.zoo.weights.source import about
 
 @dataclass
 class Run:
-    """What changes while training. `average` is the weights to use, `step` the number of steps done."""
+    """What changes while training. `average` is the weights to use, `step` the number of steps done, `first` of them
+    before it went on."""
 
     net: nn.Module
     average: dict[str, Tensor]
     optimiser: torch.optim.Optimizer
     step: int = 0
+    first: int = 0
     best: float | None = None
     miou: float | None = None
 
@@ -64,6 +66,7 @@ def go_on(run: Run, job: Job, path: Path) -> None:
     except (RuntimeError, ValueError) as error:
         raise NetworkError(f"{path}: a checkpoint of another network: {str(error).splitlines()[0]}") from error
     run.average = {name: value.to(run.average[name].device) for name, value in state["average"].items()}
+    run.first = state["step"]
     run.step, run.best, run.miou = state["step"], state.get("best"), state.get("miou")
 
 

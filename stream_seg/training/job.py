@@ -46,9 +46,6 @@ def prepared(recipe: Recipe, *, data: Path | None = None, where: str, resumed: P
         synth_labels(classes)
     if recipe.sky is not None and recipe.sky >= len(classes):
         raise ConfigError(f"{where}: sky: {recipe.sky} is no label; 0 to {len(classes) - 1} are the classes")
-    for name in recipe.paste.classes if recipe.paste else ():
-        if name not in classes.names:
-            raise ConfigError(f"{where}: paste: unknown class {name!r}; known: {', '.join(classes.names)}")
     refuse_network(recipe.network, where=f"{where}: network")
     if recipe.distil:
         refuse_network(recipe.distil.network, where=f"{where}: distil: network")
@@ -57,6 +54,8 @@ def prepared(recipe: Recipe, *, data: Path | None = None, where: str, resumed: P
     if recipe.held_back:
         pairs, held = divided(pairs, recipe.held_back, where=where)
     for name in recipe.paste.classes if recipe.paste else ():
+        if name not in classes.names:
+            raise ConfigError(f"{where}: paste: unknown class {name!r}; known: {', '.join(classes.names)}")
         if not any((labels == classes.names.index(name)).any() for labels in pairs.labels):
             raise ConfigError(f"{where}: paste: no picture of {recipe.split} has any {name}")
     refuse_sizes(recipe, classes=len(classes), where=where)

@@ -29,14 +29,13 @@ def train_command(recipe_file: Path, *, out: Path | None, data: Path | None, res
         raise OutputError(f"{out / 'last.pt'} is there: --resume goes on from it, --out takes another folder")
     refuse_sidecars(out / f"{recipe.network}.onnx")
     resumed = out / "last.pt" if (out / "last.pt").is_file() else None
-    news = resumed is None or read_weights(resumed).get("step") != recipe.steps
     job, console = prepared(recipe, data=data, where=str(recipe_file), resumed=resumed), Console(stderr=True)
     with display(console, recipe.steps) as say:
         run = train(job, out=out, resume=resume, say=say)
     chosen = "last.pt" if job.held is None else "best.pt"
     net = job.net.cpu()
     net.load_state_dict(read_weights(out / chosen)["average"])
-    _finish(job, out, chosen=chosen, said={"steps": run.step, "best": run.best}, news=news)
+    _finish(job, out, chosen=chosen, said={"steps": run.step, "best": run.best}, news=run.step > run.first)
 
 
 def _finish(job: Job, out: Path, *, chosen: str, said: dict[str, Any], news: bool) -> None:

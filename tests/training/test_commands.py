@@ -312,6 +312,11 @@ def test_the_wrong_order_of_colours_is_caught_and_costs(
         ({"palette": [[0, 0, 0]]}, 2, "palette: 1 colours for 3 classes"),
         ({"paste": {"classes": ["tree"]}}, 2, "paste: unknown class 'tree'; known: red, green, blue"),
         ({"paste": {"classes": ["red"]}, "batch": 1}, 2, "paste: takes from another crop of the batch; batch: 1 has"),
+        (
+            {"classes": [*NAMES, "ghost"], "paste": {"classes": ["ghost"]}},
+            2,
+            "paste: no picture of train has any ghost",
+        ),
         ({"paste": {"share": 0.5}}, 2, "paste: classes: Field required"),
         ({"classes": ["red"]}, 2, "classes: red alone cannot be told from anything; name the rest"),
         ({"check_input": False}, 2, "check_input: is for weights: and distil:, which are missing"),
