@@ -20,10 +20,12 @@ def augmented(
     crop: tuple[int, int],
     scale: tuple[float, float],
     sky: int | None = None,
+    light: float = 0.0,
 ) -> tuple[Image, Labels]:
     """Random scale, proportions, crop, flip and colour: an image and labels of `crop` = (height, width).
 
-    What lies outside the picture is VOID. With `sky`, the pixels of that label get another weather half of the time.
+    What lies outside the picture is VOID. With `sky`, the pixels of that label get another weather half of the time;
+    `light` is the chance of another light.
     """
     if sky is not None and draw.random() < 0.5:
         image = weathered(image, labels == sky, draw)
@@ -41,7 +43,10 @@ def augmented(
     image, labels = (array[top : top + crop[0], left : left + crop[1]] for array in (image, labels))
     if draw.random() < 0.5:
         image, labels = image[:, ::-1], labels[:, ::-1]
-    return coloured(np.ascontiguousarray(image), draw), np.ascontiguousarray(labels)
+    image, labels = np.ascontiguousarray(image), np.ascontiguousarray(labels)
+    if light and draw.random() < light:
+        image = lit(image, draw)
+    return coloured(image, draw), labels
 
 
 def pasted(
@@ -71,6 +76,17 @@ def weathered(image: Image, sky: NDArray[np.bool_], draw: np.random.Generator) -
     painted = top + (horizon - top) * down + draw.uniform(0, 1.5) * grain
     cover = cv2.GaussianBlur(sky.astype(np.float32), (0, 0), 1)[..., None] * draw.uniform(0.5, 1)
     return np.asarray(np.clip(image + cover * (painted - image), 0, 255)).astype(np.uint8)
+
+
+def lit(image: Image, draw: np.random.Generator) -> Image:
+    """The picture under another light: a gamma of a half to 2, and brighter and darker parts that flow into each other.
+
+    What is before a bright wall in one drive is before one in shadow in another.
+    """
+    ramp = 255 * (np.arange(256) / 255) ** np.exp(draw.uniform(-np.log(2), np.log(2)))
+    coarse = draw.normal(0, draw.uniform(0, 0.35), (4, 5)).astype(np.float32)
+    gain = np.exp(cv2.resize(coarse, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_CUBIC))
+    return np.clip(ramp.astype(np.float32)[image] * gain[..., None], 0, 255).astype(np.uint8)
 
 
 def coloured(image: Image, draw: np.random.Generator) -> Image:

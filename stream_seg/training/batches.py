@@ -69,7 +69,9 @@ def batch(pairs: Pairs, recipe: Recipe, classes: Classes, *, step: int) -> Batch
         picture, labels = pairs[int(index)]
         if recipe.synth and draw.random() < recipe.synth:
             picture, labels = drawn(picture.shape[:2], recipe, classes, step=step, draw=draw)
-        crops.append(augmented(picture, labels, draw, crop=recipe.crop, scale=recipe.scale, sky=recipe.sky))
+        crops.append(
+            augmented(picture, labels, draw, crop=recipe.crop, scale=recipe.scale, sky=recipe.sky, light=recipe.light)
+        )
     if recipe.paste:
         put = [classes.names.index(name) for name in recipe.paste.classes]
         crops = [

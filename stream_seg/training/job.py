@@ -13,6 +13,7 @@ from stream_seg.dataset import Pairs, read_pairs
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.training.batches import synth_labels
 from stream_seg.training.recipe import Recipe, classes_of
+from stream_seg.training.teacher import scaled
 from stream_seg.zoo import BUILDERS, built
 from stream_seg.zoo.weights.check import refuse_misfit, refuse_worse
 from stream_seg.zoo.weights.fit import fit
@@ -74,11 +75,11 @@ def refuse_network(network: str, *, where: str) -> None:
 
 def refuse_sizes(recipe: Recipe, *, classes: int, where: str) -> None:
     """Raise ConfigError where a network takes no picture of `size` or `crop`, or cannot learn from `batch` crops."""
-    for key, network, size in (
-        ("size", recipe.network, recipe.size),
-        ("crop", recipe.network, recipe.crop),
-        *([("distil: network", recipe.distil.network, recipe.crop)] if recipe.distil else ()),
-    ):
+    sizes = [("size", recipe.network, recipe.size), ("crop", recipe.network, recipe.crop)]
+    if recipe.distil:
+        looks = [scaled(recipe.crop, scale) for scale in recipe.distil.scales]
+        sizes += [("distil: network", recipe.distil.network, look) for look in looks]
+    for key, network, size in sizes:
         try:
             refuse_size(network, size, classes=classes)
         except NetworkError as error:

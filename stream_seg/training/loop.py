@@ -22,8 +22,9 @@ from stream_seg.training.history import History
 from stream_seg.training.job import Job
 from stream_seg.training.losses import class_weights, distilled, hard_loss_of, loss_of, lovasz_loss_of, sampled
 from stream_seg.training.recipe import Recipe
+from stream_seg.training.teacher import teaching
 from stream_seg.training.validation import by_torch, draw_samples, scored
-from stream_seg.zoo.weights.normalise import InputSpec, Normalise
+from stream_seg.zoo.weights.normalise import Normalise
 
 LINES = 500
 """How many lines of figures a run leaves, at most."""
@@ -96,7 +97,9 @@ def _criterion(job: Job, device: torch.device) -> Callable[[int, Tensor, Tensor]
     }
     judge = judges[recipe.loss]
     prepare = Normalise(job.spec).to(device)
-    teach = _teaching(job.teacher, device)
+    teach = None
+    if recipe.distil and job.teacher:
+        teach = teaching(*job.teacher, scales=recipe.distil.scales, device=device)
 
     def loss_at(step: int, images: Tensor, labels: Tensor) -> Tensor:
         torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout, too, depends on the step alone
@@ -116,20 +119,6 @@ def _criterion(job: Job, device: torch.device) -> Callable[[int, Tensor, Tensor]
         return loss
 
     return loss_at
-
-
-def _teaching(teacher: tuple[nn.Module, InputSpec] | None, device: torch.device) -> Callable[[Tensor], Tensor] | None:
-    if teacher is None:
-        return None
-    net, prepare = teacher[0].to(device), Normalise(teacher[1]).to(device)
-
-    @torch.no_grad()
-    def teach(images: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16):
-            scores: Tensor = net(prepare(images))
-        return scores
-
-    return teach
 
 
 def _step(run: Run, recipe: Recipe, loss: Tensor, *, rate: float) -> Tensor:

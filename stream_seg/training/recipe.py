@@ -40,12 +40,16 @@ class Paste(BaseModel):
 
 
 class Distil(BaseModel):
-    """Learn from a larger network too (Hinton, Vinyals, Dean, arXiv 1503.02531, section 2)."""
+    """Learn from a larger network too, or a closer look (Hinton, Vinyals, Dean, arXiv 1503.02531, section 2)."""
 
     model_config = STRICT
 
     network: Annotated[str, Field(description="the teacher: a name of stream_seg.zoo.BUILDERS")]
     weights: Annotated[str, Field(description="the teacher's weights: as `weights` of a recipe")]
+    scales: Annotated[
+        tuple[Annotated[float, Field(ge=0.25, le=4)], ...],
+        Field(min_length=1, description="what it sees a crop enlarged by; the mean of these looks is what it says"),
+    ] = (1.0,)
     temperature: Annotated[float, Field(gt=0, description="what both networks' scores are divided by")] = 2.0
     share: Annotated[Share, Field(description="weight of the teacher's word; the labels have the rest")] = 0.5
 
@@ -73,6 +77,9 @@ class Recipe(BaseModel):
     input_scale: Annotated[float, Field(gt=0, description="what 0-255 is divided by")] = 255.0
     crop: Annotated[tuple[Side, Side], Field(description="what a step sees of a picture")] = (288, 384)
     sky: Annotated[int | None, Field(ge=0, description="label that gets another weather half of the time")] = None
+    light: Annotated[
+        float, Field(ge=0, le=1, description="share of crops under another light: darker, paler, in patches")
+    ] = 0.0
     start: Annotated[Place | None, Field(description="checkpoint whose averaged weights are the beginning")] = None
     weights: Annotated[
         str | None, Field(description="weights to begin with: a file, a name of torchvision's, or road (shipped)")

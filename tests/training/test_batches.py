@@ -13,7 +13,7 @@ from stream_seg.classes import Classes
 from stream_seg.dataset import VOID, Pairs
 from stream_seg.errors import ConfigError
 from stream_seg.ops.palette import CAMVID
-from stream_seg.training.augment import augmented, pasted
+from stream_seg.training.augment import augmented, lit, pasted
 from stream_seg.training.batches import batch, batches, drawn, synth_labels
 from tests.training.pictures import coloured_fields
 from tests.training.test_training import CLASSES, recipe
@@ -55,6 +55,23 @@ def test_labels_move_neither_up_nor_down_against_the_picture() -> None:
             further.append(float((labels == 1).mean() - (level > middle).mean()) * 16)
     assert len(further) > 40
     assert abs(np.mean(further)) < 0.15  # pixels; with cv2.INTER_NEAREST it is a third of one
+
+
+def test_another_light_flows_over_the_picture_and_leaves_the_labels() -> None:
+    grey = np.full((120, 160, 3), 100, np.uint8)
+    means, spreads = [], []
+    for seed in range(40):
+        shown = lit(grey, np.random.default_rng(seed)).astype(float)
+        means.append(shown.mean())
+        spreads.append(shown.std())
+        assert np.abs(np.diff(shown, axis=0)).max() < 12  # no edge where there is none
+    assert min(means) < 70
+    assert max(means) > 140
+    assert max(spreads) > 15
+    pairs = halves()
+    plain, changed = (batch(pairs, recipe(10, light=share), CLASSES, step=3) for share in (0.0, 1.0))
+    assert not torch.equal(plain[0], changed[0])
+    assert (plain[1][0] == changed[1][0]).all()
 
 
 def test_things_are_put_where_they_stood_with_their_labels() -> None:

@@ -17,6 +17,7 @@ from stream_seg.training.checkpoint import Run
 from stream_seg.training.job import Job, divided
 from stream_seg.training.loop import learning_rate, train
 from stream_seg.training.recipe import Distil, Recipe
+from stream_seg.training.teacher import looks_averaged
 from stream_seg.zoo.weights.normalise import InputSpec, Normalise
 from tests.training.pictures import NAMES, coloured_fields
 
@@ -164,6 +165,28 @@ def test_a_teacher_teaches_what_the_labels_do_not_say(tmp_path: Path) -> None:
         run = train(pupil, out=tmp_path / str(share))
         run.net.load_state_dict(run.average)
         assert least <= right(run.net) <= most
+
+
+def test_a_teacher_looks_as_closely_as_it_is_told(tmp_path: Path) -> None:
+    teacher, seen = job(1).net.eval(), list[tuple[int, ...]]()
+    teacher.register_forward_pre_hook(lambda _net, images: seen.append(tuple(images[0].shape[-2:])))
+    distil = Distil(network="road", weights="unused", scales=(1.0, 1.5))
+    train(job(2, teacher=teacher, distil=distil), out=tmp_path)
+    height, width = recipe(1).crop
+    assert seen == 2 * [(height, width), (height * 3 // 2, width * 3 // 2)]
+
+
+def test_looks_are_averaged_as_probabilities() -> None:
+    def net(images: torch.Tensor) -> torch.Tensor:
+        """Surely the first class of a small picture, one of two of a large one."""
+        height, width = (side // 2 for side in images.shape[-2:])
+        return torch.tensor([20.0 if height == 4 else 0.0, 0.0]).reshape(1, 2, 1, 1).expand(1, 2, height, width)
+
+    images = torch.zeros(1, 3, 8, 12)
+    once, twice = (looks_averaged(net, images, scales).exp() for scales in ([1.0], [1.0, 2.0]))
+    assert once.shape == twice.shape == (1, 2, 4, 6)
+    assert once[0, 0].mean().item() == pytest.approx(1)
+    assert twice[0, :, 2, 3].tolist() == pytest.approx([0.75, 0.25])
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
