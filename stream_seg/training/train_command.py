@@ -21,6 +21,7 @@ def train_command(recipe_file: Path, *, out: Path | None, data: Path | None, res
     from stream_seg.training.display import display
     from stream_seg.training.job import prepared
     from stream_seg.training.loop import train
+    from stream_seg.training.memory import keep_freed_memory
     from stream_seg.training.recipe import read_recipe
     from stream_seg.zoo.weights.files import read_weights
 
@@ -30,6 +31,7 @@ def train_command(recipe_file: Path, *, out: Path | None, data: Path | None, res
     refuse_sidecars(out / f"{recipe.network}.onnx")
     resumed = out / "last.pt" if (out / "last.pt").is_file() else None
     job, console = prepared(recipe, data=data, where=str(recipe_file), resumed=resumed), Console(stderr=True)
+    keep_freed_memory()
     with display(console, recipe.steps) as say:
         run = train(job, out=out, resume=resume, say=say)
     chosen = "last.pt" if job.held is None else "best.pt"
