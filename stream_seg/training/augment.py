@@ -86,7 +86,7 @@ def lit(image: Image, draw: np.random.Generator) -> Image:
     ramp = 255 * (np.arange(256) / 255) ** np.exp(draw.uniform(-np.log(2), np.log(2)))
     coarse = draw.normal(0, draw.uniform(0, 0.35), (4, 5)).astype(np.float32)
     gain = np.exp(cv2.resize(coarse, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_CUBIC))
-    return np.clip(ramp.astype(np.float32)[image] * gain[..., None], 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(ramp.astype(np.float32)[image] * gain[..., None], 0, 255)).astype(np.uint8)
 
 
 def coloured(image: Image, draw: np.random.Generator) -> Image:
