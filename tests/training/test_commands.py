@@ -234,6 +234,15 @@ def test_a_recipe_where_the_network_will_be_is_no_side_car(
     assert [path.name for path in tmp_path.iterdir()] == ["road.yaml"]
 
 
+def test_a_training_keeps_the_memory_of_its_steps(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr("stream_seg.training.memory.keep_freed_memory", lambda: asked.append(True))
+    assert exit_code("train", recipe_file(folder, steps=3), "--out", tmp_path / "out") == 0
+    assert asked
+
+
 def test_a_card_that_was_filled_in_stays(folder: Path, tmp_path: Path) -> None:
     recipe, card = recipe_file(folder, steps=3), tmp_path / "out" / "road.md"
     assert exit_code("train", recipe, "--out", tmp_path / "out") == 0
