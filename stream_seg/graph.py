@@ -12,17 +12,15 @@ from threading import Event, Lock
 from types import TracebackType
 from typing import Any, cast
 
-import zmq
-
 from stream_seg.books import Link, Policy
 from stream_seg.config import Config, Node
 from stream_seg.errors import ConfigError, StreamSegError
 from stream_seg.frame import Age, EngineInfo
 from stream_seg.kinds import SOURCES
-from stream_seg.link import ByReference, Receiver, Sender
 from stream_seg.samples import Ages
 from stream_seg.stages.capture import Capture
 from stream_seg.task import Task
+from stream_seg.wires import Wires
 
 LOG = logging.getLogger(__name__)
 DRAIN_S = 1.0
@@ -42,16 +40,13 @@ class Graph:
     """A running config. `with Graph(config, live=...) as graph: graph.wait()`; `error` is the first of any stage."""
 
     def __init__(self, config: Config, *, live: bool) -> None:
-        self._codec = ByReference()
         self.done, self._lock = Event(), Lock()
         self.error: StreamSegError | None = None
         self.policy: Policy = ("latest" if live else "every") if config.policy == "auto" else config.policy
-        self._ends = [
-            (name, node.name, Link(f"{name}->{node.name}", node.policy or self.policy))
-            for node in config.nodes
-            for name in node.inputs
-        ]
-        self._senders = {link.name: Sender(link, self._codec) for _, _, link in self._ends}
+        self._wires = Wires()
+        for node in config.nodes:
+            for name in node.inputs:
+                self._wires.lay(name, node.name, node.policy or self.policy)
         self._deadline_ms = config.deadline_ms
         alone = sum(node.kind in SOURCES for node in config.nodes) < 2
         self.tasks = [
@@ -63,7 +58,6 @@ class Graph:
         self._additions = count()
         self._removed: dict[str, Task] = {}
         self._trouble: StreamSegError | None = None
-        self._removed_links: dict[str, Link] = {}
         self._removed_ages: dict[tuple[str, str], Ages] = {}
         self._running = len(self.tasks)
         self._outputs = sum(task.is_sink for task in self.tasks)
@@ -72,19 +66,17 @@ class Graph:
     @property
     def links(self) -> list[Link]:
         """Every arrow of the graph."""
-        return [link for _, _, link in self._ends]
+        return self._wires.links
 
     def engines(self) -> dict[str, EngineInfo | None]:
         """By segment stage, what computes there; None before its first frame."""
         return {task.node.name: task.segment.engine for task in self.tasks if task.node.kind == "segment"}
 
     def __enter__(self) -> Graph:
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._wires.open()
         for task in self.tasks:
-            task.receiver.bind(self._context, f"inproc://{task.node.name}")
-        self._threads = [
-            self._senders[link.name].start(self._context, f"inproc://{receiver}") for _, receiver, link in self._ends
-        ]
+            self._wires.bind(task.receiver, task.node.name)
+        self._wires.start()
         for task in reversed(self.tasks):  # outputs first: who cannot write says so before a camera is opened
             task.thread.start()
         return self
@@ -96,18 +88,12 @@ class Graph:
         self.wait(DRAIN_S)
         for task in self.tasks:
             task.receiver.abort()
-        for sender in tuple(self._senders.values()):
-            sender.end()  # in the place of a stage that hangs: the outputs behind it are to finish their files
+        self._wires.end()  # in the place of a stage that hangs: the outputs behind it are to finish their files
         for task in self.tasks:
             task.thread.join(FINISH_FRAME_S)
             if task.is_sink and task.finishing:
                 task.thread.join(FINISH_S)
-        for sender in tuple(self._senders.values()):
-            sender.stop()
-        for thread in self._threads:
-            thread.join(DRAIN_S / 2)
-        for link in self.links:
-            link.settle()
+        self._wires.stop(DRAIN_S / 2)
 
     def hanging(self) -> list[Task]:
         """The stages that have not ended."""
@@ -150,9 +136,7 @@ class Graph:
                     self.error = self.error or self._trouble
                 self.done.set()
         if not self._running:
-            for thread in self._threads:
-                thread.join()
-            self._context.term()
+            self._wires.close()
 
     def _connect_ages(self) -> None:
         """Outputs tell the segment stages how old frames are; it travels on with the frames, as `Frame.ages`."""
@@ -166,11 +150,7 @@ class Graph:
         receivers = [task for task in self.tasks if task.node.name in into]
         if self.done.is_set() or any(task.receiver.ended and not task.receiver.kept for task in receivers):
             raise ConfigError(f"{node.name}: cannot be added, the run is ending")
-        for task in receivers:
-            name = f"{node.name}->{task.node.name}"
-            link = self._removed_links.pop(name, None) or Link(name, task.node.policy or self.policy)
-            self._senders[name] = Sender(link, self._codec)
-            self._ends = [*self._ends, (node.name, task.node.name, link)]
+        wires = [self._wires.lay(node.name, task.node.name, task.node.policy or self.policy) for task in receivers]
         source = self._task(_beside_others(node, running=True), _streams(node.name, (node,)))
         source.added = True
         if node.name in self._removed:
@@ -182,10 +162,10 @@ class Graph:
         with self._lock:
             self._running += 1
         # Nobody sends to a source; ZeroMQ gives the name that a removed one had free only later.
-        source.receiver.bind(self._context, f"inproc://{node.name}/{next(self._additions)}")
-        for (_, to, link), task in zip(self._ends[len(self._ends) - len(receivers) :], receivers, strict=True):
-            task.receiver.admit(link)
-            self._threads.append(self._senders[link.name].start(self._context, f"inproc://{to}"))
+        self._wires.bind(source.receiver, f"{node.name}/{next(self._additions)}")
+        for wire, task in zip(wires, receivers, strict=True):
+            task.receiver.admit(wire.link)
+        self._wires.start(wires)
         self.tasks = [*self.tasks, source]
         source.thread.start()
 
@@ -196,15 +176,15 @@ class Graph:
         if source is None:
             known = ", ".join(task.node.name for task in self.tasks if task.is_source)
             raise ConfigError(f"{name}: no such source; there are {known}")
-        ends = [end for end in self._ends if end[0] == name]
+        fed = [wire.end for wire in self._wires.of(name)]
         if not any(t.is_source and t is not source for t in self.tasks) and not all(
-            t.receiver.kept for t in self.tasks if t.node.name in [to for _, to, _ in ends]
+            t.receiver.kept for t in self.tasks if t.node.name in fed
         ):
             raise ConfigError(f"{name}: is the only source; end the run instead")
         for sender in source.senders:
             sender.end()
         self.tasks = [task for task in self.tasks if task is not source]
-        self._ends = [end for end in self._ends if end[0] != name]
+        wires = self._wires.take_up(name)
         self._removed[name] = source
         for task in self.tasks:
             for stream in source.ages:
@@ -212,14 +192,7 @@ class Graph:
                     self._removed_ages[task.node.name, stream] = task.ages[stream]
             task.ages = {stream: ages for stream, ages in task.ages.items() if stream not in source.ages}
         source.thread.join(timeout_s)
-        names = [link.name for _, _, link in ends]
-        for thread in [thread for thread in self._threads if thread.name in [f"link {link}" for link in names]]:
-            thread.join(timeout_s)
-            self._threads.remove(thread)
-        for _, _, link in ends:
-            self._senders.pop(link.name).stop()
-            link.settle()
-            self._removed_links[link.name] = link
+        self._wires.finish(wires, timeout_s)
         if source.thread.is_alive():
             LOG.warning("%s: has not ended within %g s; its thread is left behind", name, timeout_s)
 
@@ -232,11 +205,11 @@ class Graph:
         return [task for task in self.tasks if task.node.name in reached]
 
     def _task(self, node: Node, streams: Iterable[str]) -> Task:
-        receiver = Receiver([link for _, to, link in self._ends if to == node.name], self._codec)
-        senders = [self._senders[link.name] for name, _, link in self._ends if name == node.name]
+        senders = [wire.sender for wire in self._wires.of(node.name)]
         if hasattr(node.stage, "policy"):  # as its links have it
             node = replace(node, stage=replace(cast(Any, node.stage), policy=node.policy or self.policy))
-        return Task(node, receiver, senders, self, ages={stream: Ages(self._deadline_ms) for stream in streams})
+        ages = {stream: Ages(self._deadline_ms) for stream in streams}
+        return Task(node, self._wires.receiver(node.name), senders, self, ages=ages)
 
 
 def _beside_others(node: Node, *, running: bool) -> Node:
