@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,17 +55,23 @@ def prepared(recipe: Recipe, *, data: Path | None = None, where: str, resumed: P
     held = read_pairs(folder, recipe.val, classes=len(classes)) if recipe.val else None
     if recipe.held_back:
         pairs, held = divided(pairs, recipe.held_back, where=where)
-    for name in recipe.paste.classes if recipe.paste else ():
-        if name not in classes.names:
-            raise ConfigError(f"{where}: paste: unknown class {name!r}; known: {', '.join(classes.names)}")
-        if not any((labels == classes.names.index(name)).any() for labels in pairs.labels):
-            raise ConfigError(f"{where}: paste: no picture of {recipe.split} has any {name}")
+    for key, part in (("paste", recipe.paste), ("fade", recipe.fade)):
+        refuse_absent(part.classes if part else (), pairs, classes, where=f"{where}: {key}", split=recipe.split)
     refuse_sizes(recipe, classes=len(classes), where=where)
     torch.manual_seed(recipe.seed)
     net = built(recipe.network, len(classes))
     known = None if resumed is None else open_weights(resumed, network=recipe.network).spec
     spec = known or begun(recipe, net, pairs, classes, where=where)
     return Job(recipe, net, spec, pairs, classes, held, _teacher(recipe, pairs, classes, where=where))
+
+
+def refuse_absent(names: Iterable[str], pairs: Pairs, classes: Classes, *, where: str, split: str) -> None:
+    """Raise ConfigError for a name that is no class, or of which no picture has any pixel."""
+    for name in names:
+        if name not in classes.names:
+            raise ConfigError(f"{where}: unknown class {name!r}; known: {', '.join(classes.names)}")
+        if not any((labels == classes.names.index(name)).any() for labels in pairs.labels):
+            raise ConfigError(f"{where}: no picture of {split} has any {name}")
 
 
 def refuse_network(network: str, *, where: str) -> None:

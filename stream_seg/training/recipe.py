@@ -39,6 +39,15 @@ class Paste(BaseModel):
     share: Annotated[Share, Field(description="of the crops that another is held against")] = 0.5
 
 
+class Fade(BaseModel):
+    """Things that hardly stand out, as a pole before a dark house."""
+
+    model_config = STRICT
+
+    classes: Annotated[Names, Field(description="what is blended with what is beside it")]
+    share: Annotated[Share, Field(description="of the crops")] = 0.5
+
+
 class Distil(BaseModel):
     """Learn from a larger network too, or a closer look (Hinton, Vinyals, Dean, arXiv 1503.02531, section 2)."""
 
@@ -96,6 +105,7 @@ class Recipe(BaseModel):
         float, Field(ge=0, le=1, description="share of crops that are drawn (synth://road), with their exact labels")
     ] = 0.0
     paste: Paste | None = None
+    fade: Fade | None = None
     batch: Annotated[int, Field(ge=1, le=4096)] = 8
     steps: Annotated[int, Field(ge=1)]
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.002
@@ -132,7 +142,7 @@ class Recipe(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
 
 
-PARTS: dict[str, type[BaseModel]] = {"ohem": Ohem, "distil": Distil, "paste": Paste}
+PARTS: dict[str, type[BaseModel]] = {"ohem": Ohem, "distil": Distil, "paste": Paste, "fade": Fade}
 MAY_DIFFER = ("data", "device", "save_every")
 """Keys that may be changed when a run goes on; every other would make it another run."""
 

@@ -13,7 +13,7 @@ from stream_seg.classes import Classes
 from stream_seg.dataset import VOID, Pairs
 from stream_seg.errors import ConfigError
 from stream_seg.ops.palette import CAMVID
-from stream_seg.training.augment import augmented, lit, pasted
+from stream_seg.training.augment import augmented, faded, lit, pasted
 from stream_seg.training.batches import batch, batches, drawn, synth_labels
 from tests.training.pictures import coloured_fields
 from tests.training.test_training import CLASSES, recipe
@@ -91,6 +91,40 @@ def test_things_are_put_where_they_stood_with_their_labels() -> None:
         assert (image[outside] == 40).all()
     assert seen == {frozenset(), frozenset({1}), frozenset({2}), frozenset({1, 2})}
     assert (onto[0] == 40).all()
+
+
+def test_what_is_faded_keeps_its_place_and_comes_nearer_to_what_is_beside_it() -> None:
+    image, labels = np.full((40, 200, 3), 60, np.uint8), np.zeros((40, 200), np.uint8)
+    labels[:, 97:103], labels[:, 150:156] = 2, 1
+    image[labels > 0] = 220
+    left = []
+    for seed in range(40):
+        changed = faded(image, labels, [2], np.random.default_rng(seed))
+        away = cv2.dilate((labels == 2).astype(np.uint8), np.ones((9, 9))) == 0
+        np.testing.assert_array_equal(changed[away], image[away])
+        assert (changed <= image).all()
+        left.append((changed[:, 99:101].astype(int) - 60).mean() / 160)
+    assert 0.05 < min(left) < 0.4
+    assert 0.7 < max(left) < 1
+
+
+def test_a_share_of_the_crops_is_faded_and_no_label_changes() -> None:
+    thing = np.zeros((64, 96), np.uint8)
+    thing[:, 46:50] = 1
+    picture = np.full((64, 96, 3), 30, np.uint8)
+    picture[thing == 1] = 230
+    pairs, shares = Pairs([picture] * 4, [thing] * 4), {}
+    for share in (0.2, 0.9):
+        paler = []
+        for step in range(40):
+            plain, mixed = (
+                batch(pairs, recipe(10, batch=4, fade=keys), CLASSES, step=step)
+                for keys in (None, {"classes": [CLASSES.names[1]], "share": share})
+            )
+            assert torch.equal(plain[1], mixed[1])
+            paler += (plain[0] != mixed[0]).flatten(1).any(1).tolist()
+        shares[share] = np.mean(paler)
+    assert 0 < 2 * shares[0.2] < shares[0.9]
 
 
 def test_a_share_of_the_crops_gets_things_of_another() -> None:
