@@ -30,7 +30,6 @@ class Wires:
 
     def __init__(self) -> None:
         self._codec = ByReference()
-        self._context: Context | None = None
         self._laid: tuple[Wire, ...] = ()
         self._threads: dict[str, Thread] = {}
         self._books: dict[str, Link] = {}  # of wires that were taken up
@@ -58,16 +57,16 @@ class Wires:
 
     def open(self) -> None:
         """Have sockets from here on."""
-        self._context = zmq.Context()
+        self._context: Context = zmq.Context()
 
     def bind(self, receiver: Receiver, name: str) -> None:
         """Open a stage's door under its name."""
-        receiver.bind(self._opened, f"inproc://{name}")
+        receiver.bind(self._context, f"inproc://{name}")
 
     def start(self, wires: Sequence[Wire] | None = None) -> None:
         """Begin to send, by default over all; their doors are open."""
         for wire in self._laid if wires is None else wires:
-            self._threads[wire.link.name] = wire.sender.start(self._opened, f"inproc://{wire.end}")
+            self._threads[wire.link.name] = wire.sender.start(self._context, f"inproc://{wire.end}")
 
     def end(self) -> None:
         """Nothing more will be sent but what is on the way."""
@@ -80,8 +79,8 @@ class Wires:
             wire.sender.stop()
         for thread in tuple(self._threads.values()):
             thread.join(timeout_s)
-        for link in self.links:
-            link.settle()
+        for wire in self._laid:
+            wire.link.settle()
 
     def take_up(self, start: str) -> list[Wire]:
         """The wires from a stage, which belong to the graph no more; `finish` follows."""
@@ -102,9 +101,4 @@ class Wires:
         """Wait for every thread, and have no sockets any more."""
         for thread in tuple(self._threads.values()):
             thread.join()
-        self._opened.term()
-
-    @property
-    def _opened(self) -> Context:
-        assert self._context is not None, "open comes first"
-        return self._context
+        self._context.term()
