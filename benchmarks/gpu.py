@@ -2,17 +2,15 @@
 
 Three ways, where a backend has them: `whole`, from pictures in this process's memory to labels there; `left`, the
 labels stay on the GPU; `bare`, the network alone, on pictures that are on the GPU already. All in one process, in
-turns, so that what else the machine does meets them alike. At another size than the shipped one the weights are random.
+turns, so that what else the machine does meets them alike.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import numpy as np
@@ -25,8 +23,9 @@ from stream_seg.backends.tensorrt import BATCH, graph_of, open_execution
 from stream_seg.backends.tensorrt_api import module
 from stream_seg.backends.tensorrt_build import build
 from stream_seg.backends.tensorrt_cuda import gpu
-from stream_seg.errors import ConfigError, NetworkError
+from stream_seg.errors import NetworkError
 from stream_seg.network import Network, open_network
+from stream_seg.sidecar import parsed_size
 
 Calls = dict[str, Callable[[], object]]
 
@@ -40,7 +39,7 @@ def main(
 ) -> None:
     """Latency of one picture and throughput of eight, with and without input and output."""
     device, capability = gpu()  # refuses a machine without a GPU in one line
-    network = sized(size)
+    network = open_network("road", size=parsed_size(size))
     facts: dict[str, Any] = {
         "machine": machine(),
         "gpu": {"name": device, "compute_capability": capability},
@@ -60,24 +59,6 @@ def main(
     facts["io_ratio"] = alone["tensorrt whole"]["p50_ms"] / alone["tensorrt bare"]["p50_ms"]
     table.add_row("tensorrt whole / bare", "1", f"{facts['io_ratio']:.2f}", "", "")
     finish(facts, [table], json_file)
-
-
-def sized(text: str) -> Network:
-    """The shipped network, or at another size one of the same layers with random weights."""
-    sides = re.fullmatch(r"(\d+)x(\d+)", text)
-    if sides is None:
-        raise ConfigError(f"--size {text!r}: expected HEIGHTxWIDTH, such as 720x960")
-    size = (int(sides[1]), int(sides[2]))
-    road = open_network("road")
-    if road.size == size:
-        return road
-    from stream_seg.training.export import export_onnx
-    from stream_seg.zoo.road import RoadNet
-
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "road.onnx"
-        export_onnx(RoadNet(len(road.classes)), path, size=size, mean=(0.4, 0.4, 0.4), std=(0.3, 0.3, 0.3))
-        return Network("road, random weights", road.classes, size, path.read_bytes())
 
 
 def candidates(network: Network, images: np.ndarray[Any, Any], *, precision: str, output: str) -> Calls:

@@ -171,6 +171,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Which split, for example val.")] = "val",
     backend: Annotated[str, typer.Option(help="auto, tensorrt, openvino, onnxruntime or torch.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, f32, bf16, fp16, int8 or fp8.")] = "auto",
+    size: Annotated[str | None, typer.Option(metavar="HxW", help="The network's input; without it, its own.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
     temporal: Annotated[
         bool,
@@ -188,15 +189,20 @@ def evaluate(
     from stream_seg.commands.report import write_json
     from stream_seg.evaluation import pictures, videos
     from stream_seg.output import refuse_unwritable
+    from stream_seg.sidecar import parsed_size
 
     if json_file is not None:
         refuse_unwritable(json_file)
+    engine: dict[str, Any] = {
+        "backend": backend,
+        "precision": precision,
+        "size": None if size is None else parsed_size(size),
+    }
     if temporal:
-        engine = {"backend": backend, "precision": precision}
         figures = videos.evaluate(network, data, split=split, frames=frames, engine=engine)
         table = videos.as_table(figures)
     else:
-        figures = pictures.evaluate(network, data or Path(), split=split, backend=backend, precision=precision)
+        figures = pictures.evaluate(network, data or Path(), split=split, **engine)
         table = pictures.as_table(figures)
     Console(markup=False).print(table)
     if json_file is not None:
@@ -233,9 +239,10 @@ def bench(
     """Measure the time of a frame, in the network alone and through the whole graph: p50, p95, p99, CPU."""
     from rich.console import Console
 
-    from stream_seg.commands.bench import DRIVE, Plan, as_tables, footnotes, measured, parsed_size
+    from stream_seg.commands.bench import DRIVE, Plan, as_tables, footnotes, measured
     from stream_seg.commands.report import write_json
     from stream_seg.output import refuse_unwritable
+    from stream_seg.sidecar import parsed_size
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # so that its temporary files go
     if json_file is not None:

@@ -65,22 +65,22 @@ def open_network(source: str | Path | Mapping[str, Any], *, size: tuple[int, int
     network = _opened(source, size)
     if size is None or network.size == size:
         return network
-    from stream_seg.interchange.shrink import refuse_size
+    from stream_seg.interchange.resize import refuse_size
 
-    other = shrunk(network, size)
+    other = resized(network, size)
     refuse_size(other.f32, network.size, size, name=network.name)
     return other
 
 
-def shrunk(network: Network, size: tuple[int, int]) -> Network:
-    """`network` taking pictures of `size` = (height, width), multiples of its strides; see `interchange.shrink`.
+def resized(network: Network, size: tuple[int, int]) -> Network:
+    """`network` taking pictures of `size` = (height, width), multiples of its strides; see `interchange.resize`.
 
-    The same weights: smaller, it takes a fraction of the time, and sees less of small things.
+    The same weights: smaller, it takes a fraction of the time, and sees less of small things; larger, the reverse.
     """
-    from stream_seg.interchange.shrink import shrunk_onnx
+    from stream_seg.interchange.resize import resized_onnx
 
-    f32 = shrunk_onnx(network.f32, network.size, size)
-    int8 = None if network.int8 is None else shrunk_onnx(network.int8, network.size, size)
+    f32 = resized_onnx(network.f32, network.size, size)
+    int8 = None if network.int8 is None else resized_onnx(network.int8, network.size, size)
     return replace(network, size=size, f32=f32, int8=int8, int8_report=None)  # it was judged at the other size
 
 

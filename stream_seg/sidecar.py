@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -18,6 +19,14 @@ Side = Annotated[int, Field(ge=8, le=8192)]
 Size = tuple[Side, Side]
 Triple = Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
 PositiveTriple = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=3, max_length=3)]
+
+
+def parsed_size(text: str) -> tuple[int, int]:
+    """(height, width) of "352x480". Raises ConfigError."""
+    sides = re.fullmatch(r"(\d{1,4})x(\d{1,4})", text)
+    if sides is None or not all(8 <= int(side) <= 8192 for side in sides.groups()):
+        raise ConfigError(f"--size {text}: expected HEIGHTxWIDTH in pixels, 8 to 8192 each, for example 352x480")
+    return int(sides[1]), int(sides[2])
 
 
 def _different(names: tuple[str | None, ...]) -> tuple[str | None, ...]:

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stream_seg.backends.tensorrt import lack
+from tests.evaluation.test_pictures import pair
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 KEYS = {
@@ -40,6 +42,14 @@ def test_the_gpu_benchmark_runs(tmp_path: Path) -> None:
     arguments = [sys.executable, str(FOLDER / "gpu.py"), "--seconds", "0.1", "--json", str(path)]
     subprocess.run(arguments, check=True, timeout=110)
     assert {"batch_1", "batch_8", "io_ratio"} <= json.loads(path.read_text(encoding="utf-8")).keys()
+
+
+def test_the_benchmark_of_lights_runs(tmp_path: Path) -> None:
+    pair(tmp_path, "a.png", np.random.default_rng(0).integers(0, 11, (96, 128), np.uint8))
+    arguments = [sys.executable, str(FOLDER / "lights.py"), "--data", str(tmp_path), "--json", str(tmp_path / "l.json")]
+    subprocess.run(arguments, check=True, capture_output=True, timeout=110)
+    miou = json.loads((tmp_path / "l.json").read_text(encoding="utf-8"))["miou"]["road"]
+    assert len(miou) == len({*miou.values()}) == 9  # each change changes something
 
 
 @pytest.mark.parametrize("command", KEYS)

@@ -89,10 +89,19 @@ def test_eval_says_what_evaluation_says(tmp_path: Path, capsys: pytest.CaptureFi
     assert f"{100 * figures['miou']:.1f}" in capsys.readouterr().out
 
 
+def test_eval_at_another_size(tmp_path: Path) -> None:
+    _, data = dataset(tmp_path)
+    said = ["eval", "--data", data, "--size", "176x240", "--json", tmp_path / "e.json"]
+    assert exit_code(*said) == 0
+    assert read_json(tmp_path / "e.json") == evaluate("road", data, size=(176, 240)) != evaluate("road", data)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
         (["--network", "raod"], 4, "unknown network 'raod'"),
+        (["--size", "352"], 2, "--size 352: expected HEIGHTxWIDTH"),
+        (["--network", "road", "--size", "170x230"], 4, "170x230 does not fit its strides"),
         (["--data", "missing"], 3, "missing"),
         (["--json", "missing/e.json"], 5, "there is no folder"),
     ],

@@ -7,7 +7,6 @@ default one with an output that does nothing: decoding and encoding are left out
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby, islice, product
@@ -54,14 +53,6 @@ class Plan:
     source: str = DRIVE
     seconds: float = 1.0
     threads: int = 1
-
-
-def parsed_size(text: str) -> tuple[int, int]:
-    """(height, width) of "352x480". Raises ConfigError."""
-    sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if sides is None or not all(32 <= int(side) <= 8192 for side in sides.groups()):
-        raise ConfigError(f"--size {text}: expected HEIGHTxWIDTH in pixels, 32 to 8192 each, for example 352x480")
-    return int(sides[1]), int(sides[2])
 
 
 def measured(plan: Plan, *, note: Callable[[str], None] = lambda _said: None) -> dict[str, Any]:

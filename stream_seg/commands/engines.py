@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
@@ -59,14 +58,14 @@ def build(
     from stream_seg.backends.engine_recipe import EngineRecipe
     from stream_seg.commands.report import write_json
     from stream_seg.output import refuse_unwritable
-    from stream_seg.sidecar import validated
+    from stream_seg.sidecar import parsed_size, validated
     from stream_seg.strict_yaml import read_yaml
 
     said = {
         "network": network,
         "backend": backend,
         "precision": precision,
-        "size": None if size is None else _size(size),
+        "size": None if size is None else parsed_size(size),
         "batch": batch,
         "compute_capability": compute_capability,
         "calibrate": calibrate,
@@ -199,13 +198,6 @@ def _progress() -> Iterator[Say]:
         yield Say(line, step)
     finally:
         status.stop()
-
-
-def _size(text: str) -> tuple[int, int]:
-    said = re.fullmatch(r"(\d+)x(\d+)", text)
-    if said is None:
-        raise ConfigError(f"size: {text!r} is not HxW (height x width), such as 352x480")
-    return int(said[1]), int(said[2])
 
 
 def _named(text: str) -> Entry:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
+from stream_seg.arrays import Image, Labels
 from stream_seg.backends.choose import open_engine
 from stream_seg.backends.engine import Engine
 from stream_seg.confusion import confusion, figures, percent
@@ -26,31 +27,40 @@ def evaluate(
     backend: str = "auto",
     precision: str = "auto",
     threads: int = 1,
+    size: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """Figures of `network` on DATA/SPLIT. Raises SourceError, NetworkError or ConfigError.
+
+    `size` = (height, width) of its input, in place of its own.
 
     Keys: network, backend, precision, device, split, images, miou, pixel_accuracy, class_accuracy, class_iou {name: IoU
     or null for a class that is neither in the truth nor in a prediction}. Shares from 0 to 1 of the labelled pixels.
     """
     pair_paths(data, split)  # what is missing is said before a network is compiled
-    with open_engine(open_network(network), backend=backend, precision=precision, threads=threads) as engine:
+    with open_engine(open_network(network, size=size), backend=backend, precision=precision, threads=threads) as engine:
         return evaluated(engine, data, split=split)
 
 
 def evaluated(engine: Engine, data: Path, *, split: str) -> dict[str, Any]:
     """`evaluate` with an engine that is open."""
-    paths, info, classes = pair_paths(data, split), engine.spec.info, engine.spec.classes
+    paths, info = pair_paths(data, split), engine.spec.info
+    pairs = (read_pair(*pair, classes=len(engine.spec.classes)) for pair in paths)
+    told = {"network": info.network, "backend": info.backend, "precision": info.precision, "device": info.device}
+    return {**told, "split": split, "images": len(paths), **scored(engine, pairs)}
+
+
+def scored(engine: Engine, pairs: Iterable[tuple[Image, Labels]]) -> dict[str, Any]:
+    """miou, pixel_accuracy, class_accuracy and class_iou of `evaluate`, of pictures with their label maps."""
+    classes = engine.spec.classes
     matrix = np.zeros((len(classes), len(classes) + 1), np.int64)
-    for pair in paths:
-        image, truth = read_pair(*pair, classes=len(classes))
+    for image, truth in pairs:
         semantic = segmented(image, engine)
         if semantic.scores is not None:
             predicted = upsampled_argmax(semantic.scores, truth.shape)
         else:
             predicted = resized_labels(semantic.labels, truth.shape)
         matrix += confusion(truth, predicted, classes=len(classes))
-    told = {"network": info.network, "backend": info.backend, "precision": info.precision, "device": info.device}
-    return {**told, "split": split, "images": len(paths), **figures(matrix, classes)}
+    return figures(matrix, classes)
 
 
 def as_table(found: Mapping[str, Any]) -> Table:

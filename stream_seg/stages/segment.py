@@ -21,10 +21,11 @@ from stream_seg.backends.engine import Engine
 from stream_seg.books import Policy
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.frame import Semantic
-from stream_seg.network import Network, is_network, open_network, shrunk, unknown
+from stream_seg.network import Network, is_network, open_network, resized, unknown
 from stream_seg.ops.scale import reduced
 from stream_seg.pacing.keys import Keys
 from stream_seg.pacing.steering import Steering
+from stream_seg.sidecar import Size
 from stream_seg.stage import STRICT, Frames
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,10 @@ class Segment:
         Literal["auto", "int8", "fp8", "fp16", "bf16", "f32"],
         Field(description="arithmetic; auto takes the fastest that there is"),
     ] = "auto"
+    size: Annotated[
+        Size | None,
+        Field(description="[height, width] of its input, instead of its own: larger sees more, and takes longer"),
+    ] = None
     threads: Annotated[int, Field(ge=1, le=256, description="CPU threads of the network")] = 1
     every: Annotated[
         Annotated[int, Field(ge=1, le=1000)] | Literal["auto"],
@@ -76,7 +81,7 @@ class Segment:
                 "segment.target_ms: frames of a file wait for each other, and none is ever late; "
                 "leave it out, or set policy: latest"
             )
-        network = open_network(self.network)
+        network = open_network(self.network, size=self.size)
         with ExitStack() as opened:
             engine = opened.enter_context(self._engine(network))
             if self.every == 1 and self.target_ms is None:
@@ -94,7 +99,7 @@ class Segment:
     def _smaller(self, network: Network) -> Engine | None:
         """An engine of the same network at half its input; None where the graph has its size built in."""
         try:
-            return self._engine(shrunk(network, (network.size[0] // 2, network.size[1] // 2)))
+            return self._engine(resized(network, (network.size[0] // 2, network.size[1] // 2)))
         except NetworkError as error:
             log.warning(
                 "segment.target_ms: %s cannot take smaller pictures, only key frames are left: %s", network.name, error

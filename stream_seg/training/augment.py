@@ -76,6 +76,22 @@ def faded(image: Image, labels: Labels, classes: Sequence[int], draw: np.random.
     return np.rint(blended).astype(np.uint8)
 
 
+def repainted(image: Image, labels: Labels, classes: Sequence[int], draw: np.random.Generator) -> Image:
+    """The picture with each of `classes` as it is or in one of two other paints: a tint, and a light of its own.
+
+    A house is not always brighter than the pole before it, nor a coat ever of one colour.
+    """
+    paint = np.zeros(256, np.uint8)
+    paint[list(classes)] = draw.integers(0, 3, len(classes))
+    worn = paint[labels]
+    for number in (1, 2):
+        tint = np.exp(draw.normal(0, 0.2, 3)).astype(np.float32)
+        other = np.clip(lit(image, draw) * tint, 0, 255)
+        cover = cv2.GaussianBlur((worn == number).astype(np.float32), (0, 0), 1)[..., None]
+        image = np.rint(image + cover * (other - image)).astype(np.uint8)
+    return image
+
+
 def weathered(image: Image, sky: NDArray[np.bool_], draw: np.random.Generator) -> Image:
     """The picture under a sky from deep blue to white, paler towards the horizon, with some of its own texture.
 

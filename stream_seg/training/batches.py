@@ -16,7 +16,7 @@ from stream_seg.dataset import VOID, Pairs
 from stream_seg.errors import ConfigError
 from stream_seg.ops.palette import CAMVID
 from stream_seg.ops.scene import render
-from stream_seg.training.augment import augmented, faded, pasted
+from stream_seg.training.augment import augmented, faded, pasted, repainted
 from stream_seg.training.recipe import Recipe
 
 TOWN_STEPS, TOWN_FRAMES = 100, 3000
@@ -81,6 +81,11 @@ def batch(pairs: Pairs, recipe: Recipe, classes: Classes, *, step: int) -> Batch
     if recipe.fade:
         pale = [classes.names.index(name) for name in recipe.fade.classes]
         crops = [(faded(*crop, pale, draw), crop[1]) if draw.random() < recipe.fade.share else crop for crop in crops]
+    if recipe.repaint:
+        worn = [classes.names.index(name) for name in recipe.repaint.classes]
+        crops = [
+            (repainted(*crop, worn, draw), crop[1]) if draw.random() < recipe.repaint.share else crop for crop in crops
+        ]
     images, maps = (torch.from_numpy(np.stack(part)) for part in zip(*crops, strict=True))
     return images, maps.long()
 

@@ -127,12 +127,13 @@ def _classes(said: str | None, weights: Weights) -> Classes:
 
 
 def _size(said: str | None, weights: Weights, *, required: bool) -> tuple[int, int] | None:
-    match = re.fullmatch(r"(\d{1,4})x(\d{1,4})", said or "")
-    if said is None and (weights.size is not None or not required):
-        return weights.size
-    if match is None or not all(8 <= int(side) <= 8192 for side in match.groups()):
-        raise ConfigError(f"--size: {said or 'is required'}: HEIGHTxWIDTH in pixels, such as 352x480, 8 to 8192 each")
-    return int(match[1]), int(match[2])
+    from stream_seg.sidecar import parsed_size
+
+    if said is not None:
+        return parsed_size(said)
+    if weights.size is None and required:
+        raise ConfigError("--size: is required, HEIGHTxWIDTH in pixels, for example 352x480")
+    return weights.size
 
 
 def _pairs(data: Path, split: str, *, classes: int) -> Pairs:

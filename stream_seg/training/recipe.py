@@ -48,6 +48,15 @@ class Fade(BaseModel):
     share: Annotated[Share, Field(description="of the crops")] = 0.5
 
 
+class Repaint(BaseModel):
+    """Things in other colours and under another light than what is around them."""
+
+    model_config = STRICT
+
+    classes: Annotated[Names, Field(description="what is repainted, each by itself, with a chance of two thirds")]
+    share: Annotated[Share, Field(description="of the crops")] = 0.5
+
+
 class Distil(BaseModel):
     """Learn from a larger network too, or a closer look (Hinton, Vinyals, Dean, arXiv 1503.02531, section 2)."""
 
@@ -106,6 +115,7 @@ class Recipe(BaseModel):
     ] = 0.0
     paste: Paste | None = None
     fade: Fade | None = None
+    repaint: Repaint | None = None
     batch: Annotated[int, Field(ge=1, le=4096)] = 8
     steps: Annotated[int, Field(ge=1)]
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.002
@@ -142,7 +152,7 @@ class Recipe(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
 
 
-PARTS: dict[str, type[BaseModel]] = {"ohem": Ohem, "distil": Distil, "paste": Paste, "fade": Fade}
+PARTS: dict[str, type[BaseModel]] = {"ohem": Ohem, "distil": Distil, "paste": Paste, "fade": Fade, "repaint": Repaint}
 MAY_DIFFER = ("data", "device", "save_every")
 """Keys that may be changed when a run goes on; every other would make it another run."""
 

@@ -111,7 +111,7 @@ def test_the_list_says_what_it_does_not_believe(cache: Path, capfd: pytest.Captu
         (["build"], 2, "says no network"),
         (["build", "raod"], 4, "unknown network 'raod'"),
         (["build", "missing.onnx"], 4, "missing.onnx: no such file"),
-        (["build", "road", "--size", "big"], 2, "size: 'big' is not HxW"),
+        (["build", "road", "--size", "big"], 2, "--size big: expected HEIGHTxWIDTH"),
         (
             ["build", "road", "--size", "64x90"],
             4,

@@ -13,7 +13,7 @@ from stream_seg.classes import Classes
 from stream_seg.dataset import VOID, Pairs
 from stream_seg.errors import ConfigError
 from stream_seg.ops.palette import CAMVID
-from stream_seg.training.augment import augmented, faded, lit, pasted
+from stream_seg.training.augment import augmented, faded, lit, pasted, repainted
 from stream_seg.training.batches import batch, batches, drawn, synth_labels
 from tests.training.pictures import coloured_fields
 from tests.training.test_training import CLASSES, recipe
@@ -108,22 +108,40 @@ def test_what_is_faded_keeps_its_place_and_comes_nearer_to_what_is_beside_it() -
     assert 0.7 < max(left) < 1
 
 
-def test_a_share_of_the_crops_is_faded_and_no_label_changes() -> None:
+def test_paint_keeps_to_its_class_and_is_one_of_three() -> None:
+    image = np.full((40, 300, 3), 120, np.uint8)
+    labels = np.repeat(np.arange(3, dtype=np.uint8), 100)[None].repeat(40, 0)
+    own, apart, brighter = 0, 0, []
+    for seed in range(60):
+        changed = repainted(image, labels, [0, 2], np.random.default_rng(seed))
+        left, middle, right = (changed[:, start + 10 : start + 90] for start in (0, 100, 200))
+        assert (middle == 120).all()
+        own += bool((left == 120).all())
+        apart += bool(abs(left.mean() - right.mean()) > 10)
+        brighter.append(left.mean() / 120)
+    assert 10 < own < 30  # a third
+    assert apart > 30
+    assert min(brighter) < 0.7
+    assert max(brighter) > 1.3
+
+
+@pytest.mark.parametrize("key", ["fade", "repaint"])
+def test_a_share_of_the_crops_is_changed_and_no_label_with_them(key: str) -> None:
     thing = np.zeros((64, 96), np.uint8)
     thing[:, 46:50] = 1
     picture = np.full((64, 96, 3), 30, np.uint8)
     picture[thing == 1] = 230
     pairs, shares = Pairs([picture] * 4, [thing] * 4), {}
     for share in (0.2, 0.9):
-        paler = []
+        changed = []
         for step in range(40):
             plain, mixed = (
-                batch(pairs, recipe(10, batch=4, fade=keys), CLASSES, step=step)
-                for keys in (None, {"classes": [CLASSES.names[1]], "share": share})
+                batch(pairs, recipe(10, batch=4, **keys), CLASSES, step=step)
+                for keys in ({}, {key: {"classes": [CLASSES.names[1]], "share": share}})
             )
             assert torch.equal(plain[1], mixed[1])
-            paler += (plain[0] != mixed[0]).flatten(1).any(1).tolist()
-        shares[share] = np.mean(paler)
+            changed += (plain[0] != mixed[0]).flatten(1).any(1).tolist()
+        shares[share] = np.mean(changed)
     assert 0 < 2 * shares[0.2] < shares[0.9]
 
 

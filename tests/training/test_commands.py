@@ -329,6 +329,8 @@ def test_the_wrong_order_of_colours_is_caught_and_costs(
         ({"paste": {"share": 0.5}}, 2, "paste: classes: Field required"),
         ({"fade": {"classes": ["tree"]}}, 2, "fade: unknown class 'tree'; known: red, green, blue"),
         ({"fade": {"classes": ["red"], "share": 2}}, 2, "fade: share: Input should be less than 1, got 2"),
+        ({"repaint": {"classes": ["tree"]}}, 2, "repaint: unknown class 'tree'; known: red, green, blue"),
+        ({"repaint": {"share": 0.5}}, 2, "repaint: classes: Field required"),
         ({"classes": ["red"]}, 2, "classes: red alone cannot be told from anything; name the rest"),
         ({"check_input": False}, 2, "check_input: is for weights: and distil:, which are missing"),
         ({"val": "train"}, 2, "val: is the split that is trained on"),

@@ -1,4 +1,4 @@
-"""A network at another input: the same weights; smaller, a fraction of the time, and less to see small things with."""
+"""A network at another input: the same weights; a smaller one takes less time and sees less of small things."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stream_seg.errors import NetworkError
 
 
 def refuse_size(serialised: bytes, was: tuple[int, int], size: tuple[int, int], *, name: str) -> None:
-    """Raises NetworkError, before anything is compiled, where what `shrunk_onnx` made does not compute."""
+    """Raises NetworkError, before anything is compiled, where what `resized_onnx` made does not compute."""
     has, asked = (f"{height}x{width}" for height, width in (was, size))
     try:
         said = infer_shapes(onnx.load_from_string(serialised), strict_mode=True, data_prop=True).graph.output
@@ -27,10 +27,10 @@ def refuse_size(serialised: bytes, was: tuple[int, int], size: tuple[int, int], 
         raise NetworkError(f"{name}: takes pictures of {has} (height x width) alone, not of {asked}")
 
 
-def shrunk_onnx(serialised: bytes, was: tuple[int, int], size: tuple[int, int]) -> bytes:
+def resized_onnx(serialised: bytes, was: tuple[int, int], size: tuple[int, int]) -> bytes:
     """An interchange ONNX taking pictures of `size` = (height, width), multiples of its strides, instead of `was`.
 
-    Sizes that the exporter wrote into the graph (what `Resize` aims at) shrink with the input. Whether the result
+    Sizes that the exporter wrote into the graph (what `Resize` aims at) change with the input. Whether the result
     computes is for an engine to find out: a graph may have its size built in elsewhere too.
     """
     model = onnx.load_from_string(serialised)
