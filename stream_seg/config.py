@@ -263,4 +263,5 @@ def _first(error: ValidationError, allowed: Sequence[str] | Mapping[str, object]
     if isinstance(cause, Exception):
         return f"{separator}{path}: {cause}" if path else f": {cause}"
     message = detail["msg"].replace("Input should be", "expected").replace("Value error, ", "")
+    message = message.replace("a valid tuple", "a list")  # which is what YAML has
     return f"{separator}{path}: {message[0].lower()}{message[1:]}, got {quoted(detail['input'])}"

@@ -60,6 +60,8 @@ def test_stages_lists_every_kind_and_key(capsys: pytest.CaptureFixture[str]) -> 
         assert re.findall(r"^  (\w+):", section, re.MULTILINE) == list(keys)
     assert "[red, green, blue]" in said  # not taken for markup
     assert "(number >= 0 and < 1; default 0.8)" in said
+    assert "(list of 2, each a whole number >= 8 and <= 8192; default none)" in said
+    assert "(whole number >= 1 and <= 1000 or auto; default 1)" in said
 
 
 def test_networks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,7 +74,7 @@ def test_networks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         opened = open_network(network["name"])
         assert (tuple(network["size"]), tuple(network["classes"])) == (opened.size, opened.classes.names)
         assert len(opened.f32) in network["files"].values()
-    assert "480x352" in capsys.readouterr().out
+    assert "352x480" in capsys.readouterr().out
 
 
 def dataset(folder: Path) -> tuple[Path, Path]:

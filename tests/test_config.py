@@ -52,6 +52,12 @@ def test_nodes_follow_their_inputs_whatever_the_order_of_the_file() -> None:
         ("weight", "wieght", "stages.smooth: unknown key 'wieght', did you mean weight? (known: weight, gap_s, input"),
         ("weight: 0.5", "weight: 1.5", "stages.smooth.weight: expected less than 1, got 1.5"),
         ("weight: 0.5", "weight: lots", "stages.smooth.weight: expected a valid number"),
+        ("input: capture", "input: capture, size: 352", "stages.segment.size: expected a list, got 352"),
+        (
+            "input: capture",
+            "input: capture, size: [352, 4]",
+            "stages.segment.size.1: expected greater than or equal to 8",
+        ),
         ("smooth:", "smoooth:", "stages.smoooth: unknown stage 'smoooth', did you mean smooth?"),
         ("input: segment", "input: sgment", "stages.smooth.input: unknown stage 'sgment', did you mean segment?"),
         ("input: capture", "input: smooth", "circle"),

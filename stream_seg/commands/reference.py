@@ -6,9 +6,9 @@ import inspect
 import json
 import textwrap
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -41,7 +41,7 @@ def networks_table(listed: list[dict[str, Any]]) -> Table:
         height, width = network["size"]
         files = "\n".join(f"{name} {size / 1e6:.1f} MB" for name, size in network["files"].items())
         files += f"\n({in_few_words(network['int8'])})" if network["int8"] else ""
-        table.add_row(network["name"], f"{width}x{height}", ", ".join(network["classes"]), files)
+        table.add_row(network["name"], f"{height}x{width}", ", ".join(network["classes"]), files)
     return table
 
 
@@ -100,8 +100,12 @@ def _default(field: FieldInfo) -> str:
 
 
 def _allowed(field: FieldInfo) -> str:
-    limits = [f"{LIMITS[key]} {value}" for item in field.metadata for key, value in _bounds(item)]
-    return " ".join([_type(field.annotation), " and ".join(limits)]).rstrip()
+    return _limited(field.annotation, field.metadata)
+
+
+def _limited(annotation: Any, metadata: Sequence[Any]) -> str:
+    limits = [f"{LIMITS[key]} {value}" for item in metadata for key, value in _bounds(item)]
+    return " ".join([_type(annotation), " and ".join(limits)]).rstrip()
 
 
 def _bounds(item: Any) -> Iterator[tuple[str, Any]]:
@@ -112,6 +116,12 @@ def _bounds(item: Any) -> Iterator[tuple[str, Any]]:
 
 def _type(annotation: Any) -> str:
     origin = get_origin(annotation)
+    if origin is Annotated:
+        kind, *said = get_args(annotation)
+        return _limited(kind, [item for info in said for item in getattr(info, "metadata", ())])
+    if origin is tuple:
+        parts = get_args(annotation)
+        return f"list of {len(parts)}, each a {_type(parts[0])}"
     if origin is Literal:
         return " or ".join(_yaml(value) for value in get_args(annotation))
     if origin in (Union, types.UnionType):
