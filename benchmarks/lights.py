@@ -29,7 +29,6 @@ def main(
     split: Annotated[str, typer.Option(help="Which split.")] = "val",
     network: Annotated[list[str] | None, typer.Option(help="A network by name or file; several times.")] = None,
     precision: Annotated[str, typer.Option(help="auto, f32, bf16 or int8.")] = "f32",
-    every: Annotated[int, typer.Option(min=1, help="Every so many pictures of the split.")] = 2,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
 ) -> None:
     """Mean IoU by change and network."""
@@ -38,9 +37,10 @@ def main(
     for name in names:
         with open_engine(open_network(name), precision=precision, threads=2) as engine:
             pairs = read_pairs(data, split, classes=len(engine.spec.classes))
-            kept = list(zip(pairs.images, pairs.labels, strict=True))[::every]
             facts["miou"][name] = {
-                what: scored(engine, ((change(image), truth) for image, truth in kept))["miou"]
+                what: scored(
+                    engine, ((change(image), truth) for image, truth in zip(pairs.images, pairs.labels, strict=True))
+                )["miou"]
                 for what, change in CHANGES.items()
             }
     table = figures("mean IoU %, pictures changed", "", *names)

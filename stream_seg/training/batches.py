@@ -78,14 +78,10 @@ def batch(pairs: Pairs, recipe: Recipe, classes: Classes, *, step: int) -> Batch
             pasted(crop, crops[place - 1], put, draw) if draw.random() < recipe.paste.share else crop
             for place, crop in enumerate(crops)
         ]
-    if recipe.fade:
-        pale = [classes.names.index(name) for name in recipe.fade.classes]
-        crops = [(faded(*crop, pale, draw), crop[1]) if draw.random() < recipe.fade.share else crop for crop in crops]
-    if recipe.repaint:
-        worn = [classes.names.index(name) for name in recipe.repaint.classes]
-        crops = [
-            (repainted(*crop, worn, draw), crop[1]) if draw.random() < recipe.repaint.share else crop for crop in crops
-        ]
+    for part, changed in ((recipe.fade, faded), (recipe.repaint, repainted)):
+        if part:
+            named = [classes.names.index(name) for name in part.classes]
+            crops = [(changed(*crop, named, draw), crop[1]) if draw.random() < part.share else crop for crop in crops]
     images, maps = (torch.from_numpy(np.stack(part)) for part in zip(*crops, strict=True))
     return images, maps.long()
 

@@ -11,13 +11,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError
 from stream_seg.ops.palette import PALETTES
-from stream_seg.sidecar import Names, Palette, PositiveTriple, Triple, coloured, validated
+from stream_seg.sidecar import Names, Palette, PositiveTriple, Size, Triple, coloured, validated
 from stream_seg.strict_yaml import read_yaml
 from stream_seg.uri import at_home
 
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 Share = Annotated[float, Field(gt=0, lt=1)]
-Side = Annotated[int, Field(ge=8, le=8192)]
 Place = Annotated[Path, AfterValidator(at_home)]
 
 
@@ -86,14 +85,14 @@ class Recipe(BaseModel):
     palette: Annotated[
         Palette | None, Field(description="a data set's, or [red, green, blue] for each class; absent: well apart")
     ] = None
-    size: Annotated[tuple[Side, Side], Field(description="input of the exported network")] = (352, 480)
+    size: Annotated[Size, Field(description="input of the exported network")] = (352, 480)
     mean: Annotated[
         Triple | None, Field(description="subtracted after scaling, in the order of `colour`; absent: the weights'")
     ] = None
     std: Annotated[PositiveTriple | None, Field(description="divided by after that, in the order of `colour`")] = None
     colour: Annotated[Literal["bgr", "rgb"], Field(description="order of the colours that the network takes")] = "bgr"
     input_scale: Annotated[float, Field(gt=0, description="what 0-255 is divided by")] = 255.0
-    crop: Annotated[tuple[Side, Side], Field(description="what a step sees of a picture")] = (288, 384)
+    crop: Annotated[Size, Field(description="what a step sees of a picture")] = (288, 384)
     sky: Annotated[int | None, Field(ge=0, description="label that gets another weather half of the time")] = None
     light: Annotated[
         float, Field(ge=0, le=1, description="share of crops under another light: darker, paler, in patches")
