@@ -25,10 +25,11 @@ class Classes:
     def __len__(self) -> int:
         return len(self.names)
 
-    def index(self, name: str) -> int:
-        """The label of a class. Raises ConfigError naming the known classes."""
+    def index(self, name: str, *, where: str = "") -> int:
+        """The label of a class. Raises ConfigError naming the known classes, and `where` it was asked for."""
         if name not in self.names:
-            raise ConfigError(f"unknown class {name!r}; the classes are {', '.join(self.names)}")
+            place = f"{where}: " if where else ""
+            raise ConfigError(f"{place}unknown class {name!r}; the classes are {', '.join(self.names)}")
         return self.names.index(name)
 
     @cached_property

@@ -172,6 +172,10 @@ def evaluate(
     backend: Annotated[str, typer.Option(help="auto, tensorrt, openvino, onnxruntime or torch.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, f32, bf16, fp16, int8 or fp8.")] = "auto",
     size: Annotated[str | None, typer.Option(metavar="HxW", help="The network's input; without it, its own.")] = None,
+    prefer: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLASS=NUMBER", help="Add to a class's scores, for example pole=0.5. Several times."),
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
     temporal: Annotated[
         bool,
@@ -189,7 +193,7 @@ def evaluate(
     from stream_seg.commands.report import write_json
     from stream_seg.evaluation import pictures, videos
     from stream_seg.output import refuse_unwritable
-    from stream_seg.sidecar import parsed_size
+    from stream_seg.sidecar import parsed_prefer, parsed_size
 
     if json_file is not None:
         refuse_unwritable(json_file)
@@ -197,6 +201,7 @@ def evaluate(
         "backend": backend,
         "precision": precision,
         "size": None if size is None else parsed_size(size),
+        "prefer": parsed_prefer(prefer or ()),
     }
     if temporal:
         figures = videos.evaluate(network, data, split=split, frames=frames, engine=engine)
@@ -323,11 +328,16 @@ def export(
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Refuse weights that DIR's pictures do not fit.")
     ] = True,
+    prefer: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLASS=NUMBER", help="Add to a class's scores, for example pole=0.5. Several times."),
+    ] = None,
 ) -> None:
     """Make a network that the pipeline runs from published weights or a checkpoint, or weights to pass on."""
     from stream_seg.training.export_command import Wanted, export_command
 
-    export_command(Wanted(network, tuple(weights), out, classes, picture, size, data, split, check, held))
+    preferred = tuple(prefer or ())
+    export_command(Wanted(network, tuple(weights), out, classes, picture, size, data, split, check, held, preferred))
 
 
 @app.command()

@@ -84,6 +84,23 @@ def resized(network: Network, size: tuple[int, int]) -> Network:
     return replace(network, size=size, f32=f32, int8=int8, int8_report=None)  # it was judged at the other size
 
 
+def preferring(network: Network, prefer: Mapping[str, float], *, where: str) -> Network:
+    """`network` with `prefer` added to the scores of classes, by name, on top of what an export gave them.
+
+    Raises ConfigError for a name that is no class of it, NetworkError where it has no scores.
+    """
+    if not prefer:
+        return network
+    from stream_seg.interchange.prefer import preferred_onnx
+
+    added = [0.0] * len(network.classes)
+    for name, number in prefer.items():
+        added[network.classes.index(name, where=where)] = number
+    f32 = preferred_onnx(network.f32, added, name=network.name)
+    int8 = None if network.int8 is None else preferred_onnx(network.int8, added, name=network.name)
+    return replace(network, f32=f32, int8=int8, int8_report=None)  # it was judged without
+
+
 def save_network(network: Network, path: Path) -> Path:
     """Write `network` as PATH (.onnx), its int8 form and side-car beside it, for `open_network`; returns PATH."""
     said: dict[str, Any] = {
@@ -161,7 +178,7 @@ def _own(sidecar: SideCar, *, where: str, folder: Path) -> Network:
     path = folder / sidecar.onnx
     classes = coloured(sidecar.classes, sidecar.palette, where=where)
     f32, size = interchange(path, sidecar, where=where)
-    return Network(path.stem, classes, size, f32)
+    return preferring(Network(path.stem, classes, size, f32), sidecar.prefer, where=f"{where}: prefer")
 
 
 def _read(path: Path) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError
@@ -29,6 +29,18 @@ def parsed_size(text: str) -> tuple[int, int]:
     return int(sides[1]), int(sides[2])
 
 
+def parsed_prefer(texts: Sequence[str]) -> dict[str, float]:
+    """{"pole": 0.5} of ["pole=0.5"]. Raises ConfigError."""
+    prefer: dict[str, float] = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            prefer[name] = TypeAdapter(Preference).validate_python(number)
+        except ValidationError as error:
+            raise ConfigError(f"--prefer {text}: expected CLASS=NUMBER, -20 to 20, for example pole=0.5") from error
+    return prefer
+
+
 def _different(names: tuple[str | None, ...]) -> tuple[str | None, ...]:
     twice = sorted({str(name) for name in names if names.count(name) > 1})
     if twice:
@@ -38,6 +50,11 @@ def _different(names: tuple[str | None, ...]) -> tuple[str | None, ...]:
 
 Names = Annotated[tuple[str, ...], Field(min_length=1, max_length=255), AfterValidator(_different)]
 Palette = str | tuple[tuple[Level, Level, Level], ...]
+Preference = Annotated[float, Field(ge=-20, le=20)]
+Prefer = Annotated[
+    dict[str, Preference],
+    Field(description="{class: what is added to its scores}: more of it is found, and more is taken for it"),
+]
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -77,6 +94,7 @@ class SideCar(BaseModel):
         Palette | None, Field(description="a data set's name, or [red, green, blue] for each class; absent: well apart")
     ] = None
     heads: Annotated[tuple[Head, ...], Field(description="where there are several outputs; a later one wins")] = ()
+    prefer: Prefer = {}
 
 
 class Quantised(BaseModel):

@@ -52,6 +52,20 @@ def test_the_benchmark_of_lights_runs(tmp_path: Path) -> None:
     assert len(miou) == len({*miou.values()}) == 9  # each change changes something
 
 
+def test_the_benchmark_of_preferences_finds_what_was_taken_away(tmp_path: Path) -> None:
+    truth = np.zeros((96, 128), np.uint8)
+    truth[:, 64:] = 8
+    for number in range(4):
+        pair(tmp_path, f"{number}.png", truth)
+    recipe = {"network": "road", "data": str(tmp_path), "split": "val", "held_back": 0.5, "steps": 1000}
+    spec = {"mean": [0.4] * 3, "std": [0.3] * 3}
+    (tmp_path / "r.yaml").write_text(json.dumps(recipe | spec), encoding="utf-8")
+    arguments = [sys.executable, str(FOLDER / "prefer.py"), str(tmp_path / "r.yaml"), "--network", "road"]
+    subprocess.run([*arguments, "--json", str(tmp_path / "p.json")], check=True, capture_output=True, timeout=110)
+    found = json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))
+    assert found["after"]["miou"] > found["before"]["miou"]
+
+
 @pytest.mark.parametrize("command", KEYS)
 def test_a_benchmark_runs(command: str, tmp_path: Path) -> None:
     script, *options = command.split()

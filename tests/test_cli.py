@@ -98,12 +98,23 @@ def test_eval_at_another_size(tmp_path: Path) -> None:
     assert read_json(tmp_path / "e.json") == evaluate("road", data, size=(176, 240)) != evaluate("road", data)
 
 
+def test_eval_with_a_class_preferred(tmp_path: Path) -> None:
+    _, data = dataset(tmp_path)
+    said = ["eval", "--data", data, "--prefer", "pole=3", "--prefer", "sky=-1", "--json", tmp_path / "e.json"]
+    assert exit_code(*said) == 0
+    preferred = evaluate("road", data, prefer={"pole": 3, "sky": -1})
+    assert read_json(tmp_path / "e.json") == preferred != evaluate("road", data)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
         (["--network", "raod"], 4, "unknown network 'raod'"),
         (["--size", "352"], 2, "--size 352: expected HEIGHTxWIDTH"),
         (["--network", "road", "--size", "170x230"], 4, "170x230 does not fit its strides"),
+        (["--prefer", "pole"], 2, "--prefer pole: expected CLASS=NUMBER, -20 to 20, for example pole=0.5"),
+        (["--prefer", "sky=21"], 2, "--prefer sky=21: expected CLASS=NUMBER"),
+        (["--prefer", "lorry=1"], 2, "prefer: unknown class 'lorry'; the classes are"),
         (["--data", "missing"], 3, "missing"),
         (["--json", "missing/e.json"], 5, "there is no folder"),
     ],

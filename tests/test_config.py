@@ -58,6 +58,11 @@ def test_nodes_follow_their_inputs_whatever_the_order_of_the_file() -> None:
             "input: capture, size: [352, 4]",
             "stages.segment.size.1: expected greater than or equal to 8",
         ),
+        (
+            "input: capture",
+            "input: capture, prefer: {pole: 30}",
+            "stages.segment.prefer.pole: expected less than or equ",
+        ),
         ("smooth:", "smoooth:", "stages.smoooth: unknown stage 'smoooth', did you mean smooth?"),
         ("input: segment", "input: sgment", "stages.smooth.input: unknown stage 'sgment', did you mean segment?"),
         ("input: capture", "input: smooth", "circle"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from stream_seg.backends.choose import open_engine
 from stream_seg.backends.engine import Engine
 from stream_seg.confusion import confusion, figures, percent
 from stream_seg.dataset import pair_paths, read_pair
-from stream_seg.network import open_network
+from stream_seg.network import open_network, preferring
 from stream_seg.ops.labels import resized_labels, upsampled_argmax
 from stream_seg.stages.segment import segmented
 
@@ -28,16 +29,18 @@ def evaluate(
     precision: str = "auto",
     threads: int = 1,
     size: tuple[int, int] | None = None,
+    prefer: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Figures of `network` on DATA/SPLIT. Raises SourceError, NetworkError or ConfigError.
 
-    `size` = (height, width) of its input, in place of its own.
+    `size` = (height, width) of its input, in place of its own; `prefer` is added to its scores, by class.
 
     Keys: network, backend, precision, device, split, images, miou, pixel_accuracy, class_accuracy, class_iou {name: IoU
     or null for a class that is neither in the truth nor in a prediction}. Shares from 0 to 1 of the labelled pixels.
     """
     pair_paths(data, split)  # what is missing is said before a network is compiled
-    with open_engine(open_network(network, size=size), backend=backend, precision=precision, threads=threads) as engine:
+    opened = preferring(open_network(network, size=size), prefer, where="prefer")
+    with open_engine(opened, backend=backend, precision=precision, threads=threads) as engine:
         return evaluated(engine, data, split=split)
 
 

@@ -104,10 +104,7 @@ class Overlay:
         """The settings applied to a network's classes. Raises ConfigError where they do not fit."""
         for setting, given in (("opacities", self.opacities), ("colours", self.colours)):
             for name in given:
-                if name not in classes.names:
-                    raise ConfigError(
-                        f"overlay.{setting}: unknown class {name!r}; the classes are {', '.join(classes.names)}"
-                    )
+                classes.index(name, where=f"overlay.{setting}")
         palette = PALETTES[self.palette] if self.palette else classes
         if palette.names != classes.names:
             raise ConfigError(

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -21,11 +21,11 @@ from stream_seg.backends.engine import Engine
 from stream_seg.books import Policy
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.frame import Semantic
-from stream_seg.network import Network, is_network, open_network, resized, unknown
+from stream_seg.network import Network, is_network, open_network, preferring, resized, unknown
 from stream_seg.ops.scale import reduced
 from stream_seg.pacing.keys import Keys
 from stream_seg.pacing.steering import Steering
-from stream_seg.sidecar import Size
+from stream_seg.sidecar import Prefer, Size
 from stream_seg.stage import STRICT, Frames
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ class Segment:
         Size | None,
         Field(description="[height, width] of its input, instead of its own: larger sees more, and takes longer"),
     ] = None
+    prefer: Prefer = field(default_factory=dict)
     threads: Annotated[int, Field(ge=1, le=256, description="CPU threads of the network")] = 1
     every: Annotated[
         Annotated[int, Field(ge=1, le=1000)] | Literal["auto"],
@@ -81,7 +82,7 @@ class Segment:
                 "segment.target_ms: frames of a file wait for each other, and none is ever late; "
                 "leave it out, or set policy: latest"
             )
-        network = open_network(self.network, size=self.size)
+        network = preferring(open_network(self.network, size=self.size), self.prefer, where="segment.prefer")
         with ExitStack() as opened:
             engine = opened.enter_context(self._engine(network))
             if self.every == 1 and self.target_ms is None:

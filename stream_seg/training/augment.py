@@ -21,11 +21,12 @@ def augmented(
     scale: tuple[float, float],
     sky: int | None = None,
     light: float = 0.0,
+    rotate: float = 0.0,
 ) -> tuple[Image, Labels]:
-    """Random scale, proportions, crop, flip and colour: an image and labels of `crop` = (height, width).
+    """Random scale, proportions, angle, crop, flip and colour: an image and labels of `crop` = (height, width).
 
     What lies outside the picture is VOID. With `sky`, the pixels of that label get another weather half of the time;
-    `light` is the chance of another light.
+    `light` is the chance of another light, `rotate` the largest angle in degrees.
     """
     if sky is not None and draw.random() < 0.5:
         image = weathered(image, labels == sky, draw)
@@ -36,6 +37,8 @@ def augmented(
     way = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
     image = np.asarray(cv2.resize(image, size, interpolation=way), np.uint8)
     labels = np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+    if rotate:
+        image, labels = rotated(image, labels, draw.uniform(-rotate, rotate))
     below, right = max(0, crop[0] - size[1]), max(0, crop[1] - size[0])
     image = np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
     labels = np.pad(labels, ((0, below), (0, right)), constant_values=VOID)
@@ -47,6 +50,17 @@ def augmented(
     if light and draw.random() < light:
         image = lit(image, draw)
     return coloured(image, draw), labels
+
+
+def rotated(image: Image, labels: Labels, degrees: float) -> tuple[Image, Labels]:
+    """Both rotated about their centre, anticlockwise; what comes in from outside is VOID."""
+    height, width = labels.shape
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1)
+    image = np.asarray(cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE), np.uint8)
+    labels = np.asarray(
+        cv2.warpAffine(labels, matrix, (width, height), flags=cv2.INTER_NEAREST, borderValue=VOID), np.uint8
+    )
+    return image, labels
 
 
 def pasted(

@@ -70,7 +70,16 @@ def batch(pairs: Pairs, recipe: Recipe, classes: Classes, *, step: int) -> Batch
         if recipe.synth and draw.random() < recipe.synth:
             picture, labels = drawn(picture.shape[:2], recipe, classes, step=step, draw=draw)
         crops.append(
-            augmented(picture, labels, draw, crop=recipe.crop, scale=recipe.scale, sky=recipe.sky, light=recipe.light)
+            augmented(
+                picture,
+                labels,
+                draw,
+                crop=recipe.crop,
+                scale=recipe.scale,
+                sky=recipe.sky,
+                light=recipe.light,
+                rotate=recipe.rotate,
+            )
         )
     if recipe.paste:
         put = [classes.names.index(name) for name in recipe.paste.classes]

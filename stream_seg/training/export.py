@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from stream_seg.backends.gate import Limits
 from stream_seg.backends.quantise import quantised
 from stream_seg.backends.table import chosen, installed, opened_with
 from stream_seg.classes import Classes
-from stream_seg.network import Network
+from stream_seg.network import Network, preferring
 from stream_seg.output import final_file, replace_file, writing
 from stream_seg.zoo.weights.normalise import Colour, InputSpec, Normalise, Three
 
@@ -28,12 +29,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Meaning:
-    """What an ONNX cannot say itself and its side-car does. `size` is the input's (height, width)."""
+    """What an ONNX cannot say itself and its side-car does. `size` is the input's (height, width); `prefer` is added to
+    the scores of classes, by name."""
 
     name: str
     size: tuple[int, int]
     spec: InputSpec
     classes: Classes
+    prefer: Mapping[str, float] = field(default_factory=dict)
 
 
 class Portable(nn.Module):
@@ -67,6 +70,9 @@ def export(
         for stale in (sidecar, int8):  # of another network
             stale.unlink(missing_ok=True)
     f32 = Network(meaning.name, meaning.classes, meaning.size, path.read_bytes())
+    if meaning.prefer:
+        f32 = preferring(f32, meaning.prefer, where="prefer")
+        replace_file(path, f32.f32)
     said: dict[str, Any] = {
         "name": meaning.name,
         "size": meaning.size,
@@ -76,6 +82,7 @@ def export(
         "scale": spec.scale,
         "classes": meaning.classes.names,
         "palette": meaning.classes.colours,
+        **({"prefer": dict(meaning.prefer)} if meaning.prefer else {}),
         "sha256": digest(f32.f32),
     }
     if frames is not None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Wanted:
     """The options of `stream-seg export`, as typed; of several `weights` the mean is taken. `data` is a folder to
     calibrate int8 and check the input on; `held` the split of it on which the accuracy gate judges int8, absent:
-    pictures of `split` that it was not calibrated on.
+    pictures of `split` that it was not calibrated on. `prefer` is in place of what the weights say.
     """
 
     network: str
@@ -35,6 +35,7 @@ class Wanted:
     split: str = "train"
     check: bool = True
     held: str | None = None
+    prefer: tuple[str, ...] = ()
 
 
 def export_command(wanted: Wanted) -> None:
@@ -44,6 +45,7 @@ def export_command(wanted: Wanted) -> None:
     """
     passed_on = wanted.out.suffix.lower() == ".safetensors"
     require("torch", "torchvision", *_needed(wanted, passed_on=passed_on), "to export")
+    from stream_seg.sidecar import parsed_prefer
     from stream_seg.training.calibration import calibration
     from stream_seg.training.export import Meaning, export
     from stream_seg.training.job import agreed, refuse_network, refuse_size
@@ -63,6 +65,9 @@ def export_command(wanted: Wanted) -> None:
             refuse_size(wanted.network, size, classes=len(classes))
         except NetworkError as error:
             raise ConfigError(f"--size: {error}") from error
+    prefer = parsed_prefer(wanted.prefer) or weights.prefer
+    for name in prefer:
+        classes.index(name, where="--prefer" if wanted.prefer else f"{weights.source}: prefer")
     net = built(wanted.network, len(classes)).eval()
     fit(net, weights.state, classes=len(classes), where=weights.source)
     pairs = None if wanted.data is None else _pairs(wanted.data, wanted.split, classes=len(classes))
@@ -73,14 +78,14 @@ def export_command(wanted: Wanted) -> None:
         if pairs is not None:
             refuse_worse(net, spec, pairs, classes, where=where)
     if passed_on or size is None:
-        save_weights(wanted.out, net.state_dict(), about(wanted.network, spec, classes, size))
+        save_weights(wanted.out, net.state_dict(), about(wanted.network, spec, classes, size, prefer))
         print(wanted.out)
         return
     frames = None
     if pairs is not None and wanted.data is not None:
         held = None if wanted.held is None else read_pairs(wanted.data, wanted.held, classes=len(classes))
         frames = calibration(pairs, size, shown=f"{wanted.split}, judged on {wanted.held or wanted.split}", held=held)
-    written = export(net, wanted.out, Meaning(wanted.out.stem, size, spec, classes), frames=frames)
+    written = export(net, wanted.out, Meaning(wanted.out.stem, size, spec, classes, prefer), frames=frames)
     print("\n".join(str(file) for file in written))
 
 

@@ -68,9 +68,8 @@ def prepared(recipe: Recipe, *, data: Path | None = None, where: str, resumed: P
 def refuse_absent(names: Iterable[str], pairs: Pairs, classes: Classes, *, where: str, split: str) -> None:
     """Raise ConfigError for a name that is no class, or of which no picture has any pixel."""
     for name in names:
-        if name not in classes.names:
-            raise ConfigError(f"{where}: unknown class {name!r}; known: {', '.join(classes.names)}")
-        if not any((labels == classes.names.index(name)).any() for labels in pairs.labels):
+        label = classes.index(name, where=where)
+        if not any((labels == label).any() for labels in pairs.labels):
             raise ConfigError(f"{where}: no picture of {split} has any {name}")
 
 

@@ -109,6 +109,7 @@ class Recipe(BaseModel):
         Field(description="refuse weights that were trained on pictures prepared in another way, as far as it shows"),
     ] = True
     scale: Annotated[tuple[float, float], Field(description="smallest and largest enlargement")] = (0.5, 2.0)
+    rotate: Annotated[float, Field(ge=0, le=45, description="largest angle, either way, in degrees")] = 0.0
     synth: Annotated[
         float, Field(ge=0, le=1, description="share of crops that are drawn (synth://road), with their exact labels")
     ] = 0.0

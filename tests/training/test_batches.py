@@ -13,7 +13,7 @@ from stream_seg.classes import Classes
 from stream_seg.dataset import VOID, Pairs
 from stream_seg.errors import ConfigError
 from stream_seg.ops.palette import CAMVID
-from stream_seg.training.augment import augmented, faded, lit, pasted, repainted
+from stream_seg.training.augment import augmented, faded, lit, pasted, repainted, rotated
 from stream_seg.training.batches import batch, batches, drawn, synth_labels
 from tests.training.pictures import coloured_fields
 from tests.training.test_training import CLASSES, recipe
@@ -167,6 +167,23 @@ def test_a_share_of_the_crops_gets_things_of_another() -> None:
 def test_what_lies_outside_the_picture_is_void() -> None:
     _, labels = augmented(*halves()[0], np.random.default_rng(0), crop=(300, 400), scale=(1.0, 1.0))
     assert (labels == VOID).mean() > 0.9
+
+
+def test_rotation_takes_picture_and_labels_by_the_same_angle() -> None:
+    truth = np.zeros((120, 160), np.uint8)
+    truth[:, 80:] = 1
+    image, labels = rotated(cv2.merge([truth * 200 + 20] * 3), truth, 10)
+    assert {0, 1, VOID} == set(np.unique(labels).tolist())
+    top, middle, bottom = (int(np.flatnonzero(labels[row] == 1)[0]) for row in (10, 60, 109))
+    assert middle == pytest.approx(80, abs=1)
+    assert (top - bottom) / 99 == pytest.approx(-np.tan(np.radians(10)), abs=0.02)  # anticlockwise: the top goes left
+    seen = labels != VOID
+    assert np.mean((image[..., 0] > 120)[seen] == labels[seen]) > 0.995
+
+
+def test_a_recipe_rotates() -> None:
+    upright, rotating = (made(0, rotate=angle, scale=(1.0, 1.0))[1] for angle in (0.0, 20.0))
+    assert not torch.equal(upright, rotating)
 
 
 def made(step: int, **keys: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -155,6 +155,26 @@ def test_weights_to_pass_on_are_to_train_on_and_to_export(
     assert exit_code("train", recipe, "--out", tmp_path / "further") == 0
 
 
+def test_what_is_preferred_goes_with_weights_and_into_the_engine(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    best, passed, out = folder / "out" / "best.pt", tmp_path / "mine.safetensors", tmp_path / "mine.onnx"
+    prefer = ("--prefer", "red=1.5", "--prefer", "blue=-2")
+    assert exit_code("export", "road", "--weights", best, "--out", passed, *prefer) == 0
+    assert open_weights(passed, network="road").prefer == {"red": 1.5, "blue": -2}
+    assert exit_code("export", "road", "--weights", passed, "--out", out, "--data", folder, "--held", "val") == 0
+    assert json.loads(out.with_suffix(".json").read_text())["prefer"] == {"red": 1.5, "blue": -2}
+    plain = evaluate(folder / "out" / "road.onnx", folder, precision="f32", prefer={"red": 1.5, "blue": -2})
+    assert evaluate(out, folder, precision="f32")["miou"] == pytest.approx(plain["miou"], abs=0.01)
+    assert evaluate(out, folder, precision="int8")["miou"] == pytest.approx(plain["miou"], abs=0.05)
+    other = ("--prefer", "red=0", "--no-check")
+    assert exit_code("export", "road", "--weights", passed, "--out", out, *other) == 0
+    unmoved = evaluate(folder / "out" / "road.onnx", folder, precision="f32")["miou"]
+    assert evaluate(out, folder, precision="f32")["miou"] == pytest.approx(unmoved, abs=0.01) != plain["miou"]
+    code, line = refused(capfd, "export", "road", "--weights", best, "--out", out, "--prefer", "tree=1")
+    assert (code, line) == (2, "--prefer: unknown class 'tree'; the classes are red, green, blue")
+
+
 def test_the_shipped_network_is_a_beginning_for_classes_of_one_s_own(folder: Path, tmp_path: Path) -> None:
     recipe = read_recipe(recipe_file(folder, weights="road", head="new", check_input=False, mean=None, std=None))
     net = prepared(recipe, where="recipe").net
@@ -319,7 +339,7 @@ def test_the_wrong_order_of_colours_is_caught_and_costs(
         ({"classes": 3}, 2, "classes*Input should be a valid"),
         ({"classes": "kitti"}, 2, "classes: unknown 'kitti'; known: camvid, cityscapes, voc"),
         ({"palette": [[0, 0, 0]]}, 2, "palette: 1 colours for 3 classes"),
-        ({"paste": {"classes": ["tree"]}}, 2, "paste: unknown class 'tree'; known: red, green, blue"),
+        ({"paste": {"classes": ["tree"]}}, 2, "paste: unknown class 'tree'; the classes are red, green, blue"),
         ({"paste": {"classes": ["red"]}, "batch": 1}, 2, "paste: takes from another crop of the batch; batch: 1 has"),
         (
             {"classes": [*NAMES, "ghost"], "paste": {"classes": ["ghost"]}},
@@ -327,9 +347,9 @@ def test_the_wrong_order_of_colours_is_caught_and_costs(
             "paste: no picture of train has any ghost",
         ),
         ({"paste": {"share": 0.5}}, 2, "paste: classes: Field required"),
-        ({"fade": {"classes": ["tree"]}}, 2, "fade: unknown class 'tree'; known: red, green, blue"),
+        ({"fade": {"classes": ["tree"]}}, 2, "fade: unknown class 'tree'; the classes are red, green, blue"),
         ({"fade": {"classes": ["red"], "share": 2}}, 2, "fade: share: Input should be less than 1, got 2"),
-        ({"repaint": {"classes": ["tree"]}}, 2, "repaint: unknown class 'tree'; known: red, green, blue"),
+        ({"repaint": {"classes": ["tree"]}}, 2, "repaint: unknown class 'tree'; the classes are red, green, blue"),
         ({"repaint": {"share": 0.5}}, 2, "repaint: classes: Field required"),
         ({"classes": ["red"]}, 2, "classes: red alone cannot be told from anything; name the rest"),
         ({"check_input": False}, 2, "check_input: is for weights: and distil:, which are missing"),

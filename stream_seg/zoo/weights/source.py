@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,7 +24,10 @@ from stream_seg.zoo.weights.published import published
 
 @dataclass(frozen=True)
 class Weights:
-    """`spec`, `classes` and `size` (height, width) are None where nothing says them; `beside` is where to say it."""
+    """`spec`, `classes` and `size` (height, width) are None where nothing says them; `beside` is where to say it.
+
+    `prefer` is what an export of them adds to the scores of classes.
+    """
 
     source: str
     state: Mapping[str, Tensor] = field(repr=False)
@@ -31,9 +35,16 @@ class Weights:
     classes: Classes | None = None
     size: tuple[int, int] | None = None
     beside: Path | None = None
+    prefer: Mapping[str, float] = field(default_factory=dict)
 
 
-def about(network: str, spec: InputSpec, classes: Classes, size: tuple[int, int] | None) -> dict[str, Any]:
+def about(
+    network: str,
+    spec: InputSpec,
+    classes: Classes,
+    size: tuple[int, int] | None,
+    prefer: Mapping[str, float] = MappingProxyType({}),
+) -> dict[str, Any]:
     """What `open_weights` finds under ABOUT in files of this project."""
     return {
         "network": network,
@@ -44,6 +55,7 @@ def about(network: str, spec: InputSpec, classes: Classes, size: tuple[int, int]
         "std": list(spec.std),
         "classes": list(classes.names),
         "palette": [list(colour) for colour in classes.colours],
+        **({"prefer": dict(prefer)} if prefer else {}),
     }
 
 
@@ -124,4 +136,4 @@ def _told(weights: Weights, about: Mapping[str, Any], *, network: str, beside: P
 def _with(weights: Weights, said: SideCar, *, where: str) -> Weights:
     spec = InputSpec(said.mean, said.std, said.colour, said.scale)
     classes = coloured(said.classes, said.palette, where=where)
-    return replace(weights, spec=spec, classes=classes, size=said.size)
+    return replace(weights, spec=spec, classes=classes, size=said.size, prefer=said.prefer)
