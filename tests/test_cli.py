@@ -61,6 +61,7 @@ def test_stages_lists_every_kind_and_key(capsys: pytest.CaptureFixture[str]) -> 
     assert "[red, green, blue]" in said  # not taken for markup
     assert "(number >= 0 and < 1; default 0.8)" in said
     assert "(list of 2, each a whole number >= 8 and <= 8192; default none)" in said
+    assert "(mapping, each to a number >= -20 and <= 20; default {})" in said
     assert "(whole number >= 1 and <= 1000 or auto; default 1)" in said
 
 

@@ -122,6 +122,8 @@ def _type(annotation: Any) -> str:
     if origin is tuple:
         parts = get_args(annotation)
         return f"list of {len(parts)}, each a {_type(parts[0])}"
+    if origin is dict and (value := get_args(annotation)[1]) is not Any:
+        return f"mapping, each to a {_type(value)}"
     if origin is Literal:
         return " or ".join(_yaml(value) for value in get_args(annotation))
     if origin in (Union, types.UnionType):
