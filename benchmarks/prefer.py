@@ -10,6 +10,8 @@ be had there is looked for on what the recipe's `held_back` kept back, and on on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,11 +21,14 @@ import typer
 from numpy.typing import NDArray
 from surroundings import command, figures, finish, machine
 
+from stream_seg.arrays import Image, Labels
 from stream_seg.backends.choose import open_engine
+from stream_seg.backends.engine import Engine
+from stream_seg.classes import Classes
 from stream_seg.confusion import figures as scored
 from stream_seg.confusion import percent
-from stream_seg.dataset import VOID, Pairs, read_pairs
-from stream_seg.errors import ConfigError
+from stream_seg.dataset import VOID, read_pairs
+from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network import open_network
 from stream_seg.stages.segment import segmented
 from stream_seg.training.job import divided
@@ -34,20 +39,19 @@ ROUNDS = 3
 """Over all classes, one after the other."""
 
 
+@dataclass(frozen=True)
 class Pixels:
-    """Scores and truth of every labelled pixel of some pictures."""
+    """Scores, float16 (C, n), and truth, int64 (n,), of the labelled pixels of some pictures."""
 
-    def __init__(self, network: Path, pairs: Pairs) -> None:
-        scores, truths = [], []
-        with open_engine(open_network(network), precision="f32", threads=2) as engine:
-            self.classes = engine.spec.classes
-            for image, truth in zip(pairs.images, pairs.labels, strict=True):
-                low = torch.from_numpy(np.array(segmented(image, engine).scores, np.float32))[None]
-                full = torch.nn.functional.interpolate(low, truth.shape, mode="bilinear", align_corners=False)[0]
-                counted = torch.from_numpy(truth != VOID)
-                scores.append(full[:, counted].half())
-                truths.append(torch.from_numpy(truth)[counted])
-        self.scores, self.truth = torch.cat(scores, 1), torch.cat(truths).long()
+    scores: torch.Tensor
+    truth: torch.Tensor
+    classes: Classes
+
+    @classmethod
+    def joined(cls, parts: Sequence[Pixels]) -> Pixels:
+        """Those of all parts."""
+        truth = torch.cat([part.truth for part in parts])
+        return cls(torch.cat([part.scores for part in parts], 1), truth, parts[0].classes)
 
     def confusion(self, given: NDArray[np.float32]) -> NDArray[np.int64]:
         """The confusion matrix with `given` added to the scores."""
@@ -74,6 +78,17 @@ class Pixels:
         return matrices
 
 
+def seen(image: Image, truth: Labels, engine: Engine) -> Pixels:
+    """What an engine says of one picture, at the size of its labels."""
+    said = segmented(image, engine).scores
+    if said is None:
+        raise NetworkError("the network says labels, not scores: none of its classes can be preferred")
+    low = torch.from_numpy(np.array(said, np.float32))[None]
+    full = torch.nn.functional.interpolate(low, truth.shape, mode="bilinear", align_corners=False)[0]
+    counted = torch.from_numpy(truth != VOID)
+    return Pixels(full[:, counted].half(), torch.from_numpy(truth)[counted].long(), engine.spec.classes)
+
+
 def chosen(pixels: Pixels) -> NDArray[np.float32]:
     """What makes the mean IoU largest, a class at a time."""
     given = np.zeros(len(pixels.classes), np.float32)
@@ -94,12 +109,14 @@ def main(
     if said.held_back is None:
         raise ConfigError(f"{recipe}: held_back: is required: the pictures to choose on")
     facts: dict[str, Any] = {"machine": machine()}
-    path = network or Path("runs", recipe.stem, f"{said.network}.onnx")
-    classes = open_network(path).classes
+    opened = open_network(network or Path("runs", recipe.stem, f"{said.network}.onnx"))
+    classes = opened.classes
     _, held = divided(read_pairs(said.data, said.split, classes=len(classes)), said.held_back, where=str(recipe))
-    middle = len(held) // 2
-    halves = (Pairs(held.images[:middle], held.labels[:middle]), Pairs(held.images[middle:], held.labels[middle:]))
-    everything, *parts = (Pixels(path, pairs) for pairs in (held, *halves))
+    with open_engine(opened, precision="f32", threads=2) as engine:
+        pictures = [seen(image, truth, engine) for image, truth in zip(held.images, held.labels, strict=True)]
+    middle = len(pictures) // 2
+    parts = [Pixels.joined(half) for half in (pictures[:middle], pictures[middle:])]
+    everything = Pixels.joined(parts)
     given, none = chosen(everything), np.zeros(len(classes), np.float32)
     before, after = (scored(everything.confusion(one), classes) for one in (none, given))
     table = figures(f"{len(held)} pictures held back", "class", "given", "IoU % before", "after")

@@ -30,6 +30,11 @@ EXIT_CODES = (
     "Exit codes: 0 done (also after Ctrl-C), 1 unexpected, 2 argument or config, 3 input, 4 network, 5 output, 6 stage."
 )
 
+Preferred = Annotated[
+    list[str] | None,
+    typer.Option(metavar="CLASS=NUMBER", help="Add to a class's scores, for example pole=0.5. Several times."),
+]
+
 app = typer.Typer(
     name="stream-seg",
     help="Real-time video segmentation: frames in, steady masks and overlays out.",
@@ -172,10 +177,7 @@ def evaluate(
     backend: Annotated[str, typer.Option(help="auto, tensorrt, openvino, onnxruntime or torch.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, f32, bf16, fp16, int8 or fp8.")] = "auto",
     size: Annotated[str | None, typer.Option(metavar="HxW", help="The network's input; without it, its own.")] = None,
-    prefer: Annotated[
-        list[str] | None,
-        typer.Option(metavar="CLASS=NUMBER", help="Add to a class's scores, for example pole=0.5. Several times."),
-    ] = None,
+    prefer: Preferred = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
     temporal: Annotated[
         bool,
@@ -328,16 +330,14 @@ def export(
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Refuse weights that DIR's pictures do not fit.")
     ] = True,
-    prefer: Annotated[
-        list[str] | None,
-        typer.Option(metavar="CLASS=NUMBER", help="Add to a class's scores, for example pole=0.5. Several times."),
-    ] = None,
+    prefer: Preferred = None,
 ) -> None:
     """Make a network that the pipeline runs from published weights or a checkpoint, or weights to pass on."""
+    from stream_seg.sidecar import parsed_prefer
     from stream_seg.training.export_command import Wanted, export_command
 
-    preferred = tuple(prefer or ())
-    export_command(Wanted(network, tuple(weights), out, classes, picture, size, data, split, check, held, preferred))
+    said = parsed_prefer(prefer or ())
+    export_command(Wanted(network, tuple(weights), out, classes, picture, size, data, split, check, held, said))
 
 
 @app.command()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,7 @@ class Wanted:
     split: str = "train"
     check: bool = True
     held: str | None = None
-    prefer: tuple[str, ...] = ()
+    prefer: Mapping[str, float] = field(default_factory=dict)
 
 
 def export_command(wanted: Wanted) -> None:
@@ -45,7 +45,6 @@ def export_command(wanted: Wanted) -> None:
     """
     passed_on = wanted.out.suffix.lower() == ".safetensors"
     require("torch", "torchvision", *_needed(wanted, passed_on=passed_on), "to export")
-    from stream_seg.sidecar import parsed_prefer
     from stream_seg.training.calibration import calibration
     from stream_seg.training.export import Meaning, export
     from stream_seg.training.job import agreed, refuse_network, refuse_size
@@ -65,7 +64,7 @@ def export_command(wanted: Wanted) -> None:
             refuse_size(wanted.network, size, classes=len(classes))
         except NetworkError as error:
             raise ConfigError(f"--size: {error}") from error
-    prefer = parsed_prefer(wanted.prefer) or weights.prefer
+    prefer = wanted.prefer or weights.prefer
     for name in prefer:
         classes.index(name, where="--prefer" if wanted.prefer else f"{weights.source}: prefer")
     net = built(wanted.network, len(classes)).eval()

@@ -292,6 +292,10 @@ def test_a_sidecar_says_what_a_file_cannot(tmp_path: Path) -> None:
     assert weights.spec == InputSpec((1, 2, 3), (4, 5, 6), "rgb", 1)
     assert weights.classes is not None
     assert (weights.classes.names, weights.size) == (("a", "b"), (64, 96))
+    torch.save({"net": filled().state_dict(), "about": {**said, "network": "road", "prefer": {"a": 2}}}, path)
+    assert open_weights(path, network="road").prefer == {"a": 2}
+    (tmp_path / "w.pt.yaml").write_text(yaml.safe_dump({**said, "prefer": {"b": 1}}))
+    assert open_weights(path, network="road").prefer == {"b": 1}  # what the user says last
     about = {**said, "network": "road", "scale": 255}
     torch.save({"net": filled().state_dict(), "about": about}, path)
     with pytest.raises(ConfigError, match=r"w\.pt\.yaml: contradicts .*w\.pt, which says colour rgb, scale 255"):
