@@ -183,11 +183,15 @@ def test_rotation_takes_picture_and_labels_by_the_same_angle() -> None:
 
 def test_a_recipe_rotates() -> None:
     """What comes in from outside is VOID; of large pictures nothing does that are not rotated."""
-    upright, rotating = (
-        sum(int((made(step, rotate=angle, scale=(2.0, 2.0))[1] == VOID).sum()) for step in range(10))
+    pairs = Pairs([np.zeros((64, 96, 3), np.uint8)] * 4, [np.zeros((64, 96), np.uint8)] * 4)
+    upright, rotated_crops = (
+        sum(
+            int((batch(pairs, recipe(10, rotate=angle, scale=(1.3, 1.3)), CLASSES, step=step)[1] == VOID).sum())
+            for step in range(10)
+        )
         for angle in (0.0, 20.0)
     )
-    assert upright == 0 < rotating
+    assert upright == 0 < rotated_crops
 
 
 def made(step: int, **keys: Any) -> tuple[torch.Tensor, torch.Tensor]:
