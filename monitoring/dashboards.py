@@ -68,10 +68,12 @@ def lately(metric: str) -> str:
 
 
 def key_share() -> str:
-    """The share of its frames that a stage asked the network about."""
+    """The share of its pictures that a stage asked the network about."""
     keys = f"rate(stream_seg_key_frames_total{{{HERE}}}[$__rate_interval])"
     out = f'rate(stream_seg_frames_total{{{HERE}, outcome="out"}}[$__rate_interval])'
-    return f"sum by (instance, stage) ({keys}) / sum by (instance, stage) ({out})"
+    cards = f"rate(stream_seg_cards_total{{{HERE}}}[$__rate_interval])"
+    each = "sum by (instance, stage)"
+    return f"{each} ({keys}) / ({each} ({out}) - {each} ({cards}))"
 
 
 LIVE: Mapping[str, tuple[Graph, ...]] = MappingProxyType(

@@ -88,6 +88,13 @@ FAMILIES = (
         lambda g: (row for t in g.tasks for row in _each(t.node.name, {"in": t.taken, "out": t.yielded})),
     ),
     Family(
+        CounterMetricFamily,
+        "stream_seg_cards",
+        "Frames that a stage yielded and that stand in the place of a picture.",
+        ("stage",),
+        lambda g: ((task.node.name, task.cards) for task in g.tasks),
+    ),
+    Family(
         GaugeMetricFamily,
         "stream_seg_fps",
         "Frames per second that a stage yields, over its last frames.",

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import count
-from threading import Event, Lock
+from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from stream_seg.frame import Age, EngineInfo
 from stream_seg.kinds import SOURCES
 from stream_seg.samples import Ages
 from stream_seg.stages.capture import Capture
-from stream_seg.task import Task
+from stream_seg.task import End, Left, Task
 from stream_seg.wires import Wires
 
 LOG = logging.getLogger(__name__)
@@ -29,6 +29,8 @@ FINISH_S = 30.0
 """How long a stopped graph waits for outputs that finish their files: the index of an hour's mp4 goes to its front."""
 REMOVE_S = 6.0
 """How long a source that is removed may take to end: a read from it may take as long as its timeout."""
+GLANCE_S = 0.05
+"""How often it is looked whether the run is to end, while a source that was removed is waited for."""
 FINISH_FRAME_S = 0.25
 """How long a stopped graph waits for the one frame that a stage is at."""
 
@@ -41,6 +43,9 @@ class Graph:
 
     def __init__(self, config: Config, *, live: bool) -> None:
         self.done, self._lock = Event(), Lock()
+        self.asked = Event()
+        """To end, by whom it may not keep waiting: set from a signal handler, say. `stop` follows."""
+        self._stopping = False
         self.error: StreamSegError | None = None
         self.policy: Policy = ("latest" if live else "every") if config.policy == "auto" else config.policy
         self._wires = Wires()
@@ -56,7 +61,8 @@ class Graph:
         self._connect_ages()
         self._nodes = config.nodes
         self._additions = count()
-        self._removed: dict[str, Task] = {}
+        self._removed: dict[str, Left] = {}
+        self._ends: dict[str, End] = {}  # by stream, of sources that were removed
         self._trouble: StreamSegError | None = None
         self._removed_ages: dict[tuple[str, str], Ages] = {}
         self._running = len(self.tasks)
@@ -67,6 +73,16 @@ class Graph:
     def links(self) -> list[Link]:
         """Every arrow of the graph."""
         return self._wires.links
+
+    @property
+    def books(self) -> list[Link]:
+        """Every arrow that there is, and that there was."""
+        return self._wires.books
+
+    @property
+    def removed(self) -> list[Left]:
+        """What is left of the sources that were removed, and of which none of the name came back."""
+        return list(self._removed.values())
 
     def engines(self) -> dict[str, EngineInfo | None]:
         """By segment stage, what computes there; None before its first frame."""
@@ -105,10 +121,8 @@ class Graph:
 
     def stop(self) -> None:
         """End the sources: what is under way is still worked on, and files are finished."""
-        for task in self.tasks:
-            if task.is_source:
-                for sender in task.senders:
-                    sender.end()
+        self._stopping = True
+        self._end(task for task in self.tasks if task.is_source)
 
     def fail(self, error: StreamSegError) -> None:
         """Note the first error, and stop."""
@@ -148,13 +162,14 @@ class Graph:
         """Start one more source, whose frames go to the stages `into`, and whose trouble is its own. One of a removed
         source's name counts on from where that left off. Raises ConfigError where the run is ending."""
         receivers = [task for task in self.tasks if task.node.name in into]
-        if self.done.is_set() or any(task.receiver.ended and not task.receiver.kept for task in receivers):
+        if self._ending() or any(task.receiver.ended and not task.receiver.kept for task in receivers):
             raise ConfigError(f"{node.name}: cannot be added, the run is ending")
         wires = [self._wires.lay(node.name, task.node.name, task.node.policy or self.policy) for task in receivers]
         source = self._task(_beside_others(node, running=True), _streams(node.name, (node,)))
         source.added = True
         if node.name in self._removed:
             source.carry_on(self._removed.pop(node.name))
+        source.after = next((self._ends[stream] for stream in source.ages if stream in self._ends), None)
         for task in self._downstream(into):
             for stream in source.ages:
                 ages = self._removed_ages.pop((task.node.name, stream), None) or Ages(self._deadline_ms)
@@ -167,34 +182,55 @@ class Graph:
             task.receiver.admit(wire.link)
         self._wires.start(wires)
         self.tasks = [*self.tasks, source]
+        if self._ending():  # since it was looked at: `stop` may have missed this one
+            self._end((source,))
         source.thread.start()
 
-    def remove(self, name: str, *, timeout_s: float = REMOVE_S) -> None:
-        """End one source; what it gave is still worked on, and its series vanish. The thread of one that does not end
-        in time is left behind. Raises ConfigError where it is the only one."""
+    def remove(self, *names: str, timeout_s: float = REMOVE_S) -> None:
+        """End sources; what they gave is still worked on, and their series vanish. The threads of those that do not end
+        in time, or before the run is to end, are left behind. Raises ConfigError where none would be left."""
+        going = [self._source(name) for name in names]
+        fed = {wire.end for name in names for wire in self._wires.of(name)}
+        if not any(task.is_source and task not in going for task in self.tasks) and not all(
+            task.receiver.kept for task in self.tasks if task.node.name in fed
+        ):
+            raise ConfigError(f"{', '.join(names)}: is the only source; end the run instead")
+        self._end(going)
+        self.tasks = [task for task in self.tasks if task not in going]
+        wires = [wire for name in names for wire in self._wires.take_up(name)]
+        gone = {stream for source in going for stream in source.ages}
+        for task in self.tasks:
+            self._removed_ages.update({(task.node.name, s): ages for s, ages in task.ages.items() if s in gone})
+            task.ages = {stream: ages for stream, ages in task.ages.items() if stream not in gone}
+        self._await([*(source.thread for source in going), *self._wires.threads(wires)], timeout_s)
+        self._wires.finish(wires)
+        for source in going:
+            self._removed[source.node.name] = source.left()
+            self._ends.update({stream: end for stream in source.ages if (end := source.end())})
+            if source.thread.is_alive():
+                LOG.warning("%s: has not ended within %g s; its thread is left behind", source.node.name, timeout_s)
+
+    def _source(self, name: str) -> Task:
         source = next((task for task in self.tasks if task.node.name == name and task.is_source), None)
         if source is None:
             known = ", ".join(task.node.name for task in self.tasks if task.is_source)
             raise ConfigError(f"{name}: no such source; there are {known}")
-        fed = [wire.end for wire in self._wires.of(name)]
-        if not any(t.is_source and t is not source for t in self.tasks) and not all(
-            t.receiver.kept for t in self.tasks if t.node.name in fed
-        ):
-            raise ConfigError(f"{name}: is the only source; end the run instead")
-        for sender in source.senders:
-            sender.end()
-        self.tasks = [task for task in self.tasks if task is not source]
-        wires = self._wires.take_up(name)
-        self._removed[name] = source
-        for task in self.tasks:
-            for stream in source.ages:
-                if stream in task.ages:
-                    self._removed_ages[task.node.name, stream] = task.ages[stream]
-            task.ages = {stream: ages for stream, ages in task.ages.items() if stream not in source.ages}
-        source.thread.join(timeout_s)
-        self._wires.finish(wires, timeout_s)
-        if source.thread.is_alive():
-            LOG.warning("%s: has not ended within %g s; its thread is left behind", name, timeout_s)
+        return source
+
+    def _ending(self) -> bool:
+        return self.done.is_set() or self.asked.is_set() or self._stopping
+
+    def _end(self, sources: Iterable[Task]) -> None:
+        for source in sources:
+            for sender in source.senders:
+                sender.end()
+
+    def _await(self, threads: Iterable[Thread], timeout_s: float) -> None:
+        """Wait so long for all of them together, and no longer than the run is to go on."""
+        end_s = time.monotonic() + timeout_s
+        for thread in threads:
+            while thread.is_alive() and (left_s := end_s - time.monotonic()) > 0 and not self._ending():
+                thread.join(min(left_s, GLANCE_S))
 
     def _downstream(self, names: Sequence[str]) -> list[Task]:
         """The stages of these names, and all that follow them."""

@@ -21,7 +21,7 @@ import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import count
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread
 from typing import Protocol, TypeAlias
 
 import zmq
@@ -177,6 +177,8 @@ class Receiver:
         self._links = {link.name.encode(): link for link in links}
         self._codec = codec
         self._open = set(self._links)
+        self._taken: dict[bytes, int] = {}  # frames of each sender since its hello
+        self._lock = Lock()  # a frame is delivered or written off
         self._aborted = False
         self.kept = False  # wait for further senders, although every one has ended
 
@@ -184,6 +186,14 @@ class Receiver:
         """Expect one more sender, before it starts. From any thread."""
         self._links[link.name.encode()] = link
         self._open.add(link.name.encode())
+
+    def dismiss(self, link: Link) -> None:
+        """Expect nothing more of a sender that was stopped: what it had on the way is dropped as "stopped", and not
+        taken for another's of its name. From any thread."""
+        with self._lock:
+            self._taken.pop(link.name.encode(), None)
+            link.settle()
+        self._open.discard(link.name.encode())
 
     @property
     def ended(self) -> bool:
@@ -204,7 +214,6 @@ class Receiver:
 
     def frames(self) -> Iterator[Frame]:
         """The frames as they come; ends when every sender has ended."""
-        taken: dict[bytes, int] = {}
         while (self._open or self.kept) and not self._aborted:
             try:
                 identity, message, *more = self._socket.recv_multipart()
@@ -213,19 +222,30 @@ class Receiver:
             link, kind = self._links.get(identity), message[:1]
             if link is None or more:
                 continue  # no link of this stage
-            if kind == END:
-                self._open.discard(identity)
-                taken.pop(identity, None)  # another sender may come under this name
-                self._socket.send_multipart([identity, STOP])
-                continue
-            if kind == FRAME:
-                taken[identity] = taken.get(identity, 0) + 1
+            if kind == HELLO:
+                self._taken[identity] = 0
+            elif kind == FRAME:
                 frame = self._codec.unpack(message[1 + NUMBER.size :])
-                link.deliver()
+                if not self._delivered(identity, link):
+                    continue
                 yield frame
+            elif kind == END:
+                if self._taken.pop(identity, None) is not None:  # else it is of one that was dismissed
+                    self._open.discard(identity)
+                    self._socket.send_multipart([identity, STOP])
+                continue
             # after HELLO, and when the stage asks for its next frame: it is ready for so many more
-            grant = CREDIT + NUMBER.pack(taken.get(identity, 0) + WINDOW[link.policy])
+            grant = CREDIT + NUMBER.pack(self._taken.get(identity, 0) + WINDOW[link.policy])
             self._socket.send_multipart([identity, grant])
+
+    def _delivered(self, identity: bytes, link: Link) -> bool:
+        """Count a frame as delivered, unless its sender was dismissed."""
+        with self._lock:
+            if identity not in self._taken:
+                return False
+            self._taken[identity] += 1
+            link.deliver()
+            return True
 
     def close(self) -> None:
         """Tell the senders that nothing more is taken."""

@@ -72,9 +72,10 @@ def require_folder(folder: Path, path: Path) -> None:
 
 def refuse_unwritable(path: Path) -> None:
     """Raise OutputError where `replace_file` could not write: said before the work, not after it."""
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it exists and is not a file")
-    require_folder(path.resolve().parent, path)
+    with writing(path):
+        if path.is_dir():
+            raise OutputError(f"cannot write {path}: it exists and is not a file")
+        require_folder(path.resolve().parent, path)
 
 
 @contextmanager
@@ -93,11 +94,16 @@ def replace_file(path: Path, content: bytes) -> None:
         partial.write_bytes(content)
 
 
+def partial_path(path: Path) -> Path:
+    """Where an output grows before it has its name."""
+    target = path.resolve()
+    return target.with_name(f".{target.stem}.partial{target.suffix}")
+
+
 @contextmanager
 def final_file(path: Path) -> Iterator[Path]:
     """The empty partial file of an output, to be written to in the body; see the head of this module for its fate."""
-    target = path.resolve()
-    partial = target.with_name(f".{target.stem}.partial{target.suffix}")
+    target, partial = path.resolve(), partial_path(path)
     with writing(path):
         if target.exists() and not target.is_file():
             raise OutputError(f"cannot write {path}: it exists and is not a file")

@@ -28,8 +28,8 @@ def reload(graph: Graph, old: Config, new: Config) -> Config:
     for task in graph.tasks:  # the only source may be replaced: nobody is to take that for the end
         task.receiver.kept = not task.is_source
     try:
-        for name in changed:
-            graph.remove(name)
+        if changed:
+            graph.remove(*changed)
         for name, node in after.items():
             if name in changed or name not in before:
                 graph.add(node, into=_into(new, name))

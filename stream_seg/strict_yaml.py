@@ -35,9 +35,17 @@ class _Loader(yaml.SafeLoader):
         self._depth -= 1
         return node
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError) as error:  # a date or number that is none, a tag that lies
+            kind = node.tag.rpartition(":")[2]
+            said = f"{quoted(str(node.value))} is no {kind}"
+            raise yaml.constructor.ConstructorError(None, None, said, node.start_mark) from error
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
-        for key, _ in node.value:
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 said = f"duplicate key {quoted(key.value)}"
                 raise yaml.constructor.ConstructorError(None, None, said, key.start_mark)
@@ -53,7 +61,7 @@ def parse_yaml(text: str, *, where: str) -> Any:
         mark = error.problem_mark
         place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ConfigError(f"{where}:{place} {error.problem}") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date or number that is none
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{where}: not YAML: {str(error).splitlines()[0]}") from error
 
 

@@ -7,7 +7,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import ceil
 from threading import Thread
 from typing import Protocol, cast
 
@@ -33,6 +35,31 @@ class Owner(Protocol):
     def ended(self, task: Task, /) -> None: ...
 
 
+@dataclass(frozen=True)
+class Left:
+    """What a source has counted: what one that is removed leaves to the next of its name."""
+
+    yielded: int
+    cards: int
+    duration_ms: Samples
+    source: SourceTally
+
+
+@dataclass(frozen=True)
+class End:
+    """Where a stream was when its source was removed: another source of it goes on from there."""
+
+    seq: int
+    time_s: Fraction
+    captured_ns: int
+
+    def shift(self, first: Frame) -> tuple[int, Fraction]:
+        """What is added to the numbers and to the seconds of the frames from `first` on: no number comes twice, and the
+        time between is the time that passed."""
+        passed_s = max(Fraction(first.captured_ns - self.captured_ns, 10**9), first.time_base)
+        return self.seq + 1, self.time_s + passed_s - first.pts * first.time_base
+
+
 class Task:
     """One stage at work: its thread, its links, and what is known of its frames."""
 
@@ -43,6 +70,7 @@ class Task:
         self.is_source, self.is_sink = node.kind in SOURCES, node.kind in SINKS
         self.receiver, self.senders = receiver, senders
         self.taken = self.yielded = 0
+        self.cards = 0  # those of the frames yielded that stand in the place of a picture
         self.failed = False
         self.added = False  # a source that joined a running graph
         self.finishing = False  # its input has ended
@@ -55,16 +83,32 @@ class Task:
         self.ages = dict(ages)  # of an output: by stream
         self.trace: Callable[[Frame], None] | None = None  # of an output: told of every frame that is done with
         self.last: Frame | None = None
+        self.after: End | None = None  # of a source: where another one left its stream
+        self._shift: tuple[int, Fraction] | None = None
         self._owner = owner
         self._began_ns = 0
-        self.first_ns: int | None = None  # when the first frame was yielded
+        self.first_ns: int | None = None  # when the first picture was yielded
         self._first_cpu_s = 0.0
         self._times: deque[int] = deque(maxlen=60)
         self.thread = Thread(target=self._run, name=node.name, daemon=True)
 
-    def carry_on(self, before: Task) -> None:
-        """Count on from where a source of the same name left off: counters never go back."""
-        self.yielded, self.duration_ms = before.yielded, before.duration_ms
+    @property
+    def pictures(self) -> int:
+        """The frames yielded that are no cards."""
+        return self.yielded - self.cards
+
+    def left(self) -> Left:
+        """What a source has counted so far."""
+        return Left(self.yielded, self.cards, self.duration_ms, self.source)
+
+    def end(self) -> End | None:
+        """Where a source leaves its stream; None where it gave nothing."""
+        last = self.last
+        return End(last.seq, last.pts * last.time_base, last.captured_ns) if last else self.after
+
+    def carry_on(self, before: Left) -> None:
+        """Count on from where a source of the same name left off."""
+        self.yielded, self.cards, self.duration_ms = before.yielded, before.cards, before.duration_ms
         self.source.carry_on(before.source)
 
     def streams(self) -> Collection[str]:
@@ -79,13 +123,13 @@ class Task:
         return (len(times) - 1) * 1e9 / max(1, times[-1] - times[0])
 
     def mean_fps(self) -> float:
-        """Frames per second from the first frame yielded to the last."""
+        """Pictures per second from the first one yielded to the last."""
         first, last = self.first_ns, self._times[-1] if self._times else 0
-        return (self.yielded - 1) * 1e9 / (last - first) if first is not None and last > first else 0.0
+        return (self.pictures - 1) * 1e9 / (last - first) if first is not None and last > first else 0.0
 
     def cpu_ms(self) -> float | None:
-        """CPU milliseconds of the whole process per frame yielded after the first; None before the second."""
-        return 1000 * (time.process_time() - self._first_cpu_s) / (self.yielded - 1) if self.yielded > 1 else None
+        """CPU milliseconds of the whole process per picture yielded after the first; None before the second."""
+        return 1000 * (time.process_time() - self._first_cpu_s) / (self.pictures - 1) if self.pictures > 1 else None
 
     def _run(self) -> None:
         try:
@@ -135,12 +179,16 @@ class Task:
     def _note(self, frame: Frame) -> Frame:
         now = time.monotonic_ns()
         took_ns = now - self._began_ns
+        if self.after is not None:
+            frame = self._going_on(frame, self.after)
         self.last = frame
         self.yielded += 1
-        if frame.signal is None:
+        if frame.signal is not None:
+            self.cards += 1
+        else:
             self._times.append(now)
-        if self.first_ns is None:
-            self.first_ns, self._first_cpu_s = now, time.process_time()
+            if self.first_ns is None:
+                self.first_ns, self._first_cpu_s = now, time.process_time()
         self.duration_ms.add(took_ns / 1e6)
         if self._tally is not None:
             self._tally.note(frame)
@@ -154,6 +202,12 @@ class Task:
         if self.trace is not None:
             self.trace(stamped)
         return stamped
+
+    def _going_on(self, frame: Frame, after: End) -> Frame:
+        """The frame with the number and the time that it has in a stream which another source began."""
+        self._shift = self._shift or after.shift(frame)
+        count, seconds = self._shift
+        return replace(frame, seq=frame.seq + count, pts=frame.pts + ceil(seconds / frame.time_base))
 
     def _note_age(self, frame: Frame, stamps: Sequence[Stamp]) -> None:
         """Note how old a frame is when an output is done with it, and tell the segment stages that it went through."""

@@ -31,13 +31,19 @@ class Wires:
     def __init__(self) -> None:
         self._codec = ByReference()
         self._laid: tuple[Wire, ...] = ()
+        self._receivers: dict[str, Receiver] = {}
         self._threads: dict[str, Thread] = {}
-        self._books: dict[str, Link] = {}  # of wires that were taken up
+        self._books: dict[str, Link] = {}
 
     @property
     def links(self) -> list[Link]:
         """Of every wire that is laid."""
         return [wire.link for wire in self._laid]
+
+    @property
+    def books(self) -> list[Link]:
+        """Of every wire that is laid or was taken up."""
+        return [*self.links, *self._books.values()]
 
     def lay(self, start: str, end: str, policy: Policy) -> Wire:
         """One more wire, still without a thread; one that was there before counts on."""
@@ -53,7 +59,9 @@ class Wires:
 
     def receiver(self, end: str) -> Receiver:
         """The receiving end of all wires to a stage."""
-        return Receiver([wire.link for wire in self._laid if wire.end == end], self._codec)
+        receiver = Receiver([wire.link for wire in self._laid if wire.end == end], self._codec)
+        self._receivers[end] = receiver
+        return receiver
 
     def open(self) -> None:
         """Have sockets from here on."""
@@ -88,14 +96,17 @@ class Wires:
         self._laid = tuple(wire for wire in self._laid if wire.start != start)
         return wires
 
-    def finish(self, wires: Sequence[Wire], timeout_s: float) -> None:
-        """Wait so long for what is under way on wires that were taken up, then stop them; their books are kept."""
-        for wire in wires:
-            self._threads.pop(wire.link.name).join(timeout_s)
+    def threads(self, wires: Sequence[Wire]) -> list[Thread]:
+        """Those that send over wires."""
+        return [self._threads[wire.link.name] for wire in wires]
+
+    def finish(self, wires: Sequence[Wire]) -> None:
+        """Stop wires that were taken up, whatever is still under way on them; their books are kept."""
         for wire in wires:
             wire.sender.stop()
-            wire.link.settle()
+            self._receivers[wire.end].dismiss(wire.link)
             self._books[wire.link.name] = wire.link
+            del self._threads[wire.link.name]
 
     def close(self) -> None:
         """Wait for every thread, and have no sockets any more."""

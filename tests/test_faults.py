@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import resource
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 
 from tests.media import numbered, read_video, write_video
-from tests.programs import DRAWN, left_in, refused
+from tests.programs import DRAWN, exit_code, left_in, refused
 
 CONFIG, SOURCE, OUTPUT = 2, 3, 5
 SHORT = f"{DRAWN}&frames=3"
@@ -125,6 +126,34 @@ def test_the_input_is_never_overwritten(
     assert (code, "is the input as well" in line) == (OUTPUT, True)
     assert Path("in.mp4").read_bytes() == before
     assert left_in(folder) == ["hard.mp4", "in.mp4", "out", "symbolic.mp4"]
+
+
+def test_what_a_killed_run_left_of_an_output_can_be_saved(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    left = clip(".o.partial.mkv")
+    before = left.read_bytes()
+    code, line = refused(capfd, ".o.partial.mkv", "o.mkv")
+    assert (code, "o.mkv: would grow in .o.partial.mkv, which is the input" in line) == (OUTPUT, True)
+    assert left.read_bytes() == before
+    assert exit_code("run", ".o.partial.mkv", "saved.mkv", "-q") == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [[SHORT, "n" * 300 + ".mp4"], [SHORT, "n" * 300 + "/"], [SHORT, "out/o.jsonl", "--report", "n" * 300]]
+)
+def test_a_name_that_is_too_long(capfd: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    code, line = refused(capfd, *arguments)
+    assert (code, "name too long" in line) == (OUTPUT, True)
+
+
+def test_a_folder_of_pictures_that_may_not_be_listed(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(_: Path) -> Iterator[Path]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)  # root, who may run the tests, may list everything
+    code, line = refused(capfd, "out", "out/o.jsonl")
+    assert (code, line) == (SOURCE, "stream-seg: out: Permission denied")
 
 
 def test_label_maps_do_not_replace_pictures(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

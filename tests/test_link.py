@@ -187,6 +187,42 @@ def test_put_says_that_the_receiver_has_gone(carrier: tuple[str, Codec]) -> None
         assert account.entered == account.delivered + account.dropped["stopped"]
 
 
+def test_what_a_dismissed_sender_had_on_the_way_is_nobodys_and_the_next_of_its_name_begins_anew() -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    link, codec = Link("a->b", "latest"), ByReference()
+    receiver = Receiver([link], codec)
+    receiver.bind(context, "inproc://b")
+    first = Sender(link, codec)
+    threads = [first.start(context, "inproc://b")]
+    frames = receiver.frames()
+    for number in range(5):
+        first.put(frame(number))
+        assert next(frames).seq == number
+    receiver._socket.send_multipart([b"a->b", b"C" + struct.pack("!Q", 6)])  # asked for, and then never looked at
+    first.put(frame(5))
+    until(lambda: not first._outbox)
+    first.stop()
+    receiver.dismiss(link)
+    threads[0].join(5)
+    account = link.account()
+    assert (account.in_flight, account.dropped["stopped"], receiver.ended) == (0, 1, True)
+
+    receiver.admit(link)
+    second = Sender(link, codec)
+    threads.append(second.start(context, "inproc://b"))
+    second.put(frame(10))
+    assert next(frames).seq == 10
+    for number in (11, 12, 13):  # it may send one more when that is asked for, and not the five of the one before
+        second.put(frame(number))
+    second.end()
+    assert [received.seq for received in frames] == [13]
+    account = link.account()
+    assert (account.in_flight, account.dropped) == (0, {"superseded": 2, "stopped": 1})
+    receiver.close()
+    threads[1].join(5)
+    context.term()
+
+
 def test_a_stranger_is_not_heard() -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     link = Link("a->b", "every")

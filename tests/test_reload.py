@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import signal
 import subprocess
 import threading
 import time
+import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import numpy as np
 import pytest
 
+from stream_seg.arrays import Image
+from stream_seg.commands.report import report
 from stream_seg.config import Config, Node
-from stream_seg.errors import ConfigError, SourceError
-from stream_seg.graph import Graph
+from stream_seg.errors import ConfigError, OutputError, SourceError
+from stream_seg.frame import Frame
+from stream_seg.graph import REMOVE_S, Graph
 from stream_seg.metrics import Metrics
 from stream_seg.reload import reload, reloader
 from stream_seg.stage import Frames
 from stream_seg.stages.capture import Capture
+from tests.drawn import frame
 from tests.graphs import Camera, Ledger, Work, config, node
 from tests.media import numbered, write_video
 from tests.programs import running, wait_until
@@ -98,6 +107,125 @@ def test_ten_comings_and_goings_leave_no_thread() -> None:
             graph.add(camera("rear"), into=["work"])
             graph.remove("rear")
         assert threading.active_count() == before
+
+
+def test_a_camera_that_is_gone_keeps_no_picture() -> None:
+    pictures: list[weakref.ref[Image]] = []
+
+    def given(_: Frames) -> Frames:
+        for number in itertools.count():
+            time.sleep(0.01)
+            made = frame(number, stream="rear")
+            pictures.append(weakref.ref(made.image))
+            yield made
+
+    work, sink = Work(), Ledger()
+    with Graph(graph_of(camera("front"), work=work, sink=sink), live=True) as graph:
+        graph.add(node("rear", "synthetic", given), into=["work"])
+        until(lambda: sum(stream == "rear" for stream, *_ in sink.got) > 3)
+        graph.remove("rear")
+        number = len(sink.got)
+        until(lambda: len(sink.got) > number + 3)
+        gc.collect()
+        assert not any(picture() is not None for picture in pictures)
+
+
+def test_a_stream_whose_source_is_replaced_counts_on_in_number_and_time() -> None:
+    kept: list[Frame] = []
+
+    def sink(frames: Frames) -> Frames:
+        for taken in frames:
+            kept.append(taken)
+            yield taken
+
+    def graph(source: Node) -> Config:
+        return config([source, node("sink", "write", sink, source.name)], policy="every")
+
+    def front(name: str) -> Node:
+        return node(name, "synthetic", Camera(1_000_000, stream="front", paced=True))
+
+    old, same, other = graph(front("a")), graph(front("a")), graph(front("b"))
+    with Graph(old, live=False) as running_graph:
+        for before, after in ((old, same), (same, other)):
+            until(lambda: len(kept) > 5)
+            reload(running_graph, before, after)
+            number = len(kept)
+            until(lambda number=number: len(kept) > number + 5)  # type: ignore[misc]
+    steps = np.diff([one.seq for one in kept])
+    assert (steps > 0).all()
+    assert steps.max() <= 3  # what was on the way when a source was removed is dropped, and has its number
+    steps_s = np.diff([float(one.pts * one.time_base) for one in kept])
+    assert (steps_s > 0).all()
+    assert steps_s.max() < 5
+    took_s = (kept[-1].captured_ns - kept[0].captured_ns) / 1e9
+    assert steps_s.sum() == pytest.approx(took_s, abs=0.3)
+
+
+def test_the_report_counts_what_a_removed_source_gave() -> None:
+    work, sink = Work(), Ledger()
+    with Graph(graph_of(camera("front"), camera("rear"), work=work, sink=sink), live=True) as graph:
+        until(lambda: sum(stream == "rear" for stream, *_ in sink.got) > 5)
+        graph.remove("rear")
+    frames = report(graph, seconds=1)["frames"]
+    assert frames["captured"] == frames["written"] + sum(frames["dropped"].values())
+
+
+def test_an_output_that_fails_during_a_reload_ends_the_run() -> None:
+    work, sink = Work(), Ledger()
+
+    @dataclass
+    class Last(Camera):
+        def __call__(self, frames: Frames) -> Frames:
+            try:
+                yield from super().__call__(frames)
+            finally:
+                running_graph.fail(OutputError("cannot write out.mp4: disk full"))
+
+    sources = [node("front", "synthetic", kind(1_000_000, paced=True)) for kind in (Last, Camera)]
+    old, new = (graph_of(source, work=work, sink=sink) for source in sources)
+    with Graph(old, live=True) as running_graph:
+        until(lambda: len(sink.got) > 3)
+        with pytest.raises(ConfigError, match="front: cannot be added, the run is ending"):
+            reload(running_graph, old, new)
+        assert running_graph.wait(10)
+    assert "disk full" in str(running_graph.error)
+
+
+def test_who_asks_for_the_end_need_not_wait_for_a_source_that_hangs() -> None:
+    work, sink, began, over = Work(), Ledger(), threading.Event(), threading.Event()
+
+    def hanging(_: Frames) -> Frames:
+        began.set()
+        over.wait(60)
+        return
+        yield
+
+    sources = [camera("front"), *(node(name, "synthetic", hanging) for name in ("rear", "side"))]
+    old = graph_of(*sources, work=work, sink=sink)
+    with Graph(old, live=True) as graph:
+        assert began.wait(10)
+        threading.Timer(0.2, graph.asked.set).start()
+        began_s = time.monotonic()
+        reload(graph, old, graph_of(sources[0], work=work, sink=sink))
+        assert time.monotonic() - began_s < REMOVE_S / 2
+        over.set()
+
+
+def test_sources_that_hang_are_waited_for_together() -> None:
+    work, sink, over = Work(), Ledger(), threading.Event()
+
+    def hanging(_: Frames) -> Frames:
+        over.wait(60)
+        return
+        yield
+
+    names = [f"camera{number}" for number in range(10)]
+    sources = [camera("front"), *(node(name, "synthetic", hanging) for name in names)]
+    with Graph(graph_of(*sources, work=work, sink=sink), live=True) as graph:
+        began_s = time.monotonic()
+        graph.remove(*names, timeout_s=0.5)
+        assert time.monotonic() - began_s < 2.5
+        over.set()
 
 
 def test_the_only_source_is_replaced_but_not_removed() -> None:
@@ -287,3 +415,20 @@ def test_sighup_takes_the_file_over_and_a_bad_file_changes_nothing(tmp_path: Pat
         program.terminate()
         assert program.wait(10) == 0
     assert records.exists()
+
+
+def test_sighup_does_not_have_an_input_overwritten(tmp_path: Path) -> None:
+    file, clip = tmp_path / "g.yaml", write_video(tmp_path / "a.mp4", (numbered(n) for n in range(10)))
+    before = clip.read_bytes()
+    graph = "stages:\n" + SOURCE.replace("{0}", "front") + "{0}  write: {{input: [front{1}], path: '{2}/{{stream}}.mp4'}}\n"
+    file.write_text(graph.format("", "", tmp_path))
+    with running("run", "--config", file, "--set", "write.preset=ultrafast") as program:
+        wait_until(lambda: (tmp_path / ".front.partial.mp4").exists(), program)
+        file.write_text(graph.format(f"  a: {{stage: capture, uri: '{clip}', loop: true}}\n", ", a", tmp_path))
+        assert "a.mp4: is the input as well" in refusal_of(program)
+        file.write_text(graph.format("  a: {stage: synthetic, paced: !!bool maybe}\n", ", a", tmp_path))
+        assert "'maybe' is no bool" in refusal_of(program)
+        program.terminate()
+        assert program.wait(10) == 0
+    assert clip.read_bytes() == before
+    assert (tmp_path / "front.mp4").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 from stream_seg.config import Config
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.kinds import SINKS, SOURCES
-from stream_seg.output import STREAM, refuse_unwritable
+from stream_seg.output import STREAM, partial_path, refuse_unwritable
 from stream_seg.sources.images import picture_files
 from stream_seg.stages.capture import Capture, expected_frames
 from stream_seg.stages.synthetic import Synthetic, parse_synth
@@ -90,7 +91,8 @@ def refuse_plain(document: Mapping[str, Any], outputs: Sequence[str]) -> None:
 
 
 def refuse_overwriting(document: Mapping[str, Any], report_file: Path | None = None) -> None:
-    """Raises OutputError where an output or the report would replace an input, or the report an output."""
+    """Raises OutputError where an output or the report would replace an input, or the report an output; also where what
+    a killed run left of an output, on which it would begin anew, is the input."""
     outputs = [path for _, path in outputs_of(document)]
     if report_file is not None:
         refuse_unwritable(report_file)
@@ -101,6 +103,9 @@ def refuse_overwriting(document: Mapping[str, Any], report_file: Path | None = N
     for path in outputs:
         if any(_same(path, read) for read in inputs):
             raise OutputError(f"{path}: is the input as well; choose another name for the output")
+        partial = partial_path(path)
+        if any(_same(partial, read) for read in inputs):
+            raise OutputError(f"{path}: would grow in {partial.name}, which is the input; choose another name for it")
 
 
 def outputs_of(document: Mapping[str, Any]) -> list[tuple[str, Path]]:
@@ -127,8 +132,8 @@ def _inputs_on_disk(document: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def _same(path: Path, other: Path) -> bool:
-    """Whether both are there and are one file, by whatever name."""
-    return path.exists() and other.exists() and path.samefile(other)
+    """Whether both are there, as far as we may see, and are one file, by whatever name."""
+    return os.path.exists(path) and os.path.exists(other) and path.samefile(other)
 
 
 def is_live(config: Config) -> bool:
@@ -152,6 +157,8 @@ def total_frames(config: Config) -> int | None:
 
 
 def _sink(output: str) -> tuple[str, dict[str, Any]]:
+    if not output.strip():  # else the working directory, for pathlib
+        raise ConfigError(f"the output is empty; an output is {OUTPUT_FORMS}")
     if "://" in output:
         return "serve", _address(output)
     suffix = Path(output).suffix.lower()

@@ -2,16 +2,17 @@
 
 The keys are stable:
 
-* `frames.captured`: pictures of all sources, with those that a source could not deliver
+* `frames.captured`: pictures of all sources, also of removed ones, with those that a source could not deliver
+* `frames.cards`: frames that sources drew in the place of a picture; what counts frames counts them too
 * `frames.by_output.NAME`: frames that an output dealt with; 0 for one that failed
-* `frames.written`: those of the output with the fewest
+* `frames.written`: pictures, of the output with the fewest
 * `frames.dropped.REASON`: of all sources and links together; a fan-out may drop a frame more than once
-* `seconds` from start to end; `fps` from the first frame written to the last
+* `seconds` from start to end; `fps` from the first picture written to the last
 * `stages.NAME.{frames,p50_ms,p95_ms,p99_ms}`: time that a stage works on a frame
 * `age_ms.{p50,p99}`: from the capture of a frame to the end of its output
 * `overhead_ms.{p50,p99}`: the part of the age in which no stage worked on the frame
-* `first_frame_s`: from the start of the graph to the first frame written
-* `cpu_ms_per_frame`: of the whole process, from the first frame written on
+* `first_frame_s`: from the start of the graph to the first picture written
+* `cpu_ms_per_frame`: of the whole process, from the first picture written on
 * `peak_rss_mib`, `policy`
 * `engine.{network,backend,precision,device}`: null where nothing segments
 * `error`: null after a clean run
@@ -47,25 +48,24 @@ def peak_rss_mib() -> float:
 
 def report(graph: Graph, *, seconds: float) -> dict[str, Any]:
     """The facts of a run that took `seconds`, under the keys above."""
-    sources = [task for task in graph.tasks if task.is_source]
+    sources = [*(task.left() for task in graph.tasks if task.is_source), *graph.removed]
     sinks = [task for task in graph.tasks if task.is_sink]
     dropped: Counter[str] = Counter()
-    for task in sources:
-        dropped.update(task.source.missed)
-    for link in graph.links:
+    for left in sources:
+        dropped.update(left.source.missed)
+    for link in graph.books:
         dropped.update(link.account().dropped)
-    written = {task.node.name: 0 if task.failed else task.yielded for task in sinks}
-    fewest = min(written.values(), default=0)
-    slowest = min(sinks, key=lambda task: task.yielded, default=None)
+    slowest = min(sinks, key=lambda task: task.pictures, default=None)
     age, overhead = (slowest.age_ms, slowest.overhead_ms) if slowest else (Samples(), Samples())
     first_ns = slowest.first_ns if slowest else None
     cpu_ms = slowest.cpu_ms() if slowest else None
     engines = [engine for engine in graph.engines().values() if engine is not None]
     return {
         "frames": {
-            "captured": sum(task.yielded + task.source.missed.total() for task in sources),
-            "written": fewest,
-            "by_output": written,
+            "captured": sum(left.yielded - left.cards + left.source.missed.total() for left in sources),
+            "cards": sum(left.cards for left in sources),
+            "written": min((0 if task.failed else task.pictures for task in sinks), default=0),
+            "by_output": {task.node.name: 0 if task.failed else task.yielded for task in sinks},
             "dropped": dict(dropped),
         },
         "seconds": round(seconds, 3),
@@ -93,7 +93,8 @@ def show(facts: dict[str, Any], console: Console) -> None:
     drops = {reason: number for reason, number in frames["dropped"].items() if number}
     lost = ", ".join(f"{number} {reason}" for reason, number in drops.items()) or "none"
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    table.add_row("frames", f"{frames['captured']} in, {frames['written']} out, dropped: {lost}")
+    cards = f", {frames['cards']} cards in the place of pictures" if frames["cards"] else ""
+    table.add_row("frames", f"{frames['captured']} in, {frames['written']} out, dropped: {lost}{cards}")
     table.add_row("speed", f"{facts['fps']:.1f} fps end to end, {facts['seconds']:.1f} s in all")
     table.add_row(
         "frame age",

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Event
 from types import FrameType
@@ -44,19 +45,18 @@ def run(
     """Check a graph document and run it to its end. Raises the first StreamSegError of any stage, after the files are
     finished and the report is written. At SIGHUP the sources become those of the document that `again` gives."""
     _share_heaps()
-    config = check(document, where=where)
-    refuse_overwriting(document, report_file)
+    config = _checked(lambda: document, where, report_file)
     total = total_frames(config)
     errors = Console(stderr=True, markup=False)
     graph = Graph(config, live=is_live(config))
     _shown_on_pages(graph, errors, quiet=quiet)
-    with _signals() as asked:
+    with _signals(graph.asked):
         with _metrics(graph, config.metrics) as address, _traces(graph, config), graph:
             if address and not quiet:
                 errors.print(f"metrics at {address}", highlight=False)
-            take_over = reloader(graph, config, lambda: check(again(), where=where)) if again else None
+            take_over = reloader(graph, config, partial(_checked, again, where, report_file)) if again else None
             with _hang_up(take_over) as hear:
-                _watch(graph, asked, errors, total=total, quiet=quiet, hear=hear)
+                _watch(graph, errors, total=total, quiet=quiet, hear=hear)
         facts = report(graph, seconds=(time.monotonic_ns() - graph.started_ns) / 1e9)
     if report_file is not None:
         write_json(facts, report_file)
@@ -75,6 +75,14 @@ def run(
         print(f"did not wait for {', '.join(task.node.name for task in graph.hanging())}", file=sys.stderr)
 
 
+def _checked(read: Callable[[], Mapping[str, Any]], where: str, report_file: Path | None) -> Config:
+    """The config of the document that `read` gives, which overwrites no input. Raises StreamSegError."""
+    document = read()
+    config = check(document, where=where)
+    refuse_overwriting(document, report_file)
+    return config
+
+
 def _share_heaps() -> None:
     """Let all threads share two heaps. glibc gives a new thread one of its own, and a camera that is opened again and
     again, each time by a new thread, would leave 4.5 MB a minute behind. Elsewhere than on glibc this does nothing."""
@@ -83,16 +91,14 @@ def _share_heaps() -> None:
         mallopt(M_ARENA_MAX, 2)
 
 
-def _watch(
-    graph: Graph, asked: Event, console: Console, *, total: int | None, quiet: bool, hear: Callable[[], None]
-) -> None:
+def _watch(graph: Graph, console: Console, *, total: int | None, quiet: bool, hear: Callable[[], None]) -> None:
     sinks = [task for task in graph.tasks if task.is_sink]
     with progress(console, total, quiet=quiet) as update:
-        while not graph.wait(GLANCE_S) and not asked.is_set():
-            slowest = min(sinks, key=lambda task: task.yielded)
-            update(slowest.yielded, slowest.fps())
+        while not graph.wait(GLANCE_S) and not graph.asked.is_set():
+            slowest = min(sinks, key=lambda task: task.pictures)
+            update(slowest.pictures, slowest.fps())
             hear()
-    if asked.is_set() and not quiet:
+    if graph.asked.is_set() and not quiet:
         console.print("stopping; a second signal ends at once", highlight=False)
 
 
@@ -112,7 +118,8 @@ def _metrics(graph: Graph, config: MetricsConfig | None) -> Iterator[str | None]
         yield None
         return
     with serving(graph, host=config.host, port=config.port) as port:
-        yield f"http://{config.host}:{port}/metrics"
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        yield f"http://{host}:{port}/metrics"
 
 
 @contextmanager
@@ -154,9 +161,8 @@ def _hang_up(take_over: Callable[[], None] | None) -> Iterator[Callable[[], None
 
 
 @contextmanager
-def _signals() -> Iterator[Event]:
-    """An event that Ctrl-C or SIGTERM sets; a second signal ends the program at once."""
-    asked = Event()
+def _signals(asked: Event) -> Iterator[None]:
+    """Ctrl-C or SIGTERM sets `asked`; a second signal ends the program at once."""
 
     def ask(number: int, _frame: FrameType | None) -> None:
         if asked.is_set():
@@ -165,7 +171,7 @@ def _signals() -> Iterator[Event]:
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -165,6 +165,19 @@ def stamp(image: Image, sprite: Sprite, corner: Corner, *, below: Sprite | None 
         cv2.add(region, sprite.ink[:h, :w], dst=region)
 
 
+def stamp_beside(image: Image, sprite: Sprite, corner: Corner, *, line: Sprite) -> None:
+    """Draw a sprite in a corner of the image, in place, so that it covers nothing of the `line` in the top left one.
+
+    Where both do not fit side by side, it stands below the line; where it does not fit there whole, it is left out.
+    """
+    margin = Measures(image.shape[0]).text
+    gap = margin // 2
+    left_high, left_wide = np.subtract(image.shape[:2], sprite.ink.shape[:2]) - 2 * margin
+    beside = corner.endswith("right") and left_wide >= line.ink.shape[1] + gap
+    if beside or (left_wide >= 0 and left_high >= line.ink.shape[0] + gap):
+        stamp(image, sprite, corner, below=None if beside or corner.startswith("bottom") else line)
+
+
 def outline(image: Image, labels: Labels, bgr: NDArray[np.uint8], *, drawn: NDArray[np.bool_]) -> None:
     """Draw a thin line just inside every region of the labels, in place: by label in colour `bgr` where `drawn`."""
     height, width = labels.shape

@@ -18,13 +18,17 @@ from stream_seg.uri import PICTURES, Source
 
 
 def picture_files(source: Source) -> list[Path]:
-    """The files in natural order: 2.png before 10.png. Raises SourceError where there is none."""
+    """The files in natural order: 2.png before 10.png. Raises SourceError where there is none, or
+    where they may not be looked for."""
     place = Path(source.address)
-    if place.is_dir():
-        found = list(place.iterdir())
-    else:
-        found = [place] if place.exists() else [Path(p) for p in glob.glob(source.address, recursive=True)]
-    files = [p for p in found if p.suffix.lower() in PICTURES and p.is_file()]
+    try:
+        if place.is_dir():
+            found = list(place.iterdir())
+        else:
+            found = [place] if place.exists() else [Path(p) for p in glob.glob(source.address, recursive=True)]
+        files = [p for p in found if p.suffix.lower() in PICTURES and p.is_file()]
+    except OSError as error:
+        raise SourceError(f"{source.shown}: {error.strerror}") from error
     if not files:
         what = "holds" if place.is_dir() else "matches"
         raise SourceError(f"{source.shown}: {what} no picture; a picture ends in {', '.join(PICTURES)}")

@@ -33,7 +33,7 @@ class Line:
         self._began_ns = time.monotonic_ns()
         self._seq = -1
         self._last_s = Fraction(-1)
-        self._offset_s = Fraction(0)
+        self._offset_s = self._own_s = Fraction(0)
         self._size = SIZE
 
     def frame(self, news: News) -> Frame:
@@ -57,13 +57,21 @@ class Line:
         )
 
     def _pts(self, picture: Picture, *, fresh: bool) -> int:
-        """A source's clock starts anew with every connection; here its time goes on."""
+        """A source's clock starts anew with every connection, and may be set back; here its time goes on.
+
+        What a server keeps for a newcomer comes at once, and runs ahead of the clock: the next connection follows that.
+        """
         elapsed_s = self._elapsed_s(picture.captured_ns)
         if picture.pts is None:
             return self._place(elapsed_s, picture.time_base)
         own_s = picture.pts * picture.time_base
+        step_s, self._own_s = own_s - self._own_s, own_s
         if fresh or abs(own_s + self._offset_s - elapsed_s) > ASTRAY_S:
             self._offset_s = elapsed_s - own_s
+        if own_s + self._offset_s <= self._last_s:
+            if fresh or not 0 < step_s <= ASTRAY_S:
+                step_s = picture.duration * picture.time_base
+            self._offset_s = max(elapsed_s, self._last_s + step_s) - own_s
         return self._place(own_s + self._offset_s, picture.time_base)
 
     def _place(self, time_s: Fraction, tick: Fraction) -> int:

@@ -19,7 +19,8 @@ LOG = logging.getLogger(__name__)
 CARD_S = 0.5
 """How often a source that is away says so."""
 STEADY_S = 0.5
-"""A connection that lived so long was a good one: a camera that accepts and dies at once is waited for longer."""
+"""A connection was a good one whose pictures came for so long: a camera that accepts and dies at once is waited for
+longer."""
 MOST_LEFT = 3
 """Threads of one source that may hang in foreign code before nothing more is opened."""
 
@@ -74,7 +75,8 @@ def supply(make: Callable[[], Pictures], *, stream: str, patience: Patience, mus
 
 
 class _LostError(Exception):
-    """A connection came to its end; `last_ns` is the time of its last picture, None where it never gave one."""
+    """A connection came to its end; `last_ns` is the time of its last picture, None where it never gave one, `lived_s`
+    the seconds from its first picture to that."""
 
     def __init__(self, error: SourceError, last_ns: int | None, lived_s: float) -> None:
         self.error, self.last_ns, self.lived_s = error, last_ns, lived_s
@@ -88,7 +90,7 @@ def _away(before: Signal, lost: _LostError) -> Signal:
 
 def _connection(reader: Reader, away: Signal, patience: Patience) -> Supply:
     """One connection until it breaks, falls silent or never begins: then _LostError."""
-    began_ns, last_ns, still = time.monotonic_ns(), None, Stillness()
+    began_ns, first_ns, last_ns, still = time.monotonic_ns(), None, None, Stillness()
     while True:
         limit_s = patience.open_s if last_ns is None else patience.stall_s
         silent_s = (time.monotonic_ns() - (last_ns or began_ns)) / 1e9
@@ -98,10 +100,11 @@ def _connection(reader: Reader, away: Signal, patience: Patience) -> Supply:
             if taken is None and silent_s >= limit_s:
                 raise SourceError(f"no picture for {limit_s:g} s", reason="no data")
         except SourceError as error:
-            lived_s = 0.0 if last_ns is None else (last_ns - began_ns) / 1e9
+            lived_s = 0.0 if first_ns is None or last_ns is None else (last_ns - first_ns) / 1e9
             raise _LostError(error, last_ns, lived_s) from error
         if taken is not None:
             now_ns, fresh = time.monotonic_ns(), last_ns is None
+            first_ns = first_ns or now_ns
             since_ns, last_ns = still.since(taken.picture.image, now_ns), now_ns
             frozen = patience.frozen_s is not None and now_ns - since_ns >= patience.frozen_s * 1e9
             yield News(taken, Signal("stalled", "frozen", since_ns) if frozen else None, fresh)

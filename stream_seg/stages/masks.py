@@ -76,6 +76,7 @@ def _require_place(path: Path) -> None:
     fixed = path
     while STREAM in str(fixed):
         fixed = fixed.parent
-    if fixed.exists() and not fixed.is_dir():
-        raise OutputError(f"cannot write {path}: {fixed} exists and is not a folder")
-    require_folder(fixed if fixed.is_dir() else fixed.parent, path)
+    with writing(path):
+        if fixed.exists() and not fixed.is_dir():
+            raise OutputError(f"cannot write {path}: {fixed} exists and is not a folder")
+        require_folder(fixed if fixed.is_dir() else fixed.parent, path)

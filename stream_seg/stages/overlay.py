@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError
 from stream_seg.frame import Frame, Temporal
-from stream_seg.ops.draw import Corner, Sprite, figures, legend, outline, stamp
+from stream_seg.ops.draw import Corner, Sprite, figures, legend, outline, stamp, stamp_beside
 from stream_seg.ops.palette import PALETTES
 from stream_seg.stage import STRICT, Frames
 from stream_seg.uri import quoted
@@ -51,7 +51,9 @@ class Overlay:
     """Draw the class of every pixel in colour over the picture, with a legend and a line of figures.
 
     Draws on the frame's own image where that may be written, else on a copy. A frame without classes gets the figures
-    only: frames per second as they arrive here, milliseconds since capture, frames missing so far.
+    only: frames per second as they arrive here, milliseconds since capture, frames missing so far. On a picture that is
+    too small for figures and legend side by side the legend stands below the figures; where it does not fit there
+    whole, it is left out.
     """
 
     opacity: Annotated[Opacity, Field(description="how much of the picture the colours cover, 0 to 1")] = 0.5
@@ -80,6 +82,7 @@ class Overlay:
         readings: dict[str, Readings] = {}
         for frame in frames:
             if frame.signal is not None:
+                readings.setdefault(frame.stream, Readings()).count(frame)
                 yield frame
                 continue
             flags = frame.image.flags
@@ -97,7 +100,11 @@ class Overlay:
                 stamp(image, line, "top-left")
             if frame.semantic is not None and self.legend and look.legend:
                 corner: Corner = "top-right" if self.legend is True else self.legend
-                stamp(image, legend(look.legend, image.shape[0]), corner, below=line if corner == "top-left" else None)
+                panel = legend(look.legend, image.shape[0])
+                if line is None:
+                    stamp(image, panel, corner)
+                else:
+                    stamp_beside(image, panel, corner, line=line)
             yield replace(frame, image=image)
 
     def look(self, classes: Classes) -> Look:
@@ -136,11 +143,15 @@ class Readings:
     height: int = 0
     line: Sprite | None = None
 
-    def sprite(self, frame: Frame, now_ns: int) -> Sprite:
-        """The line of figures at the arrival of a frame."""
+    def count(self, frame: Frame) -> None:
+        """Count what is missing before a frame; a card that a source drew has a number too."""
         if self.last_seq is not None:
             self.dropped += max(0, frame.seq - self.last_seq - 1)
         self.last_seq = frame.seq
+
+    def sprite(self, frame: Frame, now_ns: int) -> Sprite:
+        """The line of figures at the arrival of a frame."""
+        self.count(frame)
         self.latencies.append(now_ns - frame.captured_ns)
         self.arrivals.append(now_ns)
         while len(self.arrivals) > 2 and self.arrivals[0] < now_ns - SECOND_NS:

@@ -70,6 +70,13 @@ def test_an_address_that_is_none_is_refused(output: str) -> None:
     assert "canary" not in str(refused.value)
 
 
+@pytest.mark.parametrize("output", ["", " ", "\t\n"])
+def test_an_empty_output_is_refused(output: str) -> None:
+    """It would be the working directory, and label maps among what is there."""
+    with pytest.raises(ConfigError, match=r"the output is empty; an output is a video \(\.mp4"):
+        with_outputs(default_document(), [output])
+
+
 def test_https_needs_a_certificate() -> None:
     outputs = ["o.mp4", "http://127.0.0.1:8095", "https://127.0.0.1:8096"]
     document = with_outputs(with_input(default_document(), "drive.mp4"), outputs)

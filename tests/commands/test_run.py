@@ -94,6 +94,7 @@ def test_the_report_has_the_documented_keys_and_no_other(tmp_path: Path) -> None
     assert shape(facts) == documented()
     assert facts["frames"] == {
         "captured": 30,
+        "cards": 0,
         "written": 30,
         "by_output": {"write": 30},
         "dropped": dict.fromkeys(("decode_error", "late", "superseded", "stopped"), 0),

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from stream_seg.errors import Reason, SourceError
-from stream_seg.frame import Frame
+from stream_seg.frame import Frame, Signal
 from stream_seg.sources import live
 from stream_seg.sources.live import MOST_LEFT, News, Patience, supply
 from stream_seg.sources.picture import Picture, Pictures
@@ -111,6 +111,30 @@ def test_a_source_that_must_begin_raises_what_was_wrong_but_only_at_first() -> N
     with news_of(Camera(some(3), failing("not found"), running), must_begin=True) as news:
         until(news, is_reason("not found"))
         until(news, is_up)
+
+
+def test_a_camera_that_is_away_again_at_once_is_waited_for_longer_however_long_it_takes_to_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+
+    def noted(_signal: Signal, seconds: float) -> Iterator[News]:
+        waits.append(seconds)
+        return iter(())
+
+    def slow_to_open(count: int) -> Callable[[], Pictures]:
+        def play() -> Pictures:
+            time.sleep(2 * live.STEADY_S)
+            yield from some(count)()
+
+        return play
+
+    monkeypatch.setattr(live, "_waited", noted)
+    monkeypatch.setattr(live, "STEADY_S", 0.05)
+    with news_of(Camera(*[slow_to_open(1)] * 3, slow_to_open(20), running)) as news:
+        until(news, lambda item: len(waits) == 4 and is_up(item))
+    assert 0.125 <= waits[0] <= 0.25 < waits[1] <= 0.5 < waits[2] <= 1
+    assert waits[3] <= 0.25  # after a connection that held
 
 
 def spinning() -> Pictures:

@@ -20,7 +20,7 @@ from tests.rtsp import rtsp_server
 STALL_S = 0.8
 NOTICED_S, BACK_S, CHANGE_MS = STALL_S + 0.5, 2.0, 10.0
 CALM_S, AWAY_S, UP_S = 1.5, 0.7, 0.8
-"""Longer up than `live.STEADY_S`: what is away again at once is waited for longer, which is another test's."""
+"""Longer up than `live.STEADY_S`: what is away again at once is waited for longer, which test_live looks at."""
 WINDOW_S = 0.5
 
 

@@ -14,7 +14,7 @@ from stream_seg.arrays import Labels
 from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError
 from stream_seg.frame import EngineInfo, Frame, Semantic, Temporal
-from stream_seg.ops.palette import CAMVID, CITYSCAPES, PALETTES
+from stream_seg.ops.palette import CAMVID, CITYSCAPES, PALETTES, VOC
 from stream_seg.stages.overlay import Overlay, Readings
 
 ENGINE = EngineInfo("road", "openvino", "bf16", "CPU")
@@ -55,6 +55,13 @@ def test_opacity_per_class() -> None:
     assert (image[90, 120] == CAMVID.bgr[CAR]).all()
     assert (image[20, 20] == 100).all()
     assert (image[170, 20] != 100).any()
+
+
+def test_a_class_that_is_not_drawn_has_no_outline_and_no_line_in_the_legend() -> None:
+    assert (drawn(opacity=0, contours=True, **BARE) == 100).all()
+    assert Overlay(opacities={"car": 0, "sky": 0}).look(CAMVID).legend.names == tuple(
+        name for name in CAMVID.names if name not in ("car", "sky")
+    )
 
 
 def test_background_is_not_drawn_unless_asked_for() -> None:
@@ -146,6 +153,41 @@ def test_in_the_top_left_corner_the_legend_stands_below_the_figures() -> None:
     assert lowest(hud=True) > lowest(hud=False)
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "classes", "legend", "place"),
+    [
+        (960, 540, CAMVID, True, "beside"),
+        (960, 540, VOC, "bottom-left", "below"),
+        (480, 360, CAMVID, True, "below"),
+        (480, 360, VOC, True, "below"),
+        (480, 360, VOC, "bottom-right", "below"),
+        (320, 240, CAMVID, True, "below"),
+        (320, 240, CAMVID, "top-left", "below"),
+        (360, 640, CAMVID, True, "below"),
+        (2000, 60, CAMVID, "bottom-right", "beside"),
+        (2000, 60, CAMVID, "bottom-left", None),
+        (160, 120, CAMVID, True, None),
+        (160, 120, CAMVID, "bottom-left", None),
+    ],
+)
+def test_the_legend_covers_no_figures(
+    width: int, height: int, classes: Classes, legend: Any, place: str | None
+) -> None:
+    white = Classes(classes.names, ((255, 255, 255),) * len(classes))
+
+    def image(legend: Any) -> np.ndarray:
+        settings: dict[str, Any] = {"opacity": 0.001, "opacities": {"background": 0.001} if classes is VOC else {}}
+        given = frames(classes=white, size=(height, width))
+        return next(Overlay(legend=legend, **settings)(given)).image
+
+    figures, both = image(False), image(legend)
+    assert both.min() == figures.min()  # where two panels overlap it is darker
+    changed = (both != 100).any(axis=2)
+    bottom = int(np.argwhere(figures != 100).max(axis=0)[0])
+    assert (changed[bottom + 1].any(), changed[bottom + 2 :].any()) == (place == "beside", place is not None)
+    assert not changed[bottom + 1 :, [0, -1]].any()  # it stands there whole
+
+
 def test_a_frame_without_classes_gets_the_figures_only() -> None:
     frame = replace(next(frames(size=(360, 640))), semantic=None)
     image = next(Overlay()(iter([frame]))).image
@@ -188,6 +230,15 @@ def test_figures() -> None:
     }
     slow = figures(seqs=[7, 8, 10, 15], step_ms=2000, latency_ms=1500)
     assert (slow["fps"], slow["ms"], slow["dropped"]) == ("0.5", "1500", "5")
+
+
+def test_fps_are_of_the_last_second() -> None:
+    readings, given, now_ns = Readings(), next(frames()), 0
+    for seq, step_ms in enumerate([200] * 30 + [40] * 30):
+        now_ns += step_ms * MS
+        readings.sprite(replace(given, seq=seq), now_ns)
+    readings.latencies.append(MS)
+    assert readings.items(given)[0][:2] == ("25.0", "fps")
 
 
 def test_the_line_is_drawn_anew_four_times_a_second() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from stream_seg.commands.report import report
 from stream_seg.frame import Frame, Signal
 from stream_seg.graph import Graph
 from stream_seg.metrics import Metrics
@@ -50,6 +52,24 @@ def test_filters_pass_cards_as_they_are_and_work_on_the_rest() -> None:
             assert (after.image == 40).all()
     scores = [result.semantic.scores for result in (segmented[7], steadied[7]) if result.semantic is not None]
     assert np.array_equal(scores[0], scores[1])  # type: ignore[arg-type]  # begun anew after the gap
+
+
+def test_a_card_is_no_drop_and_what_is_missing_before_it_is() -> None:
+    """Of the figures only how many frames were dropped changes the width of their panel here."""
+
+    def width(cards: range, last: int) -> int:
+        def given() -> Iterator[Frame]:
+            yield frame(0, size=(180, 640))
+            yield from (card(seq) for seq in cards)
+            time.sleep(0.02)  # so that there are less than 100 frames per second, whatever the machine
+            yield frame(last, size=(182, 640))  # of another height: the figures are drawn anew
+
+        *_, result = Overlay()(given())
+        return int(np.argwhere((result.image != last).any(axis=2)).max(axis=0)[1])
+
+    none = width(range(1, 1), 1)
+    assert width(range(1, 21), 21) == none
+    assert width(range(21, 22), 22) == width(range(1, 21), 41) == width(range(1, 1), 21) > none
 
 
 def test_outputs_mark_the_gap(tmp_path: Path) -> None:
@@ -107,3 +127,21 @@ def test_metrics_tell_states_stalls_and_reconnects(count: int, state: str) -> No
     assert value("source_up") == 0
     ages = registry.get_sample_value("stream_seg_frame_age_seconds_count", {"stage": "sink", "stream": "camera"})
     assert ages == (3 if count else 0)  # a card has no age
+
+
+def test_the_report_and_the_metrics_tell_pictures_from_cards() -> None:
+    def source(_: Frames) -> Frames:
+        yield from (card(number) for number in range(3))
+        began_s = time.monotonic()
+        for number in range(3, 13):
+            time.sleep(max(0.0, began_s + (number - 3) / 50 - time.monotonic()))
+            yield frame(number)
+
+    with Graph(config(line(source, Work(), Ledger())), live=False) as graph:
+        assert graph.wait(20)
+    facts = report(graph, seconds=1)
+    assert facts["frames"]["captured"] == facts["frames"]["written"] == 10
+    assert (facts["frames"]["cards"], facts["frames"]["by_output"]) == (3, {"sink": 13})
+    assert 30 < facts["fps"] < 51  # of the pictures, from the first of them on
+    counted = Metrics(graph).registry.get_sample_value
+    assert {counted("stream_seg_cards_total", {"stage": stage}) for stage in ("camera", "work", "sink")} == {3}
