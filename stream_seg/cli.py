@@ -19,7 +19,7 @@ import typer
 
 from stream_seg import __version__
 from stream_seg.commands import engines as engines_commands
-from stream_seg.errors import StreamSegError
+from stream_seg.errors import ConfigError, StreamSegError
 from stream_seg.logs import Form, configure
 
 DEMO_INPUT = "synth://road?size=960x540&frames=300&seed=7"
@@ -34,6 +34,9 @@ Preferred = Annotated[
     list[str] | None,
     typer.Option(metavar="CLASS=NUMBER", help="Add to a class's scores, for example pole=0.5. Several times."),
 ]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, on standard error.")]
+LOG_FORMAT = "Lines of the log; auto: text on a terminal, else JSON."
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
     name="stream-seg",
@@ -43,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode="markdown",  # else the lines of a docstring break where they break in the source
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP_OPTIONS,
 )
 app.add_typer(engines_commands.app)
 
@@ -88,8 +91,8 @@ def main(arguments: list[str] | None = None, *, only: str | None = None, name: s
 @app.callback(invoke_without_command=True)
 def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, on standard error.")] = False,
-    log_format: Annotated[Form, typer.Option(help="Lines of the log; auto: text on a terminal, else JSON.")] = "auto",
+    verbose: Verbose = False,
+    log_format: Annotated[Form, typer.Option(help=LOG_FORMAT)] = "auto",
 ) -> None:
     """Real-time video segmentation: frames in, steady masks and overlays out."""
     if version:
@@ -98,8 +101,9 @@ def root(
     configure(verbose=verbose, form=log_format)
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(epilog=EXIT_CODES, context_settings=HELP_OPTIONS)  # which run_pipeline.py has from nowhere else
 def run(
+    context: typer.Context,
     source: Annotated[
         str | None,
         typer.Argument(
@@ -135,6 +139,8 @@ def run(
         ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.")] = False,
+    verbose: Verbose = False,
+    log_format: Annotated[Form | None, typer.Option(help=LOG_FORMAT)] = None,
 ) -> None:
     """Segment a video: INPUT through the graph into every OUTPUT.
 
@@ -145,6 +151,8 @@ def run(
     from stream_seg.commands.run import run as run_document
     from stream_seg.config import read_document, with_settings
 
+    before = {} if context.parent is None else context.parent.params  # those of `stream-seg -v run`
+    configure(verbose=verbose or before.get("verbose", False), form=log_format or before.get("log_format", "auto"))
     if source is None and config is None:
         source, outputs = DEMO_INPUT, outputs or [DEMO_OUTPUT]
     if metrics_port is not None:
@@ -173,7 +181,7 @@ def evaluate(
         Path | None,
         typer.Option(help="The folder that holds SPLIT/ (pictures) and SPLITannot/ (label maps of the same names)."),
     ] = None,
-    split: Annotated[str, typer.Option(help="Which split, for example val.")] = "val",
+    split: Annotated[str | None, typer.Option(help="Which split of it, val without it.")] = None,
     backend: Annotated[str, typer.Option(help="auto, tensorrt, openvino, onnxruntime or torch.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, f32, bf16, fp16, int8 or fp8.")] = "auto",
     size: Annotated[str | None, typer.Option(metavar="HxW", help="The network's input; without it, its own.")] = None,
@@ -187,7 +195,9 @@ def evaluate(
             " with --data on a split whose pictures are consecutive.",
         ),
     ] = False,
-    frames: Annotated[int, typer.Option(min=2, help="With --temporal: frames of each drawn drive.")] = 60,
+    frames: Annotated[
+        int | None, typer.Option(min=2, help="With --temporal: frames of each drawn drive, 60 without it.")
+    ] = None,
 ) -> None:
     """Measure a network on labelled pictures: mIoU, IoU per class, pixel accuracy. Or, with --temporal, on videos."""
     from rich.console import Console
@@ -197,6 +207,13 @@ def evaluate(
     from stream_seg.output import refuse_unwritable
     from stream_seg.sidecar import parsed_prefer, parsed_size
 
+    if frames is not None and not temporal:
+        raise ConfigError("--frames: is the length of what --temporal draws; without that nothing is drawn")
+    if split is not None and data is None and temporal:
+        raise ConfigError("--split: is one of --data, which is not given")
+    split = split or "val"
+    if data is None and not temporal and not Path(split).is_dir():
+        raise ConfigError(f"--data: is required, a folder with {split}/ and {split}annot/; here is none")
     if json_file is not None:
         refuse_unwritable(json_file)
     engine: dict[str, Any] = {
@@ -206,7 +223,7 @@ def evaluate(
         "prefer": parsed_prefer(prefer or ()),
     }
     if temporal:
-        figures = videos.evaluate(network, data, split=split, frames=frames, engine=engine)
+        figures = videos.evaluate(network, data, split=split, frames=frames or 60, engine=engine)
         table = videos.as_table(figures)
     else:
         figures = pictures.evaluate(network, data or Path(), split=split, **engine)
@@ -325,7 +342,7 @@ def export(
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Labelled pictures: make int8 too, and check that they fit.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Which split of them.")] = "train",
+    split: Annotated[str | None, typer.Option(help="Which split of them, train without it.")] = None,
     held: Annotated[str | None, typer.Option(metavar="SPLIT", help="The split that int8 is judged on.")] = None,
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Refuse weights that DIR's pictures do not fit.")

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from stream_seg.allowed import in_words, of_several_kinds
 from stream_seg.books import Policy
 from stream_seg.errors import ConfigError
 from stream_seg.kinds import SINKS, SOURCES, STAGES
@@ -47,6 +50,13 @@ class TracesConfig(BaseModel):
     file: Annotated[Path | None, Field(description="a span per line as JSON, appended")] = None
     sample: Annotated[float, Field(ge=0, le=1, description="share of the frames; late ones are always traced")] = 0.01
 
+    @field_validator("endpoint")
+    @classmethod
+    def _web_address(cls, given: str | None) -> str | None:
+        if given is not None and not _is_web_address(given):
+            raise ValueError(f"expected http:// or https:// and a host, got {quoted(given)}")
+        return given
+
     @model_validator(mode="after")
     def _one_place(self) -> TracesConfig:
         if (self.endpoint is None) == (self.file is None):
@@ -73,20 +83,42 @@ class SourcesConfig(BaseModel):
         return given
 
 
-class _Document(BaseModel):
+class Shared(BaseModel):
+    """What a stage of any kind may say, beside the keys of its kind.
+
+    Their names and meanings only: `_node` checks what is given, for its errors say more.
+    """
+
+    input: Annotated[
+        str | list[str] | None, Field(description="the stage that frames come from, or several; a source has none")
+    ] = None
+    policy: Annotated[
+        Policy | None, Field(description="how frames come: latest (live) or every; without it, as the graph has it")
+    ] = None
+    stage: Annotated[str | None, Field(description="its kind; without it, the name is the kind")] = None
+
+
+class Document(BaseModel):
     """The top level of a graph file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    stages: dict[str, dict[str, Any] | None]
-    policy: Literal["auto", "latest", "every"] = "auto"
-    metrics: MetricsConfig | None = None
-    traces: TracesConfig | None = None
-    sources: SourcesConfig = SourcesConfig()
-    deadline_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = DEADLINE_MS
+    stages: Annotated[dict[str, dict[str, Any] | None], Field(description="the keys of each stage, by its name")]
+    policy: Annotated[
+        Literal["auto", "latest", "every"],
+        Field(description="how frames come to the stages; auto: latest where a source is live, else every"),
+    ] = "auto"
+    metrics: Annotated[MetricsConfig | None, Field(description="serve Prometheus metrics")] = None
+    traces: Annotated[TracesConfig | None, Field(description="give traces of frames, to endpoint or file")] = None
+    sources: Annotated[SourcesConfig, Field(description="what may be opened; what is left out allows all")] = (
+        SourcesConfig()
+    )
+    deadline_ms: Annotated[
+        float, Field(gt=0, allow_inf_nan=False, description="a frame that reaches an output older than this is late")
+    ] = DEADLINE_MS
 
 
-ELSEWHERE = tuple(key for key in _Document.model_fields if key != "stages")
+ELSEWHERE = tuple(key for key in Document.model_fields if key != "stages")
 """The keys of the top level that are no stage."""
 
 
@@ -116,7 +148,7 @@ def read_document(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; its form is checked, its stages are not yet."""
     document = read_yaml(path)
     if not isinstance(document, dict):
-        raise ConfigError(f"{path}: expected keys at the top level: {', '.join(_Document.model_fields)}")
+        raise ConfigError(f"{path}: expected keys at the top level: {', '.join(Document.model_fields)}")
     _top(document, where=str(path))
     return document
 
@@ -166,14 +198,18 @@ def check(document: Mapping[str, Any], *, where: str) -> Config:
                 raise ConfigError(f"{where}: stages.{node.name}.uri: {error}") from None
             if said:
                 raise ConfigError(f"{where}: stages.{node.name}.uri: {said}")
-    return Config(_ordered(nodes, where=where), top.policy, top.metrics, top.deadline_ms, top.traces)
+    ordered = _ordered(nodes, where=where)
+    _refuse_doubled_streams(ordered, where=where)
+    return Config(ordered, top.policy, top.metrics, top.deadline_ms, top.traces)
 
 
-def _top(document: Mapping[str, Any], *, where: str) -> _Document:
+def _top(document: Mapping[str, Any], *, where: str) -> Document:
     try:
-        return _Document.model_validate(document)
+        return Document.model_validate(document)
     except ValidationError as error:
-        raise ConfigError(f"{where}{_first(error, _Document.model_fields, separator=': ')}") from error
+        raise ConfigError(
+            f"{where}{_first(error, Document.model_fields, fields=Document.model_fields, separator=': ')}"
+        ) from error
 
 
 def _node(name: str, keys: dict[str, Any], *, where: str) -> Node:
@@ -198,11 +234,12 @@ def _node(name: str, keys: dict[str, Any], *, where: str) -> Node:
     fields = [field.name for field in dataclasses.fields(STAGES[kind])]  # type: ignore[arg-type]
     if "stream" in fields:
         keys.setdefault("stream", name)
-    allowed = dict.fromkeys([*fields, "input", "policy", "stage"])
+    allowed = dict.fromkeys([*fields, *Shared.model_fields])
     try:
         stage = STAGES[kind](**keys)
     except ValidationError as error:
-        raise ConfigError(f"{place}{_first(error, allowed, separator='.')}") from error
+        known: dict[str, FieldInfo] = STAGES[kind].__pydantic_fields__  # type: ignore[attr-defined]
+        raise ConfigError(f"{place}{_first(error, allowed, fields=known, separator='.')}") from error
     return Node(name, kind, tuple(inputs), policy, stage)
 
 
@@ -217,6 +254,23 @@ def _refuse_equal_streams(nodes: Mapping[str, Node], *, where: str) -> None:
             )
         if stream is not None:
             seen[stream] = node.name
+
+
+def _refuse_doubled_streams(ordered: Sequence[Node], *, where: str) -> None:
+    """Frames of one stream that come by two ways have the same numbers: the later would be written over the earlier."""
+    streams: dict[str, set[str]] = {}
+    for node in ordered:
+        ways: dict[str, list[str]] = {}
+        for name in node.inputs:
+            for stream in streams[name]:
+                ways.setdefault(stream, []).append(name)
+        for stream, names in sorted(ways.items()):
+            if len(names) > 1:
+                raise ConfigError(
+                    f"{where}: stages.{node.name}.input: the frames of stream {quoted(stream)} come by "
+                    f"{' and '.join(names)}; give each a stage of its own (`stage: {node.kind}`)"
+                )
+        streams[node.name] = set(ways) if node.inputs else {getattr(node.stage, "stream", node.name)}
 
 
 def _ordered(nodes: Mapping[str, Node], *, where: str) -> tuple[Node, ...]:
@@ -244,6 +298,17 @@ def _ordered(nodes: Mapping[str, Node], *, where: str) -> tuple[Node, ...]:
     return tuple(nodes[name] for name in order)
 
 
+def _is_web_address(text: str) -> bool:
+    """Whether it is http:// or https:// with a host, and with a port that there can be, or none."""
+    try:
+        parts = urlsplit(text)
+        return (
+            parts.scheme in ("http", "https") and bool(re.fullmatch(r"\S+", parts.hostname or "")) and parts.port != 0
+        )
+    except ValueError:
+        return False
+
+
 def _unknown(what: str, name: object, known: Sequence[str] | Mapping[str, object]) -> str:
     listed = [without_secrets(one) for one in known]
     close = difflib.get_close_matches(str(name), listed, n=1)
@@ -251,10 +316,24 @@ def _unknown(what: str, name: object, known: Sequence[str] | Mapping[str, object
     return f"unknown {what} {quoted(name)}{hint} (known: {', '.join(listed)})"
 
 
-def _first(error: ValidationError, allowed: Sequence[str] | Mapping[str, object], *, separator: str = "") -> str:
+def _first(
+    error: ValidationError,
+    allowed: Sequence[str] | Mapping[str, object],
+    *,
+    fields: Mapping[str, FieldInfo],
+    separator: str,
+) -> str:
     """The first complaint of pydantic in this project's words."""
     detail: ErrorDetails = error.errors()[0]
-    path = ".".join(without_secrets(str(part)) for part in detail["loc"])
+    loc = detail["loc"]
+    field = fields.get(str(loc[0])) if len(loc) > 1 else None
+    if field is not None and of_several_kinds(field):
+        # One complaint for each kind, which is named behind the key; one from inside the value has a longer path.
+        detail = max((one for one in error.errors() if one["loc"][:1] == loc[:1]), key=lambda one: len(one["loc"]))
+        loc = (loc[0], *detail["loc"][2:])
+        if len(loc) == 1:
+            return f"{separator}{loc[0]}: expected {in_words(field)}, got {quoted(detail['input'])}"
+    path = ".".join(without_secrets(str(part)) for part in loc if part != "[key]")
     if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f": {_unknown('key', detail['loc'][-1], allowed)}"
     if detail["type"] in ("missing", "missing_argument"):

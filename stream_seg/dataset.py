@@ -9,11 +9,16 @@ import cv2
 import numpy as np
 
 from stream_seg.arrays import Image, Labels
-from stream_seg.errors import SourceError
+from stream_seg.classes import Classes
+from stream_seg.errors import ConfigError, SourceError
+from stream_seg.ops.palette import CAMVID
 
 VOID = 255
 """The label of pixels that nothing learns from and nothing is scored at."""
 PICTURES = (".png", ".jpg", ".jpeg")
+GREY = 0
+CHANNELS = {GREY: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Of a PNG, by its colour type; 3 is an index into a palette."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +36,10 @@ class Pairs:
 
 
 def read_pairs(folder: Path, split: str, *, classes: int) -> Pairs:
-    """A whole split. Raises SourceError at the first file that is missing or does not fit.
-
-    Stricter than `read_pair`: a label beyond `classes` (void, as in CamVid) that is not VOID is refused. Whoever learns
-    from it as void would learn without a class that the data has.
-    """
+    """A whole split. Raises SourceError at the first file that is missing or does not fit."""
     images, maps = [], []
     for image_path, label_path in pair_paths(folder, split):
-        image, labels = read_pair(image_path, label_path, classes=classes, strict=True)
+        image, labels = read_pair(image_path, label_path, classes=classes)
         images.append(image)
         maps.append(labels)
     if all((labels == VOID).all() for labels in maps):
@@ -75,32 +76,76 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     return found
 
 
-def read_pair(image_path: Path, label_path: Path, *, classes: int, strict: bool = False) -> tuple[Image, Labels]:
-    """A picture and its labels; labels at or above `classes` become VOID. Raises SourceError.
+def read_pair(image_path: Path, label_path: Path, *, classes: int) -> tuple[Image, Labels]:
+    """A picture and its labels, as `read_labels` gives them. Raises SourceError."""
+    image = cv2.imread(str(image_path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise SourceError(f"{image_path}: not a picture that can be read")
+    return image, read_labels(label_path, classes=classes, size=image.shape[:2])  # type: ignore[return-value]
 
-    `strict` allows `classes` and VOID alone to be such.
+
+def read_labels(path: Path, *, classes: int, size: tuple[int, ...]) -> Labels:
+    """The label map of a picture of `size` = (height, width); the label `classes` (void, as in CamVid) becomes VOID.
+
+    A PNG, grey of 8 bits or, as VOC's, the index in a palette. Raises SourceError, also for a label beyond `classes`
+    that is not VOID: as void it would be left out, and with it a class that the data has.
     """
-    image, labels = _read(image_path, cv2.IMREAD_COLOR), _read(label_path, cv2.IMREAD_UNCHANGED)
-    if labels.ndim != 2:
-        raise SourceError(
-            f"{label_path}: {labels.shape[2]} channels; a label map has one, the index of the class, and no colours"
-        )
-    if image.shape[:2] != labels.shape:
-        sizes = [" x ".join(map(str, array.shape[1::-1])) for array in (image, labels)]
-        raise SourceError(f"{label_path}: {sizes[1]}, its picture is {sizes[0]}; both must be of one size")
-    if labels.dtype != np.uint8:
-        raise SourceError(f"{label_path}: {labels.dtype} a pixel; a label map has 8 bits, the index of the class")
+    labels = _indices(path)
+    if labels.shape != tuple(size):
+        sizes = [" x ".join(map(str, shape[::-1])) for shape in (labels.shape, size)]
+        raise SourceError(f"{path}: {sizes[0]}, its picture is {sizes[1]}; both must be of one size")
     foreign = (labels > classes) & (labels != VOID)
-    if strict and foreign.any():
+    if foreign.any():
         raise SourceError(
-            f"{label_path}: label {labels[foreign].min()} is out of range; 0 to {classes - 1} are the classes,"
-            f" {classes} and {VOID} are void"
+            f"{path}: label {labels[foreign].min()} is out of range; 0 to {classes - 1} are the classes,"
+            f" {classes} and {VOID} are void; the network has {classes} classes"
         )
-    return image, np.where(labels < classes, labels, VOID).astype(np.uint8)
+    return np.where(labels < classes, labels, VOID).astype(np.uint8)
 
 
-def _read(path: Path, flags: int) -> Image:
-    array = cv2.imread(str(path), flags)
-    if array is None:
+def _indices(path: Path) -> Labels:
+    """What a PNG of one channel says of each pixel. Raises SourceError."""
+    try:
+        png = path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror}") from error
+    if len(png) < 26 or not png.startswith(b"\x89PNG"):
+        raise SourceError(f"{path}: not a picture that can be read; a label map is a PNG")
+    bits, colour = png[24:26]
+    if CHANNELS.get(colour, 1) != 1:
+        raise SourceError(
+            f"{path}: {CHANNELS[colour]} channels; a label map has one, the index of the class, and no colours"
+        )
+    if colour == GREY and bits != 8:  # OpenCV spreads fewer over 0 to 255
+        raise SourceError(f"{path}: {bits} bits a pixel; a label map has 8, the index of the class")
+    labels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if colour == GREY else _uncoloured(png)
+    if labels is None:
         raise SourceError(f"{path}: not a picture that can be read")
-    return array  # type: ignore[return-value]
+    return labels  # type: ignore[return-value]
+
+
+def _uncoloured(png: bytes) -> Labels | None:
+    """The indices into the palette of a PNG, which OpenCV has no way to ask for. None where it cannot be read."""
+    import av
+
+    decoder = av.CodecContext.create("png", "r")
+    assert isinstance(decoder, av.VideoCodecContext)
+    try:
+        frames = decoder.decode(av.Packet(png)) or decoder.decode(None)
+    except av.FFmpegError:
+        return None
+    return np.asarray(frames[0].to_ndarray()[0], np.uint8) if frames else None
+
+
+def synth_labels(classes: Classes, *, of: str = "the recipe") -> Labels:
+    """The label in `classes` of each label that synth://road draws, by name; uint8 (256,), VOID for what has none.
+
+    Raises ConfigError where no name is shared with the classes `of` whom they are.
+    """
+    table = np.full(256, VOID, np.uint8)
+    for label, name in enumerate(CAMVID.names):
+        if name in classes.names:
+            table[label] = classes.names.index(name)
+    if (table == VOID).all():
+        raise ConfigError(f"synth: draws {', '.join(CAMVID.names)}; none of them is among {of}'s classes")
+    return table

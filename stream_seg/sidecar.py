@@ -30,10 +30,12 @@ def parsed_size(text: str) -> tuple[int, int]:
 
 
 def parsed_prefer(texts: Sequence[str]) -> dict[str, float]:
-    """{"pole": 0.5} of ["pole=0.5"]. Raises ConfigError."""
+    """{"pole": 0.5} of ["pole=0.5"]. Raises ConfigError, also for a class that is named twice."""
     prefer: dict[str, float] = {}
     for text in texts:
         name, _, number = text.rpartition("=")
+        if name in prefer:
+            raise ConfigError(f"--prefer {text}: {name} is named twice; one number is allowed for a class")
         try:
             prefer[name] = TypeAdapter(Preference).validate_python(number)
         except ValidationError as error:
@@ -123,9 +125,11 @@ def validated(model: type[Model], said: Mapping[str, Any] | bytes, *, where: str
     except ValidationError as error:
         # a misspelt key is also a missing one; the spelling says more
         first = min(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
-        # of several forms that a key may have, the one that came furthest is the one that was meant
+        # of several forms that a key may have, the one that came furthest is the one that was meant, or that whose type
+        # the value has
         same = [detail for detail in error.errors() if detail["loc"][:1] == first["loc"][:1]]
-        detail = first if first["type"] == "extra_forbidden" else max(same, key=lambda detail: len(detail["loc"]))
+        furthest = max(same, key=lambda detail: (len(detail["loc"]), not detail["type"].endswith("_type")))
+        detail = first if first["type"] == "extra_forbidden" else furthest
         place = ".".join(str(part) for part in detail["loc"] if "[" not in str(part))
         if detail["type"] == "extra_forbidden":
             allowed = Head if detail["loc"][0] == "heads" else model

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Tracer
 
-INSTALL = "pip install 'stream-seg[trace]'"
+INSTALL = "pip install '.[trace]'"
 GIVE_UP_S = 1.0
 """How long a collector may take for a batch; the end of a run waits no longer for one that is gone."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shlex
 import subprocess
@@ -13,13 +14,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from stream_seg import __version__
+from stream_seg import __version__, traces
+from stream_seg.backends.table import BACKENDS
 from stream_seg.commands.plan import default_document, with_input, with_outputs
 from stream_seg.commands.progress import progress
-from stream_seg.config import check, read_document
+from stream_seg.config import Document, MetricsConfig, Shared, SourcesConfig, TracesConfig, check, read_document
+from stream_seg.errors import ConfigError
 from stream_seg.evaluation.pictures import evaluate
 from stream_seg.kinds import STAGES
 from stream_seg.network import open_network
+from stream_seg.training.beforehand import require
 from stream_seg.zoo import BUILDERS, NETWORKS
 from tests import tiny
 from tests.evaluation.test_pictures import pair
@@ -58,6 +62,12 @@ def test_stages_lists_every_kind_and_key(capsys: pytest.CaptureFixture[str]) -> 
         section = said[said.index(f"{kind}: ") :].split("\n\n")[0]
         keys = stage.__pydantic_fields__  # type: ignore[attr-defined]
         assert re.findall(r"^  (\w+):", section, re.MULTILINE) == list(keys)
+    parts = {"every stage": Shared, "top level": Document, "metrics": MetricsConfig, "traces": TracesConfig}
+    for name, model in {**parts, "sources": SourcesConfig}.items():
+        section = said[said.index("\nevery stage: " if name == "every stage" else "\ntop level: ") :].split("\n\n")[0]
+        dotted = rf"{name}\." if name in Document.model_fields else ""
+        assert re.findall(rf"^  {dotted}(\w+):", section, re.MULTILINE) == list(model.model_fields)
+    assert "(list; default [])" in said
     assert "[red, green, blue]" in said  # not taken for markup
     assert "(number >= 0 and < 1; default 0.8)" in said
     assert "(list of 2, each a whole number >= 8 and <= 8192; default none)" in said
@@ -116,7 +126,9 @@ def test_eval_with_a_class_preferred(tmp_path: Path) -> None:
         (["--prefer", "pole"], 2, "--prefer pole: expected CLASS=NUMBER, -20 to 20, for example pole=0.5"),
         (["--prefer", "sky=21"], 2, "--prefer sky=21: expected CLASS=NUMBER"),
         (["--prefer", "lorry=1"], 2, "prefer: unknown class 'lorry'; the classes are"),
+        (["--prefer", "sky=1", "--prefer", "pole=1", "--prefer", "sky=0"], 2, "--prefer sky=0: sky is named twice"),
         (["--data", "missing"], 3, "missing"),
+        (["--frames", "5"], 2, "--frames: is the length of what --temporal draws"),
         (["--json", "missing/e.json"], 5, "there is no folder"),
     ],
 )
@@ -129,6 +141,29 @@ def test_eval_refuses(
     assert len(lines) == 1
     assert lines[0].startswith("stream-seg: ")
     assert said in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--data: is required, a folder with val/ and valannot/; here is none"),
+        (["--split", "test"], "--data: is required, a folder with test/ and testannot/; here is none"),
+        (["--temporal", "--split", "test"], "--split: is one of --data, which is not given"),
+    ],
+)
+def test_eval_without_data(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert exit_code("eval", *arguments) == 2
+    assert capfd.readouterr().err == f"stream-seg: {said}\n"
+
+
+def test_eval_in_the_folder_of_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, data = dataset(tmp_path)
+    monkeypatch.chdir(data)
+    assert exit_code("eval", "--network", network, "--json", "e.json") == 0
+    assert read_json(Path("e.json")) == evaluate(network, data, split="val")
 
 
 def test_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,6 +205,42 @@ def test_run_pipeline_is_the_same_command(tmp_path: Path) -> None:
     assert (tmp_path / "o.jsonl").read_text().count("\n") == 3
 
 
+RUN_PIPELINE = (str(ROOT / "run_pipeline.py"),)
+STREAM_SEG = ("-m", "stream_seg.cli")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (*RUN_PIPELINE, "-v", "--log-format", "text"),
+        (*STREAM_SEG, "run", "--verbose", "--log-format", "text"),
+        (*STREAM_SEG, "-v", "--log-format", "text", "run"),
+        (*STREAM_SEG, "-v", "--log-format", "json", "run", "--log-format", "text"),
+    ],
+    ids=" ".join,
+)
+def test_the_log_is_asked_for_before_the_command_or_behind_it(words: tuple[str, ...], tmp_path: Path) -> None:
+    command = [sys.executable, *words, f"{DRAWN}&frames=3", "o.jsonl", "--quiet"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    assert re.search(r"^\d\d:\d\d:\d\d INFO road: ", done.stderr, re.MULTILINE)
+
+
+def test_run_pipeline_logs_as_the_command_does(tmp_path: Path, unused_port: int) -> None:
+    command = [sys.executable, *RUN_PIPELINE, f"rtsp://127.0.0.1:{unused_port}/x", "o.jsonl", "-q"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stderr is not None
+        line = program.stderr.readline()
+        program.kill()
+    said = json.loads(line)
+    assert (said["level"], said["stream"], "refused" in said["message"]) == ("warning", "capture", True)
+
+
+@pytest.mark.parametrize("words", [(*RUN_PIPELINE, "-h"), (*STREAM_SEG, "run", "-h")], ids=" ".join)
+def test_short_help_of_the_main_job(words: tuple[str, ...]) -> None:
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True, timeout=60)
+    assert "--log-format" in done.stdout
+
+
 def test_the_table_at_the_end_fits_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code("run", f"{DRAWN}&frames=10", tmp_path / "o.jsonl") == 0
     said = capsys.readouterr()
@@ -201,6 +272,15 @@ def test_quiet_shows_nothing() -> None:
     with progress(terminal, 300, quiet=True) as update:
         update(60, 30.0)
     assert terminal.file.getvalue() == ""  # type: ignore[attr-defined]
+
+
+def test_what_is_to_be_installed_is_to_be_had() -> None:
+    """No index has stream-seg: its extras come from the checkout."""
+    with pytest.raises(ConfigError) as caught:
+        require("no_such_package", "to export")
+    hints = [str(caught.value), traces.INSTALL, *(backend.install for backend in BACKENDS.values())]
+    hints += [(ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/operation.md")]
+    assert all("pip install" in hint and "stream-seg[" not in hint for hint in hints)
 
 
 def test_a_package_that_does_not_load_is_one_line() -> None:

@@ -82,8 +82,12 @@ def test_nodes_follow_their_inputs_whatever_the_order_of_the_file() -> None:
         ("weight: 0.5", "policy: newest", "stages.smooth.policy: expected latest or every"),
         ("weight: 0.5}", "weight: 0.5", "line 6"),
         ("weight: 0.5", "weight: &a 0.5, gap_s: *a", "aliases are not allowed"),
-        ("weight: 0.5", "weight: 2024-13-45", "not YAML: month must be in 1..12"),
-        ("weight: 0.5", "weight: !!int abc", "not YAML"),
+        ("weight: 0.5", "weight: 2024-13-45", "line 5, column 37 '2024-13-45' is no timestamp"),
+        ("weight: 0.5", "weight: !!int abc", "'abc' is no int"),
+        ("weight: 0.5", "weight: !!int ''", "'' is no int"),
+        ("weight: 0.5", "weight: !!bool maybe", "'maybe' is no bool"),
+        ("weight: 0.5", "weight: !!timestamp x", "'x' is no timestamp"),
+        ("weight: 0.5", "weight: !!set [1]", "expected a mapping node, but found sequence"),
         ("  smooth:  {", "  'a b': {stage: smooth, input: segment}\n  smooth:  {", "'a b' is no name for a stage"),
         (
             "  segment: {input: capture}",
@@ -95,6 +99,57 @@ def test_nodes_follow_their_inputs_whatever_the_order_of_the_file() -> None:
 def test_what_is_not_understood_is_refused(old: str, new: str, said: str) -> None:
     assert old in GRAPH
     assert said in refused(GRAPH.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ("segment: {every: often}", "segment.every: expected whole number >= 1 and <= 1000 or auto, got 'often'"),
+        ("segment: {every: 0}", "segment.every: expected whole number >= 1 and <= 1000 or auto, got 0"),
+        ("segment: {network: }", "segment.network: expected text or mapping, got None"),
+        ("segment: {network: {1: 2}}", "segment.network.1: expected a valid string, got 1"),
+        (
+            "overlay: {legend: middle}",
+            "overlay.legend: expected true or false or top-left or top-right or bottom-left or bottom-right, "
+            "got 'middle'",
+        ),
+        ("overlay: {colours: {3: '#000000'}}", "overlay.colours.3: expected a valid string, got 3"),
+    ],
+)
+def test_of_a_key_of_several_kinds_all_are_said(stage: str, said: str) -> None:
+    graph = f"stages:\n  {stage}".replace("{", "{input: synthetic, ", 1)
+    assert refused(f"{graph}\n  synthetic:\n") == f"g.yaml: stages.{said}"
+
+
+def test_a_stream_reaches_a_stage_by_one_way() -> None:
+    """Else the two would be written over each other, under the same numbers."""
+    graph = """
+stages:
+  synthetic: {{frames: 3}}
+  rear: {{stage: synthetic, frames: 3}}
+  road: {{stage: segment, input: {road}}}
+  lanes: {{stage: segment, input: synthetic}}
+  smooth: {{input: lanes}}
+  masks: {{input: [road, smooth], path: out/}}
+  records: {{input: road, path: out.jsonl}}
+"""
+    assert refused(graph.format(road="[rear, synthetic]")) == (
+        "g.yaml: stages.masks.input: the frames of stream 'synthetic' come by road and smooth; "
+        "give each a stage of its own (`stage: masks`)"
+    )
+    control = check(parse_yaml(graph.format(road="rear"), where="g.yaml"), where="g.yaml")
+    assert len(control.nodes) == 7
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["foo", "127.0.0.1:4318", "grpc://host:4317", "http://", "http://:4318/v1", "http://host:x", "http://a b"],
+)
+def test_traces_go_to_a_web_address(endpoint: str) -> None:
+    graph = f"{GRAPH}traces: {{endpoint: '%s'}}\n"
+    assert "g.yaml: traces.endpoint: expected http:// or https:// and a host, got '" in refused(graph % endpoint)
+    for sound in ("http://127.0.0.1:4318/v1/traces", "https://[::1]/v1/traces", "HTTP://collector"):
+        assert check(parse_yaml(graph % sound, where="g"), where="g").traces
 
 
 @pytest.mark.parametrize("text", ["stages: {}", "stages: 3", "policy: latest"])

@@ -7,19 +7,24 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from threading import Event, active_count
+from threading import Event, Thread, active_count
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+import numpy as np
 import psutil
 import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from stream_seg import scrapes
 from stream_seg.errors import ConfigError
-from stream_seg.frame import Temporal
+from stream_seg.frame import EngineInfo, Semantic, Temporal
 from stream_seg.graph import Graph
 from stream_seg.metrics import serving
+from stream_seg.ops.palette import CAMVID
 from stream_seg.stage import Frames
 from stream_seg.stages.smooth import RESETS
 from tests.drawn import frame
@@ -118,6 +123,28 @@ def test_resets_and_confidence_are_told_by_the_stage_that_smooths() -> None:
     assert "stream_seg_motion_confidence stage=sink stream=camera" not in seen
 
 
+def test_the_rung_and_its_changes_are_told_by_the_stage_that_segments() -> None:
+    def segment(frames: Frames) -> Frames:
+        engine = EngineInfo("road", "openvino", "int8", "CPU")
+        said = Semantic(CAMVID, engine, (4, 6), verdict=np.zeros((4, 6), np.uint8))
+        for taken in frames:
+            change = {1: "slow", 3: "slow"}.get(taken.seq)
+            yield replace(taken, semantic=said, temporal=Temporal(rung=(taken.seq + 1) // 2, change=change))
+
+    nodes = [
+        node("camera", "synthetic", Camera(4)),
+        node("segment", "segment", segment, "camera"),
+        node("sink", "write", Ledger(), "segment"),
+    ]
+    graph = Graph(config(nodes), live=False)
+    with serving(graph, host="127.0.0.1", port=0) as port, graph:
+        assert graph.wait(10)
+        seen = scraped(port)
+    assert seen["stream_seg_rung stage=segment"] == 2
+    assert seen["stream_seg_rung_changes_total reason=slow stage=segment"] == 2
+    assert seen["stream_seg_rung_changes_total reason=spare stage=segment"] == 0
+
+
 def test_a_port_in_use_is_refused() -> None:
     graph = Graph(config(line(Camera(1), Work(), Ledger())), live=False)
     with serving(graph, host="127.0.0.1", port=0) as port:
@@ -163,6 +190,43 @@ def test_slow_connections_are_few_and_end_and_scrapes_go_on(monkeypatch: pytest.
             for link in links:
                 link.close()
         assert "stream_seg_fps stage=camera" in scraped(port)
+
+
+class Gate(Collector):
+    """Metrics that a scrape waits for until they may go."""
+
+    def __init__(self) -> None:
+        self.asked, self.go = Event(), Event()
+
+    def collect(self) -> list[Metric]:
+        """None, when they may go."""
+        self.asked.set()
+        self.go.wait(30)
+        return []
+
+
+def test_what_is_being_answered_is_not_closed_for_a_newcomer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scrapes, "LIMIT_S", 60.0)
+    gate, registry = Gate(), CollectorRegistry()
+    with scrapes.Server("127.0.0.1", 0, registry) as server:
+        registry.register(gate)
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        links = [connected(server.server_port, b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")]
+        try:
+            assert gate.asked.wait(10)
+            links += [connected(server.server_port, b"GET /metrics") for _ in range(scrapes.MAX_CONNECTIONS)]
+            until(lambda: any(map(closed, links)), within_s=10)
+            assert not closed(links[0])
+            gate.go.set()
+            links[0].settimeout(10)
+            assert b" 200 OK" in links[0].recv(64)
+        finally:
+            gate.go.set()
+            for link in links:
+                link.close()
+            server.shutdown()
+            thread.join()
 
 
 def test_a_drop_now_and_then_does_not_keep_a_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -420,7 +420,8 @@ def test_sighup_takes_the_file_over_and_a_bad_file_changes_nothing(tmp_path: Pat
 def test_sighup_does_not_have_an_input_overwritten(tmp_path: Path) -> None:
     file, clip = tmp_path / "g.yaml", write_video(tmp_path / "a.mp4", (numbered(n) for n in range(10)))
     before = clip.read_bytes()
-    graph = "stages:\n" + SOURCE.replace("{0}", "front") + "{0}  write: {{input: [front{1}], path: '{2}/{{stream}}.mp4'}}\n"
+    write = "{0}  write: {{input: [front{1}], path: '{2}/{{stream}}.mp4'}}\n"
+    graph = "stages:\n" + SOURCE.replace("{0}", "front") + write
     file.write_text(graph.format("", "", tmp_path))
     with running("run", "--config", file, "--set", "write.preset=ultrafast") as program:
         wait_until(lambda: (tmp_path / ".front.partial.mp4").exists(), program)

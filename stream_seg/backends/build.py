@@ -10,10 +10,10 @@ from stream_seg.backends.cache import content, entries, load
 from stream_seg.backends.calibration import CalibrationSet, drawn, sampled
 from stream_seg.backends.compare import Say, opened_for, plan_of, report_of
 from stream_seg.backends.engine_recipe import EngineRecipe
-from stream_seg.backends.entry import Entry, Key, described, digest
+from stream_seg.backends.entry import Entry, Key, described, digest, entry_name
 from stream_seg.backends.gate import Limits
 from stream_seg.backends.quantise import quantised, version_of_nncf
-from stream_seg.backends.store import building, store
+from stream_seg.backends.store import building, remove, store
 from stream_seg.backends.table import BACKENDS, checked, chosen, installed
 from stream_seg.backends.target import Target, target_of
 from stream_seg.errors import ConfigError, NetworkError
@@ -51,13 +51,14 @@ def build_for(network: Network, target: Target, recipe: EngineRecipe, *, folder:
     for precision in precisions:
         key = _key(recipe, network, target, precision, frames)
         with building(folder, key):
-            if found := _there(folder, key, recipe, network.name, say=say):
+            if found := _there(folder, key, recipe, network.name, frames=frames, say=say):
                 return Built(found, fresh=False)
             engine, gate = _made(recipe, network, target, precision, frames=frames, say=say)
             if gate is None or gate["refused"] is None:
                 entry = described(network.name, key, engine, suffix=target.suffix, gate=gate, refused=refused)
                 store(folder, entry, engine)
                 return Built(entry, fresh=True)
+            remove(folder, entry_name(network.name, key))  # what wider limits or other pictures let pass
             refused.append(f"{precision} {gate['refused']}")
             say.line(f"{network.name}: {precision} refused: {gate['refused']}; trying the next precision")
     raise NetworkError(f"{network.name}: no precision of {target.backend} passes: {'; '.join(refused)}")
@@ -79,12 +80,15 @@ def _wanted(recipe: EngineRecipe, network: Network, target: Target) -> tuple[str
     can_quantise = recipe.calibrate is not None or network.int8 is not None
     if recipe.precision == "auto":
         return tuple(p for p in possible if p != "int8" or can_quantise)
-    if recipe.precision not in possible:
-        raise ConfigError(f"precision {recipe.precision!r}: {target.backend} has {', '.join(possible)}")
+    if recipe.precision not in (*possible, *target.asked):
+        has = ", ".join((*possible, *target.asked))
+        raise ConfigError(f"precision {recipe.precision!r}: {target.backend} has {has} on {target.place}")
     if recipe.precision in ("int8", "fp8") and not can_quantise:
         raise ConfigError(
             f"precision {recipe.precision}: {network.name} has no int8 form yet; --calibrate DIR or VIDEO makes one"
         )
+    if recipe.precision in target.asked:
+        return (recipe.precision, *(p for p in possible if p != "int8"))
     return possible[possible.index(recipe.precision) :]
 
 
@@ -118,13 +122,15 @@ def _key(recipe: EngineRecipe, network: Network, target: Target, precision: str,
     )
 
 
-def _there(folder: Path, key: Key, recipe: EngineRecipe, network: str, *, say: Say) -> Entry | None:
+def _there(
+    folder: Path, key: Key, recipe: EngineRecipe, network: str, *, frames: CalibrationSet, say: Say
+) -> Entry | None:
     """The engine of a key, where it is whole and judged as asked; else a line that says why it is built again."""
     try:
         entry = load(folder, key, network)
         if entry is not None:
             content(folder, entry)
-            if judged_so(entry, recipe):
+            if judged_so(entry, recipe, frames):
                 return entry
             say.line(f"engine {entry.name}: was judged by other limits or pictures; built again")
             return None
@@ -139,13 +145,12 @@ def _there(folder: Path, key: Key, recipe: EngineRecipe, network: str, *, say: S
     return None
 
 
-def judged_so(entry: Entry, recipe: EngineRecipe) -> bool:
-    """Whether the accuracy report beside an engine is the one that a recipe asks for."""
+def judged_so(entry: Entry, recipe: EngineRecipe, frames: CalibrationSet) -> bool:
+    """Whether the accuracy report beside an engine is the one that a recipe asks for, on the pictures of `frames`."""
     if entry.gate is None:
         return True
-    labelled = entry.gate["held_back"]["labelled"] > 0
     same_limits = entry.gate["limits"] == vars(_limits(recipe))
-    return bool(same_limits and labelled == (recipe.labels is not None))
+    return bool(same_limits and entry.gate.get("judged_on") == frames.judged_on())
 
 
 def _limits(recipe: EngineRecipe) -> Limits:
@@ -173,4 +178,4 @@ def _made(
         opened_for(network, target, "f32", None) as f32,
         opened_for(network, target, precision, engine) as lower,
     ):
-        return engine, report_of(f32, lower, frames, limits=_limits(recipe))
+        return engine, {**report_of(f32, lower, frames, limits=_limits(recipe)), "judged_on": frames.judged_on()}

@@ -7,12 +7,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from stream_seg.arrays import Image, Labels
 from stream_seg.backends.entry import digest
-from stream_seg.dataset import VOID
+from stream_seg.dataset import read_labels
 from stream_seg.errors import ConfigError, SourceError
 from stream_seg.ops.scale import reduced
 from stream_seg.sources.images import picture_files
@@ -48,6 +47,12 @@ class CalibrationSet:
         """SHA-256 of the pictures that are calibrated on, and of the quantisation's settings."""
         return digest(b"".join([settings.encode(), *(sample.image.tobytes() for sample in self.fit)]))
 
+    def judged_on(self) -> str:
+        """SHA-256 of all pictures and their truths: what an accuracy report is about."""
+        samples = (*self.fit, *self.held_back)
+        truths = (b"" if s.truth is None else repr(s.truth.shape).encode() + s.truth.tobytes() for s in samples)
+        return digest(b"".join([*(sample.image.tobytes() for sample in samples), *truths]))
+
 
 def sampled(
     source: str, size: tuple[int, int], *, classes: int, labels: Path | None = None, pictures: int = PICTURES
@@ -55,7 +60,7 @@ def sampled(
     """Up to `pictures` of DIR or VIDEO, evenly over all of it, at `size` = (height, width), every fourth held back.
 
     `labels` is a folder of label maps with the pictures' names, ending .png. Raises SourceError for what is missing,
-    unreadable or too little, ConfigError for a source that never ends.
+    unreadable, too little or does not fit, ConfigError for a source that never ends.
     """
     where = parse(source)
     if where.kind == "synth" or where.live:
@@ -112,15 +117,7 @@ def _of_pictures(
     for file in files:
         with closing(Capture(uri=str(file))(iter(()))) as frames:
             image = next(frames).image
-        truth = None if labels is None else read_labels(labels / f"{file.stem}.png", classes=classes)
+        truth = None
+        if labels is not None:
+            truth = read_labels(labels / f"{file.stem}.png", classes=classes, size=image.shape[:2])
         yield Sample(file.name, reduced(image, size), truth)
-
-
-def read_labels(path: Path, *, classes: int) -> Labels:
-    """A label map uint8 (H, W), what is no class made void. Raises SourceError."""
-    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
-    if labels is None:
-        raise SourceError(f"{path}: {'not a picture that can be read' if path.is_file() else 'no such label map'}")
-    if labels.ndim != 2:
-        raise SourceError(f"{path}: {labels.shape[2]} channels; a label map has one, the index of the class")
-    return np.where(labels < classes, labels, VOID).astype(np.uint8)

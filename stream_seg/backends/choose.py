@@ -9,8 +9,8 @@ from stream_seg.backends.cache import content, default_folder, fitting
 from stream_seg.backends.engine import Engine
 from stream_seg.backends.entry import Entry, in_few_words
 from stream_seg.backends.table import BACKENDS, checked, chosen, installed, opened_with
-from stream_seg.backends.target import Target, target_of
-from stream_seg.errors import NetworkError
+from stream_seg.backends.target import PRECISIONS, Target, target_of
+from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network import Network
 
 log = logging.getLogger(__name__)
@@ -20,9 +20,11 @@ def open_engine(network: Network, *, backend: str = "auto", precision: str = "au
     """Compile `network`, run it once, and give it. Raises NetworkError.
 
     An engine that was built for it (`stream-seg engines build`) is taken from the cache. Where `auto` meets a backend
-    that does not load or cannot compile this network, it goes on to the next, saying so. The one run warms the engine
-    up, and holds what it says against what the network promises.
+    that does not load or cannot compile this network in `precision`, it goes on to the next, saying so. The one run
+    warms the engine up, and holds what it says against what the network promises.
     """
+    if precision not in ("auto", *PRECISIONS):
+        raise NetworkError(f"unknown precision {precision!r}; known: auto, {', '.join(PRECISIONS)}")
     present, failed = list(installed()), ""
     while True:
         name, why = chosen(backend, present=present)
@@ -64,7 +66,10 @@ def _opened(network: Network, name: str, *, precision: str, threads: int) -> tup
         from stream_seg.backends.build import plan_for
         from stream_seg.backends.compare import Say
 
-        entry, engine = plan_for(network, target, folder=folder, precision=precision, say=Say(log.info))
+        try:
+            entry, engine = plan_for(network, target, folder=folder, precision=precision, say=Say(log.info))
+        except ConfigError as error:  # a precision that it does not have; the next backend may
+            raise NetworkError(str(error)) from error
         opened = opened_with(network, name, precision=entry.key.precision, threads=threads, engine=engine)
         return opened, f" built now ({entry.judged})"
     opened = opened_with(network, name, precision=precision, threads=threads)

@@ -44,7 +44,12 @@ def open_engine(
         name, pruned = cheapest(serialised, output)
         if precision == "fp16":
             pruned = typed(pruned, precision=precision, name=network.name)
-        session = ort.InferenceSession(pruned, options, providers=[PROVIDERS[place] for place in devices])
+        providers = [PROVIDERS[place] for place in devices]
+        try:
+            session = ort.InferenceSession(pruned, options, providers=providers)
+        except state.InvalidGraph:  # its own doing, where it transposes an fp8
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+            session = ort.InferenceSession(pruned, options, providers=providers)
         shape = session.run([name], {"image": np.zeros((1, *network.size, 3), np.uint8)})[0].shape[1:]
     except errors as error:
         raise NetworkError(f"{network.name}: ONNX Runtime cannot load it: {one_line(error)}") from error

@@ -33,7 +33,7 @@ def version_of_nncf() -> str:
     try:
         return version("nncf")
     except PackageNotFoundError as error:
-        raise NetworkError("int8 needs NNCF: pip install 'stream-seg[quantize]'") from error
+        raise NetworkError("int8 needs NNCF: pip install '.[quantize]'") from error
 
 
 def quantised(onnx: bytes, images: Sequence[Image], settings: Settings | None = None, *, name: str) -> bytes:

@@ -11,11 +11,17 @@ from types import MappingProxyType
 from stream_seg.backends.onnxruntime import cpu_name, placed
 from stream_seg.errors import ConfigError
 
+PRECISIONS = ("int8", "fp8", "fp16", "bf16", "f32")
+"""What there is on some machine, the cheapest first."""
+FP8_FROM = (8, 9)
+"""The first compute capability with fp8."""
+
 
 @dataclass(frozen=True)
 class Target:
     """`device` is its name as `EngineInfo` says it, "any" for a GPU that is not here. `precisions` from the lowest
-    that is built without being asked for to f32; `suffix` is that of the engine's file."""
+    that is built without being asked for to f32, `asked` those that are built only then; `suffix` is that of the
+    engine's file."""
 
     backend: str
     version: str
@@ -23,6 +29,7 @@ class Target:
     precisions: tuple[str, ...]
     compute_capability: str | None = None
     suffix: str = ".onnx"
+    asked: tuple[str, ...] = ()
 
     @property
     def place(self) -> str:
@@ -84,7 +91,8 @@ def _tensorrt(compute_capability: str | None) -> Target:
     trt = module()
     device, capability = ("any", compute_capability) if compute_capability else gpu()
     told = f"{trt.__name__} {trt.__version__}"
-    return Target("tensorrt", told, device, ("int8", "fp16", "f32"), capability, suffix=".plan")
+    asked = ("fp8",) if tuple(map(int, capability.split("."))) >= FP8_FROM else ()
+    return Target("tensorrt", told, device, ("int8", "fp16", "f32"), capability, suffix=".plan", asked=asked)
 
 
 TARGETS: Mapping[str, Callable[[], Target]] = MappingProxyType(

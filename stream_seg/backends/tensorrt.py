@@ -22,7 +22,7 @@ BATCH = 8
 def lack() -> str | None:
     """What keeps this backend from working here, None where nothing does."""
     if not any(find_spec(name) for name in MODULES) or not find_spec("cuda"):
-        return "is not installed: pip install 'stream-seg[tensorrt]' or 'stream-seg[tensorrt-rtx]'"
+        return "is not installed: pip install '.[tensorrt]' or '.[tensorrt-rtx]'"
     try:
         gpu()
     except (NetworkError, ImportError) as error:

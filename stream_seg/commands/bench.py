@@ -7,9 +7,10 @@ default one with an output that does nothing: decoding and encoding are left out
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby, islice, product
+from itertools import groupby, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
@@ -26,8 +27,10 @@ from stream_seg.errors import ConfigError, NetworkError, SourceError
 from stream_seg.frame import Frame
 from stream_seg.kinds import SOURCES
 from stream_seg.network import is_network, open_network, save_network
+from stream_seg.stage import Frames
 from stream_seg.stages.segment import Segment
 from stream_seg.training.untrained import untrained
+from stream_seg.uri import parse
 from stream_seg.zoo import BUILDERS
 
 DRIVE = "synth://road?size=1280x720&seed=7"
@@ -36,6 +39,8 @@ PICTURES = 12
 PRECISIONS = [p for p in get_args(Segment.__pydantic_fields__["precision"].annotation) if p != "auto"]  # type: ignore[attr-defined]
 SIZE = (352, 480)
 """Of a network that is built for the purpose."""
+PATIENCE_S = 15.0
+"""Without a picture of a live input; longer than capture takes to say that it cannot be opened."""
 FEW = 3
 """Combinations that are left out for which there is room to say why."""
 TIMES = ("p50_ms", "p95_ms", "p99_ms", "cpu_ms")
@@ -78,8 +83,8 @@ def measured(plan: Plan, *, note: Callable[[str], None] = lambda _said: None) ->
                     failed.append((said | {"backend": backend, "precision": precision, "reason": str(error)}, error))
     if failed and not rows:
         raise failed[0][1]
-    picture = frames[0].image.shape[:2]
-    return facts | {"source": plan.source, "picture": picture, "rows": rows, "left_out": [left for left, _ in failed]}
+    seen = {"source": parse(plan.source).shown, "picture": frames[0].image.shape[:2]}
+    return {**facts, **seen, "rows": rows, "left_out": [left for left, _ in failed]}
 
 
 def _refuse_unknown(plan: Plan) -> None:
@@ -96,13 +101,32 @@ def _refuse_unknown(plan: Plan) -> None:
 
 
 def first_frames(uri: str, count: int) -> list[Frame]:
-    """The first frames of an INPUT, at least one. Raises SourceError or ConfigError."""
-    nodes = check(_graph(uri), where=uri).nodes
+    """The first frames of an INPUT that are pictures, at least one. Raises SourceError or ConfigError."""
+    shown = parse(uri).shown
+    nodes = check(_graph(uri), where=shown).nodes
     source = next(node.stage for node in nodes if node.kind in SOURCES)
-    frames = list(islice(source(iter(())), count))
-    if not frames:
-        raise SourceError(f"{uri}: has no picture to measure with")
-    return frames
+    return first_pictures(source(iter(())), count, shown=shown)
+
+
+def first_pictures(frames: Frames, count: int, *, shown: str, patience_s: float = PATIENCE_S) -> list[Frame]:
+    """The first of the frames that are no cards; fewer than `count` where no more come for `patience_s`. Raises
+    SourceError where there is none."""
+    found, last_s, signal = list[Frame](), time.monotonic(), None
+    for frame in frames:
+        if frame.signal is None:
+            found.append(frame)
+            last_s = time.monotonic()
+            if len(found) == count:
+                break
+        elif time.monotonic() - last_s >= patience_s:
+            signal = frame.signal
+            break
+    if not found and signal is not None:
+        why = f"no picture for {patience_s:g} s ({signal.reason or signal.state})"
+        raise SourceError(f"{shown}: {why}", reason=signal.reason or "no data")
+    if not found:
+        raise SourceError(f"{shown}: has no picture to measure with")
+    return found
 
 
 def _graph(uri: str) -> dict[str, Any]:
@@ -117,7 +141,7 @@ def _found(plan: Plan, frames: Sequence[Frame], *, folder: Path) -> Iterator[tup
             network = open_network(name, size=size)
             path = Path(name)
             if size is not None:
-                path = save_network(network, folder / f"{network.name}_{size[0]}x{size[1]}.onnx")
+                path = save_network(network, folder / "network.onnx")  # its name need be no file name
             yield {"network": name, "size": network.size, "trained": True}, str(path)
         else:
             pictures = [frame.image for frame in frames] if "int8" in plan.precisions else []

@@ -22,7 +22,7 @@ from stream_seg.machine import codecs, cpu, cuda, gpus, versions, window
 from stream_seg.network import open_network
 
 NO_X264 = "FFmpeg has no libx264, which mp4 needs: pip install --force-reinstall av"
-NO_TENSORRT = "pip install 'stream-seg[tensorrt]', so that the GPU can be used"
+NO_TENSORRT = "pip install '.[tensorrt]', so that the GPU can be used"
 
 
 def examined(*, present: Collection[str] | None = None) -> tuple[dict[str, Any], str | None]:

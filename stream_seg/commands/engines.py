@@ -23,6 +23,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+MOST_DAYS = 36500
+"""Of `prune --older-than`: a hundred years."""
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the same as JSON.")]
 
 
@@ -154,7 +156,7 @@ def verify(json_file: JsonFile = None) -> None:
 @app.command()
 def prune(
     older_than: Annotated[
-        float | None, typer.Option(metavar="DAYS", help="Also those that were built longer ago.")
+        float | None, typer.Option(metavar="DAYS", help=f"Also those that were built longer ago; 0 to {MOST_DAYS}.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every engine.")] = False,
 ) -> None:
@@ -162,6 +164,8 @@ def prune(
     from stream_seg.backends.cache import default_folder, entries, verified
     from stream_seg.backends.store import remove, swept
 
+    if older_than is not None and not 0 <= older_than <= MOST_DAYS:  # nor is it NaN
+        raise ConfigError(f"--older-than {older_than:g}: expected days, 0 to {MOST_DAYS}")
     folder = default_folder()
     doomed = {name for name, fault in verified(folder) if fault or everything}
     if older_than is not None:

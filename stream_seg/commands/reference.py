@@ -5,27 +5,31 @@ from __future__ import annotations
 import inspect
 import json
 import textwrap
-import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, get_args
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 from rich.table import Table
 
+from stream_seg.allowed import as_yaml, in_words
 from stream_seg.backends.entry import in_few_words
+from stream_seg.config import Document, Shared
 from stream_seg.stage import Stage
 from stream_seg.zoo import BUILDERS, NETWORKS, SHIPPED
 from stream_seg.zoo.literature import IDEAS, PUBLISHED
 
-LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-
 
 def as_text(kinds: Mapping[str, type[Stage]], *, width: int | None = None) -> str:
-    """Every kind of stage: its one line, then a line for each key with its type, default and meaning. Lines are broken
-    at `width` columns, if given."""
-    return "\n\n".join("\n".join(_stage(kind, stage, width)) for kind, stage in kinds.items())
+    """Every kind of stage: its one line, then a line for each key with its type, default and meaning; the same for the
+    keys that all share, and for those beside the stages. Lines are broken at `width` columns, if given."""
+    parts: list[tuple[str, type, Mapping[str, FieldInfo]]] = [
+        *((kind, stage, stage.__pydantic_fields__) for kind, stage in kinds.items()),  # type: ignore[attr-defined]
+        ("every stage", Shared, _flat(Shared)),
+        ("top level", Document, _flat(Document)),
+    ]
+    return "\n\n".join("\n".join(_keys(*part, width)) for part in parts)
 
 
 def networks_listed() -> list[dict[str, Any]]:
@@ -79,12 +83,22 @@ def _network(name: str, sidecar: Path) -> dict[str, Any]:
     return {"name": name, **told, "files": files, "int8": report, "note": said.get("note")}
 
 
-def _stage(kind: str, stage: type[Stage], width: int | None) -> Iterator[str]:
-    yield _wrapped(f"{kind}: {(inspect.getdoc(stage) or '').splitlines()[0]}", width, indent=2)
-    fields: dict[str, FieldInfo] = stage.__pydantic_fields__  # type: ignore[attr-defined]
+def _keys(name: str, described: type, fields: Mapping[str, FieldInfo], width: int | None) -> Iterator[str]:
+    yield _wrapped(f"{name}: {(inspect.getdoc(described) or '').splitlines()[0]}", width, indent=2)
     for name, field in fields.items():
-        line = f"  {name + ':':<16} {field.description or ''} ({_allowed(field)}; {_default(field)})"
+        line = f"  {name + ':':<16} {field.description or ''} ({in_words(field)}; {_default(field)})"
         yield _wrapped(line, width, indent=19)
+
+
+def _flat(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a model, and behind one that is a mapping with keys of its own those, as metrics.port."""
+    flat: dict[str, FieldInfo] = {}
+    for name, field in model.model_fields.items():
+        flat[name] = field
+        for part in (field.annotation, *get_args(field.annotation)):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                flat |= {f"{name}.{key}": inner for key, inner in _flat(part).items()}
+    return flat
 
 
 def _wrapped(line: str, width: int | None, *, indent: int) -> str:
@@ -94,45 +108,4 @@ def _wrapped(line: str, width: int | None, *, indent: int) -> str:
 
 
 def _default(field: FieldInfo) -> str:
-    if field.default is not PydanticUndefined:
-        return f"default {_yaml(field.default)}"
-    return "default {}" if field.default_factory is not None else "required"
-
-
-def _allowed(field: FieldInfo) -> str:
-    return _limited(field.annotation, field.metadata)
-
-
-def _limited(annotation: Any, metadata: Sequence[Any]) -> str:
-    limits = [f"{LIMITS[key]} {value}" for item in metadata for key, value in _bounds(item)]
-    return " ".join([_type(annotation), " and ".join(limits)]).rstrip()
-
-
-def _bounds(item: Any) -> Iterator[tuple[str, Any]]:
-    for key in LIMITS:
-        if (value := getattr(item, key, None)) is not None:
-            yield key, value
-
-
-def _type(annotation: Any) -> str:
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        kind, *said = get_args(annotation)
-        return _limited(kind, [item for info in said for item in getattr(info, "metadata", ())])
-    if origin is tuple:
-        parts = get_args(annotation)
-        return f"list of {len(parts)}, each a {_type(parts[0])}"
-    if origin is dict and (value := get_args(annotation)[1]) is not Any:
-        return f"mapping, each to a {_type(value)}"
-    if origin is Literal:
-        return " or ".join(_yaml(value) for value in get_args(annotation))
-    if origin in (Union, types.UnionType):
-        return " or ".join(_type(part) for part in get_args(annotation) if part is not type(None))
-    names: dict[Any, str] = {str: "text", float: "number", int: "whole number", bool: "true or false", dict: "mapping"}
-    return names.get(origin or annotation, getattr(annotation, "__name__", str(annotation)).lower())
-
-
-def _yaml(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "none", True: "true", False: "false"}[value]
-    return str(value)
+    return "required" if field.is_required() else f"default {as_yaml(field.get_default(call_default_factory=True))}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -11,11 +11,12 @@ from types import MappingProxyType
 from typing import Any
 
 from stream_seg.classes import Classes
-from stream_seg.dataset import pair_paths, read_pair
+from stream_seg.dataset import pair_paths, read_pair, synth_labels
 from stream_seg.errors import SourceError
 from stream_seg.frame import Frame, Truth
 from stream_seg.ops import temporal_measures as measures
 from stream_seg.ops.motion import Motion
+from stream_seg.ops.palette import CAMVID
 from stream_seg.stages.synthetic import Synthetic
 
 SCENES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -68,8 +69,15 @@ def labelled_drive(data: Path, split: str, *, classes: Classes) -> Drive:
     return Drive.of(frames, [None, *(measures.reference_flow(a.image, b.image) for a, b in pairwise(frames))])
 
 
-def drawn_drive(scene: str, *, frames: int, seed: int = 4) -> Drive:
-    """A scene of SCENES, 480x360 at 15 frames/s, with its exact motion."""
+def drawn_drive(scene: str, *, frames: int, seed: int = 4, classes: Classes = CAMVID) -> Drive:
+    """A scene of SCENES, 480x360 at 15 frames/s, with its exact motion, and its labels in `classes`, by name.
+
+    What is drawn and has no name there is void. Raises ConfigError where no name is shared.
+    """
+    table = synth_labels(classes, of="the network")
     keys = {"width": 480, "height": 360, "rate": RATE, "frames": frames, "seed": seed, "truth": True, **SCENES[scene]}
-    drawn = list(Synthetic(**keys)(iter(())))
+    drawn = []
+    for frame in Synthetic(**keys)(iter(())):
+        assert frame.truth is not None
+        drawn.append(replace(frame, truth=Truth(table[frame.truth.labels], classes, frame.truth.motion)))
     return Drive.of(drawn, [frame.truth.motion if frame.truth else None for frame in drawn])

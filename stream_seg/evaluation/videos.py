@@ -13,6 +13,7 @@ from rich.table import Table
 
 from stream_seg.arrays import Labels
 from stream_seg.confusion import confusion, figures, percent
+from stream_seg.dataset import synth_labels
 from stream_seg.evaluation.drives import SCENES, Drive, drawn_drive, labelled_drive
 from stream_seg.frame import Frame, Semantic, Truth
 from stream_seg.network import open_network
@@ -52,13 +53,16 @@ def evaluate(
     """Figures of every policy: on DATA/SPLIT, else on the drawn `drive`; and under `scenes` on every drawn scene.
 
     {policy: figures, "scenes": {scene: {policy: figures}}, network, backend, precision, device, drive, frames}.
-    `frames` is the length of a drawn scene. Raises SourceError, NetworkError or ConfigError.
+    `frames` is the length of a drawn scene, whose classes are the network's by name. Raises SourceError, NetworkError
+    or ConfigError.
     """
     options = {"network": str(network) if isinstance(network, Path) else network, **engine}
-    first = None if data is None else labelled_drive(data, split, classes=open_network(network).classes)
+    classes = open_network(network, size=engine.get("size")).classes
+    synth_labels(classes, of="the network")  # what is drawn in other classes is refused before anything is read
+    first = None if data is None else labelled_drive(data, split, classes=classes)
     scenes: dict[str, Any] = {}
     for scene in SCENES:
-        drawn = drawn_drive(scene, frames=frames)
+        drawn = drawn_drive(scene, frames=frames, classes=classes)
         scenes[scene] = {name: measured(drawn, stages(**options)) for name, stages in POLICIES.items()}
     if first is None:
         told = {"drive": "synth://road", "frames": frames, **scenes["drive"]}
@@ -122,13 +126,15 @@ def quality(drive: Drive, said: Sequence[Labels]) -> dict[str, float | None]:
         follows = (truth[k] == was) & (truth[k] != measures.VOID) & seen
         flips["flicker_followed"] += (said[k] != came)[follows].sum(), follows.sum()
     few = FEW * sum(labels.size for labels in truth)
-    outlines = [measures.boundary_f(t, s, classes=count) for t, s in zip(truth, said, strict=True)]
+    outlines = [
+        f for t, s in zip(truth, said, strict=True) if (f := measures.boundary_f(t, s, classes=count)) is not None
+    ]
     return {
         "miou": figures(np.asarray(matrix), classes)["miou"],
         **{f"vc{n}": measures.video_consistency(truth, said, n) for n in (8, 16)},
         "tc": figures(agreement, classes)["miou"],
         **{name: float(changed / of) if of > few else None for name, (changed, of) in flips.items()},
-        "boundary_f": float(np.mean([f for f in outlines if f is not None])),
+        "boundary_f": float(np.mean(outlines)) if outlines else None,
     }
 
 

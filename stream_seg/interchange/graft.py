@@ -36,7 +36,7 @@ def interchange(path: Path, sidecar: SideCar, *, where: str) -> tuple[bytes, tup
     source = inputs(model)[0]
     batch = dims(source)[0] or "batch"
     before, after = Wiring("before"), Wiring("after")
-    _prepare(before, source, sidecar)
+    _prepare(before, source, sidecar, where=where)
     outputs = _finish(after, model, sidecar, size=size, where=where)
     graph = model.graph
     nodes = [*before.nodes, *graph.node, *after.nodes]
@@ -53,17 +53,30 @@ def interchange(path: Path, sidecar: SideCar, *, where: str) -> tuple[bytes, tup
     return model.SerializeToString(), size
 
 
-def _prepare(add: Wiring, source: ValueInfoProto, sidecar: SideCar) -> None:
-    """From `image` to what the network takes: (x / scale - mean) / std, as one multiplication and one addition."""
-    std = np.array(sidecar.std)
+def _prepare(add: Wiring, source: ValueInfoProto, sidecar: SideCar, *, where: str) -> None:
+    """From `image` to what the network takes: (x / scale - mean) / std, as one multiplication and one addition.
+
+    A network that takes uint8 gets the levels as they are.
+    """
+    kind, std = source.type.tensor_type.elem_type, np.array(sidecar.std)
     x = add("Cast", "image", to=TensorProto.FLOAT)
     if sidecar.colour == "rgb":
         x = add("Gather", x, add.constant([2, 1, 0], np.int64), axis=3)
-    x = add("Mul", x, add.constant(1 / (sidecar.scale * std)))
-    x = add("Add", x, add.constant(-np.array(sidecar.mean) / std))
+    if kind == TensorProto.UINT8:
+        _refuse_arithmetic(sidecar, where=where)
+    else:
+        x = add("Mul", x, add.constant(1 / (sidecar.scale * std)))
+        x = add("Add", x, add.constant(-np.array(sidecar.mean) / std))
     if sidecar.layout == "nchw":
         x = add("Transpose", x, perm=[0, 3, 1, 2])
-    add("Cast", x, to=source.type.tensor_type.elem_type, out=source.name)
+    add("Cast", x, to=kind, out=source.name)
+
+
+def _refuse_arithmetic(sidecar: SideCar, *, where: str) -> None:
+    """Raise ConfigError for a scale, mean or std that is stated and asks for more than the levels 0-255 themselves."""
+    for key, neutral in (("scale", 1), ("mean", (0, 0, 0)), ("std", (1, 1, 1))):
+        if key in sidecar.model_fields_set and getattr(sidecar, key) != neutral:
+            raise ConfigError(f"{where}: {key}: the network takes uint8, 0-255 as they are; leave it out")
 
 
 def _finish(add: Wiring, model: ModelProto, sidecar: SideCar, *, size: tuple[int, int], where: str) -> tuple[str, ...]:

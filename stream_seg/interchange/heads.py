@@ -13,7 +13,7 @@ import numpy as np
 from onnx import TensorProto, ValueInfoProto
 
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.interchange.onnx_file import FLOATS, dims, said
+from stream_seg.interchange.onnx_file import FLOATS, dims, kind_of, said
 from stream_seg.interchange.wiring import Wiring
 from stream_seg.sidecar import Head, SideCar
 
@@ -55,7 +55,7 @@ def _channels(value: ValueInfoProto, head: Head, *, layout: str, where: str) -> 
     """How many channels an output has, None where its ONNX does not say. Refuses what the head's names do not fit."""
     shape, kind = dims(value), value.type.tensor_type.elem_type
     if len(shape) != 4 or kind not in FLOATS:
-        got = f"{TensorProto.DataType.Name(kind).lower()} {said(shape)}"
+        got = f"{kind_of(value)} {said(shape)}"
         raise NetworkError(
             f"{where}: output {head.output} is {got}; float scores of 4 axes are expected, one plane a class"
         )

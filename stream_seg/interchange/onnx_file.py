@@ -9,7 +9,7 @@ import onnx
 import onnx.checker
 import onnx.defs
 import onnx.shape_inference
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, EncodeError, Message  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from stream_seg.errors import ConfigError, NetworkError
@@ -34,13 +34,44 @@ def read(path: Path) -> ModelProto:
         ) from error
     except OSError as error:
         raise NetworkError(f"{path}: {error.strerror or error}") from error
+    except (TypeError, ValueError) as error:
+        raise NetworkError(f"{path}: not an ONNX file: {' '.join(str(error).split())}") from error
+    if not _legible(model):
+        raise NetworkError(f"{path}: not an ONNX file: a name in it is no text (UTF-8)")
     opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
-    if not model.graph.node or not opset:
-        raise NetworkError(f"{path}: not an ONNX network: no operators in it")
+    if not (model.graph.node and model.graph.output and opset):
+        raise NetworkError(f"{path}: not an ONNX network: no operators or no outputs in it")
     _refuse_unknown(model, path=path)
     if opset < OLDEST_OPSET:
         raise NetworkError(f"{path}: ONNX opset {opset}; {OLDEST_OPSET} or newer is needed, export it again")
+    _refuse_invalid(model, path=path)
     return model
+
+
+def _legible(message: Message) -> bool:
+    """Whether every name in it is text. Protobuf gives others as bytes, on which all that read names fail."""
+    for field, value in message.ListFields():
+        values = [value] if isinstance(value, (str, bytes, Message)) else value
+        if field.type == field.TYPE_MESSAGE and not all(_legible(part) for part in values):
+            return False
+        if field.type == field.TYPE_STRING and field.name != "doc_string" and not all(type(x) is str for x in values):
+            return False
+    return True
+
+
+def _refuse_invalid(model: ModelProto, *, path: Path) -> None:
+    """Raise NetworkError for what breaks ONNX's own rules: of that a backend may crash, which nothing can catch."""
+    model.graph.name = model.graph.name or path.stem  # required there, and read by no backend
+    plain = [node for node in model.graph.node if node.domain in ("", "ai.onnx")]
+    try:
+        onnx.checker.check_model(model)
+        for attribute in (attribute for node in plain for attribute in node.attribute):
+            for text in (attribute.s, *attribute.strings):
+                text.decode()  # which a backend's complaint repeats, and Python then fails on
+    except EncodeError as error:
+        raise NetworkError(f"{path}: too large with its weights; an ONNX in one piece has at most 2 GB") from error
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise NetworkError(f"{path}: not a valid ONNX network: {' '.join(str(error).split())}") from error
 
 
 def _refuse_unknown(model: ModelProto, *, path: Path) -> None:
@@ -68,6 +99,13 @@ def inputs(model: ModelProto) -> list[ValueInfoProto]:
 def dims(value: ValueInfoProto) -> list[int | None]:
     """A shape; None is an axis left open."""
     return [dim.dim_value or None for dim in value.type.tensor_type.shape.dim]
+
+
+def kind_of(value: ValueInfoProto) -> str:
+    """The name of what an array holds, "float" for one."""
+    kind = value.type.tensor_type.elem_type
+    known = kind in TensorProto.DataType.values()
+    return f"{TensorProto.DataType.Name(kind).lower()}" if known else f"of an unknown type ({kind})"
 
 
 def said(shape: Sequence[int | None]) -> str:
@@ -107,7 +145,7 @@ def _picture(model: ModelProto, *, path: Path) -> ValueInfoProto:
         raise NetworkError(f"{path}: {len(pictures)} inputs ({names}); one, a picture, is expected")
     kind = pictures[0].type.tensor_type.elem_type
     if len(dims(pictures[0])) != 4 or kind not in (*FLOATS, TensorProto.UINT8):
-        got = f"{TensorProto.DataType.Name(kind).lower()} {said(dims(pictures[0]))}"
+        got = f"{kind_of(pictures[0])} {said(dims(pictures[0]))}"
         raise NetworkError(
             f"{path}: input {pictures[0].name} is {got}; a picture is expected: float, 4 axes, one of them 3"
         )

@@ -66,7 +66,7 @@ class Serve:
         try:
             from stream_seg.web.server import serving
         except ImportError as error:
-            raise OutputError(f"serve: {error}; install it with: pip install 'stream-seg[web]'") from error
+            raise OutputError(f"serve: {error}; install it with: pip install '.[web]'") from error
         began: dict[str, float] = {}
         with serving(self, token=self.token()) as (board, address):
             self.announce(address)

@@ -12,9 +12,7 @@ from torch import Tensor
 
 from stream_seg.arrays import Image, Labels
 from stream_seg.classes import Classes
-from stream_seg.dataset import VOID, Pairs
-from stream_seg.errors import ConfigError
-from stream_seg.ops.palette import CAMVID
+from stream_seg.dataset import Pairs, synth_labels
 from stream_seg.ops.scene import render
 from stream_seg.training.augment import augmented, faded, pasted, repainted
 from stream_seg.training.recipe import Recipe
@@ -102,17 +100,3 @@ def drawn(
     town = int(np.random.default_rng([recipe.seed, step // TOWN_STEPS, 2]).integers(2**32))
     drawing = render(town, int(draw.integers(TOWN_FRAMES)), size[1], size[0])
     return drawing.image, synth_labels(classes)[drawing.labels()]
-
-
-def synth_labels(classes: Classes) -> Labels:
-    """The label in `classes` of each label that synth://road draws, by name; uint8 (256,), VOID for what has none.
-
-    Raises ConfigError where no name is shared.
-    """
-    table = np.full(256, VOID, np.uint8)
-    for label, name in enumerate(CAMVID.names):
-        if name in classes.names:
-            table[label] = classes.names.index(name)
-    if (table == VOID).all():
-        raise ConfigError(f"synth: draws {', '.join(CAMVID.names)}; none of them is among the recipe's classes")
-    return table

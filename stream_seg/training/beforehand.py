@@ -20,4 +20,4 @@ def require(*modules_and_purpose: str) -> None:
     *modules, purpose = modules_and_purpose
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
-        raise ConfigError(f"{purpose}, {', '.join(missing)} must be installed: pip install 'stream-seg[train]'")
+        raise ConfigError(f"{purpose}, {', '.join(missing)} must be installed: pip install '.[train]'")

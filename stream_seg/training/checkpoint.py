@@ -81,6 +81,11 @@ def _changed(recipe: Recipe, before: Mapping[str, Any] | None) -> list[str]:
 def save(path: Path, state: Mapping[str, Any]) -> None:
     """Write a checkpoint so that a kill at any moment leaves the old one or the new one. Raises OutputError."""
     with final_file(path) as partial, writing(path), partial.open("wb") as file:
-        torch.save(state, file)
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # "unexpected pos" is all that torch says of a write that the system refused
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
         file.flush()
         os.fsync(file.fileno())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
@@ -44,10 +45,8 @@ def _lines(console: Console, steps: int, every_s: float) -> Say:
         if now - said < every_s and done != steps:
             return
         said = now
-        left = (now - began) / (done - first) * (steps - done)
-        console.print(
-            f"step {done} of {steps}, {as_text(found)}, {left / 60:.0f} min left", highlight=False, soft_wrap=True
-        )
+        left = timedelta(seconds=round((now - began) / (done - first) * (steps - done)))
+        console.print(f"step {done} of {steps}, {as_text(found)}, {left} left", highlight=False, soft_wrap=True)
 
     return say
 

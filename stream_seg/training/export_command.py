@@ -17,12 +17,16 @@ if TYPE_CHECKING:
     from stream_seg.classes import Classes
     from stream_seg.zoo.weights.source import Weights
 
+TRAIN = "train"
+"""The split of --data without --split."""
+
 
 @dataclass(frozen=True)
 class Wanted:
     """The options of `stream-seg export`, as typed; of several `weights` the mean is taken. `data` is a folder to
-    calibrate int8 and check the input on; `held` the split of it on which the accuracy gate judges int8, absent:
-    pictures of `split` that it was not calibrated on. `prefer` is in place of what the weights say.
+    calibrate int8 and check the input on, `split` that of it, absent: train; `held` the split of it on which the
+    accuracy gate judges int8, absent: pictures of `split` that it was not calibrated on. `prefer` is in place of what
+    the weights say.
     """
 
     network: str
@@ -32,7 +36,7 @@ class Wanted:
     picture: str | None = None
     size: str | None = None
     data: Path | None = None
-    split: str = "train"
+    split: str | None = None
     check: bool = True
     held: str | None = None
     prefer: Mapping[str, float] = field(default_factory=dict)
@@ -69,13 +73,14 @@ def export_command(wanted: Wanted) -> None:
         classes.index(name, where="--prefer" if wanted.prefer else f"{weights.source}: prefer")
     net = built(wanted.network, len(classes)).eval()
     fit(net, weights.state, classes=len(classes), where=weights.source)
-    pairs = None if wanted.data is None else _pairs(wanted.data, wanted.split, classes=len(classes))
+    split = wanted.split or TRAIN
+    pairs = None if wanted.data is None else _pairs(wanted.data, split, classes=len(classes))
     if wanted.check:
         images = [] if pairs is None else pairs.images
         where = f"{weights.source} (--no-check exports it all the same)"
-        refuse_misfit(net, spec, images, where=where)
+        refuse_misfit(net, spec, images, where=where, size=size)
         if pairs is not None:
-            refuse_worse(net, spec, pairs, classes, where=where)
+            refuse_worse(net, spec, pairs, classes, where=where, size=size)
     if passed_on or size is None:
         save_weights(wanted.out, net.state_dict(), about(wanted.network, spec, classes, size, prefer))
         print(wanted.out)
@@ -83,7 +88,7 @@ def export_command(wanted: Wanted) -> None:
     frames = None
     if pairs is not None and wanted.data is not None:
         held = None if wanted.held is None else read_pairs(wanted.data, wanted.held, classes=len(classes))
-        frames = calibration(pairs, size, shown=f"{wanted.split}, judged on {wanted.held or wanted.split}", held=held)
+        frames = calibration(pairs, size, shown=f"{split}, judged on {wanted.held or split}", held=held)
     written = export(net, wanted.out, Meaning(wanted.out.stem, size, spec, classes, prefer), frames=frames)
     print("\n".join(str(file) for file in written))
 
@@ -105,9 +110,11 @@ def refuse_contradictions(wanted: Wanted, *, known: Collection[str], passed_on: 
     refuse_unwritable(wanted.out)
     if not passed_on:
         refuse_sidecars(wanted.out)
+    if wanted.split is not None and wanted.data is None:
+        raise ConfigError("--split: is one of --data, which is not given")
     if wanted.held is not None and (wanted.data is None or passed_on):
         raise ConfigError("--held: is the split of --data that an int8 form is judged on; here none is made")
-    if wanted.held == wanted.split:
+    if wanted.held == (wanted.split or TRAIN):
         raise ConfigError(f"--held: {wanted.held} is what int8 is calibrated on; leave it out to judge on a part of it")
 
 

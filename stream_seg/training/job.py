@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 from stream_seg.classes import Classes
-from stream_seg.dataset import Pairs, read_pairs
+from stream_seg.dataset import Pairs, read_pairs, synth_labels
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.training.batches import synth_labels
 from stream_seg.training.recipe import Recipe, classes_of
 from stream_seg.training.teacher import scaled
 from stream_seg.zoo import BUILDERS, built
@@ -151,9 +150,9 @@ def begun(recipe: Recipe, net: nn.Module, pairs: Pairs, classes: Classes, *, whe
     if not new:
         refuse_classes(weights, classes, where=f"{where}: {weights.source}")
     if recipe.weights and recipe.check_input:
-        refuse_misfit(net, spec, pairs.images, where=f"{weights.source} (check_input)")
+        refuse_misfit(net, spec, pairs.images, where=f"{weights.source} (check_input)", size=recipe.size)
         if not new:
-            refuse_worse(net, spec, pairs, classes, where=f"{weights.source} (check_input)")
+            refuse_worse(net, spec, pairs, classes, where=f"{weights.source} (check_input)", size=recipe.size)
     return spec
 
 
@@ -188,6 +187,7 @@ def _teacher(recipe: Recipe, pairs: Pairs, classes: Classes, *, where: str) -> t
     net = built(recipe.distil.network, len(classes))
     fit(net, weights.state, classes=len(classes), where=weights.source)
     if recipe.check_input:
-        refuse_misfit(net, spec, pairs.images, where=f"{weights.source} (check_input)")
-        refuse_worse(net, spec, pairs, classes, where=f"{weights.source} (check_input)")
+        look = scaled(recipe.crop, recipe.distil.scales[0])
+        refuse_misfit(net, spec, pairs.images, where=f"{weights.source} (check_input)", size=look)
+        refuse_worse(net, spec, pairs, classes, where=f"{weights.source} (check_input)", size=look)
     return net.eval().requires_grad_(False), spec

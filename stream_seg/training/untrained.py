@@ -31,7 +31,7 @@ def untrained(name: str, folder: Path, *, size: tuple[int, int], calibration: Se
         from stream_seg.training.export import export_onnx
         from stream_seg.training.job import refuse_size
     except ImportError as error:
-        raise NetworkError(f"{name} is to be built, but {error}: pip install 'stream-seg[torch]'") from error
+        raise NetworkError(f"{name} is to be built, but {error}: pip install '.[torch]'") from error
     torch.manual_seed(1)
     refuse_size(name, size, classes=len(CAMVID))
     path = folder / f"{name}_{size[0]}x{size[1]}.onnx"

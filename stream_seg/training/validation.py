@@ -25,7 +25,8 @@ from stream_seg.zoo.weights.normalise import InputSpec, Normalise
 
 Predict = Callable[[Image, tuple[int, int]], Labels]
 """The labels of a picture, at (height, width)."""
-SHOWN, WIDTH = 4, 320
+SHOWN, WIDTH, HEIGHT = 4, 320, 640
+"""Pictures of a sample, the width of each, and its height at most."""
 
 
 def scored(predict: Predict, pairs: Pairs, classes: Classes) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def draw_samples(path: Path, predict: Predict, pairs: Pairs, classes: Classes) -
     for index in np.linspace(0, len(pairs) - 1, min(SHOWN, len(pairs))).astype(int):
         image, truth = pairs[int(index)]
         said = np.where(truth == VOID, VOID, predict(image, truth.shape))  # void is shown as what it is: not counted
-        height = round(WIDTH * truth.shape[0] / truth.shape[1])
+        height = min(HEIGHT, max(1, round(WIDTH * truth.shape[0] / truth.shape[1])))
         row = (image, classes.bgr[truth], classes.bgr[said])
         rows.append(np.hstack([cv2.resize(part, (WIDTH, height), interpolation=cv2.INTER_AREA) for part in row]))
     replace_file(path, cv2.imencode(".png", np.vstack(rows))[1].tobytes())

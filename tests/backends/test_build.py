@@ -129,6 +129,27 @@ def test_other_limits_are_judged_again(mine: Path, pictures: Path, folder: Path)
     strict = build(recipe(mine, **keys, agreement=100), folder=folder, say=told.say)
     assert any("judged by other limits" in line for line in told)
     assert strict.entry.key.precision == "f32"
+    assert [entry for _, entry in entries(folder)] == [strict.entry], "what is refused now is not kept from before"
+    with open_engine(open_network(mine), backend="onnxruntime") as engine:
+        assert engine.spec.info.precision == "f32"
+
+
+def test_corrected_labels_are_judged_again(mine: Path, pictures: Path, folder: Path, tmp_path: Path) -> None:
+    annotations = tmp_path / "truth"
+    annotations.mkdir()
+    for path in pictures.glob("*.png"):
+        cv2.imwrite(str(annotations / path.name), np.zeros(tiny.SIZE, np.uint8))
+    keys: dict[str, Any] = {"precision": "int8", "calibrate": str(pictures), "labels": annotations, "miou_loss": 100.0}
+    first = build(recipe(mine, **keys), folder=folder, say=Told().say)
+    assert not build(recipe(mine, **keys), folder=folder, say=Told().say).fresh
+    cv2.imwrite(str(annotations / "3.png"), np.ones(tiny.SIZE, np.uint8))
+    told = Told()
+    again = build(recipe(mine, **keys), folder=folder, say=told.say)
+    assert again.fresh
+    assert any("judged by other limits or pictures; built again" in line for line in told)
+    assert first.entry.gate is not None
+    assert again.entry.gate is not None
+    assert first.entry.gate["held_back"]["miou_f32"] != again.entry.gate["held_back"]["miou_f32"]
 
 
 def test_a_flipped_byte_is_built_again_and_never_loaded(

@@ -63,15 +63,36 @@ def test_labels_belong_to_their_pictures(tmp_path: Path) -> None:
     annotations.mkdir()
     for number in range(8):
         cv2.imwrite(str(annotations / f"{number}.png"), np.full((20, 30), number, np.uint8))
-    found = sampled(str(folder), SIZE, classes=4, labels=annotations)
+    found = sampled(str(folder), SIZE, classes=7, labels=annotations)
     for sample in (*found.fit, *found.held_back):
         number = int(sample.image[0, 0, 0])
         assert sample.truth is not None
         assert sample.truth.shape == (20, 30)
-        assert sample.truth[0, 0] == (number if number < 4 else VOID)
-    (annotations / "3.png").unlink()
-    with pytest.raises(SourceError, match=r"a/3\.png: no such label map"):
+        assert sample.truth[0, 0] == (number if number < 7 else VOID)
+    with pytest.raises(SourceError, match=r"a/5\.png: label 5 is out of range; .* the network has 4 classes"):
         sampled(str(folder), SIZE, classes=4, labels=annotations)
+    cv2.imwrite(str(annotations / "4.png"), np.zeros((20, 29), np.uint8))
+    with pytest.raises(SourceError, match=r"a/4\.png: 29 x 20, its picture is 30 x 20; both must be of one size"):
+        sampled(str(folder), SIZE, classes=7, labels=annotations)
+    (annotations / "3.png").unlink()
+    with pytest.raises(SourceError, match=r"a/3\.png: No such file"):
+        sampled(str(folder), SIZE, classes=7, labels=annotations)
+
+
+def test_what_was_judged_on_is_told_apart(tmp_path: Path) -> None:
+    folder = picture_folder(tmp_path / "p", 8)
+    annotations = tmp_path / "a"
+    annotations.mkdir()
+    for number in range(8):
+        cv2.imwrite(str(annotations / f"{number}.png"), np.zeros((20, 30), np.uint8))
+    plain, first = (sampled(str(folder), SIZE, classes=2, labels=labels) for labels in (None, annotations))
+    again = sampled(str(folder), SIZE, classes=2, labels=annotations)
+    cv2.imwrite(str(annotations / "3.png"), np.ones((20, 30), np.uint8))  # held back
+    corrected = sampled(str(folder), SIZE, classes=2, labels=annotations)
+    cv2.imwrite(str(folder / "3.png"), np.full((20, 30, 3), 99, np.uint8))
+    other = sampled(str(folder), SIZE, classes=2, labels=annotations)
+    assert first.judged_on() == again.judged_on()
+    assert len({found.judged_on() for found in (plain, first, corrected, other)}) == 4
 
 
 def test_the_digest_is_of_pictures_and_settings(tmp_path: Path) -> None:

@@ -9,17 +9,21 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
+from stream_seg.backends import table, target
 from stream_seg.backends.choose import open_engine
 from stream_seg.backends.engine import Engine, EngineSpec, Result
 from stream_seg.backends.openvino import settled
 from stream_seg.backends.table import chosen, installed
+from stream_seg.backends.target import PRECISIONS, Target
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
 from stream_seg.network import Network, open_network
+from stream_seg.stages.segment import Segment
 from tests import tiny
 
 
@@ -169,6 +173,29 @@ def test_the_choice_is_logged(network: Network, caplog: pytest.LogCaptureFixture
     with caplog.at_level(logging.INFO), open_engine(network):
         pass
     assert [r.message for r in caplog.records if "openvino (the fastest on a CPU)" in r.message]
+
+
+def test_auto_goes_on_where_tensorrt_has_not_the_precision(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gpu = Target("tensorrt", "simulated 1", "a GPU", ("int8", "fp16", "f32"), "8.9", suffix=".plan")
+    monkeypatch.setenv("STREAM_SEG_CACHE", str(tmp_path / "engines"))
+    monkeypatch.setattr(target, "_tensorrt", lambda _capability: gpu)
+    torch = table.BACKENDS["torch"]
+    monkeypatch.setattr(table, "BACKENDS", {"tensorrt": replace(torch, package="numpy"), "torch": torch})
+    with open_engine(network, precision="bf16") as engine:
+        assert (engine.spec.info.backend, engine.spec.info.precision) == ("torch", "bf16")
+    assert "precision 'bf16': tensorrt has int8, fp16, f32 on a GPU of capability 8.9; the next" in caplog.text
+    with pytest.raises(NetworkError, match="precision int8: mine has no int8 form yet"):
+        open_engine(network, backend="tensorrt", precision="int8")
+
+
+def test_a_precision_that_there_is_not_is_refused_by_name(network: Network) -> None:
+    said = r"^unknown precision 'bogus'; known: auto, int8, fp8, fp16, bf16, f32$"
+    for backend in ("auto", "torch"):
+        with pytest.raises(NetworkError, match=said):
+            open_engine(network, backend=backend, precision="bogus")
+    assert set(get_args(Segment.__pydantic_fields__["precision"].annotation)) == {"auto", *PRECISIONS}  # type: ignore[attr-defined]
 
 
 def test_openvino_takes_bf16_only_where_the_cpu_has_it() -> None:

@@ -12,12 +12,16 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
+from stream_seg.backends.build import build_for
+from stream_seg.backends.compare import Say
 from stream_seg.backends.engine import cheapest
+from stream_seg.backends.engine_recipe import EngineRecipe
+from stream_seg.backends.target import target_of
 from stream_seg.backends.tensorrt import graph_of, lack, open_engine
 from stream_seg.backends.tensorrt_api import logger, module
 from stream_seg.backends.tensorrt_build import build, capabilities, parsed
 from stream_seg.backends.tensorrt_graph import typed
-from stream_seg.errors import NetworkError
+from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network import Network, open_network
 from stream_seg.ops.scale import reduced
 from stream_seg.stages.synthetic import Synthetic
@@ -70,6 +74,16 @@ def test_the_road_network_builds(road: Network, precision: str, capability: str 
     least = 2.58e6 * {"f32": 4, "fp16": 2, "int8": 1, "fp8": 1}[precision]
     assert least < len(plan) < least + 5e6
     assert plan[1:4] == b"trt"  # a pure plan: nothing of ours stands before it
+
+
+def test_fp8_is_built_where_it_is_asked_for_and_the_gpu_has_it(road: Network, tmp_path: Path) -> None:
+    recipe = EngineRecipe(network="road", precision="fp8", agreement=90)
+    said: list[str] = []
+    built = build_for(road, target_of("tensorrt", "8.9"), recipe, folder=tmp_path, say=Say(said.append))
+    assert (built.entry.key.precision, built.fresh) == ("fp8", True)
+    assert "road: comparing fp8 with f32 on 24 pictures" in said
+    with pytest.raises(ConfigError, match=r"tensorrt has int8, fp16, f32 on any GPU of capability 8\.6"):
+        build_for(road, target_of("tensorrt", "8.6"), recipe, folder=tmp_path, say=Say(said.append))
 
 
 def test_types_are_those_of_the_precision(road: Network) -> None:

@@ -57,7 +57,7 @@ def test_what_to_do_stands_in_the_table() -> None:
 def test_a_machine_with_a_gpu() -> None:
     text = " ".join(screen(bare(gpus=[H200], cuda="12.8"), width=120).split())
     assert "NVIDIA H200, 143771 MiB, compute capability 9.0; driver 570.86.10, CUDA 12.8" in text
-    assert "TensorRT not installed; pip install 'stream-seg[tensorrt]'" in text
+    assert "TensorRT not installed; pip install '.[tensorrt]'" in text
 
 
 def test_why_another_backend_is_not_taken() -> None:

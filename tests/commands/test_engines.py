@@ -97,6 +97,19 @@ def test_prune_takes_what_is_asked(cache: Path, capfd: pytest.CaptureFixture[str
     assert left() == set()
 
 
+@pytest.mark.parametrize("days", ["-1", "-0.1", "36501", "1e12", "nan", "inf"])
+def test_prune_refuses_days_that_cannot_be_meant(cache: Path, capfd: pytest.CaptureFixture[str], days: str) -> None:
+    from stream_seg.backends.target import target_of
+
+    here = target_of("onnxruntime")
+    stored(cache, backend=here.backend, version=here.version, device=here.device)
+    code, out, err = said(capfd, "prune", "--older-than", days)
+    assert (code, out) == (2, "")
+    assert err == f"stream-seg: --older-than {float(days):g}: expected days, 0 to 36500\n"
+    assert len(list(entries(cache))) == 1
+    assert said(capfd, "prune", "--older-than", "36500")[:2] == (0, "0 engines removed\n")
+
+
 def test_the_list_says_what_it_does_not_believe(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     entry = stored(cache)
     (cache / f"{entry.name}.json").chmod(0o666)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -14,7 +16,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score, rec
 
 from stream_seg.backends.engine import Engine, EngineSpec, Images, Result
 from stream_seg.classes import Classes
-from stream_seg.dataset import VOID, read_pair, read_pairs
+from stream_seg.dataset import VOID, read_labels, read_pair, read_pairs
 from stream_seg.errors import SourceError
 from stream_seg.evaluation.pictures import as_table, confusion, evaluate, evaluated, figures
 from stream_seg.frame import EngineInfo
@@ -82,7 +84,7 @@ def test_nothing_labelled_gives_no_figure() -> None:
 def test_a_split_is_scored_and_void_is_not(tmp_path: Path) -> None:
     labels = np.random.default_rng(1).integers(0, 3, SIZE, dtype=np.uint8)
     void = labels.copy()
-    void[:, ::4] = 200  # just where the engine is wrong
+    void[:, ::4] = VOID  # just where the engine is wrong
     pair(tmp_path, "b.png", labels)
     pair(tmp_path, "a.png", labels)
     found = evaluated(seeing(4), tmp_path, split="val")
@@ -150,6 +152,53 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / "val/a.png").unlink()
     pair(tmp_path, "c.png", np.zeros(SIZE, np.uint8))
     assert f"{tmp_path / 'val/a.png'} is missing" in refused()
+
+
+def test_data_of_more_classes_than_the_network_has_is_refused(tmp_path: Path) -> None:
+    labels = np.zeros(SIZE, np.uint8)
+    labels[0], labels[1] = 4, VOID
+    pair(tmp_path, "a.png", labels)
+    assert evaluated(seeing(99), tmp_path, split="val")["pixel_accuracy"] is not None
+    labels[2], labels[3] = 7, 9
+    pair(tmp_path, "b.png", labels)
+    with pytest.raises(SourceError, match=r"valannot/b\.png: label 7 is out of range; .* the network has 4 classes$"):
+        evaluated(seeing(99), tmp_path, split="val")
+
+
+def png(path: Path, rows: np.ndarray, *, bits: int, colour: int, palette: bytes = b"") -> Path:
+    """A PNG written by hand, in a form that OpenCV does not write; `rows` are the bytes of its lines."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        whole = kind + content
+        return struct.pack(">I", len(content)) + whole + struct.pack(">I", zlib.crc32(whole))
+
+    width = rows.shape[1] * 8 // bits
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, len(rows), bits, colour, 0, 0, 0))
+    lines = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    colours = chunk(b"PLTE", palette) if palette else b""
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + colours + chunk(b"IDAT", lines) + chunk(b"IEND", b""))
+    return path
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 16])
+def test_label_maps_of_other_than_8_bits_are_refused(tmp_path: Path, bits: int) -> None:
+    path = png(tmp_path / "a.png", np.full((4, 8), 0b01000001, np.uint8), bits=bits, colour=0)
+    with pytest.raises(SourceError, match=rf"a\.png: {bits} bits a pixel; a label map has 8"):
+        read_labels(path, classes=4, size=(4, 64 // bits))
+
+
+def test_the_labels_of_a_palette_png_are_its_indices(tmp_path: Path) -> None:
+    """As Pascal VOC publishes them, 255 round the objects."""
+    labels = np.random.default_rng(0).integers(0, 4, (5, 24), dtype=np.uint8)
+    labels[0] = VOID
+    palette = np.random.default_rng(1).integers(0, 256, 768, dtype=np.uint8).tobytes()
+    read = read_labels(png(tmp_path / "a.png", labels, bits=8, colour=3, palette=palette), classes=4, size=(5, 24))
+    np.testing.assert_array_equal(read, labels)
+    few = png(tmp_path / "b.png", np.packbits(labels[1:] % 2, axis=1), bits=1, colour=3, palette=palette[:6])
+    np.testing.assert_array_equal(read_labels(few, classes=4, size=(4, 24)), labels[1:] % 2)
+    few.write_bytes(few.read_bytes()[:60])
+    with pytest.raises(SourceError, match="not a picture that can be read"):
+        read_labels(few, classes=4, size=(4, 24))
 
 
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,12 +11,15 @@ import cv2
 import numpy as np
 import pytest
 
-from stream_seg.errors import SourceError
+from stream_seg.classes import Classes
+from stream_seg.dataset import VOID
+from stream_seg.errors import ConfigError, SourceError
 from stream_seg.evaluation.drives import SCENES, Drive, drawn_drive, labelled_drive
-from stream_seg.evaluation.videos import POLICIES, as_table, measured
+from stream_seg.evaluation.videos import POLICIES, as_table, evaluate, measured
 from stream_seg.frame import EngineInfo, Frame, Semantic
 from stream_seg.ops.palette import CAMVID
 from stream_seg.stage import Frames, Stage
+from tests import tiny
 from tests.drives import noisy
 from tests.programs import exit_code, read_json
 
@@ -92,6 +96,32 @@ def test_every_scene_is_drawn_with_its_motion(scene: str) -> None:
     assert all(motion is not None for motion in drive.motion[1:])
 
 
+def test_what_is_drawn_goes_by_the_names_of_the_network(pan: Drive) -> None:
+    two = drawn_drive("pan", frames=2, classes=Classes(("background", "road"), ((0, 0, 0),) * 2))
+    for own, camvid in zip(two.frames, pan.frames, strict=False):
+        assert own.truth is not None
+        assert camvid.truth is not None
+        road = camvid.truth.labels == CAMVID.index("road")
+        assert road.any()
+        np.testing.assert_array_equal(own.truth.labels, np.where(road, 1, VOID))
+        assert own.truth.classes.names == ("background", "road")
+
+
+def test_a_network_that_shares_no_name_with_what_is_drawn_is_refused(tmp_path: Path) -> None:
+    path = tiny.write(tmp_path, tiny.network(outputs={"out": 3}), {"classes": ["cat", "dog", "cow"]})
+    with pytest.raises(ConfigError, match=r"^synth: draws sky, .*; none of them is among the network's classes$"):
+        evaluate(path, tmp_path / "not read")
+
+
+def test_where_nothing_has_an_outline_there_is_no_figure(pan: Drive) -> None:
+    """None, which JSON has; a mean of nothing it has not."""
+    nothing = np.full_like(pan.frames[0].truth.labels, VOID)  # type: ignore[union-attr]
+    frames = [replace(frame, truth=replace(frame.truth, labels=nothing)) for frame in pan.frames[:3]]  # type: ignore[type-var]
+    found = measured(Drive(frames, pan.motion[:3], pan.visible[:3]), [Oracle()])
+    assert (found["miou"], found["boundary_f"]) == (None, None)
+    json.dumps(found, allow_nan=False)
+
+
 def folder(place: Path, sizes: Sequence[tuple[int, int]]) -> Path:
     for name in ("val", "valannot"):
         (place / name).mkdir()
@@ -119,6 +149,14 @@ def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
     (tmp_path / "two").mkdir()
     with pytest.raises(SourceError, match="of another size"):
         labelled_drive(folder(tmp_path / "two", [(64, 96), (64, 90)]), "val", classes=CAMVID)
+
+
+def test_a_drive_of_more_classes_than_the_network_has_is_refused(tmp_path: Path) -> None:
+    three = Classes(CAMVID.names[:3], CAMVID.colours[:3])
+    labelled_drive(folder(tmp_path, [(64, 96)] * 4), "val", classes=three)
+    cv2.imwrite(str(tmp_path / "valannot/3.png"), np.full((64, 96), 4, np.uint8))
+    with pytest.raises(SourceError, match=r"valannot/3\.png: label 4 is out of range; .* the network has 3 classes$"):
+        labelled_drive(tmp_path, "val", classes=three)
 
 
 def test_the_command_writes_the_figures_of_every_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -150,6 +150,53 @@ def test_what_is_wrong_with_the_onnx(tmp_path: Path) -> None:
     assert "2 inputs (picture, more)" in refused(tmp_path, two)
 
 
+def test_what_breaks_the_rules_of_onnx(tmp_path: Path) -> None:
+    """OpenVINO crashes on the first, with the whole process."""
+    model = tiny.network(outputs={"out": 3})
+    del model.graph.node[0].input[1]
+    assert "mine.onnx: not a valid ONNX network: Node with schema(::Conv:11) has input" in refused(tmp_path, model)
+    model = tiny.network(outputs={"out": 3})
+    model.graph.node[0].attribute.append(helper.make_attribute("auto_pad", b"\xff"))
+    assert "not a valid ONNX network: 'utf-8' codec can't decode" in refused(tmp_path, model)
+    model = tiny.network(outputs={"out": 3})
+    model.graph.output[0].type.tensor_type.elem_type = 99
+    model.graph.input[0].type.tensor_type.elem_type = 77
+    assert "input picture is of an unknown type (77) (?, 3, 16, 24); a picture is" in refused(tmp_path, model)
+    del model.graph.output[:]
+    assert "no operators or no outputs in it" in refused(tmp_path, model)
+
+
+@pytest.mark.parametrize("name", [b"picture", b"kernel out", b"strides", b"Conv", b"tiny"])
+def test_a_name_that_is_no_text(tmp_path: Path, name: bytes) -> None:
+    path = tiny.write(tmp_path, tiny.network(outputs={"out": 3}), {"classes": tiny.CLASSES})
+    path.write_bytes(path.read_bytes().replace(name, b"\xff" + name[1:]))
+    with pytest.raises(NetworkError, match=r"mine\.onnx: not an ONNX file: a name in it is no text"):
+        open_network(path)
+
+
+def test_operators_of_another_domain_are_left_to_the_backend(tmp_path: Path) -> None:
+    model = tiny.network(outputs={"planes": 3})
+    model.graph.node.append(helper.make_node("Gelu", ["planes"], ["out"], domain="com.microsoft"))
+    model.graph.output[0].name = "out"
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    model.graph.name = ""
+    path = tiny.write(tmp_path, model, {"classes": tiny.CLASSES})
+    assert computed(path, tiny.picture())["scores"].shape == (1, 3, 8, 12)
+
+
+def test_a_network_that_takes_bytes_gets_them_as_they_are(tmp_path: Path) -> None:
+    model = tiny.network(outputs={"out": 3})
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    model.graph.node[0].input[0] = "float"
+    model.graph.node.insert(0, helper.make_node("Cast", ["picture"], ["float"], to=TensorProto.FLOAT))
+    image, neutral = tiny.picture(), {"scale": 1, "mean": [0, 0, 0], "std": [1, 1, 1]}
+    for said in ({}, neutral):
+        path = tiny.write(tmp_path, model, {"classes": tiny.CLASSES, **said})
+        np.testing.assert_allclose(computed(path, image)["scores"][0], tiny.said(image, 3, scale=1), rtol=1e-4)
+    for key, value in (("scale", 255), ("mean", MEAN), ("std", STD)):
+        assert f"{key}: the network takes uint8, 0-255 as they are" in refused(tmp_path, model, **{key: value})
+
+
 def test_files_that_are_no_onnx(tmp_path: Path) -> None:
     path = tiny.write(tmp_path, tiny.network(outputs={"out": 3}), {"classes": tiny.CLASSES})
     for content, reason in (

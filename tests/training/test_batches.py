@@ -43,6 +43,58 @@ def test_augmentation_keeps_picture_and_labels_together() -> None:
     np.testing.assert_array_equal(first[0], again[0])
 
 
+def test_half_of_the_crops_are_mirrored() -> None:
+    columns = np.repeat(np.arange(60, dtype=np.uint8)[None], 40, 0)
+    shown = (
+        augmented(cv2.merge([columns] * 3), columns, np.random.default_rng(seed), crop=(16, 24), scale=(1.0, 1.0))[1]
+        for seed in range(60)
+    )
+    assert 18 < sum(labels[0, 0] > labels[0, -1] for labels in shown) < 42
+
+
+def test_things_come_in_all_sizes_within_the_scale() -> None:
+    thing = np.zeros((60, 60), np.uint8)
+    thing[20:40, 20:40] = 1
+
+    pairs = Pairs([cv2.merge([thing] * 3)], [thing])
+
+    def sides(scale: tuple[float, float]) -> list[float]:
+        said = recipe(10, batch=40, crop=(160, 160), scale=scale)
+        return [float((labels == 1).sum()) ** 0.5 for labels in batch(pairs, said, CLASSES, step=0)[1]]
+
+    assert sides((1.0, 1.0)) == pytest.approx([20] * 40, abs=1)
+    enlarged = sides((0.5, 2.0))
+    assert 9 < min(enlarged) < 13
+    assert 32 < max(enlarged) < 42
+
+
+def test_crops_come_in_other_colours() -> None:
+    image, labels = np.full((32, 48, 3), (40, 50, 200), np.uint8), np.zeros((32, 48), np.uint8)
+    pixels = [
+        augmented(image, labels, np.random.default_rng(seed), crop=(16, 24), scale=(1.0, 1.0))[0][8:9, 12:13]
+        for seed in range(40)
+    ]
+    hue, saturation, value = np.concatenate([cv2.cvtColor(one, cv2.COLOR_BGR2HSV)[0] for one in pixels]).T.astype(int)
+    assert np.ptp((hue + 90) % 180) > 8  # red lies on both sides of 0
+    assert np.ptp(saturation) > 60
+    assert np.ptp(value) > 30
+
+
+def test_half_of_the_skies_get_another_weather_and_nothing_else_does() -> None:
+    """A grey picture stays grey under other colours: what is blue was painted."""
+    truth = np.zeros((64, 96), np.uint8)
+    truth[32:] = 1
+    pairs, blue = Pairs([np.full((64, 96, 3), 120, np.uint8)] * 4, [truth] * 4), list[float]()
+    for step in range(20):
+        images, labels = batch(pairs, recipe(20, sky=0, scale=(1.0, 1.0)), CLASSES, step=step)
+        for image, said in zip(images.numpy().astype(int), labels.numpy(), strict=True):
+            more = image[..., 0] - image[..., 2]
+            inside, outside = (cv2.erode((said == label).astype(np.uint8), np.ones((15, 15))) > 0 for label in (0, 1))
+            blue += [more[inside].mean()] if inside.any() else []
+            assert abs(more[outside].mean()) < 2 if outside.any() else True
+    assert 0.2 < np.mean(np.array(blue) > 5) < 0.7
+
+
 def test_labels_move_neither_up_nor_down_against_the_picture() -> None:
     truth = np.zeros((40, 60), np.uint8)
     truth[23:] = 1

@@ -184,6 +184,23 @@ def test_the_shipped_network_is_a_beginning_for_classes_of_one_s_own(folder: Pat
     assert torch.equal(net.stem[0].weight, shipped.state["stem.0.weight"].float())
 
 
+def test_the_input_is_checked_at_the_size_of_what_is_trained_or_exported(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[tuple[int, int]] = []
+    best = str(folder / "out" / "best.pt")
+    for place in ("stream_seg.training.job", "stream_seg.zoo.weights.check"):
+        for name in ("refuse_misfit", "refuse_worse"):
+            monkeypatch.setattr(f"{place}.{name}", lambda *_, size, **__: sizes.append(size))
+    distil = {"network": "road", "weights": best, "scales": [1.5]}
+    keys = {"size": [96, 128], "mean": None, "std": None}
+    prepared(read_recipe(recipe_file(folder, weights=best, distil=distil, **keys)), where="recipe")
+    assert sizes == [(96, 128)] * 2 + [(48, 72)] * 2
+    out = tmp_path / "road.safetensors"
+    assert exit_code("export", "road", "--weights", best, "--out", out, "--data", folder, "--size", "128x160") == 0
+    assert sizes[4:] == [(128, 160)] * 2
+
+
 def test_the_shipped_weights_make_the_shipped_network(tmp_path: Path) -> None:
     assert exit_code("export", "road", "--weights", "road", "--out", tmp_path / "road.onnx") == 0
     made, shipped = (initializers(path) for path in (tmp_path / "road.onnx", SHIPPED / "road.onnx"))
@@ -237,6 +254,10 @@ def test_options_that_contradict_what_weights_say(
         (("--input", "unit"), "; leave --input out"),
         (("--data", folder, "--held", "train"), "--held: train is what int8 is calibrated on"),
         (("--held", "val"), "--held: is the split of --data"),
+        (("--split", "val"), "--split: is one of --data, which is not given"),
+        (("--out", tmp_path / "x.safetensors", "--split", "val"), "--split: is one of --data, which is not given"),
+        (("--data", folder, "--split", "val", "--held", "val"), "--held: val is what int8 is calibrated on"),
+        (("--prefer", "red=1", "--prefer", "red=0"), "--prefer red=0: red is named twice"),
     ):
         code, line = refused(capfd, *arguments, *more)
         assert code == 2
@@ -337,6 +358,8 @@ def test_the_wrong_order_of_colours_is_caught_and_costs(
         ({"mean": None, "std": None}, 2, "mean: and std: are required where no weights"),
         ({"classes": [1, 2, 3]}, 2, "classes.0: Input should be a valid string, got 1"),
         ({"classes": 3}, 2, "classes*Input should be a valid"),
+        ({"classes": ["red", "red"]}, 2, "classes: red named twice, got ['red', 'red']"),
+        ({"classes": []}, 2, "classes: Tuple should have at least 1 item"),
         ({"classes": "kitti"}, 2, "classes: unknown 'kitti'; known: camvid, cityscapes, voc"),
         ({"palette": [[0, 0, 0]]}, 2, "palette: 1 colours for 3 classes"),
         ({"paste": {"classes": ["tree"]}}, 2, "paste: unknown class 'tree'; the classes are red, green, blue"),

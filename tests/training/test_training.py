@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from stream_seg.classes import Classes
-from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.training.checkpoint import Run
+from stream_seg.dataset import Pairs
+from stream_seg.errors import ConfigError, NetworkError, OutputError
+from stream_seg.training.checkpoint import Run, save
 from stream_seg.training.job import Job, divided
-from stream_seg.training.loop import learning_rate, train
+from stream_seg.training.loop import follow, learning_rate, train
 from stream_seg.training.recipe import Distil, Recipe
 from stream_seg.training.teacher import looks_averaged
+from stream_seg.training.validation import draw_samples
 from stream_seg.zoo.weights.normalise import InputSpec, Normalise
 from tests.training.pictures import NAMES, coloured_fields
 
@@ -131,6 +136,21 @@ def test_a_checkpoint_of_before_goes_on(tmp_path: Path) -> None:
     assert train(job(10, save_every=4), out=tmp_path, resume=True).step == 10
 
 
+@pytest.mark.parametrize("numbers", [900, 2000, 100_000])
+def test_a_full_disk_leaves_the_checkpoint_of_before(numbers: int, tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    save(path, {"net": torch.zeros(3)})
+    whole, before = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        with pytest.raises(OutputError, match=r"^cannot write .*last\.pt: the file is larger than this system allows$"):
+            save(path, {"net": torch.zeros(numbers), "average": torch.zeros(numbers)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_bytes() == whole
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_another_recipe_is_another_run(tmp_path: Path) -> None:
     train(job(2), out=tmp_path)
     with pytest.raises(ConfigError, match=r"last\.pt: was made with another steps, seed; go on with the recipe"):
@@ -153,6 +173,15 @@ def test_the_best_is_kept_and_pictures_are_drawn(tmp_path: Path) -> None:
     assert kept["step"] == 20 * (1 + scores.index(max(scores)))
     for name in ("curves.png", "samples.png"):
         assert (tmp_path / name).stat().st_size > 2000
+
+
+@pytest.mark.parametrize(("size", "height"), [((1, 2000), 1), ((2000, 1), 640), ((64, 96), 213)])
+def test_samples_are_drawn_of_any_picture(size: tuple[int, int], height: int, tmp_path: Path) -> None:
+    pairs = Pairs([np.zeros((*size, 3), np.uint8)] * 2, [np.zeros(size, np.uint8)] * 2)
+    draw_samples(tmp_path / "samples.png", lambda _image, full: np.ones(full, np.uint8), pairs, CLASSES)
+    drawn = cv2.imread(str(tmp_path / "samples.png"))
+    assert drawn is not None
+    assert drawn.shape == (2 * height, 3 * 320, 3)
 
 
 def test_a_teacher_teaches_what_the_labels_do_not_say(tmp_path: Path) -> None:
@@ -241,6 +270,65 @@ def test_what_is_held_back_is_runs_of_neighbours() -> None:
         assert (len(trained), len(held)) == (count - back, back)
     with pytest.raises(ConfigError, match=r"test: held_back: 0\.1 of a single picture leaves nothing on one side"):
         divided(coloured_fields(1), 0.1, where="test")
+
+
+def test_the_average_lags_the_weights(tmp_path: Path) -> None:
+    for ema, lags in ((0.0, False), (0.9, True)):
+        run = train(job(4, ema=ema), out=tmp_path)
+        assert torch.equal(run.average["score.weight"], run.net.state_dict()["score.weight"]) != lags
+    average, net = {name: torch.zeros_like(value) for name, value in run.average.items()}, run.net
+    follow(average, net, keep=0.75)
+    torch.testing.assert_close(average["score.weight"], net.state_dict()["score.weight"] / 4)
+    assert average["norm.num_batches_tracked"] == 4  # a counter has no average
+
+
+@pytest.mark.parametrize("keys", [{"auxiliary": 0.0}, {"balance": 0.0}], ids=str)
+def test_what_a_recipe_says_of_the_loss_changes_the_weights(keys: dict[str, Any], tmp_path: Path) -> None:
+    said, other = (train(job(2, **part), out=tmp_path).net.state_dict() for part in ({}, keys))
+    assert not torch.equal(said["down.weight"], other["down.weight"])
+
+
+def test_gradients_are_clipped(tmp_path: Path) -> None:
+    steep, norms = job(3), list[float]()
+    with torch.no_grad():
+        steep.net.score.weight *= 1000  # type: ignore[union-attr, operator]
+
+    def note(optimiser: torch.optim.Optimizer, *_: object) -> None:
+        every = [p.grad for group in optimiser.param_groups for p in group["params"]]
+        norms.append(float(nn.utils.get_total_norm(every)))
+
+    hook = register_optimizer_step_pre_hook(note)
+    try:
+        train(steep, out=tmp_path)
+    finally:
+        hook.remove()
+    assert norms == pytest.approx([5.0] * 3, rel=1e-3)
+
+
+def test_weights_decay_but_no_bias_and_no_normalisation(tmp_path: Path) -> None:
+    run = train(job(1, weight_decay=0.3), out=tmp_path)
+    decay = {id(p): group["weight_decay"] for group in run.optimiser.param_groups for p in group["params"]}
+    decays = {name for name, p in run.net.named_parameters() if decay[id(p)] == 0.3}
+    assert decays == {"down.weight", "score.weight"}
+    assert sorted(decay.values()) == [0, 0, 0, 0, 0.3, 0.3]
+
+
+def test_another_step_looks_at_another_pixel_of_each_cell(tmp_path: Path) -> None:
+    """Of a picture one pixel high in a crop of void, only those steps learn that look at the upper half of a cell."""
+    thin, losses = job(16, crop=(8, 8), scale=(0.5, 1.0)), list[float]()
+    thin.pairs.images[:] = [image[:1] for image in thin.pairs.images]
+    thin.pairs.labels[:] = [np.zeros((1, 96), np.uint8) for _ in thin.pairs.labels]
+    train(thin, out=tmp_path, say=lambda _step, found: losses.append(float(found["loss"])))
+    assert 3 < sum(loss > 0 for loss in losses) < 13
+
+
+def test_training_computes_in_bf16_with_the_channels_last(tmp_path: Path) -> None:
+    watched, seen = job(1), list[Tensor]()
+    watched.net.down.register_forward_hook(lambda _net, _inputs, made: seen.append(made))  # type: ignore[union-attr]
+    train(watched, out=tmp_path)
+    (made,) = seen
+    assert made.dtype == torch.bfloat16
+    assert made.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_run_says_what_it_is(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from stream_seg.frame import Signal
+from stream_seg.web import facts
 from stream_seg.web.board import FORGOTTEN_S, Board
 from tests.drawn import frame
 
@@ -94,7 +95,9 @@ def test_a_card_says_what_the_source_says(board: Board, clock: Clock) -> None:
     assert stream.silent_s(clock.ns) == pytest.approx(5)
     assert stream.reading(clock.ns).fps == 0
     assert not board.ready()
+    assert [source.card for source in facts.sources(board)] == [True]
     put(board, clock, 12)
+    assert [source.card for source in facts.sources(board)] == [False]
     assert stream.state(clock.ns) == ("up", None)
     assert board.ready()
 

@@ -43,6 +43,13 @@ def test_the_token_opens(locked: Shown) -> None:
         assert locked.get(path, headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
 
 
+def test_nothing_of_the_pipeline_is_kept_by_a_browser(locked: Shown) -> None:
+    for headers in ({}, {"Authorization": f"Bearer {TOKEN}"}):
+        for path in PLACES:
+            assert locked.get(path, headers=headers).headers["cache-control"] == "no-store"
+    assert locked.get("/static/page.css").headers["cache-control"] == "no-cache"
+
+
 def test_the_login_gives_a_cookie_no_script_can_read(locked: Shown) -> None:
     wrong = locked.http.post("/login", data={"token": "something else"})
     assert (wrong.status_code, wrong.headers["location"]) == (303, "/login?again=1")

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from stream_seg.classes import Classes
 from stream_seg.ops.palette import CAMVID
 from stream_seg.web.board import Board
 from stream_seg.web.pictures import Darkroom, Quality, Settings, Watched, drawn
@@ -33,6 +34,21 @@ def test_views() -> None:
     assert (mask[80, 80] == ROAD).all()
     assert (mask[10, 80] == 0).all()
     assert (frame.image == before).all()
+
+
+def test_a_mask_has_the_colours_of_classes_and_no_others() -> None:
+    mask = drawn(segmented(0), "mask", Settings(0.5))
+    assert {tuple(pixel) for pixel in mask.reshape(-1, 3).tolist()} == {tuple(SKY), tuple(ROAD)}
+
+
+def test_the_background_is_drawn_in_a_mask_only() -> None:
+    frame = segmented(0, grey=100)
+    assert frame.semantic is not None
+    lane = Classes(("background", "lane"), ((9, 9, 9), (0, 255, 0)))
+    semantic = replace(frame.semantic, classes=lane, verdict=np.zeros((9, 16), np.uint8))
+    frame = replace(frame, semantic=semantic)
+    assert (drawn(frame, "overlay", Settings(0.5)) == 100).all()
+    assert (drawn(frame, "mask", Settings(0.5)) == 9).all()
 
 
 def test_a_frame_without_classes_is_itself_in_every_view() -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from stream_seg.zoo import fcn
-from stream_seg.zoo.deeplab import DeepLabV1, DeepLabV2, DeepLabV3, DeepLabV3Plus
+from stream_seg.zoo.deeplab import DeepLabV1, DeepLabV2, DeepLabV3, DeepLabV3Plus, DilatedVGG16
 from stream_seg.zoo.dilated import WIDTHS, Dilated, context_module
-from stream_seg.zoo.gcn import GlobalConvolution
+from stream_seg.zoo.gcn import GCN, GlobalConvolution
 from stream_seg.zoo.torchvision_nets import TorchvisionNet
 from stream_seg.zoo.unet import UNet, centre
 from tests.zoo.test_operators import positive, reach
@@ -134,6 +135,50 @@ def test_a_global_convolution_sees_k_by_k_at_a_fraction_of_the_weights() -> None
     assert sum(p.numel() for p in layer.parameters() if p.dim() == 4) == 2 * 15 * (256 + 21) * 21
     thousands = [sum(p.numel() for p in GlobalConvolution(2048, 21, k).parameters()) // 1000 for k in (3, 5, 7, 9)]
     assert thousands == [260, 434, 608, 782]  # the paper's comparison with k x k convolutions
+
+
+def test_gcn_adds_up_all_its_scores_and_refinements() -> None:
+    """What each part adds arrives at the end as it was: enlargements begin bilinear, refinements are residuals."""
+    net = GCN(2, backbone="resnet18", kernel=3).eval()
+    with torch.no_grad():
+        for parameter in (*net.globals.parameters(), *net.refine.parameters()):
+            parameter.zero_()
+        for count, part in enumerate((*(pair[1] for pair in net.globals), *net.refine), start=1):
+            part.residual[2].bias.fill_(1)
+            assert net(torch.rand(1, 3, 64, 64))[0, :, 32, 32].tolist() == pytest.approx([count] * 2)
+        finest = net.refine[-1].residual
+        finest[0].bias.fill_(-1)
+        finest[2].weight.fill_(1)  # of what a ReLU makes nothing of
+        assert net(torch.rand(1, 3, 64, 64))[0, :, 32, 32].tolist() == pytest.approx([9] * 2)
+
+
+def test_deeplab_v1_pools_once_more_before_it_classifies() -> None:
+    net, x = DeepLabV1(2), torch.rand(1, 2, 8, 9)
+    net.features, net.classify = nn.Identity(), nn.Identity()
+    torch.testing.assert_close(net(x), F.avg_pool2d(x, 3, stride=1, padding=1))
+
+
+def test_pools_of_the_dilated_vgg_overlap_and_the_last_two_keep_the_size() -> None:
+    """A maximum between two windows comes out of both: at 3 and 4 of 8 after three pools, then one further a pool."""
+    net = DilatedVGG16()
+    net.blocks = nn.ModuleList(nn.Identity() for _ in range(5))
+    image, expected = torch.zeros(1, 1, 64, 64), torch.zeros(1, 1, 8, 8)
+    image[..., 31, 31], expected[..., 1:7, 1:7] = 1, 1
+    assert torch.equal(net(image), expected)
+
+
+@pytest.mark.parametrize("backbone", ["vgg16", "resnet50"])
+def test_deeplab_v2_adds_the_scores_of_all_four_rates(backbone: str) -> None:
+    net, image = DeepLabV2(2, backbone=backbone).eval(), torch.rand(1, 3, 17, 17)
+    lasts = [branch[-1] if isinstance(branch, nn.Sequential) else branch for branch in net.branches]
+    with torch.no_grad():
+        for last in lasts:
+            nn.init.zeros_(last.weight)
+            nn.init.ones_(last.bias)
+        assert net(image).unique().tolist() == [4]
+        for count, last in zip((3, 2, 1, 0), lasts, strict=True):
+            nn.init.zeros_(last.bias)
+            assert net(image).unique().tolist() == [count]
 
 
 def test_deeplab_trades_strides_for_rates() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stream_seg.training.export import export_onnx
-from stream_seg.zoo.road import RoadNet
+from stream_seg.zoo.road import AtrousPyramid, Residual, RoadNet
 
 MEAN, STD = (0.43, 0.42, 0.41), (0.31, 0.31, 0.31)
 
@@ -38,6 +38,21 @@ def test_every_width_suits_matrix_units(net: RoadNet) -> None:
     convolutions = [m for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
     assert {m.out_channels for m in convolutions} - {11} == {32, 64, 128, 192}
     assert all(m.groups == 1 for m in convolutions)
+
+
+def test_a_residual_block_without_weights_is_the_identity() -> None:
+    block, x = Residual(32).eval(), torch.randn(1, 32, 6, 8)
+    for layer in (block.first[0], block.second[0]):
+        torch.nn.init.zeros_(layer.weight)
+    torch.testing.assert_close(block(x), x.relu())
+
+
+def test_the_context_sees_the_whole_picture() -> None:
+    torch.manual_seed(0)
+    context, x = AtrousPyramid(32, 32, rates=(2, 3)).eval(), torch.randn(1, 32, 20, 30)
+    changed = x.clone()
+    changed[..., 0, 0] += 50
+    assert (context(x) != context(changed))[0, :, 15, 25].any()  # further away than any rate
 
 
 def test_the_export_equals_torch(net: RoadNet, tmp_path: Path) -> None:

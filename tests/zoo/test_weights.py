@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -175,9 +176,38 @@ def test_what_is_no_file_of_weights(tmp_path: Path) -> None:
         read_weights(path)
     torch.save({"epoch": 3, "loss": 0.1}, path)
     with pytest.raises(
-        NetworkError, match="no weights found: its keys are epoch, loss; they are expected at the top or"
+        NetworkError, match="no weights found: its keys are epoch, loss; tensors by name are expected at"
     ):
         opened(path)
+
+
+def test_a_damaged_file_of_torch_s_old_format_is_refused(tmp_path: Path) -> None:
+    path, source = tmp_path / "old.pth", filled().state_dict()
+    torch.save(source, path, _use_new_zipfile_serialization=False)
+    assert torch.equal(opened(path)["score.bias"], source["score.bias"])
+    whole = path.read_bytes()
+    key = re.findall(rb"\d{9,}", whole)[0]  # of a storage: one that is nowhere else
+    for content in (*(whole[:length] for length in range(0, len(whole), 17)), whole.replace(key, key[::-1], 1)):
+        path.write_bytes(content)
+        with pytest.raises(NetworkError, match=r"old\.pth: ") as told:
+            read_weights(path)
+        assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("content", [{0: torch.ones(1)}, {"model": {"a": torch.ones(1), 1: torch.ones(1)}}, {1: "x"}])
+def test_names_are_texts(content: dict[Any, Any], tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(NetworkError, match=r"w\.pt: no weights found: its keys are (0|a, 1|1); tensors by name"):
+        opened(tmp_path / "w.pt")
+
+
+@pytest.mark.timeout(20)
+def test_a_checkpoint_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    content: dict[str, Any] = {"epoch": 3}
+    content["model"] = {"net": content}
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(NetworkError, match=r"w\.pt: no weights found in 8 wrappers, one within another"):
+        opened(tmp_path / "w.pt")
 
 
 def refused(state: dict[str, Tensor], *, classes: int = 3) -> str:
@@ -364,6 +394,22 @@ def test_labels_tell_when_the_input_is_wrong(learnt: Small, wrong: InputSpec) ->
     refuse_worse(learnt, SPEC, fields, classes, where="w")
     with pytest.raises(ConfigError, match=r"w: does not expect .*mean IoU \d+ on 3 of them\), but rather colour"):
         refuse_worse(learnt, wrong, fields, classes, where="w")
+
+
+def test_pictures_are_checked_at_the_network_s_size(learnt: Small) -> None:
+    fields, seen = coloured_fields(seed=3), set[tuple[int, ...]]()
+    classes = Classes(tuple(NAMES), ((0, 0, 0),) * 3)
+    hook = learnt.body[0].register_forward_pre_hook(lambda _, inputs: seen.add(tuple(inputs[0].shape[-2:])))
+    for size in ((32, 40), (128, 100)):
+        refuse_misfit(learnt, SPEC, fields.images, where="w", size=size)
+        refuse_worse(learnt, SPEC, fields, classes, where="w", size=size)
+        with pytest.raises(ConfigError, match="does not expect pictures"):
+            refuse_misfit(learnt, turned(SPEC), fields.images, where="w", size=size)
+        with pytest.raises(ConfigError, match="mean IoU"):
+            refuse_worse(learnt, turned(SPEC), fields, classes, where="w", size=size)
+        assert seen == {size}
+        seen.clear()
+    hook.remove()
 
 
 def test_what_cannot_be_checked_is_let_pass(learnt: Small) -> None:

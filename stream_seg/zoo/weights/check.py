@@ -20,6 +20,7 @@ from stream_seg.classes import Classes
 from stream_seg.confusion import confusion, figures
 from stream_seg.dataset import Pairs
 from stream_seg.errors import ConfigError
+from stream_seg.ops.scale import reduced
 from stream_seg.zoo.weights.normalise import InputSpec, Normalise
 
 FAR, CLEARLY = 0.25, 1.5
@@ -39,11 +40,16 @@ INPUTS: Mapping[str, InputSpec] = MappingProxyType(
 """What weights commonly expect: torchvision's, 0 to 1, -1 to 1, 0 to 255, and the mean picture of ImageNet."""
 
 
-def refuse_misfit(net: nn.Module, spec: InputSpec, images: Sequence[Image], *, where: str) -> None:
-    """Raise ConfigError where `images` fit `net` far better under another input spec than under `spec`."""
+def refuse_misfit(
+    net: nn.Module, spec: InputSpec, images: Sequence[Image], *, where: str, size: tuple[int, int] | None = None
+) -> None:
+    """Raise ConfigError where `images` fit `net` far better under another input spec than under `spec`.
+
+    `net` sees them at `size` = (height, width), or as they are.
+    """
     if not images or _first_norm(net) is None:
         return
-    chosen = [images[i] for i in np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images))).astype(int)]
+    chosen = [_at(images[i], size) for i in np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images))).astype(int)]
     here = strangeness(net, spec, chosen)
     if here <= FAR:
         return
@@ -56,10 +62,18 @@ def refuse_misfit(net: nn.Module, spec: InputSpec, images: Sequence[Image], *, w
         )
 
 
-def refuse_worse(net: nn.Module, spec: InputSpec, pairs: Pairs, classes: Classes, *, where: str) -> None:
-    """Raise ConfigError where `net` labels `pairs` far better under another input spec than under `spec`."""
+def refuse_worse(
+    net: nn.Module,
+    spec: InputSpec,
+    pairs: Pairs,
+    classes: Classes,
+    *,
+    where: str,
+    size: tuple[int, int] | None = None,
+) -> None:
+    """Raise ConfigError where `net` labels `pairs` far better under another input spec; `size` as in refuse_misfit."""
     chosen = [int(i) for i in np.linspace(0, len(pairs) - 1, min(LABELLED, len(pairs)))]
-    few = Pairs([pairs.images[i] for i in chosen], [pairs.labels[i] for i in chosen])
+    few = Pairs([_at(pairs.images[i], size) for i in chosen], [pairs.labels[i] for i in chosen])
     here = agreement(net, spec, few, classes)
     others = [turned(spec), *(other for other in INPUTS.values() if other != spec)]
     best, i = max((agreement(net, other, few, classes), -i) for i, other in enumerate(others))
@@ -115,6 +129,10 @@ def strangeness(net: nn.Module, spec: InputSpec, images: Sequence[Image]) -> flo
     shift = ((mean - layer.running_mean).abs() / remembered).mean()
     stretch = (deviation / remembered).log().abs().mean()
     return float(shift + stretch)
+
+
+def _at(image: Image, size: tuple[int, int] | None) -> Image:
+    return image if size is None else reduced(image, size)
 
 
 def _first_norm(net: nn.Module) -> nn.BatchNorm2d | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
+import struct
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +23,8 @@ WRAPPERS = (
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "params", "weights"),
 )
 """Keys under which checkpoints keep the weights; the first that is there counts, an average before its origin."""
+NESTED = 8
+"""Wrappers within wrappers that are taken off, at most: a dict may hold itself."""
 ABOUT = "about"
 """The key under which this project's checkpoints say what a side-car says of other files, and `network`."""
 METADATA = "stream_seg"
@@ -30,6 +33,11 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 """Put before every name by DataParallel, torch.compile and training frames."""
 HARMLESS = (argparse.Namespace, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType)
 """What checkpoints hold beside tensors: torchvision's reference scripts keep their arguments, others a best score."""
+DAMAGED = (
+    *(RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError),
+    *(EOFError, MemoryError, OverflowError, struct.error),
+)
+"""What torch and pickle raise for a file that is cut off or damaged, in torch's old format too."""
 
 
 def read_weights(path: Path) -> dict[str, Any]:
@@ -48,7 +56,7 @@ def read_weights(path: Path) -> dict[str, Any]:
         raise NetworkError(f"{path}: {reason}") from error
     except OSError as error:
         raise NetworkError(f"{path}: {error.strerror or error}") from error
-    except (RuntimeError, ValueError, EOFError, KeyError, AttributeError, TypeError) as error:
+    except DAMAGED as error:
         said = str(error).splitlines() or ["it ends early"]
         raise NetworkError(f"{path}: not a file of weights, or cut off: {said[0]}") from error
     if not isinstance(content, dict):
@@ -76,14 +84,18 @@ def _safetensors(path: Path) -> dict[str, Any]:
 
 def unwrapped(content: Mapping[str, Any], *, where: str) -> dict[str, Tensor]:
     """The tensors by name, from inside whatever a checkpoint is. Raises NetworkError where there are none."""
-    while not _are_tensors(content):
+    for _ in range(NESTED):
+        if _are_tensors(content):
+            break
         inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if inner is None:
             raise NetworkError(
-                f"{where}: no weights found: its keys are {some(content)}; they are expected at the top or under one of"
-                f" {', '.join(WRAPPERS)}"
+                f"{where}: no weights found: its keys are {some(map(str, content))}; tensors by name are expected at"
+                f" the top or under one of {', '.join(WRAPPERS)}"
             )
         content = inner
+    else:
+        raise NetworkError(f"{where}: no weights found in {NESTED} wrappers, one within another; fewer are expected")
     weights = {name: value for name, value in content.items() if name != "n_averaged"}  # of torch's AveragedModel
     if not weights:
         raise NetworkError(f"{where}: no weights found: it holds n_averaged alone")
@@ -91,7 +103,7 @@ def unwrapped(content: Mapping[str, Any], *, where: str) -> dict[str, Tensor]:
 
 
 def _are_tensors(content: Mapping[str, Any]) -> bool:
-    return bool(content) and all(isinstance(value, Tensor) for value in content.values())
+    return bool(content) and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
 
 
 def renamed(state: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
