@@ -147,5 +147,5 @@ def synth_labels(classes: Classes, *, of: str = "the recipe") -> Labels:
         if name in classes.names:
             table[label] = classes.names.index(name)
     if (table == VOID).all():
-        raise ConfigError(f"synth: draws {', '.join(CAMVID.names)}; none of them is among {of}'s classes")
+        raise ConfigError(f"synth://road draws {', '.join(CAMVID.names)}; none of them is among {of}'s classes")
     return table

@@ -75,7 +75,7 @@ def refuse_unwritable(path: Path) -> None:
     with writing(path):
         if path.is_dir():
             raise OutputError(f"cannot write {path}: it exists and is not a file")
-        require_folder(path.resolve().parent, path)
+        require_folder(_target(path).parent, path)
 
 
 @contextmanager
@@ -95,15 +95,23 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def partial_path(path: Path) -> Path:
-    """Where an output grows before it has its name."""
-    target = path.resolve()
+    """Where an output grows before it has its name. Raises OutputError for what is no path."""
+    target = _target(path)
     return target.with_name(f".{target.stem}.partial{target.suffix}")
+
+
+def _target(path: Path) -> Path:
+    """What a path means; links are followed as far as they lead."""
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError as error:
+        raise OutputError(f"cannot write {quoted(str(path))}: {error}") from error
 
 
 @contextmanager
 def final_file(path: Path) -> Iterator[Path]:
     """The empty partial file of an output, to be written to in the body; see the head of this module for its fate."""
-    target, partial = path.resolve(), partial_path(path)
+    target, partial = _target(path), partial_path(path)
     with writing(path):
         if target.exists() and not target.is_file():
             raise OutputError(f"cannot write {path}: it exists and is not a file")

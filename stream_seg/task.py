@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from math import ceil
+from math import ceil, floor
 from threading import Thread
 from typing import Protocol, cast
 
@@ -207,7 +207,10 @@ class Task:
         """The frame with the number and the time that it has in a stream which another source began."""
         self._shift = self._shift or after.shift(frame)
         count, seconds = self._shift
-        return replace(frame, seq=frame.seq + count, pts=frame.pts + ceil(seconds / frame.time_base))
+        pts = frame.pts + ceil(seconds / frame.time_base)
+        if self.last is not None:  # of another time base, perhaps, and rounded further up
+            pts = max(pts, floor(self.last.pts * self.last.time_base / frame.time_base) + 1)
+        return replace(frame, seq=frame.seq + count, pts=pts)
 
     def _note_age(self, frame: Frame, stamps: Sequence[Stamp]) -> None:
         """Note how old a frame is when an output is done with it, and tell the segment stages that it went through."""

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from stream_seg.errors import OutputError
-from stream_seg.output import file_path, final_file, final_files, replace_file, stream_path
+from stream_seg.output import (
+    file_path,
+    final_file,
+    final_files,
+    partial_path,
+    refuse_unwritable,
+    replace_file,
+    stream_path,
+)
 from tests.programs import exit_code
 
 
@@ -74,6 +82,17 @@ def test_two_writers_of_one_file_are_refused_and_the_first_goes_on(tmp_path: Pat
         next(lines(path))
     assert list(first) == [1, 2]
     assert path.read_text() == "0\n1\n2\n"
+
+
+@pytest.mark.parametrize("way", ["partial", "replace", "final"])
+def test_what_leads_nowhere_is_no_output(tmp_path: Path, way: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for path, said in ((tmp_path / "loop/a.txt", "loop"), (tmp_path / "a\0b.txt", "null byte")):
+        if way == "partial" and said == "loop":
+            assert partial_path(path).name == ".a.partial.txt"  # which then cannot be made
+            continue
+        with pytest.raises(OutputError, match=said):
+            {"partial": partial_path, "replace": refuse_unwritable, "final": lambda p: next(lines(p))}[way](path)
 
 
 def test_a_link_is_followed(tmp_path: Path) -> None:

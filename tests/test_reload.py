@@ -10,8 +10,10 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partialmethod
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -159,6 +161,35 @@ def test_a_stream_whose_source_is_replaced_counts_on_in_number_and_time() -> Non
     assert steps_s.max() < 5
     took_s = (kept[-1].captured_ns - kept[0].captured_ns) / 1e9
     assert steps_s.sum() == pytest.approx(took_s, abs=0.3)
+
+
+def test_time_does_not_go_back_between_a_card_and_the_picture_after_it() -> None:
+    """Their ticks differ, 1/1000 s and 1/90000 s, and what is added is rounded up to whole ones."""
+    kept: list[Fraction] = []
+    told = threading.Event()
+
+    def sink(frames: Frames) -> Frames:
+        for taken in frames:
+            kept.append(taken.pts * taken.time_base)
+            yield taken
+
+    def later(_: Frames) -> Frames:
+        for number, (pts, tick) in enumerate([(1000, 1000), (90_009, 90_000), (1001, 1000), (90_095, 90_000)]):
+            yield replace(frame(number, stream="front"), pts=pts, time_base=Fraction(1, tick))
+        told.wait(10)
+
+    def graph(stage: Callable[[Frames], Frames]) -> Config:
+        source = node("front", "synthetic", stage)
+        return config([source, node("sink", "write", sink, "front")], policy="every")
+
+    old, new = graph(Camera(1_000_000, stream="front", paced=True)), graph(later)
+    with Graph(old, live=False) as running_graph:
+        until(lambda: len(kept) > 3)
+        reload(running_graph, old, new)
+        number = len(kept)
+        until(lambda: len(kept) >= number + 3 or running_graph.tasks[-1].yielded >= 4)
+        told.set()
+    assert all(after > before for before, after in pairwise(kept))
 
 
 def test_the_report_counts_what_a_removed_source_gave() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from stream_seg.config import Config
-from stream_seg.errors import ConfigError, OutputError
+from stream_seg.errors import ConfigError, OutputError, SourceError
 from stream_seg.kinds import SINKS, SOURCES
 from stream_seg.output import STREAM, partial_path, refuse_unwritable
 from stream_seg.sources.images import picture_files
@@ -96,7 +97,7 @@ def refuse_overwriting(document: Mapping[str, Any], report_file: Path | None = N
     outputs = [path for _, path in outputs_of(document)]
     if report_file is not None:
         refuse_unwritable(report_file)
-        if report_file.resolve() in [path.resolve() for path in outputs]:
+        if partial_path(report_file) in map(partial_path, outputs):
             raise OutputError(f"{report_file}: is an output as well; choose another name for the report")
         outputs.append(report_file)
     inputs = list(_inputs_on_disk(document))
@@ -127,8 +128,9 @@ def _inputs_on_disk(document: Mapping[str, Any]) -> Iterator[Path]:
         if source is not None and source.kind == "file":
             yield Path(source.address)
         if source is not None and source.kind == "images":
-            files = picture_files(source)
-            yield from (*files, *{file.parent for file in files})
+            with suppress(SourceError):  # it will be said where they are opened
+                files = picture_files(source)
+                yield from (*files, *{file.parent for file in files})
 
 
 def _same(path: Path, other: Path) -> bool:

@@ -19,6 +19,7 @@ from stream_seg.frame import Frame, Semantic, Truth
 from stream_seg.network import open_network
 from stream_seg.ops import temporal_measures as measures
 from stream_seg.ops.motion import warped
+from stream_seg.ops.palette import CAMVID
 from stream_seg.stage import Stage
 from stream_seg.stages.segment import Segment
 from stream_seg.stages.smooth import Smooth
@@ -53,15 +54,16 @@ def evaluate(
     """Figures of every policy: on DATA/SPLIT, else on the drawn `drive`; and under `scenes` on every drawn scene.
 
     {policy: figures, "scenes": {scene: {policy: figures}}, network, backend, precision, device, drive, frames}.
-    `frames` is the length of a drawn scene, whose classes are the network's by name. Raises SourceError, NetworkError
-    or ConfigError.
+    `frames` is the length of a drawn scene, whose classes are the network's by name; where they share none with DATA
+    given, `scenes` is empty. Raises SourceError, NetworkError or ConfigError.
     """
     options = {"network": str(network) if isinstance(network, Path) else network, **engine}
     classes = open_network(network, size=engine.get("size")).classes
-    synth_labels(classes, of="the network")  # what is drawn in other classes is refused before anything is read
-    first = None if data is None else labelled_drive(data, split, classes=classes)
     scenes: dict[str, Any] = {}
-    for scene in SCENES:
+    if data is None:
+        synth_labels(classes, of="the network")  # none in common is refused; with DATA there is something to measure
+    first = None if data is None else labelled_drive(data, split, classes=classes)
+    for scene in SCENES if set(classes.names) & set(CAMVID.names) else ():
         drawn = drawn_drive(scene, frames=frames, classes=classes)
         scenes[scene] = {name: measured(drawn, stages(**options)) for name, stages in POLICIES.items()}
     if first is None:
@@ -69,7 +71,8 @@ def evaluate(
     else:
         told = {"drive": str(data), "frames": len(first.frames)}
         told |= {name: measured(first, stages(**options)) for name, stages in POLICIES.items()}
-    semantic = next(iter(Segment(**options)(iter(drawn.frames[:1])))).semantic
+    seen = first or drawn
+    semantic = next(iter(Segment(**options)(iter(seen.frames[:1])))).semantic
     assert semantic is not None
     return {**vars(semantic.engine), **told, "scenes": scenes}
 

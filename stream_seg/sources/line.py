@@ -21,6 +21,10 @@ SIZE = (360, 640)
 TICK = Fraction(1, 1000)
 ASTRAY_S = 10
 """A picture whose time is this far from the clock's has a clock of its own that jumped."""
+SLIGHT_S = Fraction(1, 4)
+"""So far a source's clock may be set back, and so far the line may be ahead of ours, and nothing is done about it."""
+HASTE = Fraction(1, 10)
+"""The share of its own time by which a line that is ahead is shortened."""
 LARGEST_CARD = 1280
 """Pixels of its longer side: a card of a large camera is drawn smaller and enlarged."""
 
@@ -59,19 +63,21 @@ class Line:
     def _pts(self, picture: Picture, *, fresh: bool) -> int:
         """A source's clock starts anew with every connection, and may be set back; here its time goes on.
 
-        What a server keeps for a newcomer comes at once, and runs ahead of the clock: the next connection follows that.
+        What a server keeps for a newcomer comes at once, and runs ahead of the clock: the next connection follows that,
+        and the line goes a little faster than the source until the clock has caught up.
         """
         elapsed_s = self._elapsed_s(picture.captured_ns)
         if picture.pts is None:
             return self._place(elapsed_s, picture.time_base)
         own_s = picture.pts * picture.time_base
         step_s, self._own_s = own_s - self._own_s, own_s
-        if fresh or abs(own_s + self._offset_s - elapsed_s) > ASTRAY_S:
-            self._offset_s = elapsed_s - own_s
-        if own_s + self._offset_s <= self._last_s:
-            if fresh or not 0 < step_s <= ASTRAY_S:
-                step_s = picture.duration * picture.time_base
-            self._offset_s = max(elapsed_s, self._last_s + step_s) - own_s
+        ahead_s = own_s + self._offset_s - elapsed_s
+        if fresh or step_s < -SLIGHT_S or abs(ahead_s) > ASTRAY_S:
+            follows = self._last_s - elapsed_s > SLIGHT_S
+            begin_s = self._last_s + picture.duration * picture.time_base if follows else elapsed_s
+            self._offset_s = begin_s - own_s
+        elif ahead_s > SLIGHT_S:
+            self._offset_s -= max(step_s, Fraction(0)) * HASTE
         return self._place(own_s + self._offset_s, picture.time_base)
 
     def _place(self, time_s: Fraction, tick: Fraction) -> int:

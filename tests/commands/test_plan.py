@@ -11,6 +11,7 @@ from stream_seg.commands.plan import (
     default_document,
     is_live,
     outputs_of,
+    refuse_overwriting,
     refuse_plain,
     total_frames,
     with_input,
@@ -144,6 +145,12 @@ def test_how_many_frames_will_come(tmp_path: Path) -> None:
     assert total(synthetic={"frames": 7}) == 7
     assert total(synthetic={}) is total(capture={"uri": "rtsp://host/x"}) is None
     assert total(capture={"uri": clip}, synthetic={"frames": 3}) == 15
+
+
+def test_pictures_that_are_gone_are_no_input_to_overwrite(tmp_path: Path) -> None:
+    """Whoever opens them says so: at a reload they may have been read long ago."""
+    stages = {"capture": {"uri": str(tmp_path)}, "write": {"input": "capture", "path": str(tmp_path / "o.mp4")}}
+    refuse_overwriting({"stages": stages})
 
 
 def test_an_output_for_every_stream() -> None:

@@ -109,8 +109,16 @@ def test_what_is_drawn_goes_by_the_names_of_the_network(pan: Drive) -> None:
 
 def test_a_network_that_shares_no_name_with_what_is_drawn_is_refused(tmp_path: Path) -> None:
     path = tiny.write(tmp_path, tiny.network(outputs={"out": 3}), {"classes": ["cat", "dog", "cow"]})
-    with pytest.raises(ConfigError, match=r"^synth: draws sky, .*; none of them is among the network's classes$"):
-        evaluate(path, tmp_path / "not read")
+    with pytest.raises(ConfigError, match=r"^synth://road draws sky, .*; none of them is among the network's classes$"):
+        evaluate(path, None)
+
+
+def test_a_network_that_shares_no_name_with_what_is_drawn_is_measured_on_data(tmp_path: Path) -> None:
+    path = tiny.write(tmp_path, tiny.network(outputs={"out": 3}), {"classes": ["cat", "dog", "cow"]})
+    found = evaluate(path, folder(tmp_path, [(60, 80)] * 3))
+    assert found["scenes"] == {}
+    assert 0 <= found["per_frame"]["miou"] <= 1
+    assert as_table(found).row_count == len(POLICIES)
 
 
 def test_where_nothing_has_an_outline_there_is_no_figure(pan: Drive) -> None:

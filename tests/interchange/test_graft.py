@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from stream_seg.backends.choose import open_engine
 from stream_seg.errors import ConfigError, NetworkError
@@ -164,6 +164,22 @@ def test_what_breaks_the_rules_of_onnx(tmp_path: Path) -> None:
     assert "input picture is of an unknown type (77) (?, 3, 16, 24); a picture is" in refused(tmp_path, model)
     del model.graph.output[:]
     assert "no operators or no outputs in it" in refused(tmp_path, model)
+
+
+def test_what_breaks_a_rule_and_runs_is_taken(tmp_path: Path) -> None:
+    """An output by name alone, a constant twice that nobody uses, a graph without a name."""
+    model = tiny.network(outputs={"out": 3})
+    model.graph.node[0].output[0] = "planes"
+    model.graph.node.append(helper.make_node("Relu", ["planes"], ["out"]))
+    model.graph.output[0].ClearField("type")
+    model.graph.initializer.extend([numpy_helper.from_array(np.zeros(1, np.float32), "unused")] * 2)
+    model.graph.name = ""
+    path = tiny.write(tmp_path, model, {"classes": tiny.CLASSES})
+    with open_engine(open_network(path), backend="openvino", precision="f32") as engine:
+        image = tiny.picture()
+        scores = engine.infer(image[None]).scores
+    assert scores is not None
+    np.testing.assert_allclose(scores[0], np.maximum(tiny.said(image, 3), 0), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", [b"picture", b"kernel out", b"strides", b"Conv", b"tiny"])

@@ -287,5 +287,5 @@ def test_drawn_labels_are_exact_and_go_by_name() -> None:
     for name, label in (("road", 0), ("sky", 2)):
         np.testing.assert_array_equal(fewer == label, labels == CAMVID.index(name))
     assert (fewer == VOID).sum() == np.isin(labels, [CAMVID.index("road"), CAMVID.index("sky")], invert=True).sum()
-    with pytest.raises(ConfigError, match=r"synth: draws sky, .*; none of them is among the recipe's classes"):
+    with pytest.raises(ConfigError, match=r"synth://road draws sky, .*; none of them is among the recipe's classes"):
         synth_labels(CLASSES)
