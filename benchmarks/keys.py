@@ -99,7 +99,7 @@ def keyed(drive: Looked, *, every: Every, phase: int = 0, doubt: float = DOUBT) 
     def chosen() -> Iterator[Frame]:
         nonlocal asked
         for number, frame in enumerate(drive.frames):
-            out, temporal = keys.frame(frame, answer(frame), every=1 if number == phase else every)
+            out, temporal = keys.frame(frame, answer(frame), every=1 if 0 < number == phase else every)
             asked += temporal.key
             yield replace(out, temporal=temporal)
 

@@ -119,6 +119,10 @@ class Graph:
         """Wait until every output has ended, after which nothing can come; False where the time ran out before."""
         return self.done.wait(timeout_s)
 
+    def ending(self) -> bool:
+        """Whether the run is over, or is to be."""
+        return self.done.is_set() or self.asked.is_set() or self._stopping
+
     def stop(self) -> None:
         """End the sources: what is under way is still worked on, and files are finished."""
         self._stopping = True
@@ -162,7 +166,7 @@ class Graph:
         """Start one more source, whose frames go to the stages `into`, and whose trouble is its own. One of a removed
         source's name counts on from where that left off. Raises ConfigError where the run is ending."""
         receivers = [task for task in self.tasks if task.node.name in into]
-        if self._ending() or any(task.receiver.ended and not task.receiver.kept for task in receivers):
+        if self.ending() or any(task.receiver.ended and not task.receiver.kept for task in receivers):
             raise ConfigError(f"{node.name}: cannot be added, the run is ending")
         wires = [self._wires.lay(node.name, task.node.name, task.node.policy or self.policy) for task in receivers]
         source = self._task(_beside_others(node, running=True), _streams(node.name, (node,)))
@@ -182,7 +186,7 @@ class Graph:
             task.receiver.admit(wire.link)
         self._wires.start(wires)
         self.tasks = [*self.tasks, source]
-        if self._ending():  # since it was looked at: `stop` may have missed this one
+        if self.ending():  # since it was looked at: `stop` may have missed this one
             self._end((source,))
         source.thread.start()
 
@@ -217,9 +221,6 @@ class Graph:
             raise ConfigError(f"{name}: no such source; there are {known}")
         return source
 
-    def _ending(self) -> bool:
-        return self.done.is_set() or self.asked.is_set() or self._stopping
-
     def _end(self, sources: Iterable[Task]) -> None:
         for source in sources:
             for sender in source.senders:
@@ -229,7 +230,7 @@ class Graph:
         """Wait so long for all of them together, and no longer than the run is to go on."""
         end_s = time.monotonic() + timeout_s
         for thread in threads:
-            while thread.is_alive() and (left_s := end_s - time.monotonic()) > 0 and not self._ending():
+            while thread.is_alive() and (left_s := end_s - time.monotonic()) > 0 and not self.ending():
                 thread.join(min(left_s, GLANCE_S))
 
     def _downstream(self, names: Sequence[str]) -> list[Task]:

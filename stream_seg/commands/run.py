@@ -107,6 +107,7 @@ def _shown_on_pages(graph: Graph, console: Console, *, quiet: bool) -> None:
     for task, page in [(task, task.node.stage) for task in graph.tasks if isinstance(task.node.stage, Serve)]:
         page.registry = Metrics(graph).registry
         page.streams = task.streams
+        page.stopping = graph.ending
         if not quiet:
             page.announce = lambda address: console.print(f"page at {address}", highlight=False)
 

@@ -65,6 +65,11 @@ def _channels(value: ValueInfoProto, head: Head, *, layout: str, where: str) -> 
         raise ConfigError(
             f"{where}: {len(head.channels)} classes for the {channels} channels of output {head.output}; {each}"
         )
+    if channels != 1 and "threshold" in head.model_fields_set:
+        has = "it does not say how many" if channels is None else f"it has {channels}"
+        raise ConfigError(
+            f"{where}: heads: threshold: output {head.output} needs a single channel for it, {has}; leave it out"
+        )
     return channels
 
 

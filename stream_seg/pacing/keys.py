@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal, TypeAlias
+from typing import Generic, Literal, TypeAlias, TypeVar
 
 import cv2
 import numpy as np
@@ -27,6 +27,7 @@ from stream_seg.ops import motion as ops
 from stream_seg.ops.motion import Luma, Motion
 
 Every: TypeAlias = int | Literal["auto"]
+T = TypeVar("T")
 Look: TypeAlias = Callable[[Image], Callable[[], Semantic]]
 """Takes what it needs of a picture at once, and gives what the network says of it when that is called."""
 
@@ -39,6 +40,9 @@ LONGEST = 15
 """`auto`: frames after which a key frame is due even if nothing moved: new things may be too small to be noticed."""
 GAP_S = 0.5
 """A pause after which the motion between two frames is none."""
+FORGOTTEN = 10_000
+"""Frames of other streams after which one is taken to be gone: a camera that was removed. Counted in frames, so that
+the same frames give the same classes; ten cameras give so many in half a minute, and nothing is carried over that."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,32 @@ def carried(said: Semantic, base: Base | None, since: Since) -> Semantic:
     return replace(said, verdict=ops.warped(said.verdict, motion, nearest=True))
 
 
+class Recent(Generic[T]):
+    """What is held of each stream, for as long as the stream goes on."""
+
+    def __init__(self) -> None:
+        self._frames = 0
+        self._held: dict[str, tuple[int, T]] = {}  # the longest silent first
+
+    def get(self, stream: str) -> T | None:
+        """What was put last."""
+        held = self._held.get(stream)
+        return None if held is None else held[1]
+
+    def put(self, stream: str, value: T) -> None:
+        """Hold this; once for each frame of the stream."""
+        self._frames += 1
+        self.drop(stream)
+        self._held[stream] = self._frames, value
+        silent, (last, _) = next(iter(self._held.items()))
+        if self._frames - last >= FORGOTTEN:
+            self.drop(silent)
+
+    def drop(self, stream: str) -> None:
+        """Hold nothing of it."""
+        self._held.pop(stream, None)
+
+
 @dataclass
 class _Track:
     """What is held of one stream: the last frame, the last key frame that the network has answered, the one asked."""
@@ -156,7 +186,7 @@ class Keys:
 
     def __init__(self, worker: Executor | None, *, doubt: float = DOUBT) -> None:
         self._worker, self._doubt = worker, doubt
-        self._tracks: dict[str, _Track] = {}
+        self._tracks: Recent[_Track] = Recent()
 
     def frame(self, frame: Frame, look: Look, *, every: Every) -> tuple[Frame, Temporal]:
         """A frame with its classes, and what they owe to the frames before. Raises what `look` raises."""
@@ -169,13 +199,14 @@ class Keys:
             track.move(view, step)
             due = track.since.due(every, doubt=self._doubt)
             if not (due and waits):
+                self._tracks.put(frame.stream, track)
                 asks = due and self._ask(track, look(frame.image), every=every)
                 temporal = Temporal(key=asks, age=track.since.age, step=step)
                 return replace(frame, semantic=carried(track.said, track.base, track.since)), temporal
         if track is not None and track.asked is not None:
             track.asked.cancel()
         said = look(frame.image)()
-        self._tracks[frame.stream] = _Track(view, said, based(said), Since.key(every).told(said))
+        self._tracks.put(frame.stream, _Track(view, said, based(said), Since.key(every).told(said)))
         return replace(frame, semantic=said), Temporal(step=step)
 
     def _ask(self, track: _Track, looking: Callable[[], Semantic], *, every: Every) -> bool:

@@ -1,10 +1,16 @@
 """What a picture file is and how large, from its first bytes: a bomb of 20000x20000 is refused before anything of
-that size is allocated. FFmpeg has no way to ask for a header alone."""
+that size is allocated. FFmpeg has no way to ask for a header alone. And whether it is to be shown mirrored."""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
+
+TIFF = (b"II*\0", b"MM\0*")
+ORIENTATION = 274
+MIRRORED = (2, 4, 5, 7)
+"""The orientations, of EXIF's eight, that no turn alone makes upright."""
 
 
 class PictureHeader(NamedTuple):
@@ -26,15 +32,47 @@ def picture_header(data: bytes) -> PictureHeader | None:
             return PictureHeader("bmp", *_bmp_size(data))
         if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
             return PictureHeader("webp", *_webp_size(data))
-        if data[:4] in (b"II*\0", b"MM\0*"):
+        if data[:4] in TIFF:
             return PictureHeader("tiff", *_tiff_size(data))
     except (struct.error, KeyError):
         return None
     return None
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """From the start of frame, which any number of segments may precede."""
+def mirrored_by_exif(data: bytes) -> bool:
+    """Whether a picture file says that it is to be shown mirrored. FFmpeg knows, but PyAV tells the angle alone."""
+    try:
+        exif = _exif(data)
+        return exif[:4] in TIFF and _tags(exif, ORIENTATION).get(ORIENTATION) in MIRRORED
+    except struct.error:
+        return False
+
+
+def _exif(data: bytes) -> bytes:
+    """EXIF is a TIFF file without a picture; a TIFF file is its own. Raises struct.error where there is none."""
+    if data.startswith(b"\xff\xd8"):
+        segments = ((at, length) for kind, at, length in _jpeg_segments(data) if kind == 0xE1)
+        at, length = next((at, length) for at, length in segments if data[at : at + 6] == b"Exif\0\0")
+        return data[at + 6 : at + length]
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        at = 8
+        while True:
+            length, name = struct.unpack_from(">I4s", data, at)
+            if name == b"eXIf":
+                return data[at + 8 : at + 8 + length]
+            at += 12 + length
+    if data.startswith(b"RIFF"):
+        at = 12
+        while True:
+            name, length = struct.unpack_from("<4sI", data, at)
+            if name == b"EXIF":
+                return data[at + 8 : at + 8 + length].removeprefix(b"Exif\0\0")
+            at += 8 + length + length % 2
+    return data
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(kind, place, length) of what each holds; ends in struct.error."""
     at = 2
     while True:
         mark, kind, length = struct.unpack_from(">BBH", data, at)
@@ -42,11 +80,16 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
             raise struct.error("not a JPEG segment")
         if kind == 0xFF:  # Fill byte.
             at += 1
-        elif 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            return width, height
         else:
+            yield kind, at + 4, length - 2
             at += 2 + length
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """From the start of frame, which any number of segments may precede."""
+    starts = (at for kind, at, _ in _jpeg_segments(data) if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC))
+    height, width = struct.unpack_from(">HH", data, next(starts) + 1)
+    return width, height
 
 
 def _bmp_size(data: bytes) -> tuple[int, int]:
@@ -69,13 +112,18 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 
 
 def _tiff_size(data: bytes) -> tuple[int, int]:
-    """Tags 256 and 257 of the first directory, of 16 or 32 bits."""
+    values = _tags(data, 256, 257)
+    return values[256], values[257]
+
+
+def _tags(data: bytes, *wanted: int) -> dict[int, int]:
+    """Those of the first directory, of 16 or 32 bits."""
     order = "<" if data.startswith(b"II") else ">"
     (directory,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, directory)
     values = {}
     for entry in range(directory + 2, directory + 2 + 12 * count, 12):
         tag, width_of_value = struct.unpack_from(order + "HH", data, entry)
-        if tag in (256, 257):
+        if tag in wanted:
             (values[tag],) = struct.unpack_from(order + ("H" if width_of_value == 3 else "I"), data, entry + 8)
-    return values[256], values[257]
+    return values

@@ -12,7 +12,7 @@ import av
 from av.video.reformatter import VideoReformatter
 
 from stream_seg.errors import SourceError
-from stream_seg.sources.header import picture_header
+from stream_seg.sources.header import mirrored_by_exif, picture_header
 from stream_seg.sources.picture import Picture, Pictures, upright_bgr
 from stream_seg.uri import PICTURES, Source
 
@@ -41,15 +41,17 @@ def image_pictures(source: Source, *, rate: float, max_pixels: int) -> Pictures:
     time_base = 1 / Fraction(rate).limit_denominator(1001)
     reformatter = VideoReformatter()
     for number, path in enumerate(picture_files(source)):
-        frame = _decoded(path, max_pixels)
-        if frame is None:
+        decoded = _decoded(path, max_pixels)
+        if decoded is None:
             yield None
             continue
+        frame, mirrored = decoded
         captured_ns = time.monotonic_ns()
-        yield Picture(upright_bgr(frame, reformatter), number, 1, time_base, captured_ns)
+        yield Picture(upright_bgr(frame, reformatter, mirrored=mirrored), number, 1, time_base, captured_ns)
 
 
-def _decoded(path: Path, max_pixels: int) -> av.VideoFrame | None:
+def _decoded(path: Path, max_pixels: int) -> tuple[av.VideoFrame, bool] | None:
+    """The picture, and whether it is to be shown mirrored."""
     try:
         data = path.read_bytes()
     except OSError:
@@ -69,7 +71,7 @@ def _decoded(path: Path, max_pixels: int) -> av.VideoFrame | None:
         frames = decoder.decode(av.Packet(data)) or decoder.decode(None)
     except av.FFmpegError:
         return None
-    return frames[0] if frames and not frames[0].is_corrupt else None
+    return (frames[0], mirrored_by_exif(data)) if frames and not frames[0].is_corrupt else None
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

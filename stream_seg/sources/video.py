@@ -13,7 +13,7 @@ from av.video.stream import VideoStream
 
 from stream_seg.errors import Reason, SourceError
 from stream_seg.sources.container import opened, reason_of, without_address
-from stream_seg.sources.picture import Picture, Pictures, upright_bgr
+from stream_seg.sources.picture import Picture, Pictures, mirrored_by_matrix, upright_bgr
 from stream_seg.uri import Source
 
 HIGHEST_RATE = 1000
@@ -53,7 +53,7 @@ def video_pictures(
                     yield None
                     continue
                 captured_ns = time.monotonic_ns()
-                image = upright_bgr(frame, reformatter)
+                image = upright_bgr(frame, reformatter, mirrored=mirrored_by_matrix(frame))
                 last = number
                 yield Picture(
                     image, frame.pts, _duration(frame, time_base, stream.average_rate), time_base, captured_ns

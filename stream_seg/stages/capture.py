@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -24,8 +25,14 @@ from stream_seg.sources.video import expected_video_frames, video_pictures
 from stream_seg.stage import STRICT, Frames
 from stream_seg.uri import Source, parse, with_password
 
+log = logging.getLogger(__name__)
+
 PICTURES_PER_SECOND = 25.0
 """Of pictures that come without a rate."""
+RESTART_S = 1
+"""A recording's clock that falls back by more than this has started anew: another recording was joined to it."""
+ASKED = {"rate": ("pictures and cameras", ("images", "camera")), "size": ("cameras", ("camera",))}
+"""Keys that say nothing to other kinds of source."""
 
 
 @dataclass(config=STRICT)
@@ -85,18 +92,19 @@ class Capture:
 
     def __call__(self, _: Frames) -> Generator[Frame, None, Mapping[str, int]]:
         source = self.source()
+        self._warn(source)
         if self.live and self.reconnect is not False:
             return (yield from self._lasting(source))
-        seq, given, missed, last = -1, 0, 0, None
+        seq, given, missed, times = -1, 0, 0, Times()
         with closing(self._pictures(source)) as pictures:
             for seq, picture in enumerate(pictures):
                 if picture is None:
                     missed += 1
                     continue
-                pts = increasing_pts(picture, last, missed)
+                pts = times.pts(picture, missed)
                 lost = MappingProxyType({"decode_error": missed}) if missed else NOTHING
                 yield Frame(self.stream, seq, pts, picture.time_base, picture.captured_ns, picture.image, missed=lost)
-                given, missed, last = given + 1, 0, (pts, picture.duration)
+                given, missed = given + 1, 0
                 if given == self.frames:
                     return NOTHING
         if given == 0:
@@ -120,6 +128,11 @@ class Capture:
         if self.loop and source.kind not in ("file", "images"):
             raise ConfigError(f"{source.shown}: only a file or pictures can be played in a loop")
         return source if self.password_file is None else with_password(source, self.password_file)
+
+    def _warn(self, source: Source) -> None:
+        for key, (those, kinds) in ASKED.items():
+            if getattr(self, key) is not None and source.kind not in (*kinds, "synth"):
+                log.warning("capture.%s: is for %s, and changes nothing about %s", key, those, source.shown)
 
     def _lasting(self, source: Source) -> Generator[Frame, None, Mapping[str, int]]:
         patience = Patience(2 * self.open_timeout_s + 1, self.stall_s, self.frozen_s or None)
@@ -152,15 +165,27 @@ class Capture:
         return video_pictures(source, options, timeouts_s=timeouts_s, max_pixels=self.max_pixels, threads=self.threads)
 
 
-def increasing_pts(picture: Picture, last: tuple[int, int] | None, missed: int) -> int:
-    """The picture's pts where it is later than the last (pts, duration), else one tick after that; where the stream
-    leaves it out, what the last one's duration and the `missed` pictures between make it."""
-    if last is None:
-        return picture.pts or 0
-    pts, duration = last
-    if picture.pts is None:
-        return pts + max(1, duration) * (1 + missed)
-    return max(picture.pts, pts + 1)
+class Times:
+    """The times of a recording's frames, which only grow."""
+
+    def __init__(self) -> None:
+        self._last: tuple[int, int] | None = None
+        self._offset = 0
+
+    def pts(self, picture: Picture, missed: int) -> int:
+        """The picture's pts where it is later than the last, else one tick after that; where the stream leaves it out,
+        what the last one's duration and the `missed` pictures between make it. From where the clock starts anew, time
+        goes on with that too."""
+        if self._last is None:
+            pts = picture.pts or 0
+        else:
+            last, duration = self._last
+            due = last + max(1, duration) * (1 + missed)
+            if picture.pts is not None and (picture.pts + self._offset - last) * picture.time_base < -RESTART_S:
+                self._offset = due - picture.pts
+            pts = due if picture.pts is None else max(picture.pts + self._offset, last + 1)
+        self._last = pts, picture.duration
+        return pts
 
 
 def expected_frames(uri: str) -> int | None:

@@ -30,6 +30,9 @@ from stream_seg.stage import STRICT, Frames
 
 log = logging.getLogger(__name__)
 
+MULTIPLES = (1, 8, 16, 32, 64)
+"""Of which the sides of a smaller input are tried to be: the strides of a network divide one of them."""
+
 
 @dataclass(config=STRICT)
 class Segment:
@@ -100,15 +103,31 @@ class Segment:
     def _smaller(self, network: Network) -> Engine | None:
         """An engine of the same network at half its input; None where the graph has its size built in."""
         try:
-            return self._engine(resized(network, (network.size[0] // 2, network.size[1] // 2)))
+            return self._engine(smaller(network))
         except NetworkError as error:
-            log.warning(
-                "segment.target_ms: %s cannot take smaller pictures, only key frames are left: %s", network.name, error
-            )
+            log.warning("segment.target_ms: no smaller network, only key frames are left: %s", error)
             return None
 
     def _engine(self, network: Network) -> Engine:
         return open_engine(network, backend=self.backend, precision=self.precision, threads=self.threads)
+
+
+def smaller(network: Network) -> Network:
+    """The same network at half its input, the sides rounded down to what its strides divide. Raises NetworkError."""
+    from stream_seg.interchange.resize import refuse_size
+
+    (height, width), name = network.size, network.name
+    halves = height // 2, width // 2
+    sizes = dict.fromkeys((halves[0] // m * m, halves[1] // m * m) for m in MULTIPLES if m <= min(halves))
+    for size in sizes:
+        half = resized(network, size)
+        try:
+            refuse_size(half.f32, network.size, size, name=name)
+        except NetworkError:
+            continue
+        return half
+    tried = ", ".join(f"{height}x{width}" for height, width in sizes)
+    raise NetworkError(f"{name}: its graph takes pictures of {height}x{width} (height x width) and none of {tried}")
 
 
 def keyed(frames: Frames, keys: Keys, steering: Steering) -> Frames:

@@ -20,6 +20,10 @@ from stream_seg.uri import at_home, without_secrets
 TOKEN_ENV = "STREAM_SEG_TOKEN"  # noqa: S105 - the name of a variable
 SHORTEST = 12
 """Characters of a token at least."""
+LONGEST_GAP_S = 600
+"""Between two frames of a recording: a leap of more is one of its clock."""
+GLANCE_S = 0.1
+"""How often it is looked whether the run is to end, while the next frame waits for its time."""
 
 File = Annotated[Path, AfterValidator(at_home)]
 
@@ -52,6 +56,7 @@ class Serve:
         self.registry = CollectorRegistry()  # until somebody has metrics to show
         self.streams: Callable[[], Container[str]] | None = None  # until somebody knows: all that ever came
         self.announce: Callable[[str], None] = lambda _address: None
+        self.stopping: Callable[[], bool] = lambda: False  # until somebody knows whether the run is to end
         if (self.certfile is None) != (self.keyfile is None):
             raise ValueError("certfile and keyfile belong together; give both or none")
         if is_loopback(self.host):
@@ -73,13 +78,17 @@ class Serve:
             for frame in frames:
                 if self.pace:
                     at = float(frame.pts * frame.time_base)
-                    early_s = began.setdefault(frame.stream, time.monotonic() - at) + at - time.monotonic()
-                    if not 0 <= early_s < 1:  # late, or the time stamps jump: start anew from here
+                    due_s = began.setdefault(frame.stream, time.monotonic() - at) + at
+                    if 0 <= due_s - time.monotonic() <= LONGEST_GAP_S:
+                        self._wait(due_s)
+                    else:  # late, or the time stamps jump: start anew from here
                         began[frame.stream] = time.monotonic() - at
-                    else:
-                        time.sleep(early_s)
                 board.put(frame)
                 yield frame
+
+    def _wait(self, due_s: float) -> None:
+        while (left_s := due_s - time.monotonic()) > 0 and not self.stopping():
+            time.sleep(min(left_s, GLANCE_S))
 
     def token(self) -> str | None:
         """What a viewer has to know. Raises OutputError for a file that cannot be read or a token that is too short."""

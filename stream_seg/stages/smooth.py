@@ -16,6 +16,7 @@ from stream_seg.carried import Base, Carried, given_scores
 from stream_seg.errors import ConfigError
 from stream_seg.frame import Frame, Semantic, Step, Temporal
 from stream_seg.ops import motion as ops
+from stream_seg.pacing.keys import Recent
 from stream_seg.stage import STRICT, Frames
 
 Reset: TypeAlias = Literal["start", "gap", "back", "shape", "cut"]
@@ -60,15 +61,16 @@ class Smooth:
     gap_s: Annotated[float, Field(gt=0, description="seconds without a frame after which the past says nothing")] = 0.5
 
     def __call__(self, frames: Frames) -> Frames:
-        past: dict[str, _Past] = {}
+        past: Recent[_Past] = Recent()
         for frame in frames:
             if frame.signal is not None:  # what comes after it has nothing to do with what was before
-                past.pop(frame.stream, None)
+                past.drop(frame.stream)
                 yield frame
                 continue
             source = _source(frame)
             if self.weight > 0:
-                frame, past[frame.stream] = self._steadied(past.get(frame.stream), frame, source)
+                frame, kept = self._steadied(past.get(frame.stream), frame, source)
+                past.put(frame.stream, kept)
             yield frame
 
     def _steadied(self, past: _Past | None, frame: Frame, source: Scores) -> tuple[Frame, _Past]:

@@ -61,11 +61,15 @@ class Write:
     preset: Annotated[Preset, Field(description="the x264 preset: a faster one makes a larger file")] = "veryfast"
     rate: Annotated[
         float | None,
-        Field(ge=1, le=240, description="frames/s that the file names; none: as the first two frames say"),
+        Field(ge=1, le=240, description="frames/s that an .mkv names, not for .mp4; none: as the first two frames say"),
     ] = None
     threads: Annotated[
         int | None, Field(ge=1, le=64, description="threads of the encoder; none: as many as suit the cores")
     ] = None
+
+    def __post_init__(self) -> None:
+        if self.rate is not None and self.path.suffix.lower() == ".mp4":
+            raise ValueError("rate is for .mkv; an .mp4 says nothing but the times of its frames; leave it out")
 
     def __call__(self, frames: Frames) -> Frames:
         with final_files(self.path) as partial_of, ExitStack() as open_videos:
@@ -164,15 +168,16 @@ class Clock:
         self.tick = tick
         self._origin: Fraction | None = None
         self._last = 0
+        self._step = max(1, round(RESTART_S / tick))  # the most that is believed of the first step
         self._interval = max(1, round(1 / (tick * LONE_RATE)))
 
     @property
     def rate(self) -> Fraction:
-        """Frames/s, as the last two frames say, within what an encoder believes."""
+        """Frames/s, as the usual interval says, within what an encoder believes."""
         return min(max(1 / (self._interval * self.tick), Fraction(1)), Fraction(240))
 
     def place(self, time_s: Fraction) -> tuple[int, int]:
-        """The place of the next frame and its likely duration, which is that of the frame before."""
+        """The next frame's place and likely duration: the smaller of the last two steps, for one may be a pause."""
         if self._origin is None:
             self._origin = time_s
             return 0, self._interval
@@ -180,8 +185,9 @@ class Clock:
         if not -RESTART_S <= step * self.tick <= LONGEST_GAP_S:
             step = self._interval
             self._origin = time_s - (self._last + step) * self.tick
-        self._interval = max(step, 1)
-        self._last += self._interval
+        step = max(step, 1)
+        self._interval, self._step = min(step, self._step), step
+        self._last += step
         return self._last, self._interval
 
 

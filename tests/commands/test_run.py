@@ -15,11 +15,15 @@ from typing import Any
 import av
 import cv2
 import pytest
+from rich.console import Console
 
 import stream_seg.commands.report
+from stream_seg.commands.run import _shown_on_pages
+from stream_seg.config import check
 from stream_seg.graph import DRAIN_S, Graph
 from stream_seg.ops.palette import CAMVID
 from stream_seg.stage import Frames
+from stream_seg.stages.serve import Serve
 from tests.graphs import Camera, Work, config, line
 from tests.media import number_of, numbered, read_video, write_video
 from tests.programs import DRAWN, exit_code, left_in, lines_in, read_json
@@ -193,3 +197,13 @@ def test_the_main_job_imports_no_torch(tmp_path: Path) -> None:
     arguments = ["run", "-q", f"{DRAWN}&frames=3", str(tmp_path / "o.mp4")]
     command = [sys.executable, "-c", script, *arguments]
     assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout == "[]\n"
+
+
+def test_a_page_that_waits_for_a_frame_s_time_hears_of_the_end() -> None:
+    config = check({"stages": {"synthetic": {}, "serve": {"input": "synthetic", "port": 0}}}, where="graph")
+    graph = Graph(config, live=False)
+    _shown_on_pages(graph, Console(), quiet=True)
+    page = next(task.node.stage for task in graph.tasks if isinstance(task.node.stage, Serve))
+    assert not page.stopping()
+    graph.asked.set()
+    assert page.stopping()

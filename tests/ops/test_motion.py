@@ -80,6 +80,15 @@ def test_what_came_from_outside_is_not_believed() -> None:
     assert not believed[:, :19].any()
 
 
+def test_what_is_next_to_a_doubtful_pixel_is_doubtful() -> None:
+    before = np.tile(np.linspace(20, 180, SIZE[1]).astype(np.uint8), (SIZE[0], 1))
+    now = before.copy()
+    now[80, 50] = 255
+    believed = confidence(before, now, np.zeros((*SIZE, 2), np.float32))
+    assert believed[78:83, 48:53].max() < 0.1  # a pixel off by the blur, one more for the neighbours
+    assert believed[80, [46, 54]].min() > 0.9
+
+
 def test_a_common_change_of_brightness_is_no_doubt() -> None:
     before, now = lumas(4, 30, "drive")
     motion = flow(before, now)

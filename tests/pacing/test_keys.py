@@ -14,7 +14,7 @@ import pytest
 from stream_seg.arrays import Image
 from stream_seg.classes import Classes
 from stream_seg.frame import EngineInfo, Frame, Semantic, Temporal
-from stream_seg.pacing.keys import LONGEST, Every, Keys
+from stream_seg.pacing.keys import FORGOTTEN, LONGEST, Every, Keys, Recent
 from tests.drawn import frame
 
 CLASSES = Classes(("dark", "bright"), ((0, 0, 0), (255, 0, 0)))
@@ -121,6 +121,28 @@ def test_auto_looks_when_much_has_changed_and_rarely_where_nothing_does() -> Non
     slow, fast = (ages(seen(drive(24, speed=speed), "auto")).count(0) for speed in (1, 14))
     assert still == [number % LONGEST for number in range(40)]
     assert 2 <= slow < fast
+
+
+def test_a_stream_that_is_gone_is_forgotten_and_a_slow_one_is_not() -> None:
+    recent, slow = Recent[int](), FORGOTTEN * 9 // 10
+    for number in range(3 * FORGOTTEN):
+        if number % 500 == 0:
+            recent.put(f"gone {number}", number)
+        if number % slow == 0:
+            recent.put("slow", number)
+        recent.put("live", number)
+        assert recent.get("slow") == number - number % slow
+    assert recent.get("live") == 3 * FORGOTTEN - 1
+    held = [number for number in range(0, 3 * FORGOTTEN, 500) if recent.get(f"gone {number}") is not None]
+    assert held == list(range(2 * FORGOTTEN + 500, 3 * FORGOTTEN, 500))
+
+
+@pytest.mark.parametrize("every", [4, "auto"])
+def test_nothing_is_held_of_a_stream_that_is_gone(monkeypatch: pytest.MonkeyPatch, every: Every) -> None:
+    monkeypatch.setattr("stream_seg.pacing.keys.FORGOTTEN", 5)
+    gone, live = drive(3, stream="gone"), drive(5)
+    assert ages(seen([*gone[:2], *live[:4], gone[2]], every))[-1] == 2
+    assert ages(seen([*gone[:2], *live[:5], gone[2]], every))[-1] == 0
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from stream_seg.sources.header import PictureHeader, picture_header
+from stream_seg.sources.header import PictureHeader, mirrored_by_exif, picture_header
 
 SIZE = (37, 21)
 IMAGE = np.random.default_rng(0).integers(0, 255, (SIZE[1], SIZE[0], 3), np.uint8)
@@ -15,12 +15,39 @@ def encoded(suffix: str, *parameters: int) -> bytes:
     return bytes(cv2.imencode(suffix, IMAGE, parameters)[1])
 
 
+def chunk(kind: bytes, body: bytes) -> bytes:
+    """Of PNG."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def oriented(suffix: str, image: np.ndarray, orientation: int, *, order: str = "<") -> bytes:
+    """A picture file that says how it is to be shown."""
+    data = encoded_as(suffix, image)
+    height, width = image.shape[:2]
+    entries = struct.pack(order + "HHIHH", 274, 3, 1, orientation, 0)
+    exif = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, 1) + entries + bytes(4)
+    if suffix == ".jpg":
+        body = b"Exif\0\0" + exif
+        return data[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(body)) + body + data[2:]
+    if suffix == ".png":
+        return data[:33] + chunk(b"eXIf", exif) + data[33:]
+    if suffix == ".webp":
+        sizes = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+        chunks = b"VP8X" + struct.pack("<II", 10, 0x08) + sizes + data[12:] + b"EXIF" + struct.pack("<I", len(exif))
+        return b"RIFF" + struct.pack("<I", 4 + len(chunks) + len(exif)) + b"WEBP" + chunks + exif
+    (directory,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, directory)
+    old = [data[at : at + 12] for at in range(directory + 2, directory + 2 + 12 * count, 12)]
+    tags = sorted([*(tag for tag in old if tag[:2] != entries[:2]), entries], key=lambda tag: tag[1::-1])
+    return data[:4] + struct.pack("<I", len(data)) + data[8:] + struct.pack("<H", len(tags)) + b"".join(tags) + bytes(4)
+
+
+def encoded_as(suffix: str, image: np.ndarray) -> bytes:
+    return bytes(cv2.imencode(suffix, image)[1])
+
+
 def png_of(width: int, height: int) -> bytes:
     """A small valid PNG file that claims a size."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(3000))) + chunk(b"IEND", b"")
@@ -55,6 +82,21 @@ def test_size_of_extended_webp_and_of_old_and_upside_down_bmp() -> None:
 
 def test_claimed_size_is_taken_at_its_word() -> None:
     assert picture_header(png_of(20_000, 20_000)) == PictureHeader("png", 20_000, 20_000)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_orientations_2_4_5_and_7_are_mirrored(suffix: str, order: str) -> None:
+    said = [mirrored_by_exif(oriented(suffix, IMAGE, orientation, order=order)) for orientation in range(10)]
+    assert said == [orientation in (2, 4, 5, 7) for orientation in range(10)]
+    whole = oriented(suffix, IMAGE, 2, order=order)
+    assert picture_header(whole) == PictureHeader({".jpg": "mjpeg"}.get(suffix, suffix[1:]), *SIZE)
+    assert {mirrored_by_exif(whole[:length]) for length in range(len(whole))} <= {False, True}
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tif"])
+def test_a_picture_without_exif_is_not_mirrored(suffix: str) -> None:
+    assert not mirrored_by_exif(encoded_as(suffix, IMAGE))
 
 
 @pytest.mark.parametrize("data", [b"", b"text", b"GIF89a" + bytes(40), b"\xff\xd8\xff\xd9", b"II*\0" + bytes(20)])

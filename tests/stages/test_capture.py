@@ -1,8 +1,9 @@
 import os
+import struct
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,13 +18,14 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from stream_seg.arrays import Image
 from stream_seg.errors import ConfigError, SourceError, StreamSegError
 from stream_seg.frame import Frame
 from stream_seg.sources.picture import Picture
-from stream_seg.stages.capture import Capture, expected_frames, increasing_pts
+from stream_seg.stages.capture import Capture, Times, expected_frames
 from tests.media import number_of, numbered, write_video
 from tests.rtsp import rtsp_server
-from tests.sources.test_header import png_of
+from tests.sources.test_header import oriented, png_of
 
 CLIPS = {
     "solidWhiteRight.mp4": 221,
@@ -106,6 +108,37 @@ def test_display_matrix_is_undone(tmp_path: Path, rotation: int) -> None:
     (frame,) = captured(write_video(tmp_path / "a.mp4", [stored], rotation=rotation, options={"crf": "1"}))
     assert frame.image.shape == upright.shape
     assert number_of(frame.image) == 1234
+    assert np.abs(frame.image.astype(int) - upright).mean() < 5
+
+
+STORED: dict[int, Callable[[Image], Image]] = {  # by EXIF's number: an upright picture as it lies in the file
+    1: lambda image: image,
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: np.rot90,
+    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
+    8: lambda image: np.rot90(image, -1),
+}
+MATRICES = [(1, 0, 0, 1), (-1, 0, 0, 1), (-1, 0, 0, -1), (1, 0, 0, -1), (0, 1, 1, 0), (0, 1, -1, 0), (0, -1, -1, 0)]
+MATRICES += [(0, -1, 1, 0)]
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".mp4"])
+def test_mirrored_and_turned_pictures_and_videos_are_upright(tmp_path: Path, suffix: str, orientation: int) -> None:
+    upright, path = numbered(1234), tmp_path / f"a{suffix}"
+    stored = np.ascontiguousarray(STORED[orientation](upright))
+    if suffix == ".mp4":
+        data = bytearray(write_video(path, [stored], options={"crf": "1"}).read_bytes())
+        struct.pack_into(">2i4x2i", data, data.index(b"tkhd") + 44, *(n << 16 for n in MATRICES[orientation - 1]))
+        path.write_bytes(data)
+    else:
+        path.write_bytes(oriented(suffix, stored, orientation))
+    (frame,) = captured(path)
+    assert frame.image.shape == upright.shape
+    assert frame.image.flags.c_contiguous
     assert np.abs(frame.image.astype(int) - upright).mean() < 5
 
 
@@ -193,8 +226,52 @@ def test_a_file_without_its_index_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_pts_always_increase(pts: int | None, last: tuple[int, int] | None, missed: int, expected: int) -> None:
-    picture = Picture(numbered(0), pts, 40, Fraction(1, 1000), 0)
-    assert increasing_pts(picture, last, missed) == expected
+    times = Times()
+    if last is not None:
+        times.pts(timed(*last), 0)
+    assert times.pts(timed(pts, 40), missed) == expected
+
+
+def timed(pts: int | None, duration: int) -> Picture:
+    return Picture(numbered(0), pts, duration, Fraction(1, 1000), 0)
+
+
+def test_time_goes_on_where_the_clock_starts_anew() -> None:
+    times = Times()
+    clocks = [5000, 5040, 4041, None, 900, 940, 1100, 1090, 0, 40]
+    assert [times.pts(timed(pts, 40), 0) for pts in clocks] == [
+        *(5000, 5040, 5041, 5081),
+        *(5121, 5161, 5321, 5322),
+        *(5362, 5402),
+    ]
+    assert times.pts(timed(-2000, 40), 2) == 5522
+    assert Times().pts(timed(-2000, 40), 0) == -2000
+
+
+def test_a_recording_joined_to_another_keeps_its_length(tmp_path: Path) -> None:
+    parts = [clip(tmp_path / f"{count}.ts", count).read_bytes() for count in (40, 50)]
+    (tmp_path / "joined.ts").write_bytes(b"".join(parts))
+    frames = captured(tmp_path / "joined.ts")
+    assert numbers(frames) == [*range(40), *range(50)]
+    steps = {(b.pts - a.pts) * b.time_base for a, b in pairwise(frames)}
+    assert steps == {Fraction(1, 25)}
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "warned"),
+    [("rate", "a.mp4", "pictures and cameras"), ("size", "a.mp4", "cameras"), ("size", "a.png", "cameras")],
+)
+def test_a_key_for_other_sources_is_said_to_change_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, key: str, name: str, warned: str
+) -> None:
+    clip(tmp_path / "a.mp4", 3)
+    cv2.imwrite(str(tmp_path / "a.png"), numbered(0))
+    captured(tmp_path / "a.png", rate=10)
+    captured(tmp_path / "a.mp4")
+    assert caplog.text == ""
+    captured(tmp_path / name, **{key: 5 if key == "rate" else "64x64"})
+    (record,) = caplog.records
+    assert record.getMessage() == f"capture.{key}: is for {warned}, and changes nothing about {tmp_path / name}"
 
 
 def test_a_raw_stream_without_times_gets_some(tmp_path: Path) -> None:

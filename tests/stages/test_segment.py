@@ -8,11 +8,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 from pydantic import ValidationError
 
+from stream_seg.backends.choose import open_engine
 from stream_seg.errors import NetworkError
+from stream_seg.network import open_network
 from stream_seg.ops.scale import reduced
-from stream_seg.stages.segment import Segment
+from stream_seg.stages.segment import Segment, asked, segmented, smaller
 from tests import tiny
 from tests.drawn import frame
 
@@ -79,3 +82,39 @@ def test_a_large_picture_is_reduced_by_area(size: tuple[int, int]) -> None:
 def test_a_picture_of_the_right_size_is_not_copied() -> None:
     image = tiny.picture()
     assert reduced(image, tiny.SIZE) is image
+
+
+def test_a_picture_may_be_drawn_on_before_the_engine_is_asked(tmp_path: Path) -> None:
+    path = tiny.write(tmp_path, tiny.network(outputs={"out": 3}), {"classes": tiny.CLASSES})
+    image = tiny.picture()
+    with open_engine(open_network(path), precision="f32") as engine:
+        want = segmented(image, engine).scores
+        ask = asked(image, engine, size=tiny.SIZE)
+        image[:] = 0
+        np.testing.assert_array_equal(ask().scores, want)
+
+
+def test_a_smaller_network_has_half_the_sides(tmp_path: Path) -> None:
+    path = tiny.write(tmp_path, tiny.network(outputs={"out": 3}), {"classes": tiny.CLASSES})
+    assert smaller(open_network(path)).size == (8, 12)
+
+
+@pytest.mark.parametrize("size", [(352, 480), (360, 480)])
+def test_half_a_size_is_rounded_down_to_what_the_strides_divide(size: tuple[int, int]) -> None:
+    half = smaller(open_network("road", size=size))
+    assert half.size == (176, 240)
+    with open_engine(half, backend="onnxruntime", precision="f32") as engine:
+        assert segmented(np.zeros((*size, 3), np.uint8), engine).labels.shape == (176, 240)
+
+
+def test_a_network_with_its_size_built_in_is_not_tried(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = tiny.network(outputs={"planes": 3}, batch=1)
+    model.graph.node.append(helper.make_node("Add", ["planes", "places"], ["out"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((1, 3, 8, 12), np.float32), "places"))
+    model.graph.output[0].name = "out"
+    path = tiny.write(tmp_path, model, {"classes": tiny.CLASSES})
+    stage = Segment(network=str(path), precision="f32", target_ms=33, policy="latest")
+    assert len(list(stage(frame(seq, size=(16, 24)) for seq in range(3)))) == 3
+    (told,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert told.startswith("segment.target_ms: no smaller network, only key frames are left: mine: ")
+    assert told.endswith("pictures of 16x24 (height x width) and none of 8x12, 8x8")

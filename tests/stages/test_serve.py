@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import sys
 import time
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from stream_seg.cli import main
 from stream_seg.config import check
 from stream_seg.errors import ConfigError, OutputError
+from stream_seg.frame import Frame
 from stream_seg.stages.serve import TOKEN_ENV, Serve
 from tests.drawn import frame
 from tests.pages import segmented, shown
@@ -90,7 +93,7 @@ def test_a_port_in_use_is_refused() -> None:
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "stream_seg.web.server", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(OutputError, match=r"serve: .*uvicorn.*pip install 'stream-seg\[web\]'"):
+    with pytest.raises(OutputError, match=r"serve: .*uvicorn.*pip install '\.\[web\]'"):
         next(Serve(port=0)(iter([frame(0)])))
 
 
@@ -104,6 +107,35 @@ def test_a_recording_keeps_its_own_time_on_request() -> None:
     began = time.monotonic()
     assert len(list(Serve(port=0, pace=True)(frame(seq) for seq in range(16)))) == 16
     assert time.monotonic() - began >= 0.5  # 15 intervals of 30 frames/s
+
+
+def shown_at(times_s: list[float]) -> list[float]:
+    """When each of a recording's frames went through, in seconds."""
+    began, frames = time.monotonic(), (timed(seq, at) for seq, at in enumerate(times_s))
+    return [time.monotonic() - began for _ in Serve(port=0, pace=True)(frames)]
+
+
+def timed(seq: int, at_s: float) -> Frame:
+    return replace(frame(seq), pts=round(1000 * at_s), time_base=Fraction(1, 1000))
+
+
+def test_a_recording_of_one_frame_in_more_than_a_second_keeps_its_own_time() -> None:
+    first, second, third = shown_at([7.0, 8.2, 9.4])
+    assert 1.15 <= second - first < 2
+    assert 1.15 <= third - second < 2
+
+
+def test_a_clock_that_jumps_is_not_waited_for() -> None:
+    first, *_, last = shown_at([5.0, 0.0, 0.1, 700.0, 700.1, 99_999.0, 3.0])
+    assert 0.2 <= last - first < 1
+
+
+def test_the_end_of_the_run_is_not_waited_for() -> None:
+    stage = Serve(port=0, pace=True)
+    frames, began = (timed(seq, 500.0 * seq) for seq in range(4)), time.monotonic()
+    stage.stopping = lambda: time.monotonic() - began > 1
+    assert len(list(stage(frames))) == 4
+    assert time.monotonic() - began < 3
 
 
 def test_the_program_refuses_an_open_page_with_one_line(capfd: pytest.CaptureFixture[str]) -> None:

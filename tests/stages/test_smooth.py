@@ -12,6 +12,7 @@ from stream_seg.carried import Base, Carried, given_scores
 from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError
 from stream_seg.frame import EngineInfo, Frame, Semantic, Step, Temporal
+from stream_seg.ops.motion import SIZE
 from stream_seg.ops.temporal import SURE
 from stream_seg.pacing.keys import Keys
 from stream_seg.stages.smooth import Reset, Smooth
@@ -93,6 +94,14 @@ def test_a_short_drop_is_no_gap() -> None:
 def test_streams_do_not_mix() -> None:
     frames = [scored(0, 1, stream="front"), scored(0, 0, stream="rear"), scored(1, 1, stream="front")]
     assert roads(frames, weight=0.4) == [1, 0, 1]
+
+
+def test_nothing_is_held_of_a_stream_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream_seg.pacing.keys.FORGOTTEN", 5)
+    first, second = scored(0, 1, stream="gone"), scored(1, 0, stream="gone")
+    live = [scored(seq, 1) for seq in range(5)]
+    assert roads([first, *live[:4], second], weight=0.4)[-1] == pytest.approx(share(0, 0.4))
+    assert roads([first, *live, second], weight=0.4)[-1] == 0
 
 
 def test_weight_0_changes_nothing() -> None:
@@ -178,6 +187,29 @@ def test_a_result_is_carried_by_the_whole_motion_since_it_was_made() -> None:
     assert truth is not None
     still = Semantic(key.classes, key.engine, key.size, key.scores).labels
     assert (last.labels != truth.labels).mean() < 0.5 * (still != truth.labels).mean()
+
+
+def test_a_key_frame_is_believed_where_the_two_pictures_themselves_are_alike() -> None:
+    """Not where the last step is: what the steps between lost stays lost."""
+    random = np.random.default_rng(0)
+    past = random.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    now = past.copy()
+    now[:, : SIZE[1] // 2] = random.integers(0, 256, (SIZE[0], SIZE[1] // 2, 3), dtype=np.uint8)
+    first, carried, key = scored(0, 1), scored(1, 0), scored(2, 0)
+    assert first.semantic is not None
+    assert first.semantic.scores is not None
+    moved = replace(first.semantic, scores=Carried(Base(first.semantic.scores), np.zeros((2, 3, 2), np.float32)))
+    steps = [Temporal(step=Step(k, np.zeros((*SIZE, 2), np.float32), np.ones(SIZE, np.float32))) for k in (0, 1)]
+    given = [
+        replace(first, image=past),
+        replace(carried, image=now, semantic=moved, temporal=steps[0]),
+        replace(key, image=now, temporal=steps[1]),
+    ]
+    out = list(Smooth(weight=0.4)(iter(given)))[-1].semantic
+    assert out is not None
+    assert out.scores is not None
+    assert out.scores[0, :, 0] == pytest.approx(0, abs=0.01)
+    assert out.scores[0, :, 2] == pytest.approx(share(0, 0.4), rel=0.05)
 
 
 def test_a_cut_in_a_drive_is_seen_and_a_change_of_light_is_not() -> None:

@@ -111,6 +111,12 @@ def test_a_cut_shows_another_town_whose_motion_nobody_knows() -> None:
     np.testing.assert_array_equal(frames[4].truth.labels, other[4].truth.labels)  # type: ignore[union-attr]
 
 
+def test_nobody_knows_the_motion_over_a_missing_frame_and_a_cut() -> None:
+    frames = list(small(frames=8, cut=4, drop=5, truth=True)(iter(())))
+    assert [f.seq for f in frames if f.truth is not None and f.truth.motion is None] == [0, 5]
+    assert [f.seq for f in frames] == [0, 1, 2, 3, 5, 6, 7]
+
+
 def test_of_every_few_frames_one_is_missing_and_motion_reaches_over_it() -> None:
     frames = list(small(frames=8, drop=4, truth=True, camera="pan", shake=0, noise=0)(iter(())))
     whole = list(small(frames=8, truth=True, camera="pan", shake=0, noise=0)(iter(())))

@@ -58,11 +58,24 @@ def test_matroska_keeps_times_to_the_millisecond(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_the_last_frame_lasts_as_long_as_the_one_before(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize(
+    ("pts", "length_ms"),
+    [
+        ([0, 40, 80, 120], 160),
+        ([0, 40, 80, 280], 320),
+        ([0, 40, 80, 300_080], 300_120),
+        ([0, 40, 300_040, 300_080, 300_120], 300_160),
+        ([0, 5000], 6000),
+    ],
+    ids=["even", "a step", "a pause before the last", "a pause", "nothing but a pause"],
+)
+def test_the_last_frame_lasts_as_long_as_is_usual(
+    tmp_path: Path, suffix: str, pts: Sequence[int], length_ms: int
+) -> None:
     path = tmp_path / f"out{suffix}"
-    written(path, frames([0, 40, 80, 280], time_base=Fraction(1, 1000)))
+    assert [time * 1000 for time, _ in written(path, frames(pts, time_base=Fraction(1, 1000)))] == pts
     with av.open(str(path)) as container:
-        assert container.duration == 480_000
+        assert container.duration == length_ms * 1000
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
@@ -74,6 +87,14 @@ def test_the_file_names_the_rate_of_its_frames(tmp_path: Path, suffix: str, rate
         average = container.streams.video[0].average_rate
         assert average is not None
         assert average == pytest.approx(rate, rel=0.02)
+
+
+def test_matroska_names_the_rate_that_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "out.mkv"
+    list(Write(path, rate=50)(frames(range(5), time_base=Fraction(1, 25))))
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].average_rate == 50
+    assert [time for time, _ in read_video(path)] == [Fraction(at, 25) for at in range(5)]
 
 
 def test_a_lone_frame_is_a_film(tmp_path: Path) -> None:
@@ -89,8 +110,16 @@ def test_a_lone_frame_is_a_film(tmp_path: Path) -> None:
         ([0, 40, 40, 30, 120], [0, 40, 41, 42, 120]),
         ([90_000, 90_040, 0, 40, 80], [0, 40, 80, 120, 160]),
         ([0, 40, 9_000_000, 9_000_040], [0, 40, 80, 120]),
+        ([90_000, 90_040, 0, 30, 100], [0, 40, 80, 110, 180]),
+        ([0, 40, 300_040, 0, 30], [0, 40, 300_040, 300_080, 300_110]),
     ],
-    ids=["a time that does not increase", "a clock that starts at 0 again", "a clock that leaps by hours"],
+    ids=[
+        "a time that does not increase",
+        "a clock that starts at 0 again",
+        "a clock that leaps by hours",
+        "a clock that starts at 0 again, unevenly",
+        "a clock that starts at 0 again after a pause",
+    ],
 )
 def test_times_that_make_no_sense(tmp_path: Path, pts: Sequence[int], expected: Sequence[int]) -> None:
     times = [time for time, _ in written(tmp_path / "out.mp4", frames(pts, time_base=Fraction(1, 1000)))]
@@ -192,6 +221,8 @@ def test_streams_have_a_file_each(tmp_path: Path) -> None:
 def test_settings_are_checked() -> None:
     with pytest.raises(ValidationError, match=r"'out\.avi' does not end in \.mp4 or \.mkv"):
         Write("out.avi")  # type: ignore[arg-type]
+    with pytest.raises(ValidationError, match=r"rate is for \.mkv"):
+        Write("out.mp4", rate=50)  # type: ignore[arg-type]
     with pytest.raises(ValidationError, match="less than or equal to 51"):
         Write("out.mp4", crf=52)  # type: ignore[arg-type]
     with pytest.raises(ValidationError, match="veryfast"):

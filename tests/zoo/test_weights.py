@@ -326,6 +326,11 @@ def test_a_sidecar_says_what_a_file_cannot(tmp_path: Path) -> None:
     assert open_weights(path, network="road").prefer == {"a": 2}
     (tmp_path / "w.pt.yaml").write_text(yaml.safe_dump({**said, "prefer": {"b": 1}}))
     assert open_weights(path, network="road").prefer == {"b": 1}  # what the user says last
+    (tmp_path / "w.pt.yaml").write_text(yaml.safe_dump({**said, "size": [96, 128]}))
+    assert open_weights(path, network="road").size == (96, 128)
+    (tmp_path / "w.pt.yaml").write_text(yaml.safe_dump({k: v for k, v in said.items() if k != "size"}))
+    assert open_weights(path, network="road").size == (64, 96)
+    (tmp_path / "w.pt.yaml").write_text(yaml.safe_dump(said))
     about = {**said, "network": "road", "scale": 255}
     torch.save({"net": filled().state_dict(), "about": about}, path)
     with pytest.raises(ConfigError, match=r"w\.pt\.yaml: contradicts .*w\.pt, which says colour rgb, scale 255"):

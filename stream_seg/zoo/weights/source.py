@@ -130,7 +130,7 @@ def _told(weights: Weights, about: Mapping[str, Any], *, network: str, beside: P
         other = _with(weights, validated(SideCar, read_yaml(beside), where=str(beside)), where=str(beside))
         if (other.spec, other.classes) != (told.spec, told.classes):
             raise ConfigError(f"{beside}: contradicts {weights.source}, which says {told.spec}; remove the side-car")
-        return replace(told, prefer=other.prefer or told.prefer)
+        return replace(told, size=other.size or told.size, prefer=other.prefer or told.prefer)
     return told
 
 
