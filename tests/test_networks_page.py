@@ -91,4 +91,4 @@ def test_of_masks_alone_nothing_of_the_picture_is_left(trained: Path) -> None:
 
 def test_nothing_trained_says_how_to_begin(tmp_path: Path) -> None:
     done = script("side_by_side.py", "draw", "--out", tmp_path, code=1)
-    assert "no network is trained there; python benchmarks/side_by_side.py train unet_resnet34" in done.stderr
+    assert "no network is trained there; python benchmarks/side_by_side.py train road" in done.stderr
