@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import onnx
@@ -45,6 +47,7 @@ def read(path: Path) -> ModelProto:
     if opset < OLDEST_OPSET:
         raise NetworkError(f"{path}: ONNX opset {opset}; {OLDEST_OPSET} or newer is needed, export it again")
     _refuse_invalid(model, opset=opset, path=path)
+    _sort(model, path=path)
     return model
 
 
@@ -77,6 +80,37 @@ def _refuse_invalid(model: ModelProto, *, opset: int, path: Path) -> None:
         raise NetworkError(f"{path}: too large with its weights; an ONNX in one piece has at most 2 GB") from error
     except (onnx.checker.ValidationError, ValueError) as error:
         raise NetworkError(f"{path}: not a valid ONNX network: {' '.join(str(error).split())}") from error
+    written = Counter(name for node in model.graph.node for name in node.output if name)
+    twice = [name for name, times in written.items() if times > 1]
+    if twice:
+        raise NetworkError(f"{path}: not a valid ONNX network: several operators write {', '.join(twice)}")
+    if model.graph.sparse_initializer:
+        raise NetworkError(f"{path}: has sparse constants; export it with dense ones")
+
+
+def _sort(model: ModelProto, *, path: Path) -> None:
+    """Put operators after those whose outputs they read, as ONNX asks for; backends do so by themselves."""
+    nodes = model.graph.node
+    writer = {name: place for place, node in enumerate(nodes) for name in node.output}
+    needs = {place: {writer[name] for name in _read_by(node) if name in writer} for place, node in enumerate(nodes)}
+    if all(need < place for place, needed in needs.items() for need in needed):
+        return
+    try:
+        order = list(TopologicalSorter(needs).static_order())
+    except CycleError as error:
+        raise NetworkError(f"{path}: not a valid ONNX network: its operators form a circle") from error
+    in_order = [onnx.NodeProto.FromString(nodes[place].SerializeToString()) for place in order]
+    del nodes[:]
+    nodes.extend(in_order)
+
+
+def _read_by(node: onnx.NodeProto) -> Iterator[str]:
+    """The names that an operator reads, also from within the graphs that it holds."""
+    yield from (name for name in node.input if name)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from _read_by(inner)
 
 
 def _refuse_unknown(model: ModelProto, *, path: Path) -> None:

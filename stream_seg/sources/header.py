@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 TIFF = (b"II*\0", b"MM\0*")
 ORIENTATION = 274
-MIRRORED = (2, 4, 5, 7)
-"""The orientations, of EXIF's eight, that no turn alone makes upright."""
+MIRRORED = {2: 180, 4: 0, 5: 90, 7: 90}
+"""The orientations, of EXIF's eight, that no turn alone makes upright, and the turn in degrees that each asks for."""
 
 
 class PictureHeader(NamedTuple):
@@ -39,13 +39,15 @@ def picture_header(data: bytes) -> PictureHeader | None:
     return None
 
 
-def mirrored_by_exif(data: bytes) -> bool:
-    """Whether a picture file says that it is to be shown mirrored. FFmpeg knows, but PyAV tells the angle alone."""
+def mirrored_by_exif(data: bytes, turned: int) -> bool:
+    """Whether a picture file says that it is to be shown mirrored. FFmpeg knows, but PyAV tells the angle alone:
+    `turned` degrees, by which it shows whether it has read the same."""
     try:
         exif = _exif(data)
-        return exif[:4] in TIFF and _tags(exif, ORIENTATION).get(ORIENTATION) in MIRRORED
+        said = _tags(exif, ORIENTATION).get(ORIENTATION, 1) if exif[:4] in TIFF else 1
     except struct.error:
         return False
+    return said in MIRRORED and MIRRORED[said] == abs(turned)
 
 
 def _exif(data: bytes) -> bytes:

@@ -71,7 +71,9 @@ def _decoded(path: Path, max_pixels: int) -> tuple[av.VideoFrame, bool] | None:
         frames = decoder.decode(av.Packet(data)) or decoder.decode(None)
     except av.FFmpegError:
         return None
-    return (frames[0], mirrored_by_exif(data)) if frames and not frames[0].is_corrupt else None
+    if not frames or frames[0].is_corrupt:
+        return None
+    return frames[0], mirrored_by_exif(data, frames[0].rotation)
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

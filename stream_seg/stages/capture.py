@@ -6,6 +6,7 @@ import logging
 from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -171,6 +172,7 @@ class Times:
     def __init__(self) -> None:
         self._last: tuple[int, int] | None = None
         self._offset = 0
+        self._before: int | None = None  # the offset of the clock that the last picture seemed to end
 
     def pts(self, picture: Picture, missed: int) -> int:
         """The picture's pts where it is later than the last, else one tick after that; where the stream leaves it out,
@@ -181,11 +183,20 @@ class Times:
         else:
             last, duration = self._last
             due = last + max(1, duration) * (1 + missed)
-            if picture.pts is not None and (picture.pts + self._offset - last) * picture.time_base < -RESTART_S:
-                self._offset = due - picture.pts
+            if picture.pts is not None:
+                self._settle(picture.pts - last, due - last, picture.time_base)
             pts = due if picture.pts is None else max(picture.pts + self._offset, last + 1)
         self._last = pts, picture.duration
         return pts
+
+    def _settle(self, step: int, usual: int, tick: Fraction) -> None:
+        """Choose the offset of a picture whose own pts is `step` from the last one's place; a single wrong one was no
+        new clock."""
+        before, self._before = self._before, None
+        if before is not None and abs((step + before) * tick) <= RESTART_S < abs((step + self._offset) * tick):
+            self._offset = before
+        elif (step + self._offset) * tick < -RESTART_S:
+            self._before, self._offset = self._offset, usual - step
 
 
 def expected_frames(uri: str) -> int | None:

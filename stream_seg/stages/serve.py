@@ -22,6 +22,8 @@ SHORTEST = 12
 """Characters of a token at least."""
 LONGEST_GAP_S = 600
 """Between two frames of a recording: a leap of more is one of its clock."""
+SHARED_GAP_S = 1
+"""The same where streams share the page: the others would stand still meanwhile."""
 GLANCE_S = 0.1
 """How often it is looked whether the run is to end, while the next frame waits for its time."""
 
@@ -79,7 +81,8 @@ class Serve:
                 if self.pace:
                     at = float(frame.pts * frame.time_base)
                     due_s = began.setdefault(frame.stream, time.monotonic() - at) + at
-                    if 0 <= due_s - time.monotonic() <= LONGEST_GAP_S:
+                    longest_s = LONGEST_GAP_S if len(began) == 1 else SHARED_GAP_S
+                    if 0 <= due_s - time.monotonic() <= longest_s:
                         self._wait(due_s)
                     else:  # late, or the time stamps jump: start anew from here
                         began[frame.stream] = time.monotonic() - at

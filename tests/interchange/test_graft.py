@@ -17,7 +17,7 @@ from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network import open_network
 from stream_seg.ops.labels import upsampled_argmax
 from stream_seg.ops.scale import reduced
-from stream_seg.stages.segment import segmented
+from stream_seg.stages.segment import segmented, smaller
 from tests import tiny
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.25]
@@ -164,6 +164,23 @@ def test_what_breaks_the_rules_of_onnx(tmp_path: Path) -> None:
     assert "input picture is of an unknown type (77) (?, 3, 16, 24); a picture is" in refused(tmp_path, model)
     del model.graph.output[:]
     assert "no operators or no outputs in it" in refused(tmp_path, model)
+
+
+def test_operators_in_any_order_are_taken_and_circles_are_not(tmp_path: Path) -> None:
+    model = tiny.network(outputs={"out": 3})
+    model.graph.node[0].output[0] = "planes"
+    model.graph.node.insert(0, helper.make_node("Relu", ["planes"], ["out"]))
+    path = tiny.write(tmp_path, model, {"classes": tiny.CLASSES})
+    with open_engine(smaller(open_network(path)), backend="openvino", precision="f32") as engine:
+        image = tiny.picture((8, 12))
+        scores = engine.infer(image[None]).scores
+    assert scores is not None
+    np.testing.assert_allclose(scores[0], np.maximum(tiny.said(image, 3), 0), atol=1e-4)
+    model.graph.node[1].input[0] = "out"
+    assert "its operators form a circle" in refused(tmp_path, model)
+    model = tiny.network(outputs={"out": 3})
+    model.graph.node.append(helper.make_node("Relu", ["picture"], ["out"]))
+    assert "several operators write out" in refused(tmp_path, model)
 
 
 def test_what_breaks_a_rule_and_runs_is_taken(tmp_path: Path) -> None:

@@ -236,6 +236,15 @@ def timed(pts: int | None, duration: int) -> Picture:
     return Picture(numbered(0), pts, duration, Fraction(1, 1000), 0)
 
 
+def test_one_picture_with_a_wrong_time_moves_no_other() -> None:
+    times = Times()
+    clocks = [100_000, 100_040, 0, 100_120, 100_160, 5, 100_240]
+    assert [times.pts(timed(pts, 40), 0) for pts in clocks] == [
+        *(100_000, 100_040, 100_080, 100_120),
+        *(100_160, 100_200, 100_240),
+    ]
+
+
 def test_time_goes_on_where_the_clock_starts_anew() -> None:
     times = Times()
     clocks = [5000, 5040, 4041, None, 900, 940, 1100, 1090, 0, 40]

@@ -125,6 +125,14 @@ def test_a_recording_of_one_frame_in_more_than_a_second_keeps_its_own_time() -> 
     assert 1.15 <= third - second < 2
 
 
+def test_where_streams_share_a_page_a_pause_of_one_does_not_hold_up_the_others() -> None:
+    began = time.monotonic()
+    given = [("a", 0, 0.0), ("b", 0, 0.0), ("a", 1, 30.0), ("b", 1, 0.04)]
+    frames = (replace(timed(seq, at_s), stream=stream) for stream, seq, at_s in given)
+    assert len(list(Serve(port=0, pace=True)(frames))) == 4
+    assert time.monotonic() - began < 10
+
+
 def test_a_clock_that_jumps_is_not_waited_for() -> None:
     first, *_, last = shown_at([5.0, 0.0, 0.1, 700.0, 700.1, 99_999.0, 3.0])
     assert 0.2 <= last - first < 1
