@@ -16,10 +16,11 @@ from stream_seg.books import Link, Policy
 from stream_seg.config import Config, Node
 from stream_seg.errors import ConfigError, StreamSegError
 from stream_seg.frame import Age, EngineInfo
+from stream_seg.gone import End, GoingOn, Left
 from stream_seg.kinds import SOURCES
 from stream_seg.samples import Ages
 from stream_seg.stages.capture import Capture
-from stream_seg.task import End, Left, Task
+from stream_seg.task import Task
 from stream_seg.wires import Wires
 
 LOG = logging.getLogger(__name__)
@@ -173,7 +174,7 @@ class Graph:
         source.added = True
         if node.name in self._removed:
             source.carry_on(self._removed.pop(node.name))
-        source.after = next((self._ends[stream] for stream in source.ages if stream in self._ends), None)
+        source.going_on = next((GoingOn(self._ends[stream]) for stream in source.ages if stream in self._ends), None)
         for task in self._downstream(into):
             for stream in source.ages:
                 ages = self._removed_ages.pop((task.node.name, stream), None) or Ages(self._deadline_ms)

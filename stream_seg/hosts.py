@@ -17,6 +17,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def in_address(host: str) -> str:
+    """A host as an address with a port has it: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 def known_host(host: str, names: Collection[str]) -> bool:
     """Whether a `Host` is localhost, an address (which no foreign name can pretend to be) or one of the names."""
     name = re.sub(r":\d+$", "", host).lower()

@@ -7,15 +7,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
-from fractions import Fraction
-from math import ceil, floor
+from dataclasses import replace
 from threading import Thread
 from typing import Protocol, cast
 
 from stream_seg.config import Node
 from stream_seg.errors import StageError, StreamSegError
 from stream_seg.frame import Age, Frame, Stamp
+from stream_seg.gone import End, GoingOn, Left
 from stream_seg.kinds import SINKS, SOURCES
 from stream_seg.link import Receiver, Sender
 from stream_seg.samples import Ages, Samples
@@ -33,31 +32,6 @@ class Owner(Protocol):
     def stop(self) -> None: ...
 
     def ended(self, task: Task, /) -> None: ...
-
-
-@dataclass(frozen=True)
-class Left:
-    """What a source has counted: what one that is removed leaves to the next of its name."""
-
-    yielded: int
-    cards: int
-    duration_ms: Samples
-    source: SourceTally
-
-
-@dataclass(frozen=True)
-class End:
-    """Where a stream was when its source was removed: another source of it goes on from there."""
-
-    seq: int
-    time_s: Fraction
-    captured_ns: int
-
-    def shift(self, first: Frame) -> tuple[int, Fraction]:
-        """What is added to the numbers and to the seconds of the frames from `first` on: no number comes twice, and the
-        time between is the time that passed."""
-        passed_s = max(Fraction(first.captured_ns - self.captured_ns, 10**9), first.time_base)
-        return self.seq + 1, self.time_s + passed_s - first.pts * first.time_base
 
 
 class Task:
@@ -83,8 +57,7 @@ class Task:
         self.ages = dict(ages)  # of an output: by stream
         self.trace: Callable[[Frame], None] | None = None  # of an output: told of every frame that is done with
         self.last: Frame | None = None
-        self.after: End | None = None  # of a source: where another one left its stream
-        self._shift: tuple[int, Fraction] | None = None
+        self.going_on: GoingOn | None = None  # of a source: with a stream that another one left
         self._owner = owner
         self._began_ns = 0
         self.first_ns: int | None = None  # when the first picture was yielded
@@ -103,8 +76,7 @@ class Task:
 
     def end(self) -> End | None:
         """Where a source leaves its stream; None where it gave nothing."""
-        last = self.last
-        return End(last.seq, last.pts * last.time_base, last.captured_ns) if last else self.after
+        return None if self.last is None else End.of(self.last)
 
     def carry_on(self, before: Left) -> None:
         """Count on from where a source of the same name left off."""
@@ -179,8 +151,8 @@ class Task:
     def _note(self, frame: Frame) -> Frame:
         now = time.monotonic_ns()
         took_ns = now - self._began_ns
-        if self.after is not None:
-            frame = self._going_on(frame, self.after)
+        if self.going_on is not None:
+            frame = self.going_on.placed(frame)
         self.last = frame
         self.yielded += 1
         if frame.signal is not None:
@@ -202,15 +174,6 @@ class Task:
         if self.trace is not None:
             self.trace(stamped)
         return stamped
-
-    def _going_on(self, frame: Frame, after: End) -> Frame:
-        """The frame with the number and the time that it has in a stream which another source began."""
-        self._shift = self._shift or after.shift(frame)
-        count, seconds = self._shift
-        pts = frame.pts + ceil(seconds / frame.time_base)
-        if self.last is not None:  # of another time base, perhaps, and rounded further up
-            pts = max(pts, floor(self.last.pts * self.last.time_base / frame.time_base) + 1)
-        return replace(frame, seq=frame.seq + count, pts=pts)
 
     def _note_age(self, frame: Frame, stamps: Sequence[Stamp]) -> None:
         """Note how old a frame is when an output is done with it, and tell the segment stages that it went through."""

@@ -26,6 +26,7 @@ from stream_seg.commands.report import report
 from stream_seg.config import Config, Node
 from stream_seg.errors import ConfigError, OutputError, SourceError
 from stream_seg.frame import Frame
+from stream_seg.gone import End, GoingOn
 from stream_seg.graph import REMOVE_S, Graph
 from stream_seg.metrics import Metrics
 from stream_seg.reload import reload, reloader
@@ -165,31 +166,45 @@ def test_a_stream_whose_source_is_replaced_counts_on_in_number_and_time() -> Non
 
 def test_time_does_not_go_back_between_a_card_and_the_picture_after_it() -> None:
     """Their ticks differ, 1/1000 s and 1/90000 s, and what is added is rounded up to whole ones."""
-    kept: list[Fraction] = []
-    told = threading.Event()
+    end = End(9, Fraction(73_331, 10_000), 0)
+    going_on, placed = GoingOn(end), [end.time_s]
+    for number, (pts, tick) in enumerate([(1000, 1000), (90_009, 90_000), (1001, 1000), (90_095, 90_000)]):
+        given = replace(frame(number), pts=pts, time_base=Fraction(1, tick), captured_ns=number)
+        given = going_on.placed(given)
+        assert given.seq == 10 + number
+        placed.append(given.pts * given.time_base)
+    assert all(after > before for before, after in pairwise(placed))
+
+
+def test_a_source_that_is_removed_while_the_stage_behind_it_hangs_leaves_the_books_right() -> None:
+    hold, inside, gate, got = threading.Event(), threading.Event(), threading.Event(), list[str]()
 
     def sink(frames: Frames) -> Frames:
         for taken in frames:
-            kept.append(taken.pts * taken.time_base)
+            if hold.is_set() and taken.stream == "front":
+                inside.set()
+                gate.wait(30)
+            got.append(taken.stream)
             yield taken
 
-    def later(_: Frames) -> Frames:
-        for number, (pts, tick) in enumerate([(1000, 1000), (90_009, 90_000), (1001, 1000), (90_095, 90_000)]):
-            yield replace(frame(number, stream="front"), pts=pts, time_base=Fraction(1, tick))
-        told.wait(10)
-
-    def graph(stage: Callable[[Frames], Frames]) -> Config:
-        source = node("front", "synthetic", stage)
-        return config([source, node("sink", "write", sink, "front")], policy="every")
-
-    old, new = graph(Camera(1_000_000, stream="front", paced=True)), graph(later)
-    with Graph(old, live=False) as running_graph:
-        until(lambda: len(kept) > 3)
-        reload(running_graph, old, new)
-        number = len(kept)
-        until(lambda: len(kept) >= number + 3 or running_graph.tasks[-1].yielded >= 4)
-        told.set()
-    assert all(after > before for before, after in pairwise(kept))
+    nodes = [camera("front"), camera("rear"), node("sink", "write", sink, "front", "rear")]
+    with Graph(config(nodes, policy="latest"), live=True) as graph:
+        until(lambda: got.count("front") > 3 and got.count("rear") > 3)
+        hold.set()
+        assert inside.wait(10)
+        link = next(link for link in graph.links if link.name == "rear->sink")
+        until(lambda: link.account().in_flight == 2)  # one on the way, and one in the outbox
+        graph.remove("rear", timeout_s=0.2)
+        assert link.account().in_flight == 0
+        hold.clear()
+        gate.set()
+        number = got.count("front")
+        until(lambda: got.count("front") > number + 3)
+        assert link.account().in_flight == 0
+        rear = got.count("rear")
+        graph.add(camera("rear"), into=["sink"])
+        until(lambda: got.count("rear") > rear + 3)
+        assert link.account().in_flight >= 0
 
 
 def test_the_report_counts_what_a_removed_source_gave() -> None:

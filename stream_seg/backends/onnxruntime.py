@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from stream_seg.backends.tensorrt_graph import typed
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
 from stream_seg.network import Network
+
+log = logging.getLogger(__name__)
 
 PROVIDERS: Mapping[str, str] = MappingProxyType(
     {"tensorrt": "TensorrtExecutionProvider", "cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
@@ -47,7 +50,8 @@ def open_engine(
         providers = [PROVIDERS[place] for place in devices]
         try:
             session = ort.InferenceSession(pruned, options, providers=providers)
-        except state.InvalidGraph:  # its own doing, where it transposes an fp8
+        except state.InvalidGraph as error:  # its own doing, where it transposes an fp8; else it comes again
+            log.warning("%s: ONNX Runtime: without its optimiser, and slower: %s", network.name, one_line(error))
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             session = ort.InferenceSession(pruned, options, providers=providers)
         shape = session.run([name], {"image": np.zeros((1, *network.size, 3), np.uint8)})[0].shape[1:]

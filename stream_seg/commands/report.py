@@ -62,7 +62,7 @@ def report(graph: Graph, *, seconds: float) -> dict[str, Any]:
     engines = [engine for engine in graph.engines().values() if engine is not None]
     return {
         "frames": {
-            "captured": sum(left.yielded - left.cards + left.source.missed.total() for left in sources),
+            "captured": sum(left.pictures + left.source.missed.total() for left in sources),
             "cards": sum(left.cards for left in sources),
             "written": min((0 if task.failed else task.pictures for task in sinks), default=0),
             "by_output": {task.node.name: 0 if task.failed else task.yielded for task in sinks},

@@ -24,6 +24,7 @@ from stream_seg.commands.report import report, show, write_json
 from stream_seg.config import Config, MetricsConfig, check
 from stream_seg.errors import OutputError, StreamSegError
 from stream_seg.graph import Graph
+from stream_seg.hosts import in_address
 from stream_seg.metrics import Metrics, serving
 from stream_seg.reload import reloader
 from stream_seg.stages.serve import Serve
@@ -119,8 +120,7 @@ def _metrics(graph: Graph, config: MetricsConfig | None) -> Iterator[str | None]
         yield None
         return
     with serving(graph, host=config.host, port=config.port) as port:
-        host = f"[{config.host}]" if ":" in config.host else config.host
-        yield f"http://{host}:{port}/metrics"
+        yield f"http://{in_address(config.host)}:{port}/metrics"
 
 
 @contextmanager

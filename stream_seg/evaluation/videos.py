@@ -13,7 +13,6 @@ from rich.table import Table
 
 from stream_seg.arrays import Labels
 from stream_seg.confusion import confusion, figures, percent
-from stream_seg.dataset import synth_labels
 from stream_seg.evaluation.drives import SCENES, Drive, drawn_drive, labelled_drive
 from stream_seg.frame import Frame, Semantic, Truth
 from stream_seg.network import open_network
@@ -60,10 +59,8 @@ def evaluate(
     options = {"network": str(network) if isinstance(network, Path) else network, **engine}
     classes = open_network(network, size=engine.get("size")).classes
     scenes: dict[str, Any] = {}
-    if data is None:
-        synth_labels(classes, of="the network")  # none in common is refused; with DATA there is something to measure
     first = None if data is None else labelled_drive(data, split, classes=classes)
-    for scene in SCENES if set(classes.names) & set(CAMVID.names) else ():
+    for scene in SCENES if first is None or set(classes.names) & set(CAMVID.names) else ():
         drawn = drawn_drive(scene, frames=frames, classes=classes)
         scenes[scene] = {name: measured(drawn, stages(**options)) for name, stages in POLICIES.items()}
     if first is None:

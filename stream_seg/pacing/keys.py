@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Generic, Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -25,9 +25,9 @@ from stream_seg.carried import Base, Carried
 from stream_seg.frame import Frame, Semantic, Step, Temporal
 from stream_seg.ops import motion as ops
 from stream_seg.ops.motion import Luma, Motion
+from stream_seg.recent import Recent
 
 Every: TypeAlias = int | Literal["auto"]
-T = TypeVar("T")
 Look: TypeAlias = Callable[[Image], Callable[[], Semantic]]
 """Takes what it needs of a picture at once, and gives what the network says of it when that is called."""
 
@@ -40,9 +40,6 @@ LONGEST = 15
 """`auto`: frames after which a key frame is due even if nothing moved: new things may be too small to be noticed."""
 GAP_S = 0.5
 """A pause after which the motion between two frames is none."""
-FORGOTTEN = 10_000
-"""Frames of other streams after which one is taken to be gone: a camera that was removed. Counted in frames, so that
-the same frames give the same classes; ten cameras give so many in half a minute, and nothing is carried over that."""
 
 
 @dataclass(frozen=True)
@@ -125,32 +122,6 @@ def carried(said: Semantic, base: Base | None, since: Since) -> Semantic:
     assert said.verdict is not None
     motion = ops.resized(since.motion, said.verdict.shape)
     return replace(said, verdict=ops.warped(said.verdict, motion, nearest=True))
-
-
-class Recent(Generic[T]):
-    """What is held of each stream, for as long as the stream goes on."""
-
-    def __init__(self) -> None:
-        self._frames = 0
-        self._held: dict[str, tuple[int, T]] = {}  # the longest silent first
-
-    def get(self, stream: str) -> T | None:
-        """What was put last."""
-        held = self._held.get(stream)
-        return None if held is None else held[1]
-
-    def put(self, stream: str, value: T) -> None:
-        """Hold this; once for each frame of the stream."""
-        self._frames += 1
-        self.drop(stream)
-        self._held[stream] = self._frames, value
-        silent, (last, _) = next(iter(self._held.items()))
-        if self._frames - last >= FORGOTTEN:
-            self.drop(silent)
-
-    def drop(self, stream: str) -> None:
-        """Hold nothing of it."""
-        self._held.pop(stream, None)
 
 
 @dataclass

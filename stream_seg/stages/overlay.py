@@ -18,6 +18,7 @@ from stream_seg.errors import ConfigError
 from stream_seg.frame import Frame, Temporal
 from stream_seg.ops.draw import Corner, Sprite, figures, legend, outline, stamp, stamp_beside
 from stream_seg.ops.palette import PALETTES
+from stream_seg.recent import Recent
 from stream_seg.stage import STRICT, Frames
 from stream_seg.uri import quoted
 
@@ -79,10 +80,12 @@ class Overlay:
         from stream_seg.ops.blend import blend  # brings numba: not for a help text
 
         looks: dict[Classes, Look] = {}
-        readings: dict[str, Readings] = {}
+        readings: Recent[Readings] = Recent()
         for frame in frames:
+            own = readings.get(frame.stream) or Readings()
+            readings.put(frame.stream, own)
             if frame.signal is not None:
-                readings.setdefault(frame.stream, Readings()).count(frame)
+                own.count(frame)
                 yield frame
                 continue
             flags = frame.image.flags
@@ -96,7 +99,7 @@ class Overlay:
                     outline(image, labels, look.bgr, drawn=look.opacity > 0)
             line = None
             if self.hud:
-                line = readings.setdefault(frame.stream, Readings()).sprite(frame, time.monotonic_ns())
+                line = own.sprite(frame, time.monotonic_ns())
                 stamp(image, line, "top-left")
             if frame.semantic is not None and self.legend and look.legend:
                 corner: Corner = "top-right" if self.legend is True else self.legend

@@ -16,7 +16,7 @@ from stream_seg.carried import Base, Carried, given_scores
 from stream_seg.errors import ConfigError
 from stream_seg.frame import Frame, Semantic, Step, Temporal
 from stream_seg.ops import motion as ops
-from stream_seg.pacing.keys import Recent
+from stream_seg.recent import Recent
 from stream_seg.stage import STRICT, Frames
 
 Reset: TypeAlias = Literal["start", "gap", "back", "shape", "cut"]

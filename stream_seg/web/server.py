@@ -20,6 +20,7 @@ from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from stream_seg.errors import ConfigError, OutputError
+from stream_seg.hosts import in_address
 from stream_seg.uri import without_secrets
 from stream_seg.web.app import Page
 from stream_seg.web.board import Board
@@ -81,8 +82,7 @@ class _Server:
         self._uvicorn = uvicorn.Server(_settings(stage, guard))
         self._socket = _listening(stage.host, stage.port)
         scheme = "https" if stage.certfile else "http"
-        host = f"[{stage.host}]" if ":" in stage.host else stage.host
-        self.address = f"{scheme}://{host}:{self._socket.getsockname()[1]}"
+        self.address = f"{scheme}://{in_address(stage.host)}:{self._socket.getsockname()[1]}"
         self._up = Event()
         self._thread = Thread(target=self._run, name="page", daemon=True)
         darkroom.publish = self._publish

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -18,13 +19,13 @@ import pytest
 from rich.console import Console
 
 import stream_seg.commands.report
-from stream_seg.commands.run import _shown_on_pages
-from stream_seg.config import check
+from stream_seg.commands import run
+from stream_seg.config import MetricsConfig, check
 from stream_seg.graph import DRAIN_S, Graph
 from stream_seg.ops.palette import CAMVID
 from stream_seg.stage import Frames
 from stream_seg.stages.serve import Serve
-from tests.graphs import Camera, Work, config, line
+from tests.graphs import Camera, Ledger, Work, config, line
 from tests.media import number_of, numbered, read_video, write_video
 from tests.programs import DRAWN, exit_code, left_in, lines_in, read_json
 
@@ -202,8 +203,17 @@ def test_the_main_job_imports_no_torch(tmp_path: Path) -> None:
 def test_a_page_that_waits_for_a_frame_s_time_hears_of_the_end() -> None:
     config = check({"stages": {"synthetic": {}, "serve": {"input": "synthetic", "port": 0}}}, where="graph")
     graph = Graph(config, live=False)
-    _shown_on_pages(graph, Console(), quiet=True)
+    run._shown_on_pages(graph, Console(), quiet=True)
     page = next(task.node.stage for task in graph.tasks if isinstance(task.node.stage, Serve))
     assert not page.stopping()
     graph.asked.set()
     assert page.stopping()
+
+
+def test_the_address_of_the_metrics_is_one_for_a_browser(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "serving", lambda *_, **__: nullcontext(9108))
+    nodes = line(Camera(1), Work(), Ledger())
+    graph = Graph(config(nodes), live=False)
+    for host, address in (("::1", "http://[::1]:9108/metrics"), ("127.0.0.1", "http://127.0.0.1:9108/metrics")):
+        with run._metrics(graph, MetricsConfig(port=0, host=host)) as said:
+            assert said == address

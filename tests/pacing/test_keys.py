@@ -14,7 +14,8 @@ import pytest
 from stream_seg.arrays import Image
 from stream_seg.classes import Classes
 from stream_seg.frame import EngineInfo, Frame, Semantic, Temporal
-from stream_seg.pacing.keys import FORGOTTEN, LONGEST, Every, Keys, Recent
+from stream_seg.pacing.keys import LONGEST, Every, Keys
+from stream_seg.recent import FORGOTTEN, Recent
 from tests.drawn import frame
 
 CLASSES = Classes(("dark", "bright"), ((0, 0, 0), (255, 0, 0)))
@@ -139,7 +140,7 @@ def test_a_stream_that_is_gone_is_forgotten_and_a_slow_one_is_not() -> None:
 
 @pytest.mark.parametrize("every", [4, "auto"])
 def test_nothing_is_held_of_a_stream_that_is_gone(monkeypatch: pytest.MonkeyPatch, every: Every) -> None:
-    monkeypatch.setattr("stream_seg.pacing.keys.FORGOTTEN", 5)
+    monkeypatch.setattr("stream_seg.recent.FORGOTTEN", 5)
     gone, live = drive(3, stream="gone"), drive(5)
     assert ages(seen([*gone[:2], *live[:4], gone[2]], every))[-1] == 2
     assert ages(seen([*gone[:2], *live[:5], gone[2]], every))[-1] == 0

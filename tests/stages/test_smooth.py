@@ -97,7 +97,7 @@ def test_streams_do_not_mix() -> None:
 
 
 def test_nothing_is_held_of_a_stream_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stream_seg.pacing.keys.FORGOTTEN", 5)
+    monkeypatch.setattr("stream_seg.recent.FORGOTTEN", 5)
     first, second = scored(0, 1, stream="gone"), scored(1, 0, stream="gone")
     live = [scored(seq, 1) for seq in range(5)]
     assert roads([first, *live[:4], second], weight=0.4)[-1] == pytest.approx(share(0, 0.4))
