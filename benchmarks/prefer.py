@@ -24,10 +24,10 @@ from surroundings import command, figures, finish, machine
 from stream_seg.arrays import Image, Labels
 from stream_seg.backends.choose import open_engine
 from stream_seg.backends.engine import Engine
-from stream_seg.classes import Classes
+from stream_seg.classes import VOID, Classes
 from stream_seg.confusion import figures as scored
 from stream_seg.confusion import percent
-from stream_seg.dataset import VOID, read_pairs
+from stream_seg.dataset import read_pairs
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network import open_network
 from stream_seg.stages.segment import segmented

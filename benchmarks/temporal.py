@@ -17,12 +17,12 @@ import typer
 from surroundings import command, figures, finish, machine
 
 from stream_seg.arrays import Image, Labels
+from stream_seg.classes import VOID
 from stream_seg.evaluation.drives import Drive, drawn_drive, labelled_drive
 from stream_seg.evaluation.videos import POLICIES, labels_at, measured, quality
 from stream_seg.frame import Frame
 from stream_seg.network import open_network
 from stream_seg.ops import motion
-from stream_seg.ops.temporal_measures import VOID
 from stream_seg.stages.segment import Segment
 from stream_seg.stages.smooth import Smooth, mixed
 

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from stream_seg.errors import ConfigError
 
+VOID = 255
+"""The label of pixels that belong to no class: nothing learns from them and nothing is scored at them."""
+
 
 @dataclass(frozen=True)
 class Classes:

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.arrays import Labels
-from stream_seg.classes import Classes
-from stream_seg.dataset import VOID
+from stream_seg.classes import VOID, Classes
 
 
 def confusion(truth: Labels, predicted: Labels, *, classes: int) -> NDArray[np.int64]:

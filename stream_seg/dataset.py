@@ -9,12 +9,10 @@ import cv2
 import numpy as np
 
 from stream_seg.arrays import Image, Labels
-from stream_seg.classes import Classes
+from stream_seg.classes import VOID, Classes
 from stream_seg.errors import ConfigError, SourceError
 from stream_seg.ops.palette import CAMVID
 
-VOID = 255
-"""The label of pixels that nothing learns from and nothing is scored at."""
 PICTURES = (".png", ".jpg", ".jpeg")
 GREY = 0
 CHANNELS = {GREY: 1, 2: 3, 3: 1, 4: 2, 6: 4}

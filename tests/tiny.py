@@ -43,6 +43,29 @@ def network(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
+def masks(*, least: int) -> ModelProto:
+    """Scores as a detector gives them: (objects, 3, 28, 28), where an object is a bright row, and `least` more."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["levels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["levels"], ["rows"], axes=[0, 2, 3], keepdims=0),
+        helper.make_node("Concat", ["rows", "more"], ["objects"], axis=0),
+        helper.make_node("NonZero", ["objects"], ["found"]),
+        helper.make_node("Shape", ["found"], ["shape"]),
+        helper.make_node("Slice", ["shape", "one", "two"], ["count"]),
+        helper.make_node("Concat", ["count", "plane"], ["whole"], axis=0),
+        helper.make_node("ConstantOfShape", ["whole"], ["scores"]),
+    ]
+    constants = [
+        helper.make_tensor("more", TensorProto.FLOAT, [2], [1.0 * (least > 0), 0.0]),
+        *(helper.make_tensor(name, TensorProto.INT64, [1], [i]) for i, name in ((1, "one"), (2, "two"))),
+        helper.make_tensor("plane", TensorProto.INT64, [3], [3, 28, 28]),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", *SIZE, 3])
+    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["objects", 3, 28, 28])
+    graph = helper.make_graph(nodes, "masks", [image], [scores], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
 def said(
     image: NDArray[np.uint8], channels: int, *, seed: int = 0, scale: float = 255, mean: Any = 0, std: Any = 1
 ) -> Any:

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.classes import Classes
+from stream_seg.classes import VOID, Classes
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
 
@@ -60,7 +60,10 @@ class Engine:
         self._worker = ThreadPoolExecutor(1, f"{spec.info.backend} engine")  # starts no thread before it is used
 
     def infer(self, images: Images) -> Result:
-        """What the network says of uint8 (N, H, W, 3) BGR, N >= 1, H and W as spec.size. Raises NetworkError."""
+        """What the network says of uint8 (N, H, W, 3) BGR, N >= 1, H and W as spec.size.
+
+        Raises NetworkError, also where it says anything but one thing of each picture, or a class that it has not.
+        """
         expected = (*self.spec.size, 3)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected or not len(images):
             raise NetworkError(
@@ -71,10 +74,12 @@ class Engine:
             if self._run is None:
                 raise NetworkError(f"{self.spec.info.network}: the engine is closed")
             try:
-                return self._run(images)
+                result = self._run(images)
             except self._errors as error:
                 info = self.spec.info
                 raise NetworkError(f"{info.network}: {info.backend} failed: {one_line(error)}") from error
+        _refuse(result, pictures=len(images), spec=self.spec)
+        return result
 
     def submit(self, images: Images) -> Future[Result]:
         """`infer` in the background, one call after the other; `images` must stay as they are until `result()`.
@@ -99,6 +104,23 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _refuse(result: Result, *, pictures: int, spec: EngineSpec) -> None:
+    said = result.labels if result.scores is None else result.scores
+    if said is not None and len(said) != pictures:
+        raise NetworkError(
+            f"{spec.info.network}: says {len(said)} things of {pictures} picture{'s' * (pictures > 1)}; one each is "
+            "expected: a class for every pixel, not one mask for every object"
+        )
+    classes = len(spec.classes)
+    if result.labels is not None and result.labels.max() >= classes:
+        foreign = result.labels[(result.labels >= classes) & (result.labels != VOID)]
+        if len(foreign):
+            raise NetworkError(
+                f"{spec.info.network}: says label {foreign.min()}; its classes are 0 to {classes - 1} "
+                f"({', '.join(spec.classes.names)}), and {VOID} is void"
+            )
 
 
 def in_batches(infer: Callable[[Images], NDArray[np.generic]], images: Images, *, most: int = 1) -> NDArray[np.generic]:

@@ -37,15 +37,21 @@ def open_engine(
         compiled = core.compile_model(
             model, "CPU", _settings(precision, threads) | ({"CACHE_DIR": str(cache)} if cache else {})
         )
+        given = compiled.output(0).partial_shape
     except RuntimeError as error:
         raise NetworkError(f"{network.name}: OpenVINO cannot compile it: {one_line(error)}") from error
+    if given.is_dynamic:
+        raise NetworkError(
+            f"{network.name}: how much it says depends on the picture ({name} of shape {given}); "
+            "one class for every pixel is expected"
+        )
     request = compiled.create_infer_request()
 
     def run(images: Images) -> Result:
         return as_result(name, in_batches(lambda image: request.infer(image, share_inputs=True)[0], images))
 
     info = EngineInfo(network.name, "openvino", precision, core.get_property("CPU", "FULL_DEVICE_NAME"))
-    shapes = {name: tuple(compiled.output(0).shape)[1:]}
+    shapes = {name: tuple(given.to_shape())[1:]}
     return Engine(EngineSpec(network.size, network.classes, info, shapes=shapes), run, errors=(RuntimeError,))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from rich.table import Table
 
 from stream_seg.arrays import Labels
+from stream_seg.classes import VOID
 from stream_seg.confusion import confusion, figures, percent
 from stream_seg.evaluation.drives import SCENES, Drive, drawn_drive, labelled_drive
 from stream_seg.frame import Frame, Semantic, Truth
@@ -120,10 +121,10 @@ def quality(drive: Drive, said: Sequence[Labels]) -> dict[str, float | None]:
         seen = drive.visible[k]
         assert seen is not None
         came, was = (warped(labels, motion, nearest=True) for labels in (said[k - 1], truth[k - 1]))
-        agreement += confusion(np.where(seen, came, measures.VOID).astype(np.uint8), said[k], classes=count)
-        stays = (truth[k] == truth[k - 1]) & (truth[k] != measures.VOID) & measures.still(motion)
+        agreement += confusion(np.where(seen, came, VOID).astype(np.uint8), said[k], classes=count)
+        stays = (truth[k] == truth[k - 1]) & (truth[k] != VOID) & measures.still(motion)
         flips["flicker"] += (said[k] != said[k - 1])[stays].sum(), stays.sum()
-        follows = (truth[k] == was) & (truth[k] != measures.VOID) & seen
+        follows = (truth[k] == was) & (truth[k] != VOID) & seen
         flips["flicker_followed"] += (said[k] != came)[follows].sum(), follows.sum()
     few = FEW * sum(labels.size for labels in truth)
     outlines = [

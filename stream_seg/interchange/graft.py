@@ -17,7 +17,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from stream_seg.errors import ConfigError
 from stream_seg.interchange.heads import add_labels, add_scores
-from stream_seg.interchange.onnx_file import INTEGERS, dims, inputs, read, sized
+from stream_seg.interchange.onnx_file import INTEGERS, dims, inputs, read, said, sized
 from stream_seg.interchange.wiring import Wiring
 from stream_seg.sidecar import Head, SideCar
 
@@ -83,7 +83,10 @@ def _finish(add: Wiring, model: ModelProto, sidecar: SideCar, *, size: tuple[int
     """From what the network gives to `scores` and `labels`; the names of those that there are."""
     given = {value.name.removeprefix(PREFIX): value for value in model.graph.output}
     if not sidecar.heads and len(given) > 1:
-        raise ConfigError(f"{where}: heads: is required, the network has several outputs: {', '.join(given)}")
+        outputs = ", ".join(f"{name} {said(dims(value))}" for name, value in given.items())
+        raise ConfigError(
+            f"{where}: heads: is required, of several outputs those that say a class for every pixel: {outputs}"
+        )
     only = next(iter(given))
     if not sidecar.heads and given[only].type.tensor_type.elem_type in INTEGERS:
         add_labels(add, given[only], size=size, where=where)

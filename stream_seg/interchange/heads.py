@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from onnx import TensorProto, ValueInfoProto
 
+from stream_seg.classes import VOID
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.interchange.onnx_file import FLOATS, dims, kind_of, said
 from stream_seg.interchange.wiring import Wiring
@@ -42,12 +43,20 @@ def add_scores(
 
 
 def add_labels(add: Wiring, value: ValueInfoProto, *, size: tuple[int, int], where: str) -> None:
-    """Add `labels` uint8 (N, H, W) for an output that is a label map, integers (N, H, W) or (N, 1, H, W)."""
+    """Add `labels` uint8 (N, H, W) for an output that is a label map, integers (N, H, W) or (N, 1, H, W).
+
+    Of wider integers those below 0 are void, as 255 is, and those above 255, which no class is, become 254.
+    """
     shape = dims(value)
     plain = shape if len(shape) == 3 else shape[:1] + shape[2:] if len(shape) == 4 and shape[1] == 1 else []
     if len(plain) != 3 or any(got not in (None, expected) for got, expected in zip(plain[1:], size, strict=True)):
         raise NetworkError(f"{where}: labels of shape {said(shape)}; expected (N, {size[0]}, {size[1]}) or scores")
     labels = value.name if len(shape) == 3 else add("Gather", value.name, add.constant(0, np.int64), axis=1)
+    if value.type.tensor_type.elem_type != TensorProto.UINT8:
+        labels = add("Cast", labels, to=TensorProto.INT32)
+        for beyond, bound, instead in (("Less", 0, VOID), ("Greater", VOID, VOID - 1)):
+            foreign = add(beyond, labels, add.constant(bound, np.int32))
+            labels = add("Where", foreign, add.constant(instead, np.int32), labels)
     add("Cast", labels, to=TensorProto.UINT8, out="labels")
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.arrays import Image, Labels
+from stream_seg.classes import VOID
 from stream_seg.ops.motion import Motion, warped
 
-VOID = 255
 STILL_PX = 0.5
 SAME_GREY = 15.0
 """Grey levels by which a pixel may differ from where it came from and still be the same point."""

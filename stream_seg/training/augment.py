@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.arrays import Image, Labels
-from stream_seg.dataset import VOID
+from stream_seg.classes import VOID
 
 
 def augmented(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stream_seg.dataset import VOID
+from stream_seg.classes import VOID
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.output import writing
 from stream_seg.training.batches import batches
@@ -107,10 +107,10 @@ def _criterion(job: Job, device: torch.device) -> Callable[[int, Tensor, Tensor]
             outputs = net(prepare(images))
         scores, *others = outputs if isinstance(outputs, tuple) else (outputs,)
         phase = np.random.default_rng([recipe.seed, step, 1]).random(2)
-        truth = sampled(labels, scores.shape[-2:], phase)
-        loss = judge(scores, truth, weights)
+        seen, truth = sampled(scores, labels, phase)
+        loss = judge(seen, truth, weights)
         for other in others:
-            loss = loss + recipe.auxiliary * judge(other, sampled(labels, other.shape[-2:], phase), weights)
+            loss = loss + recipe.auxiliary * judge(*sampled(other, labels, phase), weights)
         if recipe.distil and teach:
             far = distilled(scores, teach(images), truth != VOID, temperature=recipe.distil.temperature)
             loss = (1 - recipe.distil.share) * loss + recipe.distil.share * far

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from stream_seg.dataset import VOID
+from stream_seg.classes import VOID
 from stream_seg.training.recipe import Ohem
 
 SORTED = 65536
@@ -26,15 +26,27 @@ def class_weights(labels: Sequence[NDArray[np.uint8]], classes: int, *, power: f
     return torch.tensor(np.clip(weights, 0.3, 4), dtype=torch.float32)
 
 
-def sampled(labels: Tensor, size: Sequence[int], phase: NDArray[np.float64]) -> Tensor:
-    """Labels (N, H, W) picked at `phase` (0 to 1, down and right) of every cell of a grid of `size`.
+def sampled(scores: Tensor, labels: Tensor, phase: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+    """Scores (N, C, h, w) and labels (N, H, W) of one pixel in every cell of the scores' grid, the one at `phase` (0 to
+    1, down and right) of its cell: (N, C, h, w), as the bilinearly enlarged scores have them there, and (N, h, w).
 
     Scores have half the picture's resolution. Enlarging them to the labels' size for the loss costs as much as the
-    network's forward pass; picking another pixel of each cell at every step teaches the same boundaries at a quarter.
+    network's forward pass; taking another pixel of each cell at every step teaches the same, outlines that run between
+    two cells included, at a fifth of that.
     """
-    rows = ((torch.arange(size[0]) + phase[0]) * labels.shape[1] / size[0]).long().clamp(max=labels.shape[1] - 1)
-    columns = ((torch.arange(size[1]) + phase[1]) * labels.shape[2] / size[1]).long().clamp(max=labels.shape[2] - 1)
-    return labels[:, rows[:, None].to(labels.device), columns[None, :].to(labels.device)]
+    for axis in (1, 2):
+        cells, pixels = scores.shape[axis + 1], labels.shape[axis]
+        at = ((torch.arange(cells) + phase[axis - 1]) * pixels / cells).long().clamp(max=pixels - 1)
+        place = ((at + 0.5) * cells / pixels - 0.5).clamp(0, cells - 1)
+        low = place.long()
+        near, far = (
+            scores.index_select(axis + 1, cell.to(scores.device)).float()
+            for cell in (low, (low + 1).clamp(max=cells - 1))
+        )
+        weight = (place - low).float().to(scores.device)
+        scores = near.lerp(far, weight[:, None] if axis == 1 else weight)
+        labels = labels.index_select(axis, at.to(labels.device))
+    return scores, labels
 
 
 def loss_of(scores: Tensor, labels: Tensor, weights: Tensor) -> Tensor:

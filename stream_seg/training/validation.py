@@ -13,9 +13,9 @@ from torch import nn
 
 from stream_seg.arrays import Image, Labels
 from stream_seg.backends.choose import open_engine
-from stream_seg.classes import Classes
+from stream_seg.classes import VOID, Classes
 from stream_seg.confusion import confusion, figures
-from stream_seg.dataset import VOID, Pairs
+from stream_seg.dataset import Pairs
 from stream_seg.network import open_network
 from stream_seg.ops.labels import upsampled_argmax
 from stream_seg.ops.scale import reduced

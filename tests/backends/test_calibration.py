@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stream_seg.backends.calibration import Sample, drawn, sampled, spread
-from stream_seg.dataset import VOID
+from stream_seg.classes import VOID
 from stream_seg.errors import ConfigError, SourceError, StreamSegError
 from tests.media import numbered as numbered_picture
 from tests.media import write_video

@@ -20,6 +20,7 @@ from stream_seg.backends.engine import Engine, EngineSpec, Result
 from stream_seg.backends.openvino import settled
 from stream_seg.backends.table import chosen, installed
 from stream_seg.backends.target import PRECISIONS, Target
+from stream_seg.classes import Classes
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
 from stream_seg.network import Network, open_network
@@ -138,6 +139,43 @@ def test_what_is_no_network_is_refused_in_one_line(backend: str, network: Networ
     model.graph.node[0].input[0] = "image"
     with pytest.raises(NetworkError, match=r"^mine: .* cannot ") as refused:
         open_engine(replace(network, f32=model.SerializeToString()), backend=backend)
+    assert "\n" not in str(refused.value)
+
+
+def says(*outputs: Result) -> Engine:
+    """An engine of three classes, one result after the other."""
+    spec = EngineSpec((8, 8), Classes(("a", "b", "c"), ((0, 0, 0),) * 3), EngineInfo("mine", "fake", "f32", "none"))
+    given = iter(outputs)
+    return Engine(spec, lambda _images: next(given))
+
+
+def test_one_result_for_each_picture() -> None:
+    picture = np.zeros((1, 8, 8, 3), np.uint8)
+    engine = says(*(Result(scores=np.zeros((n, 3, 4, 4), np.float32)) for n in (5, 0, 1)))
+    for number in (5, 0):
+        with pytest.raises(NetworkError, match=f"^mine: says {number} things of 1 picture; .* not one mask for every"):
+            engine.infer(picture)
+    assert engine.infer(picture).scores is not None
+
+
+def test_a_label_that_is_no_class_is_refused() -> None:
+    picture, labels = np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, 8, 8), np.uint8)
+    labels[0, :3, 0] = 255, 1, 2
+    other = labels.copy()
+    other[0, 5, 5] = 3
+    engine = says(Result(labels=labels), Result(labels=other))
+    assert engine.infer(picture).labels is labels
+    with pytest.raises(NetworkError, match=r"^mine: says label 3; its classes are 0 to 2 \(a, b, c\), and 255 is void"):
+        engine.infer(picture)
+
+
+@pytest.mark.parametrize("least", [1, 0])
+def test_an_output_for_every_object_is_refused(backend: str, least: int, network: Network) -> None:
+    """As many masks as pixels are bright, 28x28 each, and `least` of a black picture."""
+    model = tiny.masks(least=least)
+    masks = replace(network, f32=model.SerializeToString(), int8=None)
+    with pytest.raises(NetworkError, match=r"^mine: (how much it says depends|says \d+ things|.* cannot )") as refused:
+        open_engine(masks, backend=backend).infer(np.full((1, *tiny.SIZE, 3), 200, np.uint8))
     assert "\n" not in str(refused.value)
 
 

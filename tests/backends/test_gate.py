@@ -7,8 +7,7 @@ import pytest
 
 from stream_seg.arrays import Labels
 from stream_seg.backends.gate import Compared, Figures, Limits, as_report, compared, refusal
-from stream_seg.classes import Classes
-from stream_seg.dataset import VOID
+from stream_seg.classes import VOID, Classes
 
 CLASSES = Classes(("a", "b"), ((0, 0, 0), (255, 255, 255)))
 

@@ -15,8 +15,8 @@ from rich.console import Console
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score, recall_score
 
 from stream_seg.backends.engine import Engine, EngineSpec, Images, Result
-from stream_seg.classes import Classes
-from stream_seg.dataset import VOID, read_labels, read_pair, read_pairs
+from stream_seg.classes import VOID, Classes
+from stream_seg.dataset import read_labels, read_pair, read_pairs
 from stream_seg.errors import SourceError
 from stream_seg.evaluation.pictures import as_table, confusion, evaluate, evaluated, figures
 from stream_seg.frame import EngineInfo

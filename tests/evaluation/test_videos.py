@@ -11,8 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from stream_seg.classes import Classes
-from stream_seg.dataset import VOID
+from stream_seg.classes import VOID, Classes
 from stream_seg.errors import ConfigError, SourceError
 from stream_seg.evaluation.drives import SCENES, Drive, drawn_drive, labelled_drive
 from stream_seg.evaluation.videos import POLICIES, as_table, evaluate, measured

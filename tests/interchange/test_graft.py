@@ -90,6 +90,25 @@ def test_a_network_may_say_labels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(semantic.labels[::2, ::2], want)
 
 
+@pytest.mark.parametrize("kind", [TensorProto.INT32, TensorProto.INT64, TensorProto.INT8, TensorProto.UINT8])
+@pytest.mark.parametrize("opset", [11, 17])
+def test_labels_that_are_no_class(tmp_path: Path, kind: int, opset: int) -> None:
+    """Void is what is below 0; what is above 255 stays foreign."""
+    given, want = [-1, 0, 2, 100], [255, 0, 2, 100]
+    if kind in (TensorProto.INT32, TensorProto.INT64):
+        given, want = [*given, -1000, 255, 256, 257, 100_000], [*want, 255, 255, 254, 254, 254]
+    if kind == TensorProto.UINT8:
+        given, want = [0, 2, 100, 254, 255], [0, 2, 100, 254, 255]
+    model = tiny.network(outputs={"scores": 3}, opset=opset)
+    everywhere = np.resize(given, (1, *tiny.SIZE))
+    model.graph.node.append(helper.make_node("Cast", ["constant"], ["said"], to=kind))
+    model.graph.initializer.append(helper.make_tensor("constant", TensorProto.INT32, everywhere.shape, everywhere.flat))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("said", kind, [None] * 3))
+    said = computed(tiny.write(tmp_path, model, {"classes": tiny.CLASSES}), tiny.picture())["labels"]
+    np.testing.assert_array_equal(said, np.resize(want, said.shape))
+
+
 def test_an_open_size_is_filled_in(tmp_path: Path) -> None:
     model = tiny.network(outputs={"out": 3}, size=("height", "width"))
     path = tiny.write(tmp_path, model, {"classes": tiny.CLASSES, "size": [32, 40]})
@@ -125,7 +144,7 @@ def test_what_the_sidecar_gets_wrong(tmp_path: Path) -> None:
     assert "2 classes for the 3 channels of output out" in refused(tmp_path, model, classes=["a", "b"])
     assert "layout: nhwc means (N, H, W, 3)" in refused(tmp_path, model, layout="nhwc")
     assert "size: [32, 32] is not to be had" in refused(tmp_path, model, size=[32, 32])
-    assert "several outputs: a, b" in refused(tmp_path, two)
+    assert "several outputs those that say a class for every pixel: a (?, 2, 8, 12), b (" in refused(tmp_path, two)
     assert "unknown output 'c'; known: a, b" in refused(tmp_path, two, heads=[{"output": "c", "channels": ["x", "y"]}])
     first = {"output": "a", "channels": ["ground", "wall"]}
     assert "no channel says sky" in refused(tmp_path, two, heads=[first])

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from stream_seg.classes import Classes
-from stream_seg.dataset import VOID, Pairs
+from stream_seg.classes import VOID, Classes
+from stream_seg.dataset import Pairs
 from stream_seg.errors import ConfigError
 from stream_seg.ops.palette import CAMVID
 from stream_seg.training.augment import augmented, faded, lit, pasted, repainted, rotated

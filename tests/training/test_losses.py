@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from stream_seg.dataset import VOID
+from stream_seg.classes import VOID
 from stream_seg.training.losses import (
     class_weights,
     distilled,
@@ -23,11 +24,39 @@ from stream_seg.training.recipe import Ohem
 
 
 def test_labels_are_picked_at_the_phase() -> None:
-    labels = torch.arange(24).reshape(1, 4, 6)
-    assert sampled(labels, (2, 3), np.array([0.0, 0.0])).tolist() == [[[0, 2, 4], [12, 14, 16]]]
-    assert sampled(labels, (2, 3), np.array([0.99, 0.5])).tolist() == [[[7, 9, 11], [19, 21, 23]]]
+    labels, scores = torch.arange(24).reshape(1, 4, 6), torch.zeros(1, 1, 2, 3)
+    assert sampled(scores, labels, np.array([0.0, 0.0]))[1].tolist() == [[[0, 2, 4], [12, 14, 16]]]
+    assert sampled(scores, labels, np.array([0.99, 0.5]))[1].tolist() == [[[7, 9, 11], [19, 21, 23]]]
     near_one = np.array([1 - 1e-12, 1 - 1e-12])
-    assert sampled(torch.zeros(1, 288, 384), (144, 192), near_one).shape == (1, 144, 192)
+    wide = sampled(torch.zeros(1, 1, 144, 192), torch.zeros(1, 288, 384), near_one)
+    assert wide[1].shape == wide[0].shape[:1] + wide[0].shape[2:] == (1, 144, 192)
+
+
+@pytest.mark.parametrize("size", [(14, 18), (13, 17), (112, 54), (7, 9), (5, 6)])
+def test_scores_are_those_of_the_picked_pixel(size: tuple[int, int]) -> None:
+    scores = torch.randn(2, 3, 7, 9, requires_grad=True)
+    enlarged = F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
+    numbers = torch.arange(size[0] * size[1]).reshape(1, *size).expand(2, -1, -1)
+    for phase in itertools.product((0.1, 0.4, 0.9), repeat=2):
+        there, at = sampled(scores, numbers, np.array(phase))
+        torch.testing.assert_close(
+            there, enlarged.flatten(2).gather(2, at.flatten(1)[:, None].expand(-1, 3, -1)).view_as(there)
+        )
+    there.sum().backward()
+    assert scores.grad is not None
+    assert scores.grad.sum().item() == pytest.approx(there.numel(), rel=1e-4)
+
+
+def test_an_outline_within_a_cell_is_learnt_to_the_pixel() -> None:
+    labels = (torch.arange(8) >= 3).long().expand(1, 8, 8)
+    scores, draw = torch.zeros(1, 2, 4, 4, requires_grad=True), np.random.default_rng(0)
+    optimiser = torch.optim.Adam([scores], lr=0.1)
+    for _ in range(100):
+        loss_of(*sampled(scores, labels, draw.random(2)), torch.ones(2)).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        optimiser.zero_grad()
+    enlarged = F.interpolate(scores, size=(8, 8), mode="bilinear", align_corners=False)
+    assert (enlarged.argmax(1) == labels).all()
 
 
 @pytest.mark.parametrize(

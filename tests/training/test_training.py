@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -320,6 +321,24 @@ def test_another_step_looks_at_another_pixel_of_each_cell(tmp_path: Path) -> Non
     thin.pairs.labels[:] = [np.zeros((1, 96), np.uint8) for _ in thin.pairs.labels]
     train(thin, out=tmp_path, say=lambda _step, found: losses.append(float(found["loss"])))
     assert 3 < sum(loss > 0 for loss in losses) < 13
+
+
+def test_scores_are_judged_where_the_pixel_is(tmp_path: Path) -> None:
+    """Between two cells, one sure of the label and one of another: the nearer the pixel to the latter, the worse."""
+
+    class Edge(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scores = nn.Parameter(torch.tensor([[2.0, -2.0], [-2.0, 2.0], [-9.0, -9.0]]).view(1, 3, 1, 2))
+
+        def forward(self, image: Tensor) -> Tensor:
+            return self.scores.expand(len(image), -1, -1, -1)
+
+    same, losses = job(16, crop=(8, 8), scale=(1.0, 1.0), learning_rate=1e-9), list[float]()
+    same.pairs.labels[:] = [np.zeros_like(labels) for labels in same.pairs.labels]
+    same = replace(same, net=Edge())
+    train(same, out=tmp_path, say=lambda _step, found: losses.append(round(float(found["loss"]), 3)))
+    assert len(set(losses)) == 4  # of the four columns of a cell
 
 
 def test_training_computes_in_bf16_with_the_channels_last(tmp_path: Path) -> None:
