@@ -19,6 +19,7 @@ import typer
 
 from stream_seg import __version__
 from stream_seg.commands import engines as engines_commands
+from stream_seg.discreet import discreet
 from stream_seg.errors import ConfigError, StreamSegError
 from stream_seg.logs import Form, configure
 
@@ -79,10 +80,10 @@ def main(arguments: list[str] | None = None, *, only: str | None = None, name: s
     try:
         (commands.commands[only] if only else commands).main(arguments, prog_name=name)
     except StreamSegError as error:
-        print(f"stream-seg: {error}", file=sys.stderr)
+        print(f"stream-seg: {discreet(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except ImportError as error:
-        print(f"stream-seg: {error}; {INSTALL}", file=sys.stderr)
+        print(f"stream-seg: {discreet(str(error))}; {INSTALL}", file=sys.stderr)
         sys.exit(1)
     finally:
         signal.signal(signal.SIGINT, before)

@@ -19,12 +19,13 @@ from pydantic_core import ErrorDetails
 
 from stream_seg.allowed import in_words, of_several_kinds
 from stream_seg.books import Policy
+from stream_seg.discreet import quoted, without_secrets
 from stream_seg.errors import ConfigError
 from stream_seg.kinds import SINKS, SOURCES, STAGES
 from stream_seg.stage import Stage
 from stream_seg.stages.capture import Capture
 from stream_seg.strict_yaml import parse_yaml, read_yaml
-from stream_seg.uri import POLICY_SCHEMES, parse, quoted, refusal, without_secrets
+from stream_seg.uri import POLICY_SCHEMES, parse, refusal
 
 NAME = r"[A-Za-z_][\w-]{0,63}"
 DEADLINE_MS = 200.0

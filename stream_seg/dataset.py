@@ -12,6 +12,7 @@ from stream_seg.arrays import Image, Labels
 from stream_seg.classes import VOID, Classes
 from stream_seg.errors import ConfigError, SourceError
 from stream_seg.ops.palette import CAMVID
+from stream_seg.sources.header import MAX_PIXELS, read_picture
 
 PICTURES = (".png", ".jpg", ".jpeg")
 GREY = 0
@@ -76,7 +77,7 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
 
 def read_pair(image_path: Path, label_path: Path, *, classes: int) -> tuple[Image, Labels]:
     """A picture and its labels, as `read_labels` gives them. Raises SourceError."""
-    image = cv2.imread(str(image_path), cv2.IMREAD_COLOR)
+    image = cv2.imdecode(np.frombuffer(_picture(image_path), np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         raise SourceError(f"{image_path}: not a picture that can be read")
     return image, read_labels(label_path, classes=classes, size=image.shape[:2])  # type: ignore[return-value]
@@ -101,12 +102,20 @@ def read_labels(path: Path, *, classes: int, size: tuple[int, ...]) -> Labels:
     return np.where(labels < classes, labels, VOID).astype(np.uint8)
 
 
-def _indices(path: Path) -> Labels:
-    """What a PNG of one channel says of each pixel. Raises SourceError."""
+def _picture(path: Path) -> bytes:
+    """The file of a picture. Raises SourceError where it is none, or too large."""
     try:
-        png = path.read_bytes()
+        found = read_picture(path, max_pixels=MAX_PIXELS)
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror}") from error
+    if found is None:
+        raise SourceError(f"{path}: not a picture that can be read")
+    return found[0]
+
+
+def _indices(path: Path) -> Labels:
+    """What a PNG of one channel says of each pixel. Raises SourceError."""
+    png = _picture(path)
     if len(png) < 26 or not png.startswith(b"\x89PNG"):
         raise SourceError(f"{path}: not a picture that can be read; a label map is a PNG")
     bits, colour = png[24:26]
@@ -116,7 +125,8 @@ def _indices(path: Path) -> Labels:
         )
     if colour == GREY and bits != 8:  # OpenCV spreads fewer over 0 to 255
         raise SourceError(f"{path}: {bits} bits a pixel; a label map has 8, the index of the class")
-    labels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if colour == GREY else _uncoloured(png)
+    grey = colour == GREY
+    labels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE) if grey else _uncoloured(png)
     if labels is None:
         raise SourceError(f"{path}: not a picture that can be read")
     return labels  # type: ignore[return-value]

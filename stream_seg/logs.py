@@ -1,4 +1,5 @@
-"""How the log is written: a line each, readable on a terminal, JSON elsewhere; a torrent of one message is thinned.
+"""How the log is written: a line each, readable on a terminal, JSON elsewhere; a torrent of one message is thinned, and
+no address says its password.
 
 A record says which stream and frame it is about with `extra={"stream": ..., "seq": ...}`.
 """
@@ -11,6 +12,8 @@ import sys
 import time
 from collections.abc import Callable
 from typing import Literal, TypeAlias
+
+from stream_seg.discreet import discreet
 
 Form: TypeAlias = Literal["auto", "text", "json"]
 ABOUT = ("stream", "seq")
@@ -41,11 +44,11 @@ class JsonLines(logging.Formatter):
             "time": f"{stamp}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": discreet(record.getMessage()),
             **{name: getattr(record, name) for name in ABOUT if hasattr(record, name)},
         }
         if record.exc_info:
-            said["error"] = self.formatException(record.exc_info)
+            said["error"] = discreet(self.formatException(record.exc_info))
         return json.dumps(said, default=str)
 
 
@@ -55,9 +58,9 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         about = ":".join(str(getattr(record, name)) for name in ABOUT if hasattr(record, name))
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        parts = (clock, record.levelname, about, record.getMessage())
+        parts = (clock, record.levelname, about, discreet(record.getMessage()))
         line = " ".join(part.replace("\n", " ") for part in parts if part)
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return f"{line}\n{discreet(self.formatException(record.exc_info))}" if record.exc_info else line
 
 
 class Thinned(logging.Filter):

@@ -12,11 +12,11 @@ from prometheus_client.core import Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from stream_seg.discreet import without_secrets
 from stream_seg.errors import ConfigError
 from stream_seg.families import FAMILIES
 from stream_seg.graph import Graph
 from stream_seg.scrapes import Server
-from stream_seg.uri import without_secrets
 
 LOG = logging.getLogger(__name__)
 

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from stream_seg.classes import Classes
+from stream_seg.discreet import quoted
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.sidecar import Export, SideCar, coloured, validated
 from stream_seg.strict_yaml import parse_yaml
-from stream_seg.uri import quoted
 from stream_seg.zoo import NETWORKS, SHIPPED
 
 log = logging.getLogger(__name__)

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import av
 
+from stream_seg.discreet import quoted, without_secrets
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.frame import Frame, Semantic
-from stream_seg.uri import at_home, quoted, without_secrets
+from stream_seg.uri import at_home
 
 STREAM = "{stream}"
 """Stands in a path for the name of a frame's stream."""

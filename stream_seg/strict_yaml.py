@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
+from stream_seg.discreet import quoted, without_secrets
 from stream_seg.errors import ConfigError
-from stream_seg.uri import quoted, without_secrets
 
 LARGEST_FILE = 1_000_000
 """Bytes. A graph file has a dozen lines."""

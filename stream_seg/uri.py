@@ -14,12 +14,13 @@ import glob
 import ipaddress
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 from urllib.parse import parse_qs, quote, urlsplit
 
+from stream_seg.discreet import SECRET, named, printable, quoted, split_user, without_secrets
 from stream_seg.errors import ConfigError
 
 Kind: TypeAlias = Literal["file", "images", "camera", "rtsp", "http", "synth"]
@@ -37,18 +38,14 @@ PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 RECORDINGS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 """An http address whose path ends so is a file on a server; any other is taken for a live stream."""
 
-LONGEST_QUOTED = 80
-"""Characters of a value that an error repeats."""
-
 ALLOWED = "a video file, a picture, a folder or glob of pictures, /dev/videoN or a camera's number, " + ", ".join(
     f"{scheme}://" for scheme in SCHEMES
 )
 
-_SECRET = re.compile(r"((?:user|login|pass|pwd|token|key|auth|secret|sig|cred)[^=/]*=)[^/]*", re.IGNORECASE)
-_BARE_USER = re.compile(r"^[^@]*:.*@", re.DOTALL)
-_CUT_SHORT = re.compile(r"^([^/?#:\[]*:)(?!\d*(?:[/?#]|$))[^/?#]+")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
-_PLAIN_HOST = re.compile(r"(\[[^\]]*\]|[^:@]*)(:\d*)?")
+_PORT_THEN_AT = re.compile(r"[^/?#@]*:\d+/[^?#]*@")
+"""The path of a host, or a user's password of digits and a slash: which host is meant, nobody can tell."""
+_PLAIN_HOST = re.compile(r"(\[[^\]]*\]|[^:@/?#]*)(:\d+)?([/?#]|$)")
 
 
 @dataclass(frozen=True)
@@ -72,25 +69,13 @@ def parse(uri: str) -> Source:
     if uri.isdecimal():
         uri = f"/dev/video{int(uri)}"
     if re.fullmatch(r"/dev/video\d+|/dev/v4l/.+", uri):
-        return Source("camera", uri, _printable(uri), live=True)
+        return Source("camera", uri, printable(uri), live=True)
     try:
         path = str(at_home(Path(uri)))
         kind = _kind_of_path(path)
     except OSError as error:  # a name that is too long, a folder that may not be looked into
         raise ConfigError(f"the input {quoted(uri)}: {error.strerror}") from error
-    return Source(kind, path, _printable(without_secrets(uri)), live=False)
-
-
-def without_secrets(text: str) -> str:
-    """What somebody typed, fit to be shown: without the user and password of an address, with or without its scheme,
-    and without the value of what is called like a secret."""
-    # The first :// counts: a second one may stand in the password.
-    scheme, mark, rest = text.partition("://")
-    # Of an address that ends before its host, what reads like a port is the password.
-    shown = _CUT_SHORT.sub(r"\1…", _split_user(rest)[1]) if mark else _BARE_USER.sub("…@", text)
-    path, query, _ = shown.partition("?")
-    before = _BARE_USER.sub("…@", scheme) + mark if mark else ""
-    return before + _SECRET.sub(r"\1…", path) + ("?…" if query and "=" in shown else query)
+    return Source(kind, path, printable(without_secrets(uri)), live=False)
 
 
 def at_home(path: Path) -> Path:
@@ -99,20 +84,6 @@ def at_home(path: Path) -> Path:
         return path.expanduser()
     except RuntimeError:
         raise ConfigError(f"{quoted(str(path))}: there is no such user, or no home is known") from None
-
-
-def quoted(value: object) -> str:
-    """A value of a graph file, fit for an error: an address may stand anywhere in it, so of a mapping, and of a list
-    that is more than a few numbers, only the kind is said."""
-    if isinstance(value, str):
-        shown = without_secrets(value)
-        return repr(shown if len(shown) <= LONGEST_QUOTED else f"{shown[:LONGEST_QUOTED]}…")
-    numbers = value[:5] if isinstance(value, list | tuple) else [value]
-    if len(numbers) < 5 and all(one is None or isinstance(one, int | float) for one in numbers):
-        return repr(value)
-    if isinstance(value, Mapping):
-        return "a mapping"
-    return "a list" if isinstance(value, list | tuple) else f"a {type(value).__name__}"
 
 
 def _kind_of_path(text: str) -> Kind:
@@ -125,30 +96,37 @@ def _kind_of_path(text: str) -> Kind:
 
 def _from_url(scheme: str, rest: str) -> Source:
     if scheme not in SCHEMES:
-        raise ConfigError(f"unknown scheme {_printable(scheme)}:// of the input; allowed are {ALLOWED}")
+        raise ConfigError(f"unknown scheme {printable(scheme)}:// of the input; allowed are {ALLOWED}")
     kind = SCHEMES[scheme]
     if kind == "synth":
         query = parse_qs(rest.partition("?")[2])
         live = query.get("paced", ["no"])[-1].lower() in ("1", "true", "yes", "on")
-        return Source(kind, f"synth://{rest}", _printable(f"synth://{rest}"), live)
+        return Source(kind, f"synth://{rest}", printable(f"synth://{rest}"), live)
     template, rest = rest, _expanded(rest)
-    user, location = _split_user(rest)
+    if _PORT_THEN_AT.match(rest):
+        raise ConfigError(
+            f"the input {scheme}://…: an @ behind what reads as HOST:PORT/; write it as %40, a / in a password as %2F"
+        )
+    user, location = _parts(rest)
     if not re.match(r"[^/?#:]", location):
         raise ConfigError(f"the input {scheme}:// names no host; write {scheme}://host/path")
-    # A password with a raw / ? # or @ would end the host too early for FFmpeg; where the address reads well, it stays.
-    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    plain = _PLAIN_HOST.fullmatch(authority)
-    address = rest if plain or not user else f"{quote(user, safe=':%!$&*+,;=()')}@{location}"
+    # A password with a raw / ? # or @ would end the host too early for FFmpeg.
+    address = f"{quote(user, safe=':%!$&*+,;=()')}@{location}" if user else rest
     if not _reads(f"{scheme}://{address}"):
         # Without a word of the address: what it has in a port's place may be a password.
         raise ConfigError(
             f"the input {scheme}://…: its host or port cannot be read; write {scheme}://HOST:PORT/PATH, port 1 to 65535"
         )
     # Shown as it was typed, ${NAME} and all: what a variable holds is nobody's business.
-    path, query_mark, _ = _split_user(template)[1].partition("?")
-    shown = _SECRET.sub(r"\1…", path.partition("#")[0]) + ("?…" if query_mark else "")
+    path, query_mark, _ = _parts(template)[1].partition("?")
+    shown = SECRET.sub(r"\1…", path.partition("#")[0]) + ("?…" if query_mark else "")
     live = kind == "rtsp" or not re.split(r"[?#]", address)[0].lower().endswith(RECORDINGS)
-    return Source(kind, f"{scheme}://{address}", _printable(f"{scheme}://{shown}"), live)
+    return Source(kind, f"{scheme}://{address}", printable(f"{scheme}://{shown}"), live)
+
+
+def _parts(rest: str) -> tuple[str, str]:
+    """(user:password, host and path); where the address reads well without a user, there is none."""
+    return ("", rest) if _PLAIN_HOST.match(rest) else split_user(rest)
 
 
 def _reads(address: str) -> bool:
@@ -208,18 +186,5 @@ def with_password(source: Source, path: Path) -> Source:
         password = at_home(path).read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise ConfigError(f"password_file: {path}: {reason}") from error
+        raise ConfigError(f"{named('password_file', path)}: {reason}") from error
     return replace(source, address=f"{scheme}{mark}{user}:{quote(password, safe='')}@{location}")
-
-
-def _split_user(rest: str) -> tuple[str, str]:
-    """(user:password, host and path), in doubt taking more for the password: showing too little of an address
-    is safe, too much is not."""
-    user, mark, location = rest.rpartition("@")
-    if mark and (":" in user or not re.search(r"[/?#]", user)):
-        return user, location
-    return "", rest
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)

@@ -1,4 +1,5 @@
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -50,7 +51,6 @@ def test_camera_number_opens_its_device() -> None:
         "u:/hunter2",
         "u:hunter2#hunter2",
         "u:?hunter2",
-        "u:1/hunter2",
         ":hunter2",
     ],
 )
@@ -64,6 +64,21 @@ def test_shown_hides_every_password(user: str, path: str) -> None:
             assert "hunter2" not in source.shown
             assert "hunter2" not in repr(source)
             assert source.shown.startswith(f"{scheme.lower()}://{host}")
+
+
+@pytest.mark.parametrize("address", ["u:1/hunter2@host/live", "10.0.0.5:8080/live/hunter2@1", "u:1/hunter2@host:1?x=@"])
+def test_an_at_where_a_host_and_a_user_are_the_same_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"the input http://…: an @ behind .* write it as %40") as refused:
+        parse(f"http://{address}")
+    assert "hunter2" not in str(refused.value)
+
+
+def test_what_is_shown_is_what_is_opened() -> None:
+    for address in ("host:80/drive.mp4?mail=a@b", "[::1]:80/x?@", "host/x@y", "u:1?hunter2@host", "u:1#hunter2@host"):
+        source = parse(f"http://{address}")
+        assert source.address == f"http://{address}"
+        assert "hunter2" not in source.shown
+        assert urlsplit(source.shown).netloc == urlsplit(source.address).netloc
 
 
 def test_address_without_password_is_shown_whole() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from stream_seg.config import Config
+from stream_seg.discreet import without_secrets
 from stream_seg.errors import ConfigError, OutputError, SourceError
 from stream_seg.kinds import SINKS, SOURCES
 from stream_seg.output import STREAM, partial_path, refuse_unwritable
@@ -18,7 +19,7 @@ from stream_seg.sources.images import picture_files
 from stream_seg.stages.capture import Capture, expected_frames
 from stream_seg.stages.synthetic import Synthetic, parse_synth
 from stream_seg.strict_yaml import parse_yaml
-from stream_seg.uri import at_home, parse, without_secrets
+from stream_seg.uri import at_home, parse
 
 VIDEO_SUFFIXES = (".mp4", ".mkv")
 OUTPUT_FORMS = (

@@ -15,6 +15,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from stream_seg.errors import Reason, SourceError
+from stream_seg.sources.index import unfounded_frames
 from stream_seg.sources.redirect import asked_first
 from stream_seg.uri import Source
 
@@ -138,6 +139,13 @@ def _refuse_without_opening(source: Source) -> None:
         raise SourceError(f"{source.shown}: is not a regular file")
     if path.stat().st_size == 0:
         raise SourceError(f"{source.shown}: the file is empty")
+    try:
+        promised = unfounded_frames(path)
+    except OSError:  # FFmpeg cannot read it either, and says why
+        return
+    if promised:
+        size = f"{path.stat().st_size} bytes"
+        raise SourceError(f"{source.shown}: its index promises {promised} frames in {size}", reason="broken")
 
 
 def _opened_here(source: Source, opened_within: Callable[[float], InputContainer], *, open_s: float) -> InputContainer:

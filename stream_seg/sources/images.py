@@ -12,7 +12,7 @@ import av
 from av.video.reformatter import VideoReformatter
 
 from stream_seg.errors import SourceError
-from stream_seg.sources.header import mirrored_by_exif, picture_header
+from stream_seg.sources.header import mirrored_by_exif, read_picture
 from stream_seg.sources.picture import Picture, Pictures, upright_bgr
 from stream_seg.uri import PICTURES, Source
 
@@ -53,15 +53,12 @@ def image_pictures(source: Source, *, rate: float, max_pixels: int) -> Pictures:
 def _decoded(path: Path, max_pixels: int) -> tuple[av.VideoFrame, bool] | None:
     """The picture, and whether it is to be shown mirrored."""
     try:
-        data = path.read_bytes()
+        found = read_picture(path, max_pixels=max_pixels)
     except OSError:
         return None
-    header = picture_header(data)
-    if header is None:
+    if found is None:
         return None
-    if header.width * header.height > max_pixels:
-        size = f"{header.width}x{header.height} pixels"
-        raise SourceError(f"{path}: is {size}, more than max_pixels ({max_pixels}) allows")
+    data, header = found
     decoder = av.CodecContext.create(header.codec, "r")
     assert isinstance(decoder, av.VideoCodecContext)
     decoder.options = {"max_pixels": str(max_pixels)}

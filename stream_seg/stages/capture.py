@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from stream_seg.errors import ConfigError, SourceError
 from stream_seg.frame import NOTHING, Frame
+from stream_seg.sources.header import MAX_PIXELS
 from stream_seg.sources.images import image_pictures, picture_files
 from stream_seg.sources.line import Line
 from stream_seg.sources.live import Patience, supply
@@ -88,7 +89,7 @@ class Capture:
     ] = None
     max_pixels: Annotated[
         int, Field(ge=1, description="refuse a picture or video with more pixels, before decoding it")
-    ] = 8192 * 8192
+    ] = MAX_PIXELS
     threads: Annotated[int, Field(ge=0, le=64, description="threads that decode; 0 is one per core")] = 0
 
     def __call__(self, _: Frames) -> Generator[Frame, None, Mapping[str, int]]:

@@ -12,10 +12,11 @@ from prometheus_client import CollectorRegistry
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
+from stream_seg.discreet import named, without_secrets
 from stream_seg.errors import OutputError
 from stream_seg.hosts import is_loopback
 from stream_seg.stage import STRICT, Frames
-from stream_seg.uri import at_home, without_secrets
+from stream_seg.uri import at_home
 
 TOKEN_ENV = "STREAM_SEG_TOKEN"  # noqa: S105 - the name of a variable
 SHORTEST = 12
@@ -97,7 +98,7 @@ class Serve:
         """What a viewer has to know. Raises OutputError for a file that cannot be read or a token that is too short."""
         token, where = os.environ.get(TOKEN_ENV), f"the variable {TOKEN_ENV}"
         if self.token_file is not None:
-            where = f"token_file {self.token_file}"
+            where = named("token_file", self.token_file)
             try:
                 token = self.token_file.read_text(encoding="utf-8").partition("\n")[0].strip()
             except (OSError, UnicodeDecodeError) as error:

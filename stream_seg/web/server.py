@@ -19,9 +19,9 @@ from prometheus_client import CollectorRegistry
 from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from stream_seg.discreet import without_secrets
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.hosts import in_address
-from stream_seg.uri import without_secrets
 from stream_seg.web.app import Page
 from stream_seg.web.board import Board
 from stream_seg.web.feeds import Feeds

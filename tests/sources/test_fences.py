@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
+import numpy as np
 import pytest
 
 from stream_seg.config import check
@@ -328,10 +330,51 @@ def large_video(path: Path) -> None:
     path.write_bytes(bytes(data))
 
 
+def counted_video(path: Path, frames: int, *, fragment: bool = False) -> None:
+    """An mp4 of three frames whose header, or whose fragment, promises `frames` without a byte for any of them."""
+    options = {"movflags": "frag_keyframe+empty_moov"} if fragment else {}
+    write_video(path, (numbered(n) for n in range(3)), codec="mjpeg", pix_fmt="yuvj420p", container_options=options)
+    data = bytearray(path.read_bytes())
+    if fragment:
+        at = data.index(b"trun") + 4
+        data[at : at + 8] = struct.pack(">II", 1, frames)  # as the fragment's header has it, all of one size
+    else:
+        at = data.index(b"stsz") + 8
+        data[at : at + 8] = struct.pack(">II", 1, frames)
+        at = data.index(b"stts") + 12
+        data[at : at + 4] = struct.pack(">I", frames)
+        at = data.index(b"stsc") + 12
+        data[at + 4 : at + 8] = struct.pack(">I", frames)
+    path.write_bytes(bytes(data))
+
+
+def growing_video(path: Path) -> None:
+    """A Matroska file of 320x240 whose second picture has 8200x8200 pixels, just too many."""
+    write_video(path, (numbered(n) for n in range(3)), codec="mjpeg", pix_fmt="yuvj420p")
+    with av.open(str(path)) as source, av.open(str(path.with_suffix(".mkv")), "w") as grown:
+        stream = source.streams.video[0]
+        copy = grown.add_stream_from_template(stream)
+        for number, packet in enumerate(p for p in source.demux(stream) if p.size):
+            large = cv2.imencode(".jpg", np.zeros((8200, 8200), np.uint8))[1].tobytes()
+            changed = av.Packet(large if number == 1 else bytes(packet))
+            changed.stream, changed.pts, changed.dts, changed.time_base = copy, number, number, Fraction(1, 25)
+            changed.is_keyframe = True
+            grown.mux(changed)
+    path.unlink()
+
+
+def sparse_picture(path: Path) -> None:
+    """A small picture with 1.5 GB of nothing behind it."""
+    path.write_bytes(png_of(8, 8))
+    with path.open("r+b") as file:
+        file.truncate(1_500_000_000)
+
+
 MEASURED = """
 import json, resource, sys, time
 from pathlib import Path
 import stream_seg.cli, stream_seg.config
+from stream_seg.dataset import read_labels, read_pair
 from stream_seg.stages.capture import Capture
 found = {}
 for path in sys.argv[1:]:
@@ -341,8 +384,12 @@ for path in sys.argv[1:]:
     try:
         if path.endswith(".yaml"):
             stream_seg.config.read_document(Path(path))
+        elif path.endswith(".pair"):
+            read_pair(Path(path).with_suffix(".png"), Path(path).with_suffix(".png"), classes=3)
+        elif path.endswith(".labels"):
+            read_labels(Path(path).with_suffix(".png"), classes=3, size=(20_000, 20_000))
         else:
-            list(Capture(uri=path, reconnect=False)(iter(())))
+            said = str(len(list(Capture(uri=path, reconnect=False)(iter(()))))) + " frames"
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) / 1024
@@ -356,6 +403,10 @@ def test_a_bomb_is_refused_before_it_costs_anything(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png_of(20_000, 20_000))
     (tmp_path / "a.jpg").write_bytes(jpeg_of(65_500, 65_500))
     large_video(tmp_path / "large.mp4")
+    counted_video(tmp_path / "counted.mp4", 85_000_000)
+    counted_video(tmp_path / "fragment.mp4", 40_000_000, fragment=True)
+    growing_video(tmp_path / "growing.mp4")
+    sparse_picture(tmp_path / "sparse.png")
     tick = Fraction(1, 10_000)
     write_video(tmp_path / "fast.mp4", (numbered(n) for n in range(50)), rate=10_000, time_base=tick)
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
@@ -363,6 +414,7 @@ def test_a_bomb_is_refused_before_it_costs_anything(tmp_path: Path) -> None:
     (tmp_path / "aliases.yaml").write_text("\n".join(lines))
     (tmp_path / "nesting.yaml").write_text("stages: " + "[" * 20_000)
     bombs = [str(path) for path in sorted(tmp_path.iterdir())]
+    bombs += [str(tmp_path / "a.pair"), str(tmp_path / "a.labels")]
     ran = subprocess.run(
         [sys.executable, "-c", MEASURED, *bombs], capture_output=True, text=True, timeout=60, check=True
     )
@@ -370,7 +422,13 @@ def test_a_bomb_is_refused_before_it_costs_anything(tmp_path: Path) -> None:
     says = {
         "a.png": "20000x20000 pixels, more than max_pixels",
         "a.jpg": "65500x65500 pixels, more than max_pixels",
+        "a.pair": "20000x20000 pixels, more than max_pixels",
+        "a.labels": "20000x20000 pixels, more than max_pixels",
         "large.mp4": "no picture in it can be decoded",
+        "counted.mp4": "its index promises 85000000 frames in",
+        "fragment.mp4": "its index promises 40000002 frames in",
+        "growing.mkv": "2 frames",
+        "sparse.png": "is 1500000000 bytes for 8x8 pixels, which is no picture",
         "fast.mp4": "claims 10000 frames/s, more than 1000",
         "aliases.yaml": "aliases are not allowed",
         "nesting.yaml": "more than 32 levels deep",
