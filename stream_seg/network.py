@@ -23,11 +23,14 @@ from typing import Any
 from stream_seg.classes import Classes
 from stream_seg.discreet import quoted
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.sidecar import Export, SideCar, coloured, validated
+from stream_seg.sidecar import Export, Report, SideCar, coloured, validated
 from stream_seg.strict_yaml import parse_yaml
 from stream_seg.zoo import NETWORKS, SHIPPED
 
 log = logging.getLogger(__name__)
+
+_EXTERNAL = b"\n\x08location"
+"""How ONNX, a protobuf, begins to say in which file a tensor is."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Network:
     size: tuple[int, int]
     f32: bytes = field(repr=False)
     int8: bytes | None = field(repr=False, default=None)
-    int8_report: Mapping[str, Any] | None = field(repr=False, hash=False, default=None)
+    int8_report: Report | None = field(repr=False, hash=False, default=None)
 
 
 def is_network(source: str) -> bool:
@@ -167,6 +170,10 @@ def _described(onnx: Path, sha256: str, sidecar: Path) -> bytes:
     content = _read(onnx)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise NetworkError(f"{onnx}: not the file that {sidecar.name} describes (its SHA-256 differs); export it again")
+    if _EXTERNAL in content:
+        raise NetworkError(
+            f"{onnx}: has weights in other files, which {sidecar.name} does not describe; export it again"
+        )
     return content
 
 

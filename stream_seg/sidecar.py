@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import NotRequired, TypedDict
 
 from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError
@@ -99,12 +100,38 @@ class SideCar(BaseModel):
     prefer: Prefer = {}
 
 
+class Judged(TypedDict):
+    """What `backends.gate` found on some pictures: `Figures`, and what was lost in points of mIoU."""
+
+    pictures: int
+    agreement: float
+    worst: float
+    worst_picture: str
+    miou: float
+    labelled: int
+    miou_f32: float | None
+    miou_lower: float | None
+    miou_loss: float | None
+
+
+class Report(TypedDict):
+    """The accuracy report that is kept beside an engine and an int8 form (`backends.gate.as_report`)."""
+
+    source: str
+    calibration: Judged
+    held_back: Judged
+    limits: dict[str, float]
+    computed_by: str
+    refused: str | None
+    judged_on: NotRequired[str]
+
+
 class Quantised(BaseModel):
     """The int8 form beside an export, NAME_int8.onnx: its SHA-256, None where the accuracy gate refused it, and the
-    gate's report (`backends.gate.as_report`), None where nothing was compared: random weights."""
+    gate's report, None where nothing was compared: random weights."""
 
     sha256: str | None
-    report: dict[str, Any] | None
+    report: Report | None
 
 
 class Export(BaseModel):

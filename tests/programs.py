@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -80,3 +81,14 @@ def read_json(path: Path) -> Any:
 def left_in(folder: Path) -> list[str]:
     """Every name in a folder, hidden ones too."""
     return sorted(os.listdir(folder))
+
+
+def certified(folder: Path) -> tuple[Path, Path]:
+    """The files of a key and of a certificate for 127.0.0.1."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not here to make a certificate")
+    key, certificate = folder / "key.pem", folder / "cert.pem"
+    command = f"openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout {key} -out {certificate}"
+    command += " -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run(command.split(), check=True, capture_output=True)
+    return key, certificate

@@ -175,6 +175,12 @@ def test_a_missing_file() -> None:
         read_document(Path("nowhere.yaml"))
 
 
+def test_a_large_file_is_not_read(tmp_path: Path) -> None:
+    (large := tmp_path / "large.yaml").write_text("# " + "x" * 1_000_000)
+    with pytest.raises(ConfigError, match=r"large\.yaml: larger than a YAML file of this project may be"):
+        read_document(large)
+
+
 def test_settings_change_the_document_and_are_checked_alike() -> None:
     document = parse_yaml(GRAPH, where="g")
     changed = with_settings(document, ["smooth.weight=0.7", "metrics.port=9000", "policy=latest"])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stream_seg.errors import ConfigError, NetworkError, StreamSegError
-from stream_seg.network import is_network, open_network
+from stream_seg.network import is_network, open_network, save_network
 from stream_seg.ops.palette import CAMVID, CITYSCAPES
 from stream_seg.sidecar import coloured
 from stream_seg.zoo import NETWORKS, SHIPPED
@@ -80,6 +81,21 @@ def test_an_exported_network_beside_its_json(tmp_path: Path, caplog: pytest.LogC
     assert open_network(tmp_path / "road.onnx").int8 is None
     (tmp_path / "road.onnx").write_bytes(MODEL.SerializeToString())
     assert "its SHA-256 differs" in refused(tmp_path / "road.onnx")
+
+
+def test_an_export_has_all_of_its_weights(tmp_path: Path) -> None:
+    """What lies in other files is in no digest, and may be anybody's."""
+    import onnx
+
+    network = open_network(tiny.write(tmp_path, MODEL, {"classes": tiny.CLASSES}))
+    model = onnx.load_from_string(network.f32)
+    weights = model.graph.initializer[0]
+    (tmp_path / "weights.bin").write_bytes(weights.raw_data)
+    onnx.external_data_helper.set_external_data(weights, "weights.bin")
+    weights.ClearField("raw_data")
+    (tmp_path / "mine.yaml").unlink()
+    path = save_network(replace(network, f32=model.SerializeToString()), tmp_path / "mine.onnx")
+    assert "mine.onnx: has weights in other files, which mine.json does not describe" in refused(path)
 
 
 def test_what_is_no_network(tmp_path: Path) -> None:

@@ -74,6 +74,16 @@ def test_what_a_killed_run_left_is_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "out.txt").read_text() == "0\n"
 
 
+def test_a_link_where_the_partial_file_belongs_is_not_written_through(tmp_path: Path) -> None:
+    """Whoever may write there too could have it empty any file of this user's."""
+    other = tmp_path / "other.txt"
+    other.write_text("mine")
+    (tmp_path / ".out.partial.txt").symlink_to(other)
+    with pytest.raises(OutputError, match=r"cannot write .*out\.txt"):
+        next(lines(tmp_path / "out.txt"))
+    assert other.read_text() == "mine"
+
+
 def test_two_writers_of_one_file_are_refused_and_the_first_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "out.txt"
     first = lines(path)

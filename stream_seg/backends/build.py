@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from stream_seg.backends.cache import content, entries, load
 from stream_seg.backends.calibration import CalibrationSet, drawn, sampled
@@ -18,6 +17,7 @@ from stream_seg.backends.table import BACKENDS, checked, chosen, installed
 from stream_seg.backends.target import Target, target_of
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network import Network, open_network
+from stream_seg.sidecar import Report
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _limits(recipe: EngineRecipe) -> Limits:
 
 def _made(
     recipe: EngineRecipe, network: Network, target: Target, precision: str, *, frames: CalibrationSet, say: Say
-) -> tuple[bytes, dict[str, Any] | None]:
+) -> tuple[bytes, Report | None]:
     """An engine and its accuracy report; None for f32, which is the measure."""
     if precision in ("int8", "fp8") and recipe.calibrate is not None:
         say.line(f"{network.name}: quantising with {len(frames.fit)} pictures of {frames.shown}")
@@ -178,4 +178,4 @@ def _made(
         opened_for(network, target, "f32", None) as f32,
         opened_for(network, target, precision, engine) as lower,
     ):
-        return engine, {**report_of(f32, lower, frames, limits=_limits(recipe)), "judged_on": frames.judged_on()}
+        return engine, report_of(f32, lower, frames, limits=_limits(recipe))

@@ -90,7 +90,7 @@ def fitting(folder: Path, network: Network, target: Target, *, precision: str) -
 
     With precision "auto" one that is faster than what needs no building: quantised, or what is left after a refusal.
     """
-    found = []
+    found, order = [], (*target.precisions, "fp8")
     for _, entry in entries(folder):
         if isinstance(entry, NetworkError):
             log.warning("%s", entry)
@@ -100,13 +100,14 @@ def fitting(folder: Path, network: Network, target: Target, *, precision: str) -
             continue
         if key.shape[1:3] != network.size or key.compute_capability != target.compute_capability:
             continue
-        if key.device not in (target.device, "any") or precision not in ("auto", key.precision):
+        if key.precision not in order or precision not in ("auto", key.precision):
+            continue
+        if key.device not in (target.device, "any"):
             continue
         if key.version != target.version:
             log.warning("engine %s: not loaded: built with %s, here is %s", entry.name, key.version, target.version)
         elif precision != "auto" or needed(entry, shipped_int8=network.int8 is not None):
             found.append(entry)
-    order = (*target.precisions, "fp8")
     return sorted(found, key=lambda entry: (order.index(entry.key.precision), -entry.created.timestamp()))
 
 
@@ -154,6 +155,6 @@ def _read(path: Path, *, most: int) -> bytes:
             raise NetworkError(f"engine {path.stem}: not loaded: {path.name} {reason}")
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
-            return file.read(most + 1)
+            return file.read(min(most, os.fstat(file.fileno()).st_size) + 1)
     except OSError as error:
         raise NetworkError(f"engine {path.stem}: not loaded: {path.name}: {error.strerror}") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from stream_seg.backends.table import opened_with
 from stream_seg.backends.target import Target
 from stream_seg.network import Network
 from stream_seg.ops.labels import resized_labels, upsampled_argmax
+from stream_seg.sidecar import Report
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,11 @@ def plan_of(network: Network, precision: str, *, target: Target, batch: int, ste
     )
 
 
-def report_of(f32: Engine, lower: Engine, frames: CalibrationSet, *, limits: Limits) -> dict[str, Any]:
+def report_of(f32: Engine, lower: Engine, frames: CalibrationSet, *, limits: Limits) -> Report:
     """The accuracy report (`gate.as_report`) of two engines of one network on the pictures of a set."""
-    by_set = {
-        name: compared(both(samples, f32, lower), f32.spec.classes)
-        for name, samples in (("calibration", frames.fit), ("held_back", frames.held_back))
-    }
-    info = lower.spec.info
-    return as_report(by_set, limits, source=frames.shown, computed_by=f"{info.backend} on {info.device}")
+    fit, held_back = (compared(both(s, f32, lower), f32.spec.classes) for s in (frames.fit, frames.held_back))
+    by = f"{lower.spec.info.backend} on {lower.spec.info.device}"
+    return as_report(fit, held_back, limits, source=frames.shown, computed_by=by, judged_on=frames.judged_on())
 
 
 def both(samples: Sequence[Sample], f32: Engine, lower: Engine) -> Iterator[Compared]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from stream_seg.sidecar import Report
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -47,10 +49,10 @@ class Entry(BaseModel):
     network: str
     key: Key
     file: Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]
-    bytes: Annotated[int, Field(ge=0)]
+    bytes: Annotated[int, Field(ge=0, le=1 << 50)]
     sha256: Sha256
     created: datetime
-    gate: dict[str, Any] | None
+    gate: Report | None
     refused: tuple[str, ...] = ()
 
     @property
@@ -64,7 +66,7 @@ class Entry(BaseModel):
         return "f32" if self.gate is None else in_few_words(self.gate)
 
 
-def in_few_words(report: Mapping[str, Any]) -> str:
+def in_few_words(report: Report) -> str:
     """Of an accuracy report how many labels of held-back pictures are those of f32, and what happened to the mIoU."""
     held, loss = report["held_back"], report["held_back"]["miou_loss"]
     told = f"{100 * held['agreement']:.1f} % as f32"
@@ -77,7 +79,7 @@ def digest(content: bytes) -> str:
 
 
 def described(
-    network: str, key: Key, engine: bytes, *, suffix: str, gate: dict[str, Any] | None, refused: Sequence[str] = ()
+    network: str, key: Key, engine: bytes, *, suffix: str, gate: Report | None, refused: Sequence[str] = ()
 ) -> Entry:
     """The entry of an engine that was just built."""
     sha256 = digest(engine)

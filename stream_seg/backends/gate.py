@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from stream_seg.arrays import Labels
 from stream_seg.classes import Classes
 from stream_seg.confusion import confusion, figures
+from stream_seg.sidecar import Judged, Report
 
 
 @dataclass(frozen=True)
@@ -94,14 +95,22 @@ def refusal(found: Figures, limits: Limits) -> str | None:
     )
 
 
-def as_report(by_set: dict[str, Figures], limits: Limits, *, source: str, computed_by: str) -> dict[str, Any]:
-    """The accuracy report that is kept beside an engine, JSON. `refused` is None where every set is within limits."""
-    told = {name: {**vars(found), "miou_loss": found.miou_loss} for name, found in by_set.items()}
-    refused = [f"{name.replace('_', ' ')}: {why}" for name, found in by_set.items() if (why := refusal(found, limits))]
+def as_report(
+    calibration: Figures, held_back: Figures, limits: Limits, *, source: str, computed_by: str, judged_on: str
+) -> Report:
+    """The accuracy report that is kept beside an engine. `refused` is None where both sets are within limits."""
+    sets = {"calibration": calibration, "held back": held_back}
+    refused = [f"{name}: {why}" for name, found in sets.items() if (why := refusal(found, limits))]
     return {
         "source": source,
-        **told,
+        "calibration": _judged(calibration),
+        "held_back": _judged(held_back),
         "limits": vars(limits),
         "computed_by": computed_by,
         "refused": refused[0] if refused else None,
+        "judged_on": judged_on,
     }
+
+
+def _judged(found: Figures) -> Judged:
+    return cast(Judged, {**vars(found), "miou_loss": found.miou_loss})

@@ -61,14 +61,13 @@ def as_details(entry: Entry, folder: Path) -> Table:
         table.add_row(name, value)
     for line in entry.refused:
         table.add_row("refused before", line)
-    gate = entry.gate or {}
-    for name in ("calibration", "held_back") if gate else ():
-        figures = gate[name]
-        miou = "" if figures["miou_loss"] is None else f", mIoU {100 * figures['miou_f32']:.2f} -> "
-        miou += "" if figures["miou_loss"] is None else f"{100 * figures['miou_lower']:.2f}"
+    if entry.gate is None:
+        return table
+    for name, figures in (("calibration", entry.gate["calibration"]), ("held back", entry.gate["held_back"])):
+        before, after = figures["miou_f32"], figures["miou_lower"]
+        miou = "" if before is None or after is None else f", mIoU {100 * before:.2f} -> {100 * after:.2f}"
         worst = f"worst {100 * figures['worst']:.2f} % in {figures['worst_picture']}"
         told = f"{figures['pictures']} pictures, {100 * figures['agreement']:.2f} % as f32, {worst}{miou}"
-        table.add_row(f"gate, {name.replace('_', ' ')}", told)
-    if gate:
-        table.add_row("compared", f"on {gate['source']}, by {gate['computed_by']}")
+        table.add_row(f"gate, {name}", told)
+    table.add_row("compared", f"on {entry.gate['source']}, by {entry.gate['computed_by']}")
     return table

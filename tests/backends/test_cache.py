@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from stream_seg.backends.cache import content, default_folder, entries, load
-from stream_seg.backends.entry import Entry
+from stream_seg.backends.cache import content, default_folder, entries, fitting, load
+from stream_seg.backends.entry import Entry, digest
 from stream_seg.backends.store import building, remove, store, swept
+from stream_seg.backends.target import target_of
 from stream_seg.errors import NetworkError, OutputError
+from stream_seg.network import open_network
 from tests.backends.built import ENGINE, key, stored
 from tests.programs import left_in
 
@@ -142,6 +144,8 @@ def test_a_description_in_doubt_is_not_believed(folder: Path, fault: Callable[[P
         ({"sha256": "abc"}, "not written by this program"),
         ({"more": 1}, "unknown key"),
         ({"network": "other"}, "describes another engine"),
+        ({"gate": {"limits": {}}}, "not written by this program"),
+        ({"bytes": 10**30}, "not written by this program"),
     ],
 )
 def test_a_foreign_description_is_not_believed(folder: Path, changed: dict[str, object], said: str) -> None:
@@ -150,6 +154,25 @@ def test_a_foreign_description_is_not_believed(folder: Path, changed: dict[str, 
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     with pytest.raises(NetworkError, match=said):
         load(folder, entry.key, "road")
+
+
+def test_a_size_that_no_engine_has_is_no_memory_taken(folder: Path) -> None:
+    entry = stored(folder)
+    path = folder / f"{entry.name}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"bytes": 10**13}))
+    with pytest.raises(NetworkError, match="it is not 10000000000000 bytes long"):
+        content(folder, next(found for _, found in entries(folder) if isinstance(found, Entry)))
+
+
+def test_a_precision_that_is_none_fits_nothing(folder: Path) -> None:
+    network, here = open_network("road"), target_of("openvino")
+    about = {"onnx": digest(network.f32), "version": here.version, "device": here.device}
+    about |= {"shape": (1, *network.size, 3)}
+    for precision in ("int4", "f32", "int8"):
+        stored(folder, precision=precision, **about)
+    found = [entry.key.precision for entry in fitting(folder, network, here, precision="auto")]
+    assert found == ["int8"]
+    assert [entry.key.precision for entry in fitting(folder, network, here, precision="int4")] == []
 
 
 def test_a_description_of_another_key_is_not_believed(folder: Path) -> None:

@@ -67,8 +67,8 @@ def test_truth_may_be_known_of_some_pictures() -> None:
 def test_a_report_is_refused_by_either_set() -> None:
     good = Figures(1, 1.0, 1.0, "x", 1.0, 0, None, None)
     bad = Figures(1, 0.5, 0.5, "y", 0.3, 0, None, None)
-    told = as_report({"calibration": good, "held_back": bad}, Limits(), source="here", computed_by="a test")
+    told = as_report(good, bad, Limits(), source="here", computed_by="a test", judged_on="")
     assert told["refused"].startswith("held back: 50.00 % of the labels")
     assert told["held_back"]["worst_picture"] == "y"
-    told = as_report({"calibration": good, "held_back": good}, Limits(), source="here", computed_by="a test")
+    told = as_report(good, good, Limits(), source="here", computed_by="a test", judged_on="")
     assert told["refused"] is None

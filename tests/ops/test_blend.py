@@ -1,5 +1,6 @@
 """The fixed-point blend against plain floating point, and what it promises exactly."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -117,3 +118,26 @@ def test_works_where_no_cache_can_be_written() -> None:
     nowhere = {"HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", program], env=nowhere, capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == ("42\n", 0), done.stderr
+
+
+@pytest.mark.parametrize(("mode", "kept"), [(0o755, True), (0o777, False)])
+def test_a_cache_that_others_may_write_is_no_code(mode: int, kept: bool, tmp_path: Path) -> None:
+    """Numba's cache is pickled: what another user put there would run as this one."""
+    (tmp_path / "kernels.py").write_text("def double(x):\n    return 2 * x\n")
+    program = (
+        "import os, sys\n"
+        "from numba.core.caching import IndexDataCacheFile\n"
+        "loads = []\n"
+        "IndexDataCacheFile.load = lambda self, signature: loads.append(signature)\n"
+        "from kernels import double\n"
+        "from stream_seg.ops.compiled import compiled\n"
+        "place = compiled(double).stats.cache_path\n"
+        "os.chmod(place, int(sys.argv[1]))\n"
+        "print(compiled(double)(21), len(loads))\n"
+    )
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    surroundings = {"HOME": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": paths}
+    command = [sys.executable, "-c", program, str(mode)]
+    (tmp_path / "cache").mkdir(mode=0o755)
+    done = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == (f"42 {int(kept)}\n", 0), done.stderr

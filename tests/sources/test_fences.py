@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import socketserver
+import ssl
 import struct
 import subprocess
 import sys
@@ -25,6 +27,7 @@ from stream_seg.config import check
 from stream_seg.errors import ConfigError, SourceError, StreamSegError
 from stream_seg.stages.capture import Capture
 from tests.media import numbered, write_video
+from tests.programs import certified
 from tests.sources.test_header import png_of
 
 
@@ -214,6 +217,28 @@ def test_an_rtsp_server_cannot_send_the_reader_elsewhere(status: str, method: st
         assert (outside.hits, secret.hits) == (1, 0)
         assert f"{method} {outside.address.replace('user:pw@', '')} ".encode() in outside.asked
         assert b"pw" not in outside.asked
+
+
+class RtspsServer(RtspServer):
+    """The same behind TLS."""
+
+    def __init__(self, answers: Mapping[str, bytes], *, folder: Path) -> None:
+        key, certificate = certified(folder)
+        self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.tls.load_cert_chain(certificate, key)
+        super().__init__(answers)
+        self.address = self.address.replace("rtsp:", "rtsps:")
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        return self.tls.wrap_socket(connection, server_side=True), address
+
+
+def test_nor_can_one_behind_tls(tmp_path: Path) -> None:
+    with RtspServer(NOTHING) as secret, RtspsServer({"DESCRIBE": moved(secret)}, folder=tmp_path) as outside:
+        error = refused(outside.address)
+        assert isinstance(error, SourceError)
+        assert (error.reason, outside.hits, secret.hits) == ("not allowed", 1, 0)
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,18 @@ def test_it_starts_with_the_camera_off_and_says_why(reason: Reason) -> None:
         assert until(news, is_up).fresh
 
 
+def test_what_nobody_foresaw_is_said_without_its_words() -> None:
+    """They may hold the address, and its password."""
+
+    def broken() -> Pictures:
+        raise RuntimeError("rtsp://me:hunter2@host/live")
+        yield
+
+    with news_of(Camera(broken), must_begin=True) as news, pytest.raises(SourceError) as failed:
+        next(news)
+    assert str(failed.value) == "reading failed with RuntimeError"
+
+
 def test_a_source_that_must_begin_raises_what_was_wrong_but_only_at_first() -> None:
     with news_of(Camera(failing("not found")), must_begin=True) as news, pytest.raises(SourceError, match="is away"):
         until(news, is_up)

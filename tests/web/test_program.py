@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import socket
 import ssl
-import subprocess
 import time
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 
 from stream_seg.cli import main
 from tests.pages import segmented, shown
-from tests.programs import DRAWN, running, wait_until
+from tests.programs import DRAWN, certified, running, wait_until
 
 TOKEN = "canary-0123456789"
 STOP_S = 2.0
@@ -96,13 +94,8 @@ def test_a_recording_ends_with_its_page(unused_port: int, capfd: pytest.CaptureF
 
 
 def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not here to make a certificate")
     monkeypatch.setenv("STREAM_SEG_TOKEN", TOKEN)
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    command = f"openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout {key} -out {certificate}"
-    command += " -addext subjectAltName=IP:127.0.0.1"
-    subprocess.run(command.split(), check=True, capture_output=True)
+    key, certificate = certified(tmp_path)
     keys = {
         "host": "0.0.0.0",
         "certfile": certificate,
