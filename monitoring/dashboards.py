@@ -31,7 +31,7 @@ FOLDER = Path(__file__).parent / "dashboards"
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 HERE = 'instance=~"$instance"'
 STREAM = f'{HERE}, stream=~"$stream"'
-STATES = (("down", "red"), ("starting", "blue"), ("stalled", "orange"), ("up", "green"))
+STATES = (("down", "red"), ("starting", "blue"), ("stalled", "orange"), ("up", "green"), ("ended", "text"))
 """A source's states and their colours; the place in this list is what the chart is asked for."""
 GPU_ROW = "GPU (dcgm-exporter)"
 """Its metrics come from another exporter, which a machine without an NVIDIA GPU does not have."""
@@ -173,7 +173,7 @@ LIVE: Mapping[str, tuple[Graph, ...]] = MappingProxyType(
             Graph("Smoothing resets, by reason", {"{{stage}} {{reason}}": lately("stream_seg_resets_total")}, width=6),
             Graph(
                 "Confidence in the motion",
-                {"{{stream}}": f"stream_seg_motion_confidence{{{STREAM}}}"},
+                {"{{stage}} {{stream}}": f"stream_seg_motion_confidence{{{STREAM}}}"},
                 unit="percentunit",
                 width=6,
                 says="0 where smooth forgot the past.",

@@ -12,6 +12,8 @@ import shutil
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,8 +79,11 @@ def main(arguments: list[str] | None = None, *, only: str | None = None, name: s
     """
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of a half-done import; `run` sets its own
     commands = typer.main.get_group(app)
+    command = commands.commands[only] if only else commands
+    for part in ("make_context", "invoke"):  # where what is wrong with the arguments is raised
+        setattr(command, part, _discreetly(getattr(command, part)))
     try:
-        (commands.commands[only] if only else commands).main(arguments, prog_name=name)
+        command.main(arguments, prog_name=name)
     except StreamSegError as error:
         print(f"stream-seg: {discreet(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -87,6 +92,21 @@ def main(arguments: list[str] | None = None, *, only: str | None = None, name: s
         sys.exit(1)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _discreetly(part: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, whose complaints repeat no password."""
+
+    @wraps(part)
+    def called(*given: Any, **keys: Any) -> Any:
+        try:
+            return part(*given, **keys)
+        except Exception as error:
+            if isinstance(said := getattr(error, "message", None), str):
+                error.message = discreet(said)  # type: ignore[attr-defined]
+            raise
+
+    return called
 
 
 @app.callback(invoke_without_command=True)

@@ -105,7 +105,7 @@ def read_labels(path: Path, *, classes: int, size: tuple[int, ...]) -> Labels:
 def _picture(path: Path) -> bytes:
     """The file of a picture. Raises SourceError where it is none, or too large."""
     try:
-        found = read_picture(path, max_pixels=MAX_PIXELS)
+        found = read_picture(path, max_pixels=MAX_PIXELS, limit=f"{MAX_PIXELS}")
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror}") from error
     if found is None:

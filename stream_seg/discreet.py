@@ -14,7 +14,9 @@ _BARE_USER = re.compile(r"^[^@]*:.*@", re.DOTALL)
 _CUT_SHORT = re.compile(r"^([^/?#:\[]*:)(?!\d*(?:[/?#]|$))[^/?#]+")
 _WORD = re.compile(r"[^\s'\"]+")
 _SCHEME = re.compile(r".*?(?<![A-Za-z0-9+.-])(?P<name>[A-Za-z][A-Za-z0-9+.-]*):/{1,2}")
-_NO_USER = re.compile(r"[^/?#:@]+[/?#]")
+_BARE = re.compile(r"^[A-Za-z][\w.+=-]*:(?!\\).*@")
+_NO_USER = re.compile(r"([^/?#:@\[]+|\[[^\]]*\](:\d+)?)[/?#]")
+"""A host and no port, which might be a password that begins with digits."""
 _PATTERN = re.compile(r"USER(:PASSWORD)?@")
 """How our own sentences say where a user and a password belong."""
 
@@ -34,21 +36,23 @@ def without_secrets(text: str) -> str:
 def discreet(text: str) -> str:
     """A whole message without what may be a password in it: whoever wrote it may have meant a file, and had an address.
 
-    It reads a path as well that was an address once, with one slash after its scheme.
+    It reads a path as well that was an address once, with one slash after its scheme. A password with a blank in it is
+    for `without_secrets`, where what was typed is still one.
     """
     return _WORD.sub(lambda word: _discreet_word(word[0]), text)
 
 
 def _discreet_word(word: str) -> str:
     scheme = _SCHEME.match(word)
-    head, rest = (scheme[0], word[scheme.end() :]) if scheme else ("", word)
-    before, at, after = rest.rpartition("@")
-    if at and (":" in before or (scheme and not _NO_USER.match(rest))) and not _PATTERN.match(rest):
-        rest = f"…@{after}"
-    if scheme and scheme["name"] != "synth":
-        path, mark, query = rest.partition("?")
-        rest = path + (f"{mark}…" if "=" in query else mark + query)
-    return head + rest
+    if scheme is None:
+        return _BARE.sub("…@", word)
+    if scheme["name"].lower() in ("file", "synth"):
+        return word
+    rest = word[scheme.end() :]
+    if not (_NO_USER.match(rest) or _PATTERN.match(rest)):
+        rest = re.sub("^.*@", "…@", rest)
+    path, mark, query = rest.partition("?")
+    return scheme[0] + SECRET.sub(r"\1…", path) + (f"{mark}…" if "=" in query else mark + query)
 
 
 def quoted(value: object) -> str:

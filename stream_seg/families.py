@@ -15,10 +15,9 @@ from prometheus_client.core import (
 )
 
 from stream_seg.books import Account
-from stream_seg.frame import STATES
 from stream_seg.graph import Graph
 from stream_seg.samples import BOUNDS_MS, Ages, Samples
-from stream_seg.tallies import SegmentTally, SmoothTally, SourceTally
+from stream_seg.tallies import SOURCE_STATES, SegmentTally, SmoothTally, SourceTally
 
 Row: TypeAlias = tuple[Any, ...]
 """The values of a family's labels, then what is measured."""
@@ -55,8 +54,16 @@ def _smooths(graph: Graph) -> Iterator[tuple[str, SmoothTally]]:
     return ((task.node.name, task.smooth) for task in graph.tasks if task.node.kind == "smooth")
 
 
-def _streams(graph: Graph) -> list[str]:
-    return [str(getattr(task.node.stage, "stream", task.node.name)) for task in graph.tasks if task.is_source]
+def _confidences(graph: Graph) -> Iterator[tuple[str, str, float]]:
+    for task in graph.tasks:
+        if task.node.kind == "smooth":
+            yield from ((task.node.name, stream, task.smooth.confidence.get(stream, 0.0)) for stream in task.streams())
+
+
+def _going_on(graph: Graph) -> Iterator[tuple[str, str, Ages]]:
+    """Those of streams whose source has not ended."""
+    over = {stream for task in graph.tasks if task.is_source and task.source.state == "ended" for stream in task.ages}
+    return (row for row in _ages(graph) if row[1] not in over)
 
 
 def _ages(graph: Graph) -> Iterator[tuple[str, str, Ages]]:
@@ -127,7 +134,7 @@ FAMILIES = (
         "stream_seg_source_state",
         "1 for the state that a source is in, 0 for the others.",
         ("stage", "state"),
-        lambda g: ((name, state, source.state == state) for name, source in _sources(g) for state in STATES),
+        lambda g: ((name, state, source.state == state) for name, source in _sources(g) for state in SOURCE_STATES),
     ),
     Family(
         CounterMetricFamily,
@@ -183,9 +190,7 @@ FAMILIES = (
         "stream_seg_motion_confidence",
         "Mean confidence in the motion to the last frame, 0 where the past was forgotten.",
         ("stage", "stream"),
-        lambda g: (
-            (name, stream, smooth.confidence.get(stream, 0.0)) for name, smooth in _smooths(g) for stream in _streams(g)
-        ),
+        _confidences,
     ),
     Family(
         HistogramMetricFamily,
@@ -204,9 +209,9 @@ FAMILIES = (
     Family(
         GaugeMetricFamily,
         "stream_seg_last_frame_timestamp_seconds",
-        "When an output had dealt with the last frame, since the Unix epoch; 0 before the first.",
+        "When an output had dealt with the last frame, since the Unix epoch; 0 before the first; not of ended sources.",
         ("stage", "stream"),
-        lambda g: ((name, stream, ages.last_s) for name, stream, ages in _ages(g)),
+        lambda g: ((name, stream, ages.last_s) for name, stream, ages in _going_on(g)),
     ),
     Family(
         CounterMetricFamily,

@@ -65,7 +65,6 @@ class Graph:
         self._removed: dict[str, Left] = {}
         self._ends: dict[str, End] = {}  # by stream, of sources that were removed
         self._trouble: StreamSegError | None = None
-        self._removed_ages: dict[tuple[str, str], Ages] = {}
         self._running = len(self.tasks)
         self._outputs = sum(task.is_sink for task in self.tasks)
         self.started_ns = time.monotonic_ns()
@@ -177,8 +176,7 @@ class Graph:
         source.going_on = next((GoingOn(self._ends[stream]) for stream in source.ages if stream in self._ends), None)
         for task in self._downstream(into):
             for stream in source.ages:
-                ages = self._removed_ages.pop((task.node.name, stream), None) or Ages(self._deadline_ms)
-                task.ages = {**task.ages, stream: ages}
+                task.take_in(stream, deadline_ms=self._deadline_ms)
         with self._lock:
             self._running += 1
         # Nobody sends to a source; ZeroMQ gives the name that a removed one had free only later.
@@ -205,8 +203,7 @@ class Graph:
         wires = [wire for name in names for wire in self._wires.take_up(name)]
         gone = {stream for source in going for stream in source.ages}
         for task in self.tasks:
-            self._removed_ages.update({(task.node.name, s): ages for s, ages in task.ages.items() if s in gone})
-            task.ages = {stream: ages for stream, ages in task.ages.items() if stream not in gone}
+            task.forget(gone)
         self._await([*(source.thread for source in going), *self._wires.threads(wires)], timeout_s)
         self._wires.finish(wires)
         for source in going:

@@ -21,16 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from stream_seg.classes import Classes
-from stream_seg.discreet import quoted
+from stream_seg.discreet import quoted, without_secrets
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.sidecar import Export, Report, SideCar, coloured, validated
 from stream_seg.strict_yaml import parse_yaml
 from stream_seg.zoo import NETWORKS, SHIPPED
 
 log = logging.getLogger(__name__)
-
-_EXTERNAL = b"\n\x08location"
-"""How ONNX, a protobuf, begins to say in which file a tensor is."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,9 @@ def _opened(source: str | Path | Mapping[str, Any], size: tuple[int, int] | None
         raise NetworkError(unknown(str(source)))
     path = Path(source)
     if not path.is_file():
-        raise NetworkError(f"{path}: no such file; a network is a name ({', '.join(NETWORKS)}) or a file")
+        raise NetworkError(
+            f"{without_secrets(str(source))}: no such file; a network is a name ({', '.join(NETWORKS)}) or a file"
+        )
     sidecar = path if path.suffix.lower() != ".onnx" else _beside(path)
     if sidecar.suffix.lower() == ".json":
         return _exported(sidecar)
@@ -170,11 +169,19 @@ def _described(onnx: Path, sha256: str, sidecar: Path) -> bytes:
     content = _read(onnx)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise NetworkError(f"{onnx}: not the file that {sidecar.name} describes (its SHA-256 differs); export it again")
-    if _EXTERNAL in content:
+    if _has_external_data(content):
         raise NetworkError(
             f"{onnx}: has weights in other files, which {sidecar.name} does not describe; export it again"
         )
     return content
+
+
+def _has_external_data(content: bytes) -> bool:
+    if b"location" not in content:  # as every such tensor says; onnx, which knows, takes a while to load
+        return False
+    from stream_seg.interchange.onnx_file import has_external_data
+
+    return has_external_data(content)
 
 
 def _own(sidecar: SideCar, *, where: str, folder: Path) -> Network:

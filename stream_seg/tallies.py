@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import get_args
+from typing import Literal, TypeAlias, get_args
 
 from stream_seg.errors import REASONS
-from stream_seg.frame import EngineInfo, Frame, Signal, State, Temporal
+from stream_seg.frame import STATES, EngineInfo, Frame, Signal, State, Temporal
 from stream_seg.pacing.ladder import Change
 from stream_seg.stages.smooth import RESETS
 
 MISS_REASONS = ("decode_error", "late")
 STALLS = ("no data", "frozen")
+AWAY = tuple(reason for reason in REASONS if reason != "frozen")
+"""Why a source may have been away; a frozen one was there."""
+SourceState: TypeAlias = Literal[State, "ended"]
+SOURCE_STATES: tuple[SourceState, ...] = (*STATES, "ended")
 
 
 class SourceTally:
@@ -19,10 +23,10 @@ class SourceTally:
 
     def __init__(self) -> None:
         self.up = False
-        self.state: State = "starting"
+        self.state: SourceState = "starting"
         self.missed: Counter[str] = _zero(MISS_REASONS)
         self.stalls: Counter[str] = _zero(STALLS)
-        self.reconnects: Counter[str] = _zero(REASONS)
+        self.reconnects: Counter[str] = _zero(AWAY)
         self._signal: Signal | None = None
 
     def note(self, frame: Frame) -> None:
@@ -32,15 +36,15 @@ class SourceTally:
         self.up = frame.signal is None
         self.state = "up" if frame.signal is None else frame.signal.state
         if frame.signal is None:
-            if before is not None and before.state != "starting" and before.reason not in (None, "frozen"):
+            if before is not None and before.state != "starting" and before.reason in AWAY:
                 self.reconnects[before.reason] += 1
         elif frame.signal.state == "stalled" and (before is None or before.reason != frame.signal.reason):
             self.stalls[str(frame.signal.reason)] += 1
 
-    def end(self) -> None:
+    def end(self, *, failed: bool) -> None:
         """It will deliver nothing more."""
         self.up = False
-        self.state = "down" if self.state in ("up", "starting") else self.state
+        self.state = "down" if failed else "ended"
 
     def carry_on(self, before: SourceTally) -> None:
         """Count on from a source of the same name: counters never go back."""
@@ -74,7 +78,9 @@ class SmoothTally:
         self.confidence: dict[str, float] = {}
 
     def note(self, frame: Frame) -> None:
-        """Take in a frame; one that smooth left alone says nothing."""
+        """Take in a frame; one that smooth left alone says nothing, a card that the past is forgotten."""
+        if frame.signal is not None:
+            self.confidence[frame.stream] = 0.0
         if frame.temporal is None:
             return
         if frame.temporal.reset:

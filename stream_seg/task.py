@@ -58,6 +58,7 @@ class Task:
         self.trace: Callable[[Frame], None] | None = None  # of an output: told of every frame that is done with
         self.last: Frame | None = None
         self.going_on: GoingOn | None = None  # of a source: with a stream that another one left
+        self._gone_ages: dict[str, Ages] = {}
         self._owner = owner
         self._began_ns = 0
         self.first_ns: int | None = None  # when the first picture was yielded
@@ -86,6 +87,18 @@ class Task:
     def streams(self) -> Collection[str]:
         """Those that reach it now: of sources that were not removed."""
         return self.ages
+
+    def take_in(self, stream: str, *, deadline_ms: float) -> None:
+        """Reckon with a stream from now on; the ages of one that was there before count on."""
+        ages = self._gone_ages.get(stream) or Ages(deadline_ms)
+        ages.last_s = 0.0
+        self.ages = {**self.ages, stream: ages}
+        self._gone_ages.pop(stream, None)
+
+    def forget(self, streams: Collection[str]) -> None:
+        """Reckon with these streams no more; what of them is on its way still counts, should they come back."""
+        self._gone_ages.update({stream: ages for stream, ages in self.ages.items() if stream in streams})
+        self.ages = {stream: ages for stream, ages in self.ages.items() if stream not in streams}
 
     def fps(self) -> float:
         """Frames per second over the last 60 yielded; 0 once none came for two seconds."""
@@ -117,7 +130,7 @@ class Task:
             said = " ".join(f"{type(error).__name__}: {error}".split())
             self._owner.failed(self, StageError(f"stage {self.node.name} failed{where}: {said}"))
         finally:
-            self.source.end()
+            self.source.end(failed=self.failed)
             for sender in self.senders:
                 sender.end()
             if self.is_sink and not self.receiver.ended:
@@ -181,8 +194,9 @@ class Task:
         age_ms, rung = age_ns / 1e6, frame.temporal.rung if frame.temporal else 0
         self.age_ms.add(age_ms)
         self.overhead_ms.add((age_ns - sum(s.ended_ns - s.began_ns for s in stamps)) / 1e6)
-        if frame.stream in self.ages:  # else its source was removed
-            self.ages[frame.stream].add(age_ms)
+        ages = self.ages.get(frame.stream) or self._gone_ages.get(frame.stream)
+        if ages is not None:
+            ages.add(age_ms)
         for stamp in stamps:
             if stamp.stage in self.tell:
                 self.tell[stamp.stage].append(Age(rung, age_ms))

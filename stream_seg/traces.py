@@ -50,27 +50,27 @@ def tracing(graph: Graph, config: TracesConfig, *, deadline_ms: float) -> Iterat
 def follow(graph: Graph, provider: TracerProvider, *, every: int, deadline_ms: float) -> None:
     """Trace every so-manieth frame of each stream, and all that are late; 0 traces the late ones alone."""
     tracer = provider.get_tracer("stream_seg")
-    # stamps are of the monotonic clock, which does not jump; a trace is of the calendar's
-    to_epoch_ns = time.time_ns() - time.monotonic_ns()
     for task in graph.tasks:
         if task.is_sink:
-            task.trace = _watcher(tracer, to_epoch_ns, every=every, deadline_ms=deadline_ms)
+            task.trace = _watcher(tracer, every=every, deadline_ms=deadline_ms)
 
 
-def _watcher(tracer: Tracer, to_epoch_ns: int, *, every: int, deadline_ms: float) -> Callable[[Frame], None]:
+def _watcher(tracer: Tracer, *, every: int, deadline_ms: float) -> Callable[[Frame], None]:
     def watch(frame: Frame) -> None:
         ended_ns = frame.stamps[-1].ended_ns
         late = ended_ns - frame.captured_ns > deadline_ms * 1e6
         if late or (every and frame.seq % every == 0):
-            emit(tracer, frame, to_epoch_ns=to_epoch_ns, late=late)
+            emit(tracer, frame, late=late)
 
     return watch
 
 
-def emit(tracer: Tracer, frame: Frame, *, to_epoch_ns: int, late: bool) -> None:
+def emit(tracer: Tracer, frame: Frame, *, late: bool) -> None:
     """A span `frame` from its capture to its end, and in it a span for every stage."""
     from opentelemetry.trace import set_span_in_context
 
+    # stamps are of the monotonic clock, which nobody sets; a trace is of the calendar's, as it is now
+    to_epoch_ns = time.time_ns() - time.monotonic_ns()
     about: dict[str, str | int | bool] = {"stream": frame.stream, "seq": frame.seq, "late": late}
     whole = tracer.start_span("frame", start_time=frame.captured_ns + to_epoch_ns, attributes=about)
     inside = set_span_in_context(whole)

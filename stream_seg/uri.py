@@ -43,8 +43,8 @@ ALLOWED = "a video file, a picture, a folder or glob of pictures, /dev/videoN or
 )
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
-_PORT_THEN_AT = re.compile(r"[^/?#@]*:\d+/[^?#]*@")
-"""The path of a host, or a user's password of digits and a slash: which host is meant, nobody can tell."""
+_PORT_THEN_AT = re.compile(r"[^/?#@]*:\d+(/[^?#]*|[?#].*)@")
+"""The path of a host, or a password that begins with digits and a slash: which host is meant, nobody can tell."""
 _PLAIN_HOST = re.compile(r"(\[[^\]]*\]|[^:@/?#]*)(:\d+)?([/?#]|$)")
 
 
@@ -105,7 +105,8 @@ def _from_url(scheme: str, rest: str) -> Source:
     template, rest = rest, _expanded(rest)
     if _PORT_THEN_AT.match(rest):
         raise ConfigError(
-            f"the input {scheme}://…: an @ behind what reads as HOST:PORT/; write it as %40, a / in a password as %2F"
+            f"the input {scheme}://…: an @ behind what reads as HOST:PORT; write it as %40, "
+            "and / ? # in a password as %2F %3F %23"
         )
     user, location = _parts(rest)
     if not re.match(r"[^/?#:]", location):

@@ -19,6 +19,9 @@ from stream_seg.discreet import discreet, named
         ("(http://me:hun/hunter2@h:1/x)", "(http://…@h:1/x)"),
         ("me:hunter2@h/x.onnx: no", "…@h/x.onnx: no"),
         ("https://h/w.pth?token=hunter2", "https://h/w.pth?…"),
+        ("rtsp:/h/user=me_password=hunter2.onnx: no", "rtsp:/h/user=… no"),
+        ("network=me:hunter2@h/x", "…@h/x"),
+        ("http://h:123/hunter2@h", "http://…@h"),
     ],
 )
 def test_passwords_are_left_out(said: str, shown: str) -> None:
@@ -32,7 +35,11 @@ def test_passwords_are_left_out(said: str, shown: str) -> None:
         "cannot open http://127.0.0.1:8080: address in use; see http://127.0.0.1/@me, a@b.c",
         "write rtsp://USER@HOST/PATH or SCHEME://USER:PASSWORD@HOST/PATH",
         "synth://road?size=0x3: size is 8x8 or more",
-        "C:/x/y?",
+        "C:/x/y? C:\\Users\\me@corp\\x",
+        "/tmp/run12:30@site/a.mp4: no such file",
+        "runs/2026-01-01T10:00:00/a@0.5.pth, file:///home/me/a@b.mp4",
+        "frame 3:4@30fps, scores[:,0]@weights, 12:30@x",
+        "http://127.0.0.1/a:b@c.mp4: refused; rtsp://[fe80::1]/x@y",
     ],
 )
 def test_other_messages_stay_as_they_are(said: str) -> None:

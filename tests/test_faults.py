@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import resource
@@ -14,6 +15,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,7 +182,7 @@ def test_a_stream_s_own_file_is_not_overwritten(capfd: pytest.CaptureFixture[str
     [
         ("missing/r.json", "there is no folder"),
         ("out", "exists and is not a file"),
-        ("out/o.jsonl", "is an output as well"),
+        ("out/o.jsonl", "records and the report would both write it"),
     ],
 )
 def test_a_report_that_cannot_be_written_is_refused_before_the_run(
@@ -188,6 +190,33 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_run(
 ) -> None:
     code, line = refused(capfd, DRAWN, "out/o.jsonl", "--report", report)  # the drive is endless
     assert (code, said in line) == (OUTPUT, True)
+    assert left_in(folder / "out") == []
+
+
+@pytest.mark.parametrize(
+    ("stages", "traces", "said"),
+    [
+        ({"again": {"stage": "masks", "path": "out"}}, None, "out: masks and again would both write it"),
+        ({"again": {"stage": "masks", "path": "./out/../out"}}, None, "masks and again would both write it"),
+        ({"again": {"stage": "masks", "path": "out/{stream}"}}, "in.mp4", "in.mp4: is the input as well"),
+        (
+            {"again": {"stage": "records", "path": "out/o.jsonl"}},
+            "out/o.jsonl",
+            "again and the traces would both write",
+        ),
+    ],
+)
+def test_two_never_write_one_file_or_folder(
+    folder: Path, capfd: pytest.CaptureFixture[str], stages: dict[str, Any], traces: str | None, said: str
+) -> None:
+    before = clip("in.mp4").read_bytes()
+    graph: dict[str, Any] = {"capture": {"uri": "in.mp4"}, "segment": {"input": "capture"}}
+    graph |= {name: {"input": "segment", **keys} for name, keys in ({"masks": {"path": "out"}} | stages).items()}
+    document = {"stages": graph} | ({"traces": {"file": traces}} if traces else {})
+    Path("g.yaml").write_text(json.dumps(document))
+    code, line = refused(capfd, "--config", "g.yaml")
+    assert (code, said in line) == (OUTPUT, True), line
+    assert Path("in.mp4").read_bytes() == before
     assert left_in(folder / "out") == []
 
 

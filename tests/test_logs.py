@@ -45,6 +45,18 @@ def test_an_exception_is_kept() -> None:
     assert TextLines().format(made).endswith("ValueError: deep down")
 
 
+def test_no_line_says_a_password() -> None:
+    made = record("%s is away", "rtsp://me:hunter2@host/live")
+    try:
+        raise ValueError("rtsp://me:hunter2@host/live")
+    except ValueError:
+        made.exc_info = sys.exc_info()
+    for form in (JsonLines(), TextLines()):
+        said = form.format(made)
+        assert "hunter2@" not in said.replace('raise ValueError("rtsp://me:hunter2@host/live")', "")
+        assert "rtsp://…@host/live is away" in said.encode().decode("unicode_escape" if said[0] == "{" else "utf-8")
+
+
 def test_a_torrent_is_thinned_and_counted() -> None:
     now = [0.0]
     thinned = Thinned(clock=lambda: now[0])

@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 
 from stream_seg import scrapes
 from stream_seg.errors import ConfigError
-from stream_seg.frame import EngineInfo, Semantic, Temporal
+from stream_seg.frame import EngineInfo, Semantic, Signal, Temporal
 from stream_seg.graph import Graph
 from stream_seg.metrics import serving
 from stream_seg.ops.palette import CAMVID
@@ -73,11 +73,14 @@ def test_late_frames_are_counted_by_stream() -> None:
         with serving(graph, host="127.0.0.1", port=0) as port, graph:
             assert graph.wait(10)
             seen = scraped(port)
+            ages = {stream: graph.tasks[-1].ages[stream].last_s for stream in ("front", "rear")}
         for stream, frames in (("front", 4), ("rear", 2)):
             labels = f"stage=sink stream={stream}"
             assert seen[f"stream_seg_late_frames_total {labels}"] == late[stream]
             assert seen[f"stream_seg_frame_age_seconds_count {labels}"] == frames
-            assert began_s <= seen[f"stream_seg_last_frame_timestamp_seconds {labels}"] <= time.time()
+            assert began_s <= ages[stream] <= time.time()
+            assert f"stream_seg_last_frame_timestamp_seconds {labels}" not in seen  # it owes no further one
+            assert seen[f"stream_seg_source_state stage={stream} state=ended"] == 1
 
 
 def test_every_series_is_there_before_the_first_frame_and_is_documented() -> None:
@@ -99,10 +102,12 @@ def test_every_series_is_there_before_the_first_frame_and_is_documented() -> Non
         go.set()
         assert graph.wait(10)
         after = scraped(port)
-    assert before.keys() == after.keys()
+    assert {name for name in before if "last_frame" in name} == before.keys() - after.keys()  # the source has ended
+    assert after.keys() - before.keys() == set()
+    assert not any("reason=frozen" in name for name in after if "reconnects" in name)
     assert before["stream_seg_frames_total outcome=out stage=camera"] == 0
     assert after["stream_seg_frames_total outcome=out stage=camera"] == 1
-    names = {re.sub(r"_(count|sum|created)$", "", series.split(" ")[0]) for series in after}
+    names = {re.sub(r"_(count|sum|created)$", "", series.split(" ")[0]) for series in before}
     documented = set(re.findall(r"`((?:stream_seg|process)_[a-z_]+)`", LISTED.read_text(encoding="utf-8")))
     assert names == documented
 
@@ -112,6 +117,10 @@ def test_resets_and_confidence_are_told_by_the_stage_that_smooths() -> None:
         for taken in frames:
             reset = {0: "start", 2: "cut"}.get(taken.seq)
             yield replace(taken, temporal=Temporal(reset=reset, confidence=None if reset else 0.75))
+            if taken.seq == away:
+                yield replace(taken, signal=Signal("down", "no data", 0))
+
+    away = -1
 
     graph = Graph(config(line(Camera(4), temporal, Ledger())), live=False)
     with serving(graph, host="127.0.0.1", port=0) as port, graph:
@@ -121,6 +130,24 @@ def test_resets_and_confidence_are_told_by_the_stage_that_smooths() -> None:
     assert resets == {"start": 1, "gap": 0, "back": 0, "shape": 0, "cut": 1}
     assert seen["stream_seg_motion_confidence stage=work stream=camera"] == 0.75
     assert "stream_seg_motion_confidence stage=sink stream=camera" not in seen
+    away = 3
+    graph = Graph(config(line(Camera(4), temporal, Ledger())), live=False)
+    with serving(graph, host="127.0.0.1", port=0) as port, graph:
+        assert graph.wait(10)
+        assert scraped(port)["stream_seg_motion_confidence stage=work stream=camera"] == 0
+
+
+def test_only_streams_that_reach_it_have_a_series_of_smooth() -> None:
+    cameras = [node(name, "synthetic", Camera(2, stream=name)) for name in ("front", "rear")]
+    smooths = [node(f"smooth {one.name}", "smooth", Work(), one.name) for one in cameras]
+    sink = node("sink", "write", Ledger(), *(one.name for one in smooths))
+    graph = Graph(config([*cameras, *smooths, sink]), live=False)
+    with serving(graph, host="127.0.0.1", port=0) as port, graph:
+        assert graph.wait(10)
+        confidences = [name for name in scraped(port) if "motion_confidence" in name]
+    assert sorted(confidences) == [
+        f"stream_seg_motion_confidence stage=smooth {name} stream={name}" for name in ("front", "rear")
+    ]
 
 
 def test_the_rung_and_its_changes_are_told_by_the_stage_that_segments() -> None:

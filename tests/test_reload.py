@@ -164,6 +164,53 @@ def test_a_stream_whose_source_is_replaced_counts_on_in_number_and_time() -> Non
     assert steps_s.sum() == pytest.approx(took_s, abs=0.3)
 
 
+def test_every_frame_that_an_output_had_is_in_the_ages_and_a_new_camera_is_given_time() -> None:
+    got = list[str]()
+
+    def sink(frames: Frames) -> Frames:
+        for taken in frames:
+            time.sleep(0.003)
+            got.append(taken.stream)
+            yield taken
+
+    rear = node("rear", "synthetic", Camera(1_000_000, stream="rear", paced=True))
+    checked = config([camera("front"), rear, node("sink", "write", sink, "front", "rear")], policy="every")
+    with Graph(checked, live=False) as graph:
+        (output,) = [task for task in graph.tasks if task.is_sink]
+        for _ in range(4):
+            number = len(got)
+            until(lambda number=number: got[number:].count("rear") > 3)  # type: ignore[misc]
+            ages = output.ages["rear"]
+            graph.remove("rear")
+            assert "rear" not in output.ages
+            graph.add(rear, into=["sink"])
+            assert output.ages["rear"] is ages
+        graph.stop()
+        assert graph.wait(10)
+    assert ages.samples.count == got.count("rear")
+    assert output.ages["front"].samples.count == got.count("front")
+
+
+def test_a_camera_that_comes_back_has_reached_no_output_yet() -> None:
+    def silent(_: Frames) -> Frames:
+        hold.wait(10)
+        yield from ()
+
+    hold = threading.Event()
+    sink = Ledger()
+    with Graph(
+        config([camera("front"), camera("rear"), node("sink", "write", sink, "front", "rear")]), live=True
+    ) as graph:
+        (output,) = [task for task in graph.tasks if task.is_sink]
+        until(lambda: output.ages["rear"].last_s > 0)
+        graph.remove("rear")
+        until(lambda: all(link.account().in_flight == 0 for link in graph.books if "rear" in link.name))
+        graph.add(replace(camera("rear"), stage=silent), into=["sink"])
+        assert output.ages["rear"].last_s == 0
+        assert output.ages["rear"].samples.count > 0
+        hold.set()
+
+
 def test_time_does_not_go_back_between_a_card_and_the_picture_after_it() -> None:
     """Their ticks differ, 1/1000 s and 1/90000 s, and what is added is rounded up to whole ones."""
     end = End(9, Fraction(73_331, 10_000), 0)

@@ -163,14 +163,25 @@ def state(page: str) -> tuple[str, str | None]:
         ["synth://road?frames=1", "o.mp4", "--config", "rtsp://me:hunter2@host/live"],
         ["synth://road?frames=1", "o.mp4", "--report", "rtsp://me:hunter2@host/live"],
         ["synth://me:hunter2@host/live", "o.mp4"],
+        ["synth://road?frames=1", "o.mp4", "--set", "segment.network=rtsp:/me:hunter2@host/x.onnx"],
+        ["synth://road?frames=1", "o.mp4", "--set", "segment.network=rtsp://me:hun hunter2@host/x.onnx"],
     ],
 )
 def test_a_slip_on_the_command_line_does_not_say_it_either(arguments: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "stream_seg.cli", "run", *arguments]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
-    assert ran.returncode == (5 if "--report" in arguments else 2)
+    assert ran.returncode == (5 if "--report" in arguments else 4 if "x.onnx" in arguments[-1] else 2)
     assert CANARY not in ran.stdout + ran.stderr
     assert len(ran.stderr.splitlines()) == 1
+
+
+def test_nor_does_a_command_that_is_none(tmp_path: Path) -> None:
+    for program in (["-m", "stream_seg.cli"], ["-m", "stream_seg.cli", "eval"]):
+        command = [sys.executable, *program, "rtsp://me:hunter2@host/live"]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+        assert ran.returncode == 2
+        assert "host/live" in ran.stderr
+        assert CANARY not in ran.stdout + ran.stderr
 
 
 MISPLACED = (

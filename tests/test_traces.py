@@ -51,6 +51,21 @@ def test_a_share_of_the_frames_is_traced_with_a_span_for_every_stage() -> None:
     assert whole.end_time == stages[-1].end_time
 
 
+def test_a_clock_that_is_set_does_not_mislead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine that has no clock of its own and asks for the time after it has begun."""
+    asked, hour_ns = [0], 3_600_000_000_000
+
+    def set_back_first() -> int:
+        asked[0] += 1
+        return now() - (hour_ns if asked[0] == 1 else 0)
+
+    now = time.time_ns
+    monkeypatch.setattr("stream_seg.traces.time.time_ns", set_back_first)
+    spans = [span for span in traced(every=1, deadline_ms=60_000) if span.name == "frame"]
+    assert len(spans) == 6
+    assert sum(abs(now() - (span.end_time or 0)) < hour_ns / 2 for span in spans) == 5
+
+
 def test_every_late_frame_is_traced() -> None:
     assert numbers(traced(every=0, deadline_ms=60_000, delay_s=0.02)) == []
     assert numbers(traced(every=0, deadline_ms=10, delay_s=0.02)) == list(range(6))

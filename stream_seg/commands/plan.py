@@ -93,16 +93,22 @@ def refuse_plain(document: Mapping[str, Any], outputs: Sequence[str]) -> None:
 
 
 def refuse_overwriting(document: Mapping[str, Any], report_file: Path | None = None) -> None:
-    """Raises OutputError where an output or the report would replace an input, or the report an output; also where what
-    a killed run left of an output, on which it would begin anew, is the input."""
-    outputs = [path for _, path in outputs_of(document)]
+    """Raises OutputError where an output, the report or the traces would go into an input, or two of them into one
+    file or folder; also where what a killed run left of an output, on which it would begin anew, is the input."""
+    written = [*outputs_of(document)]
+    traces = document.get("traces")
+    if isinstance(traces, Mapping) and traces.get("file") is not None:
+        written.append(("the traces", at_home(Path(str(traces["file"])))))
     if report_file is not None:
         refuse_unwritable(report_file)
-        if partial_path(report_file) in map(partial_path, outputs):
-            raise OutputError(f"{report_file}: is an output as well; choose another name for the report")
-        outputs.append(report_file)
+        written.append(("the report", report_file))
+    writers: dict[Path, str] = {}
+    for name, path in written:
+        first = writers.setdefault(partial_path(path), name)
+        if first != name:
+            raise OutputError(f"{path}: {first} and {name} would both write it; give each its own path")
     inputs = list(_inputs_on_disk(document))
-    for path in outputs:
+    for _, path in written:
         if any(_same(path, read) for read in inputs):
             raise OutputError(f"{path}: is the input as well; choose another name for the output")
         partial = partial_path(path)

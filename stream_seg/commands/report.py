@@ -4,7 +4,7 @@ The keys are stable:
 
 * `frames.captured`: pictures of all sources, also of removed ones, with those that a source could not deliver
 * `frames.cards`: frames that sources drew in the place of a picture; what counts frames counts them too
-* `frames.by_output.NAME`: frames that an output dealt with; 0 for one that failed
+* `frames.by_output.NAME`: frames that an output dealt with; 0 for one that failed or did not finish
 * `frames.written`: pictures, of the output with the fewest
 * `frames.dropped.REASON`: of all sources and links together; a fan-out may drop a frame more than once
 * `seconds` from start to end; `fps` from the first picture written to the last
@@ -50,6 +50,7 @@ def report(graph: Graph, *, seconds: float) -> dict[str, Any]:
     """The facts of a run that took `seconds`, under the keys above."""
     sources = [*(task.left() for task in graph.tasks if task.is_source), *graph.removed]
     sinks = [task for task in graph.tasks if task.is_sink]
+    lost = {task.node.name for task in sinks if task.failed or task in graph.hanging()}
     dropped: Counter[str] = Counter()
     for left in sources:
         dropped.update(left.source.missed)
@@ -64,8 +65,8 @@ def report(graph: Graph, *, seconds: float) -> dict[str, Any]:
         "frames": {
             "captured": sum(left.pictures + left.source.missed.total() for left in sources),
             "cards": sum(left.cards for left in sources),
-            "written": min((0 if task.failed else task.pictures for task in sinks), default=0),
-            "by_output": {task.node.name: 0 if task.failed else task.yielded for task in sinks},
+            "written": min((0 if task.node.name in lost else task.pictures for task in sinks), default=0),
+            "by_output": {task.node.name: 0 if task.node.name in lost else task.yielded for task in sinks},
             "dropped": dict(dropped),
         },
         "seconds": round(seconds, 3),

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -48,6 +48,7 @@ def run(
     _share_heaps()
     config = _checked(lambda: document, where, report_file)
     total = total_frames(config)
+    before = {path: _identity(path) for _, path in outputs_of(document)}
     errors = Console(stderr=True, markup=False)
     graph = Graph(config, live=is_live(config))
     _shown_on_pages(graph, errors, quiet=quiet)
@@ -58,18 +59,18 @@ def run(
             take_over = reloader(graph, config, partial(_checked, again, where, report_file)) if again else None
             with _hang_up(take_over) as hear:
                 _watch(graph, errors, total=total, quiet=quiet, hear=hear)
+        unfinished = [task.node.name for task in graph.hanging() if task.is_sink]
+        if unfinished:
+            graph.fail(OutputError(f"gave up on {', '.join(unfinished)}, which did not finish"))
         facts = report(graph, seconds=(time.monotonic_ns() - graph.started_ns) / 1e9)
     if report_file is not None:
         write_json(facts, report_file)
     given = facts["frames"]["by_output"]
     if not quiet and any(given.values()):
         show(facts, Console(markup=False))
-        kept = [str(path) for name, path in outputs_of(document) if given[name] and path.exists()]
+        kept = [str(path) for path, old in before.items() if _identity(path) not in (None, old)]
         if kept and not isinstance(graph.error, OutputError):
             print(f"\nwritten: {', '.join(kept)}")
-    unfinished = [task.node.name for task in graph.hanging() if task.is_sink]
-    if unfinished:
-        graph.fail(OutputError(f"gave up on {', '.join(unfinished)}, which did not finish"))
     if graph.error is not None:
         raise graph.error
     if graph.hanging():
@@ -82,6 +83,14 @@ def _checked(read: Callable[[], Mapping[str, Any]], where: str, report_file: Pat
     config = check(document, where=where)
     refuse_overwriting(document, report_file)
     return config
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is replaced, or something put into a folder; None where nothing is there."""
+    with suppress(OSError):
+        found = path.stat()
+        return found.st_ino, found.st_mtime_ns
+    return None
 
 
 def _share_heaps() -> None:

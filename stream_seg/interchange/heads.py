@@ -52,11 +52,13 @@ def add_labels(add: Wiring, value: ValueInfoProto, *, size: tuple[int, int], whe
     if len(plain) != 3 or any(got not in (None, expected) for got, expected in zip(plain[1:], size, strict=True)):
         raise NetworkError(f"{where}: labels of shape {said(shape)}; expected (N, {size[0]}, {size[1]}) or scores")
     labels = value.name if len(shape) == 3 else add("Gather", value.name, add.constant(0, np.int64), axis=1)
-    if value.type.tensor_type.elem_type != TensorProto.UINT8:
-        labels = add("Cast", labels, to=TensorProto.INT32)
+    kind = value.type.tensor_type.elem_type
+    if kind != TensorProto.UINT8:
+        whole = np.int64 if kind == TensorProto.INT64 else np.int32
+        labels = labels if whole is np.int64 else add("Cast", labels, to=TensorProto.INT32)
         for beyond, bound, instead in (("Less", 0, VOID), ("Greater", VOID, VOID - 1)):
-            foreign = add(beyond, labels, add.constant(bound, np.int32))
-            labels = add("Where", foreign, add.constant(instead, np.int32), labels)
+            foreign = add(beyond, labels, add.constant(bound, whole))
+            labels = add("Where", foreign, add.constant(instead, whole), labels)
     add("Cast", labels, to=TensorProto.UINT8, out="labels")
 
 

@@ -13,6 +13,7 @@ import onnx.defs
 import onnx.shape_inference
 from google.protobuf.message import DecodeError, EncodeError, Message  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto, ValueInfoProto
+from onnx.external_data_helper import uses_external_data
 
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.sidecar import SideCar
@@ -49,6 +50,23 @@ def read(path: Path) -> ModelProto:
     _refuse_invalid(model, opset=opset, path=path)
     _sort(model, path=path)
     return model
+
+
+def has_external_data(serialised: bytes) -> bool:
+    """Whether an ONNX has tensors in other files."""
+    try:
+        return any(uses_external_data(tensor) for tensor in _tensors(onnx.load_from_string(serialised)))
+    except DecodeError:
+        return False  # it is none, as an engine will say
+
+
+def _tensors(message: Message) -> Iterator[TensorProto]:
+    for field, value in message.ListFields():
+        for part in [value] if field.type != field.TYPE_MESSAGE or isinstance(value, Message) else value:
+            if isinstance(part, TensorProto):
+                yield part
+            elif isinstance(part, Message):
+                yield from _tensors(part)
 
 
 def _legible(message: Message) -> bool:

@@ -17,7 +17,7 @@ def compiled(function: F) -> F:
     """Compile at the first call, without the GIL; later runs load it from numba's cache (in `__pycache__`, else in the
     user's cache directory, or NUMBA_CACHE_DIR). What it calls must be in the same file, or the cache goes stale.
 
-    That cache is code, pickled: one that others may write is left alone.
+    That cache is code, pickled: one that everybody may write is left alone.
     """
     try:
         kept = njit(cache=True, nogil=True)(function)
@@ -29,7 +29,7 @@ def compiled(function: F) -> F:
 
 
 def _ours(folder: Path, *, beside: Path) -> bool:
-    """Whether nobody else can write there, or whoever can might as well change the program itself."""
+    """Whether it is this user's and not everybody's; or beside the program, which is no safer."""
     if folder.parent == beside.parent:
         return True
     found = folder.stat()

@@ -15,7 +15,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from stream_seg.errors import Reason, SourceError
-from stream_seg.sources.index import unfounded_frames
+from stream_seg.sources.allocation import allow
 from stream_seg.sources.redirect import asked_first
 from stream_seg.uri import Source
 
@@ -56,6 +56,7 @@ def opened(
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its video stream. `timeouts_s` are for opening and for each read. Raises SourceError."""
     _refuse_without_opening(source)
+    allow()
     fences = {"protocol_whitelist": PROTOCOLS[source.kind]} if source.kind in PROTOCOLS else {}
     if source.kind in ("file", "http"):
         fences["format_whitelist"] = ",".join(sorted(av.formats_available - OTHERS_READ))
@@ -98,6 +99,8 @@ def reason_of(error: av.FFmpegError) -> tuple[Reason, str]:
 
 def _why(error: av.FFmpegError, source: Source, *, in_time: bool) -> tuple[Reason, str]:
     """Why a source cannot be opened; FFmpeg calls several things by one name."""
+    if error.errno == errno.ENOMEM:
+        return "not allowed", "it asks for more memory than a video needs"
     if _is_mp4_without_index(source):
         return "broken", "it breaks off before its index (moov)"
     if source.kind in ("rtsp", "http"):
@@ -139,13 +142,6 @@ def _refuse_without_opening(source: Source) -> None:
         raise SourceError(f"{source.shown}: is not a regular file")
     if path.stat().st_size == 0:
         raise SourceError(f"{source.shown}: the file is empty")
-    try:
-        promised = unfounded_frames(path)
-    except OSError:  # FFmpeg cannot read it either, and says why
-        return
-    if promised:
-        size = f"{path.stat().st_size} bytes"
-        raise SourceError(f"{source.shown}: its index promises {promised} frames in {size}", reason="broken")
 
 
 def _opened_here(source: Source, opened_within: Callable[[float], InputContainer], *, open_s: float) -> InputContainer:

@@ -3,18 +3,22 @@ that size is allocated. FFmpeg has no way to ask for a header alone. And whether
 
 from __future__ import annotations
 
-import mmap
+import os
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from stream_seg.errors import SourceError
 
 MAX_PIXELS = 8192 * 8192
 """What is refused beyond, unless a user says otherwise."""
-WIDEST_PIXEL, ASIDE = 8, 64 << 20
-"""Bytes: a pixel of 4 channels of 16 bits, not compressed; and what a file holds beside its picture, at most."""
+WIDEST_PIXEL = 16
+"""Bytes: 4 channels of 32 bits, not compressed."""
+HEAD, PAGES = 64 << 20, 1 << 30
+"""Bytes: what a file may hold beside its picture; a TIFF holds more pictures than the first."""
+_MARK = re.compile(rb"\xff([^\xff])")
 TIFF = (b"II*\0", b"MM\0*")
 ORIENTATION = 274
 MIRRORED = {2: 180, 4: 0, 5: 90, 7: 90}
@@ -29,38 +33,47 @@ class PictureHeader(NamedTuple):
     height: int
 
 
-def read_picture(path: Path, *, max_pixels: int) -> tuple[bytes, PictureHeader] | None:
+def read_picture(path: Path, *, max_pixels: int, limit: str) -> tuple[bytes, PictureHeader] | None:
     """A picture file, and what its first bytes say; None where they are no picture's.
 
-    Raises SourceError for a picture of more than `max_pixels`, and a file that holds far more than its picture, before
-    it is read; OSError where it cannot be.
+    Raises SourceError for a picture of more than `max_pixels`, which `limit` names, and for a file that holds far more
+    than its picture, before it is read whole; OSError where it cannot be.
     """
     with path.open("rb") as file:
-        size = file.seek(0, 2)
-        if not size:
+        head = file.read(HEAD)
+        header = picture_header(head)
+        tiff = head[:4] in TIFF
+        if header is None and tiff and len(head) == HEAD:
+            header = picture_header(_tiff_head(file, head))
+        if header is None or not (pixels := header.width * header.height):
             return None
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            header = picture_header(mapped)
-            if header is None or not (pixels := header.width * header.height):
-                return None
-            shown = f"{header.width}x{header.height} pixels"
-            if pixels > max_pixels:
-                raise SourceError(f"{path}: is {shown}, more than max_pixels ({max_pixels}) allows")
-            if size > WIDEST_PIXEL * pixels + ASIDE:
-                raise SourceError(f"{path}: is {size} bytes for {shown}, which is no picture")
-            return bytes(mapped), header
+        shown, size = f"{header.width}x{header.height} pixels", os.fstat(file.fileno()).st_size
+        if pixels > max_pixels:
+            raise SourceError(f"{path}: is {shown}, more than {limit}")
+        if size > WIDEST_PIXEL * pixels + (PAGES if tiff else HEAD):
+            raise SourceError(f"{path}: is {size} bytes for {shown}, which is no picture")
+        file.seek(len(head))
+        return head + file.read(), header
 
 
-def picture_header(data: bytes | mmap.mmap) -> PictureHeader | None:
+def _tiff_head(file: BinaryIO, head: bytes) -> bytes:
+    """A TIFF's beginning with its first directory right behind it, wherever in the file that is."""
+    order = "<" if head.startswith(b"II") else ">"
+    (directory,) = struct.unpack_from(order + "I", head, 4)
+    file.seek(directory)
+    return head[:4] + struct.pack(order + "I", 8) + file.read(2 + 12 * 0xFFFF)
+
+
+def picture_header(data: bytes) -> PictureHeader | None:
     """None where it is none of JPEG, PNG, BMP, WebP and TIFF, or breaks off in its header."""
     try:
-        if data[:2] == b"\xff\xd8":
+        if data.startswith(b"\xff\xd8"):
             return PictureHeader("mjpeg", *_jpeg_size(data))
-        if data[:8] == b"\x89PNG\r\n\x1a\n":
+        if data.startswith(b"\x89PNG\r\n\x1a\n"):
             return PictureHeader("png", *struct.unpack_from(">II", data, 16))
-        if data[:2] == b"BM":
+        if data.startswith(b"BM"):
             return PictureHeader("bmp", *_bmp_size(data))
-        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
             return PictureHeader("webp", *_webp_size(data))
         if data[:4] in TIFF:
             return PictureHeader("tiff", *_tiff_size(data))
@@ -103,35 +116,31 @@ def _exif(data: bytes) -> bytes:
     return data
 
 
-def _jpeg_segments(data: bytes | mmap.mmap) -> Iterator[tuple[int, int, int]]:
-    """(kind, place, length) of what each holds; ends in struct.error."""
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(kind, place, length) of what each holds, whatever lies between them; ends in struct.error."""
     at = 2
-    while True:
-        mark, kind, length = struct.unpack_from(">BBH", data, at)
-        if mark != 0xFF:
-            raise struct.error("not a JPEG segment")
-        if kind == 0xFF:  # Fill byte.
-            at += 1
-        else:
-            yield kind, at + 4, length - 2
-            at += 2 + length
+    while mark := _MARK.search(data, at):
+        (length,) = struct.unpack_from(">H", data, mark.end())
+        yield mark[1][0], mark.end() + 2, length - 2
+        at = mark.end() + max(2, length)
+    raise struct.error("no further segment")
 
 
-def _jpeg_size(data: bytes | mmap.mmap) -> tuple[int, int]:
+def _jpeg_size(data: bytes) -> tuple[int, int]:
     """From the start of frame, which any number of segments may precede."""
     starts = (at for kind, at, _ in _jpeg_segments(data) if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC))
     height, width = struct.unpack_from(">HH", data, next(starts) + 1)
     return width, height
 
 
-def _bmp_size(data: bytes | mmap.mmap) -> tuple[int, int]:
+def _bmp_size(data: bytes) -> tuple[int, int]:
     """The height is negative where the lines run from top to bottom."""
     old = struct.unpack_from("<I", data, 14) == (12,)
     width, height = struct.unpack_from("<HH" if old else "<ii", data, 18)
     return abs(width), abs(height)
 
 
-def _webp_size(data: bytes | mmap.mmap) -> tuple[int, int]:
+def _webp_size(data: bytes) -> tuple[int, int]:
     kind = data[12:16]
     if kind == b"VP8X":
         low_w, high_w, low_h, high_h = struct.unpack_from("<HBHB", data, 24)
@@ -143,14 +152,14 @@ def _webp_size(data: bytes | mmap.mmap) -> tuple[int, int]:
     return width & 0x3FFF, height & 0x3FFF
 
 
-def _tiff_size(data: bytes | mmap.mmap) -> tuple[int, int]:
+def _tiff_size(data: bytes) -> tuple[int, int]:
     values = _tags(data, 256, 257)
     return values[256], values[257]
 
 
-def _tags(data: bytes | mmap.mmap, *wanted: int) -> dict[int, int]:
+def _tags(data: bytes, *wanted: int) -> dict[int, int]:
     """Those of the first directory, of 16 or 32 bits."""
-    order = "<" if data[:2] == b"II" else ">"
+    order = "<" if data.startswith(b"II") else ">"
     (directory,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, directory)
     values = {}

@@ -12,7 +12,8 @@ import av
 from av.video.reformatter import VideoReformatter
 
 from stream_seg.errors import SourceError
-from stream_seg.sources.header import mirrored_by_exif, read_picture
+from stream_seg.sources.allocation import allow
+from stream_seg.sources.header import WIDEST_PIXEL, mirrored_by_exif, read_picture
 from stream_seg.sources.picture import Picture, Pictures, upright_bgr
 from stream_seg.uri import PICTURES, Source
 
@@ -53,12 +54,13 @@ def image_pictures(source: Source, *, rate: float, max_pixels: int) -> Pictures:
 def _decoded(path: Path, max_pixels: int) -> tuple[av.VideoFrame, bool] | None:
     """The picture, and whether it is to be shown mirrored."""
     try:
-        found = read_picture(path, max_pixels=max_pixels)
+        found = read_picture(path, max_pixels=max_pixels, limit=f"max_pixels ({max_pixels}) allows")
     except OSError:
         return None
     if found is None:
         return None
     data, header = found
+    allow(WIDEST_PIXEL * header.width * header.height)
     decoder = av.CodecContext.create(header.codec, "r")
     assert isinstance(decoder, av.VideoCodecContext)
     decoder.options = {"max_pixels": str(max_pixels)}

@@ -12,7 +12,9 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from stream_seg.errors import Reason, SourceError
+from stream_seg.sources.allocation import allow
 from stream_seg.sources.container import opened, reason_of, without_address
+from stream_seg.sources.header import WIDEST_PIXEL
 from stream_seg.sources.picture import Picture, Pictures, mirrored_by_matrix, upright_bgr
 from stream_seg.uri import Source
 
@@ -38,6 +40,7 @@ def video_pictures(
             raise SourceError(
                 f"{source.shown}: is {size}, more than max_pixels ({max_pixels}) allows", reason="not allowed"
             )
+        allow(WIDEST_PIXEL * stream.width * stream.height)
         if (stream.average_rate or 0) > HIGHEST_RATE:
             rate = f"{float(stream.average_rate or 0):g} frames/s"
             raise SourceError(f"{source.shown}: claims {rate}, more than {HIGHEST_RATE}", reason="not allowed")

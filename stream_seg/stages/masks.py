@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,8 @@ from stream_seg.ops.labels import resized_labels
 from stream_seg.output import STREAM, replace_file, require_folder, semantic_of, stream_path, writing
 from stream_seg.stage import STRICT, Frames
 from stream_seg.uri import at_home
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(config=STRICT)
@@ -47,7 +50,7 @@ class Masks:
             if folder not in folders:
                 with writing(folder):
                     folder.mkdir(parents=True, exist_ok=True)
-                replace_file(folder / "classes.json", described(semantic.classes))
+                _list_classes(folder, described(semantic.classes))
             if folders.setdefault(folder, frame.stream) != frame.stream:
                 raise ConfigError(
                     f"masks: the streams {folders[folder]} and {frame.stream} cannot share {self.path}; "
@@ -56,6 +59,14 @@ class Masks:
             labels = resized_labels(semantic.labels, frame.image.shape[:2])
             replace_file(folder / f"{frame.seq:06}.png", encoded(labels))
             yield frame
+
+
+def _list_classes(folder: Path, listed: bytes) -> None:
+    place = folder / "classes.json"
+    with writing(place):
+        if place.exists() and place.read_bytes() != listed and any(folder.glob("*.png")):
+            LOG.warning("%s: has label maps of other classes; %s now lists this run's", folder, place.name)
+    replace_file(place, listed)
 
 
 def encoded(labels: Labels) -> bytes:

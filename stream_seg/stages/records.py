@@ -43,7 +43,7 @@ class Records:
         with final_files(self.path) as partial_of, ExitStack() as open_files:
             files: dict[Path, BinaryIO] = {}
             for frame in frames:
-                line = json.dumps(record(frame), ensure_ascii=False).encode() + b"\n"
+                line = json.dumps(record(frame)).encode() + b"\n"
                 partial = partial_of(frame.stream)
                 if partial not in files:
                     files[partial] = open_files.enter_context(_opened(partial, self.path))
@@ -71,7 +71,7 @@ def _classes(frame: Frame) -> dict[str, Any]:
     semantic = semantic_of(frame, "records")
     shares = class_shares(semantic.labels, semantic.classes)
     names = semantic.classes.names
-    return {"classes": {name: round(float(share), 4) for name, share in zip(names, shares, strict=True)}}
+    return {"classes": {name: round(float(share), 6) for name, share in zip(names, shares, strict=True)}}
 
 
 def _said(signal: Signal) -> dict[str, Any]:

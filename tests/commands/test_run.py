@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -24,10 +26,11 @@ from stream_seg.config import MetricsConfig, check
 from stream_seg.graph import DRAIN_S, Graph
 from stream_seg.ops.palette import CAMVID
 from stream_seg.stage import Frames
+from stream_seg.stages.records import Records
 from stream_seg.stages.serve import Serve
 from tests.graphs import Camera, Ledger, Work, config, line
 from tests.media import number_of, numbered, read_video, write_video
-from tests.programs import DRAWN, exit_code, left_in, lines_in, read_json
+from tests.programs import DRAWN, exit_code, left_in, lines_in, read_json, running, wait_until
 
 CLIPS = {
     "highway_1024_512": 199,
@@ -90,6 +93,46 @@ def test_pictures_in_label_maps_records_and_a_video_out(tmp_path: Path, capsys: 
     assert [number_of(image) for _, image in read_video(tmp_path / "o.mp4")] == list(range(12))
     assert read_json(tmp_path / "run.json")["frames"]["by_output"] == {"records": 12, "write": 12, "masks": 12}
     assert f"written: {outputs[0]}, {outputs[1]}, {tmp_path}/masks" in capsys.readouterr().out
+
+
+def test_what_did_not_finish_is_neither_written_nor_reported_as_if_it_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    held = Event()
+
+    def hangs(self: Records, frames: Frames) -> Frames:
+        try:
+            for taken in frames:
+                yield taken
+                if taken.seq == 3:
+                    os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            held.wait(30)  # as a disk does that answers no more
+
+    monkeypatch.setattr(Records, "__call__", hangs)
+    monkeypatch.setattr("stream_seg.graph.FINISH_S", 0.1)
+    (tmp_path / "o.jsonl").write_text("of yesterday\n")
+    report = tmp_path / "run.json"
+    assert exit_code("run", f"{DRAWN}&paced=1", tmp_path / "o.jsonl", "--report", report) == 5
+    held.set()
+    out, error = capfd.readouterr()
+    assert "gave up on records, which did not finish" in error
+    assert "written:" not in out
+    facts = read_json(report)
+    assert facts["error"] == "gave up on records, which did not finish"
+    assert (facts["frames"]["written"], facts["frames"]["by_output"]) == (0, {"records": 0})
+
+
+def test_a_file_of_yesterday_is_not_said_to_be_written(tmp_path: Path, unused_port: int) -> None:
+    """The camera is not there: there are lines for its cards, and of cards alone no video is made."""
+    video, lines = tmp_path / "o.mp4", tmp_path / "o.jsonl"
+    video.write_text("of yesterday\n")
+    with running("run", f"rtsp://127.0.0.1:{unused_port}/live", video, lines) as program:
+        wait_until(lambda: lines_in(tmp_path / ".o.partial.jsonl") > 0, program)
+        program.terminate()
+        out, _ = program.communicate(timeout=20)
+    assert f"written: {lines}\n" in out
+    assert video.read_text() == "of yesterday\n"
 
 
 def test_the_report_has_the_documented_keys_and_no_other(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 import struct
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from stream_seg.sources.header import PictureHeader, mirrored_by_exif, picture_header
+from stream_seg.errors import SourceError
+from stream_seg.sources.header import PictureHeader, mirrored_by_exif, picture_header, read_picture
 
 SIZE = (37, 21)
 IMAGE = np.random.default_rng(0).integers(0, 255, (SIZE[1], SIZE[0], 3), np.uint8)
@@ -105,3 +107,31 @@ def test_a_picture_without_exif_is_not_mirrored(suffix: str) -> None:
 @pytest.mark.parametrize("data", [b"", b"text", b"GIF89a" + bytes(40), b"\xff\xd8\xff\xd9", b"II*\0" + bytes(20)])
 def test_anything_else_is_no_picture(data: bytes) -> None:
     assert picture_header(data) is None
+
+
+def test_fill_and_stray_bytes_between_the_segments_of_a_jpeg() -> None:
+    data = encoded(".jpg")
+    for stray in (b"\xff" * 3, b"ab", b"\xff" * 5_000_000):
+        assert picture_header(data[:2] + stray + data[2:]) == PictureHeader("mjpeg", *SIZE)
+    assert picture_header(data[:2] + b"\xff" * 5_000_000) is None
+
+
+def test_a_tiff_may_have_its_directory_and_other_pictures_far_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_seg.sources.header.HEAD", 100)
+    data = encoded(".tif")
+    assert struct.unpack_from("<I", data, 4)[0] > 100
+    for suffix, content in ((".tif", data), (".png", encoded(".png"))):
+        path = tmp_path / f"a{suffix}"
+        path.write_bytes(content)
+        read = read_picture(path, max_pixels=10_000, limit="a test")
+        assert read is not None
+        assert read[0] == content
+        assert read[1][1:] == SIZE
+        path.write_bytes(content + bytes(20_000))
+        if suffix == ".png":
+            with pytest.raises(SourceError, match="bytes for 37x21 pixels, which is no picture"):
+                read_picture(path, max_pixels=10_000, limit="a test")
+        else:
+            assert read_picture(path, max_pixels=10_000, limit="a test") is not None

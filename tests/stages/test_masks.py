@@ -58,6 +58,17 @@ def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
     assert cv2.imread(str(tmp_path / "000000.png")) is not None
 
 
+def test_label_maps_of_other_classes_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "classes.json").write_text("[]")
+    list(Masks(tmp_path)(frames(0)))
+    assert caplog.text == ""  # a list of nothing that is there
+    list(Masks(tmp_path)(frames(1)))
+    assert caplog.text == ""
+    (tmp_path / "classes.json").write_text("[]")
+    list(Masks(tmp_path)(frames(2)))
+    assert "has label maps of other classes; classes.json now lists this run's" in caplog.text
+
+
 def test_no_frame_is_no_folder(tmp_path: Path) -> None:
     assert list(Masks(tmp_path / "masks")(frames())) == []
     assert list(tmp_path.iterdir()) == []

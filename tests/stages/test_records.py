@@ -51,7 +51,7 @@ def test_a_line_per_frame(tmp_path: Path) -> None:
         "seq": 1,
         "pts_s": 0.033333,
         "size": [6, 4],
-        "classes": {"road": 0.5, "sky": 0.3333, "élan": 0.0},
+        "classes": {"road": 0.5, "sky": 0.333333, "élan": 0.0},
         "missed": {"decode_error": 1},
     }
     assert list(tmp_path.iterdir()) == [path]

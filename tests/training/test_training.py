@@ -323,7 +323,8 @@ def test_another_step_looks_at_another_pixel_of_each_cell(tmp_path: Path) -> Non
     assert 3 < sum(loss > 0 for loss in losses) < 13
 
 
-def test_scores_are_judged_where_the_pixel_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("auxiliary", [False, True])
+def test_scores_are_judged_where_the_pixel_is(auxiliary: bool, tmp_path: Path) -> None:
     """Between two cells, one sure of the label and one of another: the nearer the pixel to the latter, the worse."""
 
     class Edge(nn.Module):
@@ -331,8 +332,9 @@ def test_scores_are_judged_where_the_pixel_is(tmp_path: Path) -> None:
             super().__init__()
             self.scores = nn.Parameter(torch.tensor([[2.0, -2.0], [-2.0, 2.0], [-9.0, -9.0]]).view(1, 3, 1, 2))
 
-        def forward(self, image: Tensor) -> Tensor:
-            return self.scores.expand(len(image), -1, -1, -1)
+        def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+            scores = self.scores.expand(len(image), -1, -1, -1)
+            return (torch.zeros_like(scores), scores) if auxiliary else scores
 
     same, losses = job(16, crop=(8, 8), scale=(1.0, 1.0), learning_rate=1e-9), list[float]()
     same.pairs.labels[:] = [np.zeros_like(labels) for labels in same.pairs.labels]
