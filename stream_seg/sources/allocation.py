@@ -16,11 +16,13 @@ _allowed = 0
 
 
 def allow(size: int = MOST) -> None:
-    """Let FFmpeg take `size` bytes in one piece, and what was allowed before; what needs more fails as without memory.
+    """Let FFmpeg take `size` bytes in one piece, at least MOST and what was allowed before; what needs more fails as
+    without memory.
 
     Elsewhere than on Linux this does nothing.
     """
     global _allowed
+    size = max(size, MOST)
     with _turn:
         if size <= _allowed:
             return

@@ -19,7 +19,7 @@ def fits(pixels):
         return False
     return True
 
-allow()
+allow(1000)
 assert fits(MOST // 4) and not fits(MOST // 3 * 2)
 allow(2 * MOST)
 assert fits(MOST // 3 * 2)
