@@ -44,7 +44,8 @@ class SourceTally:
     def end(self, *, failed: bool) -> None:
         """It will deliver nothing more."""
         self.up = False
-        self.state = "down" if failed else "ended"
+        if self.state in ("up", "starting"):
+            self.state = "down" if failed else "ended"
 
     def carry_on(self, before: SourceTally) -> None:
         """Count on from a source of the same name: counters never go back."""

@@ -69,7 +69,7 @@ def test_a_token_that_is_none_is_refused(tmp_path: Path, text: str | None, said:
     path = tmp_path / "token"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(OutputError, match=f"serve: token_file .*{said}"), shown(token_file=path):
+    with pytest.raises(OutputError, match=f"serve: token_file: .*{said}"), shown(token_file=path):
         pass
 
 
