@@ -101,7 +101,13 @@ class SideCar(BaseModel):
 
 
 class Judged(TypedDict):
-    """What `backends.gate` found on some pictures: `Figures`, and what was lost in points of mIoU."""
+    """What `backends.gate` found on some pictures.
+
+    `agreement` is the share of pixels with equal labels, over all pictures and in the `worst` one; `miou` that of the
+    lower precision with float32 as the truth, 0 to 1. `miou_f32` and `miou_lower` are against the truth of the
+    `labelled` pictures, None without any; `miou_loss` is their difference in points of 100, below 0 where the lower
+    precision is better.
+    """
 
     pictures: int
     agreement: float

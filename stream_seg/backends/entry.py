@@ -49,7 +49,7 @@ class Entry(BaseModel):
     network: str
     key: Key
     file: Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]
-    bytes: Annotated[int, Field(ge=0, le=1 << 50)]
+    bytes: Annotated[int, Field(ge=0)]
     sha256: Sha256
     created: datetime
     gate: Report | None

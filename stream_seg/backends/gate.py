@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
@@ -35,31 +34,8 @@ class Limits:
     agreement: float = 0.99
 
 
-@dataclass(frozen=True)
-class Figures:
-    """`agreement` is the share of pixels with equal labels, over all pictures and in the `worst` one; `miou` that of
-    the lower precision with float32 as the truth, 0 to 1. `miou_f32` and `miou_lower` are against the truth of the
-    `labelled` pictures, None without any."""
-
-    pictures: int
-    agreement: float
-    worst: float
-    worst_picture: str
-    miou: float
-    labelled: int
-    miou_f32: float | None
-    miou_lower: float | None
-
-    @property
-    def miou_loss(self) -> float | None:
-        """In points of 100; below 0 where the lower precision is better."""
-        if self.miou_f32 is None or self.miou_lower is None:
-            return None
-        return 100 * (self.miou_f32 - self.miou_lower)
-
-
-def compared(pictures: Iterable[Compared], classes: Classes) -> Figures:
-    """The figures of at least one picture; of each, only counts are kept."""
+def compared(pictures: Iterable[Compared], classes: Classes) -> Judged:
+    """At least one picture; of each, only counts are kept."""
     count = len(classes)
     mutual, right_f32, right_lower = (np.zeros((count, count + 1), np.int64) for _ in range(3))
     equal, pixels, labelled, worst, worst_picture = 0, 0, 0, 2.0, ""
@@ -76,41 +52,44 @@ def compared(pictures: Iterable[Compared], classes: Classes) -> Figures:
             right_f32 += confusion(picture.truth, picture.f32, classes=count)
             right_lower += confusion(picture.truth, picture.lower, classes=count)
     miou, miou_f32, miou_lower = (figures(matrix, classes)["miou"] for matrix in (mutual, right_f32, right_lower))
-    # two networks that say nothing but void agree
-    return Figures(
-        total, equal / pixels, worst, worst_picture, 1.0 if miou is None else miou, labelled, miou_f32, miou_lower
-    )
+    return {
+        "pictures": total,
+        "agreement": equal / pixels,
+        "worst": worst,
+        "worst_picture": worst_picture,
+        "miou": 1.0 if miou is None else miou,  # two networks that say nothing but void agree
+        "labelled": labelled,
+        "miou_f32": miou_f32,
+        "miou_lower": miou_lower,
+        "miou_loss": None if miou_f32 is None or miou_lower is None else 100 * (miou_f32 - miou_lower),
+    }
 
 
-def refusal(found: Figures, limits: Limits) -> str | None:
-    """Why these figures are past the limits, in a few words; None where they are within."""
-    loss = found.miou_loss
+def refusal(found: Judged, limits: Limits) -> str | None:
+    """Why this is past the limits, in a few words; None where it is within."""
+    loss = found["miou_loss"]
     if loss is not None:
         return None if loss <= limits.miou_loss else f"loses {loss:.2f} mIoU, {limits.miou_loss:g} are allowed"
-    if found.agreement >= limits.agreement:
+    if found["agreement"] >= limits.agreement:
         return None
     return (
-        f"{100 * found.agreement:.2f} % of the labels are those of f32, {100 * limits.agreement:g} % are needed"
-        f" (worst picture {found.worst_picture}: {100 * found.worst:.2f} %)"
+        f"{100 * found['agreement']:.2f} % of the labels are those of f32, {100 * limits.agreement:g} % are needed"
+        f" (worst picture {found['worst_picture']}: {100 * found['worst']:.2f} %)"
     )
 
 
 def as_report(
-    calibration: Figures, held_back: Figures, limits: Limits, *, source: str, computed_by: str, judged_on: str
+    calibration: Judged, held_back: Judged, limits: Limits, *, source: str, computed_by: str, judged_on: str
 ) -> Report:
     """The accuracy report that is kept beside an engine. `refused` is None where both sets are within limits."""
     sets = {"calibration": calibration, "held back": held_back}
     refused = [f"{name}: {why}" for name, found in sets.items() if (why := refusal(found, limits))]
     return {
         "source": source,
-        "calibration": _judged(calibration),
-        "held_back": _judged(held_back),
+        "calibration": calibration,
+        "held_back": held_back,
         "limits": vars(limits),
         "computed_by": computed_by,
         "refused": refused[0] if refused else None,
         "judged_on": judged_on,
     }
-
-
-def _judged(found: Figures) -> Judged:
-    return cast(Judged, {**vars(found), "miou_loss": found.miou_loss})

@@ -40,14 +40,15 @@ def read_picture(path: Path, *, max_pixels: int, limit: str) -> tuple[bytes, Pic
     than its picture, before it is read whole; OSError where it cannot be.
     """
     with path.open("rb") as file:
-        head = file.read(HEAD)
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(min(HEAD, size))  # read(HEAD) would first take all of that
         header = picture_header(head)
         tiff = head[:4] in TIFF
         if header is None and tiff and len(head) == HEAD:
             header = picture_header(_tiff_head(file, head))
         if header is None or not (pixels := header.width * header.height):
             return None
-        shown, size = f"{header.width}x{header.height} pixels", os.fstat(file.fileno()).st_size
+        shown = f"{header.width}x{header.height} pixels"
         if pixels > max_pixels:
             raise SourceError(f"{path}: is {shown}, more than {limit}")
         if size > WIDEST_PIXEL * pixels + (PAGES if tiff else HEAD):
