@@ -15,6 +15,7 @@ from stream_seg.backends.quantise import quantised, version_of_nncf
 from stream_seg.backends.store import building, remove, store
 from stream_seg.backends.table import BACKENDS, checked, chosen, installed
 from stream_seg.backends.target import Target, target_of
+from stream_seg.backends.trust import sealed, secret
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network import Network, open_network
 from stream_seg.sidecar import Report
@@ -45,7 +46,7 @@ def plan_for(network: Network, target: Target, *, folder: Path, precision: str, 
 
 def build_for(network: Network, target: Target, recipe: EngineRecipe, *, folder: Path, say: Say) -> Built:
     """`build` for a network that is open and a target that is known."""
-    precisions = _wanted(recipe, network, target)
+    held, precisions = secret(), _wanted(recipe, network, target)
     frames = _frames(recipe, network, needed=precisions != ("f32",))
     refused: list[str] = []
     for precision in precisions:
@@ -56,6 +57,7 @@ def build_for(network: Network, target: Target, recipe: EngineRecipe, *, folder:
             engine, gate = _made(recipe, network, target, precision, frames=frames, say=say)
             if gate is None or gate["refused"] is None:
                 entry = described(network.name, key, engine, suffix=target.suffix, gate=gate, refused=refused)
+                entry = sealed(entry, held)
                 store(folder, entry, engine)
                 return Built(entry, fresh=True)
             remove(folder, entry_name(network.name, key))  # what wider limits or other pictures let pass

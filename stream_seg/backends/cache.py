@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from stream_seg.backends.entry import Entry, Key, digest, entry_name
 from stream_seg.backends.target import Target, target_of
+from stream_seg.backends.trust import doubt, seal_doubt, secret
 from stream_seg.errors import ConfigError, NetworkError, StreamSegError
 from stream_seg.network import Network
 from stream_seg.sidecar import validated
@@ -36,20 +36,10 @@ def default_folder() -> Path:
     return at_home(Path(said)) if said else user_cache_path("stream-seg") / "engines"
 
 
-def doubt(path: Path, *, folder: bool = False) -> str | None:
-    """Why what is at `path` must not be believed, None where it may: it is ours, and nobody else can write it."""
-    found = path.lstat()
-    if not (stat.S_ISDIR if folder else stat.S_ISREG)(found.st_mode):
-        return "is a symbolic link" if stat.S_ISLNK(found.st_mode) else f"is no {'folder' if folder else 'file'}"
-    if found.st_uid != os.geteuid():
-        return f"belongs to another user (uid {found.st_uid}, this is {os.geteuid()})"
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return f"may be written by others (mode {stat.S_IMODE(found.st_mode):o}); chmod go-w it, or build again"
-    return None
-
-
 def trusted(folder: Path) -> bool:
-    """Whether the folder is there. Raises NetworkError where it is one that others could have put engines into."""
+    """Whether the folder is there. Raises NetworkError where it is one that others could have put engines into, and
+    ConfigError as `trust.secret`."""
+    secret()  # one that cannot be read is said at once, not after a build
     if not os.path.lexists(folder):
         return False
     if reason := doubt(folder, folder=True):
@@ -145,6 +135,8 @@ def _entry(path: Path) -> Entry:
         raise NetworkError(f"engine {path.stem}: not loaded: not written by this program ({error})") from error
     if entry.name != path.stem or not entry.file.startswith(f"{entry.name}-"):
         raise NetworkError(f"engine {path.stem}: not loaded: describes another engine, {entry.name}")
+    if reason := seal_doubt(entry):
+        raise NetworkError(f"engine {path.stem}: not loaded: {reason}")
     return entry
 
 

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def open_engine(network: Network, *, backend: str = "auto", precision: str = "auto", threads: int = 1) -> Engine:
-    """Compile `network`, run it once, and give it. Raises NetworkError.
+    """Compile `network`, run it once, and give it. Raises NetworkError, and ConfigError as `trust.secret`.
 
     An engine that was built for it (`stream-seg engines build`) is taken from the cache. Where `auto` meets a backend
     that does not load or cannot compile this network in `precision`, it goes on to the next, saying so. The one run

@@ -42,7 +42,7 @@ class Key(BaseModel):
 
 class Entry(BaseModel):
     """What the JSON beside an engine says. `gate` is the accuracy report, None for float32, which needs none; `refused`
-    says why lower precisions were not taken."""
+    says why lower precisions were not taken; `seal` is the HMAC of all the rest, where a key is set (trust.py)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,6 +54,7 @@ class Entry(BaseModel):
     created: datetime
     gate: Report | None
     refused: tuple[str, ...] = ()
+    seal: Sha256 | None = None
 
     @property
     def name(self) -> str:

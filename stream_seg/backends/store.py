@@ -21,8 +21,8 @@ SUFFIXES = (".plan", ".onnx", ".partial")
 def building(folder: Path, key: Key, *, wait_s: float = 1800) -> Iterator[None]:
     """Hold the right to build `key`, the folder made where it is missing; whoever comes second waits.
 
-    What a killed build left is removed. Raises NetworkError as `cache.trusted`, OutputError where nothing can be
-    written or the other builder takes longer than `wait_s`.
+    What a killed build left is removed. Raises NetworkError and ConfigError as `cache.trusted`, OutputError where
+    nothing can be written or the other builder takes longer than `wait_s`.
     """
     from filelock import FileLock, Timeout
 
@@ -48,7 +48,7 @@ def store(folder: Path, entry: Entry, engine: bytes) -> None:
     old = folder / f"{entry.name}.json"
     _write(folder / entry.file, engine, key=entry.key)
     try:
-        _write(old, entry.model_dump_json(indent=2).encode() + b"\n", key=entry.key)
+        _write(old, _json(entry), key=entry.key)
     except BaseException:  # Ctrl-C too: an engine that nothing describes only fills the disk
         (folder / entry.file).unlink(missing_ok=True)
         raise
@@ -95,6 +95,10 @@ def _write(path: Path, what: bytes, *, key: Key) -> None:
         except BaseException:
             os.unlink(partial.name)
             raise
+
+
+def _json(entry: Entry) -> bytes:
+    return entry.model_dump_json(indent=2, exclude={"seal"} if entry.seal is None else None).encode() + b"\n"
 
 
 def _files(folder: Path, name: str) -> list[Path]:

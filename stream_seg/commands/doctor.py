@@ -17,7 +17,7 @@ from stream_seg.backends.cache import default_folder, entries
 from stream_seg.backends.choose import open_engine
 from stream_seg.backends.entry import Entry
 from stream_seg.backends.table import BACKENDS, chosen, installed
-from stream_seg.errors import NetworkError, StreamSegError
+from stream_seg.errors import StreamSegError
 from stream_seg.machine import codecs, cpu, cuda, gpus, versions, window
 from stream_seg.network import open_network
 
@@ -71,7 +71,7 @@ def _cache() -> dict[str, Any]:
     folder = default_folder()
     try:
         found = [entry for _, entry in entries(folder)]
-    except NetworkError as error:
+    except StreamSegError as error:
         return {"folder": str(folder), "engines": 0, "bytes": 0, "doubts": [str(error)]}
     built = [entry for entry in found if isinstance(entry, Entry)]
     return {

@@ -7,6 +7,8 @@ from typing import Any
 
 from stream_seg.backends.entry import Entry, Key, described, digest
 from stream_seg.backends.store import building, store
+from stream_seg.backends.trust import sealed, secret
+from stream_seg.sidecar import Report
 
 ENGINE = b"an engine " * 100
 
@@ -24,9 +26,11 @@ def key(**changed: Any) -> Key:
     return Key(**(said | changed))
 
 
-def stored(folder: Path, engine: bytes = ENGINE, *, network: str = "road", **changed: Any) -> Entry:
+def stored(
+    folder: Path, engine: bytes = ENGINE, *, network: str = "road", gate: Report | None = None, **changed: Any
+) -> Entry:
     """An entry that was put into the cache."""
-    entry = described(network, key(**changed), engine, suffix=".onnx", gate=None)
+    entry = sealed(described(network, key(**changed), engine, suffix=".onnx", gate=gate), secret())
     with building(folder, entry.key):
         store(folder, entry, engine)
     return entry

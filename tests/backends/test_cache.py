@@ -19,8 +19,9 @@ from stream_seg.backends.cache import content, default_folder, entries, fitting,
 from stream_seg.backends.entry import Entry, digest
 from stream_seg.backends.store import building, remove, store, swept
 from stream_seg.backends.target import target_of
-from stream_seg.errors import NetworkError, OutputError
+from stream_seg.errors import ConfigError, NetworkError, OutputError
 from stream_seg.network import open_network
+from stream_seg.sidecar import Judged, Report
 from tests.backends.built import ENGINE, key, stored
 from tests.programs import left_in
 
@@ -153,6 +154,85 @@ def test_a_foreign_description_is_not_believed(folder: Path, changed: dict[str, 
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     with pytest.raises(NetworkError, match=said):
         load(folder, entry.key, "road")
+
+
+@pytest.fixture
+def secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a key that is set."""
+    path = tmp_path / "key"
+    path.write_bytes(b"a secret of ours, long enough")
+    path.chmod(0o600)
+    monkeypatch.setenv("STREAM_SEG_CACHE_KEY", str(path))
+    return path
+
+
+def test_with_a_key_only_what_it_sealed_is_loaded(folder: Path, secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = stored(folder)
+    assert load(folder, entry.key, "road") == entry
+    assert secret.read_text() not in (folder / f"{entry.name}.json").read_text()
+    secret.write_bytes(b"another secret, long enough")
+    with pytest.raises(NetworkError, match=r"not loaded: its seal is not that of \$STREAM_SEG_CACHE_KEY"):
+        load(folder, entry.key, "road")
+    monkeypatch.delenv("STREAM_SEG_CACHE_KEY")
+    assert load(folder, entry.key, "road") == entry, "who holds no key asks for none"
+    plain = stored(folder)
+    monkeypatch.setenv("STREAM_SEG_CACHE_KEY", str(secret))
+    with pytest.raises(NetworkError, match="not loaded: it was built without a key"):
+        load(folder, plain.key, "road")
+
+
+JUDGED: Judged = {
+    "pictures": 3,
+    "agreement": 0.1 + 0.2,
+    "worst": 1e-7,
+    "worst_picture": "ein Bild, größer",
+    "miou": 1.0,
+    "labelled": 2,
+    "miou_f32": None,
+    "miou_lower": 70.0,
+    "miou_loss": -0.0,
+}
+GATE: Report = {
+    "source": "a drive",
+    "calibration": JUDGED,
+    "held_back": JUDGED,
+    "limits": {"agreement": 0.98},
+    "computed_by": "openvino",
+    "refused": None,
+}
+
+
+@pytest.mark.parametrize("changed", [{"sha256": digest(b"theirs"), "bytes": 6}, {"gate": None}, {"refused": ["f32"]}])
+def test_a_description_that_was_changed_breaks_its_seal(folder: Path, secret: Path, changed: dict[str, object]) -> None:
+    entry = stored(folder, gate=GATE)
+    assert load(folder, entry.key, "road") == entry, "as it was read back"
+    path = folder / f"{entry.name}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(NetworkError, match="its seal is not that of"):
+        load(folder, entry.key, "road")
+
+
+def test_a_key_that_is_none_is_said_before_anything_is_built(
+    folder: Path, secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(said: str) -> None:
+        with pytest.raises(ConfigError, match=said), building(folder, key()):
+            pytest.fail("nothing is built")
+
+    secret.chmod(0o640)
+    refused(r"^\$STREAM_SEG_CACHE_KEY: .* is open to others \(mode 640\); chmod 600 it$")
+    secret.chmod(0o600)
+    secret.write_bytes(b"short")
+    refused("holds 5 bytes; 16 to 4096 make a secret")
+    os.mkfifo(secret.with_name("pipe"))
+    names = {"gone": "No such file", "n" * 300: "File name too long", ".": "Is a directory", "pipe": "is no file"}
+    for name, said in names.items():
+        monkeypatch.setenv("STREAM_SEG_CACHE_KEY", str(secret.parent / name))
+        refused(said)
+    if os.geteuid() == 0:
+        monkeypatch.setenv("STREAM_SEG_CACHE_KEY", str(secret))
+        os.chown(secret, 65534, 65534)
+        refused("belongs to another user")
 
 
 @pytest.mark.parametrize("size", [10**13, 10**30])
