@@ -166,7 +166,7 @@ def run(
     """Segment a video: INPUT through the graph into every OUTPUT.
 
     A live input (camera, rtsp, http) drops what it cannot keep up with and stays at the newest frame; a recorded one
-    loses nothing. Ctrl-C or SIGTERM ends a run within two seconds, with playable files.
+    loses nothing. Ctrl-C or SIGTERM ends a run within two seconds, with playable files; that of hours takes up to 30 s.
     """
     from stream_seg.commands.plan import default_document, refuse_plain, with_input, with_outputs
     from stream_seg.commands.run import run as run_document

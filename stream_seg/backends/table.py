@@ -33,7 +33,7 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
         "tensorrt": Backend("cuda", "pip install '.[tensorrt]'", tensorrt.open_engine, tensorrt.lack),
         "openvino": Backend("openvino", "pip install openvino", openvino.open_engine),
         "onnxruntime": Backend("onnxruntime", "pip install onnxruntime", onnxruntime.open_engine),
-        "torch": Backend("onnx2pytorch", "pip install '.[torch]'", torch.open_engine),
+        "torch": Backend("onnx2pytorch", "pip install '.[torch]', on Python 3.11 or newer", torch.open_engine),
     }
 )
 """In the order in which `auto` tries them."""

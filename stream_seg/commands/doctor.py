@@ -51,7 +51,7 @@ def examined(*, present: Collection[str] | None = None) -> tuple[dict[str, Any],
     except StreamSegError as error:
         return found, str(error)
     except ImportError as error:
-        return found, f"{error}; install again: pip install --force-reinstall stream-seg"
+        return found, f"{error}; install again: pip install --force-reinstall ."
     return found, None if found["h264"] else NO_X264
 
 
