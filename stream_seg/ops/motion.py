@@ -2,7 +2,7 @@
 
 Motion is backward, as `Truth.motion`: float32 (h, w, 2), what to add to the (x, y) of a pixel of the picture `now` to
 stand where its point stood in the picture `before`, in pixels of the array itself. All works on luminance at a low
-resolution (`SIZE`, the road network's own). What was tried and what it brought is in docs/temporal.md.
+resolution (`SIZE`, about that of the road network's scores). What was tried and what it brought is in docs/temporal.md.
 """
 
 from __future__ import annotations

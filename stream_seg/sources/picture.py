@@ -33,8 +33,26 @@ _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
 _TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, -90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, -180: cv2.ROTATE_180}
 
 
-def mirrored_by_matrix(frame: av.VideoFrame) -> bool:
-    """Whether its display matrix mirrors the picture."""
+class Mirroring:
+    """Whether the display matrix of a stream's pictures mirrors them.
+
+    PyAV ties a frame whose side data was asked for to that side data, and keeps it until Python next looks for such
+    rings: 400 MiB of 1080p. So it is asked once, and again where the angle or the size has changed.
+    """
+
+    def __init__(self) -> None:
+        self._asked: tuple[int, int, int] | None = None
+        self._mirrored = False
+
+    def of(self, frame: av.VideoFrame) -> bool:
+        """Whether this picture is mirrored, the pictures of a stream being given in their order."""
+        shape = frame.rotation, frame.width, frame.height
+        if shape != self._asked:
+            self._asked, self._mirrored = shape, _mirrored_by_matrix(frame)
+        return self._mirrored
+
+
+def _mirrored_by_matrix(frame: av.VideoFrame) -> bool:
     try:
         matrix = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV knows no EXIF, and then tells of no other side data either

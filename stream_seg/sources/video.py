@@ -15,7 +15,7 @@ from stream_seg.errors import Reason, SourceError
 from stream_seg.sources.allocation import allow
 from stream_seg.sources.container import opened, reason_of, without_address
 from stream_seg.sources.header import WIDEST_PIXEL
-from stream_seg.sources.picture import Picture, Pictures, mirrored_by_matrix, upright_bgr
+from stream_seg.sources.picture import Mirroring, Picture, Pictures, upright_bgr
 from stream_seg.uri import Source
 
 HIGHEST_RATE = 1000
@@ -49,14 +49,14 @@ def video_pictures(
         # Each thread of FRAME holds a picture back: at 30 frames/s on 16 cores half a second.
         stream.thread_type = "SLICE" if source.live else "AUTO"
         time_base = stream.time_base or Fraction(1, av.time_base)
-        reformatter, last = VideoReformatter(), None
+        reformatter, mirroring, last = VideoReformatter(), Mirroring(), None
         try:
             for number, frame in enumerate(_frames(container, stream)):
                 if frame is None:
                     yield None
                     continue
                 captured_ns = time.monotonic_ns()
-                image = upright_bgr(frame, reformatter, mirrored=mirrored_by_matrix(frame))
+                image = upright_bgr(frame, reformatter, mirrored=mirroring.of(frame))
                 last = number
                 yield Picture(
                     image, frame.pts, _duration(frame, time_base, stream.average_rate), time_base, captured_ns

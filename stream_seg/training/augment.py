@@ -19,21 +19,23 @@ def augmented(
     *,
     crop: tuple[int, int],
     scale: tuple[float, float],
+    wider: float = 1.0,
     sky: int | None = None,
     light: float = 0.0,
     rotate: float = 0.0,
 ) -> tuple[Image, Labels]:
     """Random scale, proportions, angle, crop, flip and colour: an image and labels of `crop` = (height, width).
 
-    What lies outside the picture is VOID. With `sky`, the pixels of that label get another weather half of the time;
-    `light` is the chance of another light, `rotate` the largest angle in degrees.
+    `wider` is what the network's input does to the proportions of a picture. What lies outside the picture is VOID.
+    With `sky`, the pixels of that label get another weather half of the time; `light` is the chance of another light,
+    `rotate` the largest angle in degrees.
     """
     if sky is not None and draw.random() < 0.5:
         image = weathered(image, labels == sky, draw)
     height, width = labels.shape
     factor = float(np.exp(draw.uniform(np.log(scale[0]), np.log(scale[1]))))
     stretch = float(np.exp(draw.uniform(-0.25, 0.25)))
-    size = max(1, round(width * factor * stretch)), max(1, round(height * factor / stretch))
+    size = max(1, round(width * factor * stretch * wider)), max(1, round(height * factor / stretch))
     way = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
     image = np.asarray(cv2.resize(image, size, interpolation=way), np.uint8)
     labels = np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)

@@ -74,6 +74,7 @@ def batch(pairs: Pairs, recipe: Recipe, classes: Classes, *, step: int) -> Batch
                 draw,
                 crop=recipe.crop,
                 scale=recipe.scale,
+                wider=proportions(recipe.size) / proportions(labels.shape),
                 sky=recipe.sky,
                 light=recipe.light,
                 rotate=recipe.rotate,
@@ -91,6 +92,11 @@ def batch(pairs: Pairs, recipe: Recipe, classes: Classes, *, step: int) -> Batch
             crops = [(changed(*crop, named, draw), crop[1]) if draw.random() < part.share else crop for crop in crops]
     images, maps = (torch.from_numpy(np.stack(part)) for part in zip(*crops, strict=True))
     return images, maps.long()
+
+
+def proportions(size: tuple[int, ...]) -> float:
+    """Width over height of `size` = (height, width)."""
+    return size[1] / size[0]
 
 
 def drawn(

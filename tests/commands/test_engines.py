@@ -128,7 +128,7 @@ def test_the_list_says_what_it_does_not_believe(cache: Path, capfd: pytest.Captu
         (
             ["build", "road", "--size", "64x90"],
             4,
-            "road: takes pictures of 352x480 (height x width); 64x90 does not fit its strides (operator Concat)",
+            "road: takes pictures of 352x576 (height x width); 64x90 does not fit its strides (operator Concat)",
         ),
         (["build", "road", "--batch", "0"], 2, "batch"),
         (["build", "road", "--backend", "tensorflow"], 4, "unknown backend 'tensorflow'; known: auto, tensorrt"),

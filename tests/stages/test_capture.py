@@ -1,3 +1,4 @@
+import gc
 import os
 import struct
 import threading
@@ -109,6 +110,18 @@ def test_display_matrix_is_undone(tmp_path: Path, rotation: int) -> None:
     assert frame.image.shape == upright.shape
     assert number_of(frame.image) == 1234
     assert np.abs(frame.image.astype(int) - upright).mean() < 5
+
+
+def test_decoded_pictures_are_not_kept(tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.mp4", 40)
+    gc.collect()
+    gc.disable()  # a frame that hangs in a ring of references stays until it runs
+    try:
+        captured(path)
+        kept = sum(isinstance(one, av.VideoFrame) for one in gc.get_objects())
+    finally:
+        gc.enable()
+    assert kept < 10
 
 
 STORED: dict[int, Callable[[Image], Image]] = {  # by EXIF's number: an upright picture as it lies in the file

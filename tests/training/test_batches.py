@@ -59,13 +59,21 @@ def test_things_come_in_all_sizes_within_the_scale() -> None:
     pairs = Pairs([cv2.merge([thing] * 3)], [thing])
 
     def sides(scale: tuple[float, float]) -> list[float]:
-        said = recipe(10, batch=40, crop=(160, 160), scale=scale)
+        said = recipe(10, batch=40, size=(160, 160), crop=(160, 160), scale=scale)
         return [float((labels == 1).sum()) ** 0.5 for labels in batch(pairs, said, CLASSES, step=0)[1]]
 
     assert sides((1.0, 1.0)) == pytest.approx([20] * 40, abs=1)
     enlarged = sides((0.5, 2.0))
     assert 9 < min(enlarged) < 13
     assert 32 < max(enlarged) < 42
+
+
+def test_things_have_the_proportions_that_the_network_will_see_them_in() -> None:
+    thing = np.zeros((60, 60), np.uint8)
+    thing[20:40, 20:40] = 1
+    said = recipe(10, batch=40, size=(80, 160), crop=(160, 240), scale=(1.0, 1.0))
+    for labels in batch(Pairs([cv2.merge([thing] * 3)], [thing]), said, CLASSES, step=0)[1]:
+        assert float((labels == 1).sum()) == pytest.approx(20 * 40, rel=0.1)
 
 
 def test_crops_come_in_other_colours() -> None:
