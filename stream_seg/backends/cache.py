@@ -37,9 +37,7 @@ def default_folder() -> Path:
 
 
 def trusted(folder: Path) -> bool:
-    """Whether the folder is there. Raises NetworkError where it is one that others could have put engines into, and
-    ConfigError as `trust.secret`."""
-    secret()  # one that cannot be read is said at once, not after a build
+    """Whether the folder is there. Raises NetworkError where it is one that others could have put engines into."""
     if not os.path.lexists(folder):
         return False
     if reason := doubt(folder, folder=True):
@@ -48,12 +46,14 @@ def trusted(folder: Path) -> bool:
 
 
 def entries(folder: Path) -> Iterator[tuple[Path, Entry | NetworkError]]:
-    """Every JSON of the folder, by name: what it says, or why it is not believed. Raises NetworkError as `trusted`."""
+    """Every JSON of the folder, by name: what it says, or why it is not believed. Raises NetworkError as `trusted`,
+    ConfigError as `trust.secret`."""
+    held = secret()
     if not trusted(folder):
         return
     for path in sorted(folder.glob("*.json")):
         try:
-            yield path, _entry(path)
+            yield path, _entry(path, held)
         except NetworkError as error:
             yield path, error
 
@@ -72,7 +72,7 @@ def load(folder: Path, key: Key, network: str) -> Entry | None:
     """The entry of a key, None where there is none. Raises NetworkError where what is there is not believed."""
     name = entry_name(network, key)
     path = folder / f"{name}.json"
-    return _entry(path) if trusted(folder) and os.path.lexists(path) else None
+    return _entry(path, secret()) if trusted(folder) and os.path.lexists(path) else None
 
 
 def fitting(folder: Path, network: Network, target: Target, *, precision: str) -> list[Entry]:
@@ -128,14 +128,14 @@ def needed(entry: Entry, *, shipped_int8: bool) -> bool:
     return entry.key.precision == "int8" or entry.key.backend == "tensorrt" or bool(entry.refused) or lower
 
 
-def _entry(path: Path) -> Entry:
+def _entry(path: Path, held: bytes | None) -> Entry:
     try:
         entry = validated(Entry, _read(path, most=LARGEST_SIDECAR), where=str(path))
     except ConfigError as error:
         raise NetworkError(f"engine {path.stem}: not loaded: not written by this program ({error})") from error
     if entry.name != path.stem or not entry.file.startswith(f"{entry.name}-"):
         raise NetworkError(f"engine {path.stem}: not loaded: describes another engine, {entry.name}")
-    if reason := seal_doubt(entry):
+    if reason := seal_doubt(entry, held):
         raise NetworkError(f"engine {path.stem}: not loaded: {reason}")
     return entry
 

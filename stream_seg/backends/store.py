@@ -21,7 +21,7 @@ SUFFIXES = (".plan", ".onnx", ".partial")
 def building(folder: Path, key: Key, *, wait_s: float = 1800) -> Iterator[None]:
     """Hold the right to build `key`, the folder made where it is missing; whoever comes second waits.
 
-    What a killed build left is removed. Raises NetworkError and ConfigError as `cache.trusted`, OutputError where
+    What a killed build left is removed. Raises NetworkError as `cache.trusted`, OutputError where
     nothing can be written or the other builder takes longer than `wait_s`.
     """
     from filelock import FileLock, Timeout

@@ -68,9 +68,8 @@ def sealed(entry: Entry, held: bytes | None) -> Entry:
     return entry if held is None else entry.model_copy(update={"seal": _seal(entry, held)})
 
 
-def seal_doubt(entry: Entry) -> str | None:
-    """Why the secret that is set does not vouch for an entry, None where it does or none is set. Raises ConfigError."""
-    held = secret()
+def seal_doubt(entry: Entry, held: bytes | None) -> str | None:
+    """Why a secret does not vouch for an entry, None where it does or there is none."""
     if held is None:
         return None
     if entry.seal is None:
