@@ -1,6 +1,6 @@
 """What pictures prepared in a wrong way cost the shipped network, and what gives it away: a table of docs/training.md.
 
-    python benchmarks/inputs.py --data ../shared/data/camvid
+    python benchmarks/inputs.py --data data/camvid
 
 Accuracy is of every fifth picture of a labelled split, in float32; what gives it away is looked for in the training
 split, as `stream-seg train` and `export --data` do.

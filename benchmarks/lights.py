@@ -1,6 +1,6 @@
 """What other cameras and other light cost a network: mIoU on a labelled split, its pictures changed.
 
-    python benchmarks/lights.py --data ../shared/data/camvid --network road --network other.onnx
+    python benchmarks/lights.py --data data/camvid --network road --network other.onnx
 
 The changes are fixed, so that networks can be compared; the first row is of the pictures as they are.
 """

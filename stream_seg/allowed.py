@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -21,6 +21,17 @@ def in_words(field: FieldInfo) -> str:
 def of_several_kinds(field: FieldInfo) -> bool:
     """Whether it may hold values of different kinds, such as a number or a word."""
     return len(_kinds(field.annotation)) > 1
+
+
+def keys_at(fields: Mapping[str, FieldInfo], loc: Sequence[int | str]) -> tuple[Mapping[str, FieldInfo], int]:
+    """The keys among which a path of pydantic's ends, and how many of its parts lead to them."""
+    for depth, part in enumerate(loc[:-1]):
+        kinds = _kinds(fields[part].annotation) if isinstance(part, str) and part in fields else []
+        model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if model is None:
+            return fields, depth
+        fields = model.model_fields
+    return fields, len(loc) - 1
 
 
 def as_yaml(value: Any) -> str:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from stream_seg.allowed import in_words, of_several_kinds
+from stream_seg.allowed import in_words, keys_at, of_several_kinds
 from stream_seg.books import Policy
 from stream_seg.discreet import quoted, without_secrets
 from stream_seg.errors import ConfigError
@@ -121,6 +121,12 @@ class Document(BaseModel):
 
 ELSEWHERE = tuple(key for key in Document.model_fields if key != "stages")
 """The keys of the top level that are no stage."""
+
+
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+"""What pydantic calls a key that there is none of."""
+MISFIT = "_type$|_parsing$|_from_float$|^(greater|less)_than|^too_(short|long)$|^missing$"
+"""What it calls a value of another kind, size or length than what the key may hold."""
 
 
 @dataclass(frozen=True)
@@ -324,24 +330,34 @@ def _first(
     fields: Mapping[str, FieldInfo],
     separator: str,
 ) -> str:
-    """The first complaint of pydantic in this project's words."""
-    detail: ErrorDetails = error.errors()[0]
+    """The first complaint of pydantic in this project's words; a misspelt key, which is a missing one too, first."""
+    errors = error.errors()
+    detail: ErrorDetails = next((one for one in errors if one["type"] in UNKNOWN), errors[0])
     loc = detail["loc"]
     field = fields.get(str(loc[0])) if len(loc) > 1 else None
     if field is not None and of_several_kinds(field):
         # One complaint for each kind, which is named behind the key; one from inside the value has a longer path.
-        detail = max((one for one in error.errors() if one["loc"][:1] == loc[:1]), key=lambda one: len(one["loc"]))
+        detail = max((one for one in errors if one["loc"][:1] == loc[:1]), key=lambda one: len(one["loc"]))
         loc = (loc[0], *detail["loc"][2:])
         if len(loc) == 1:
             return f"{separator}{loc[0]}: expected {in_words(field)}, got {quoted(detail['input'])}"
-    path = ".".join(without_secrets(str(part)) for part in loc if part != "[key]")
-    if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f": {_unknown('key', detail['loc'][-1], allowed)}"
-    if detail["type"] in ("missing", "missing_argument"):
+    keys, depth = keys_at(fields, loc)
+    if detail["type"] in UNKNOWN:
+        inside = ".".join(str(part) for part in loc[:-1])
+        return f"{separator if inside else ''}{inside}: {_unknown('key', loc[-1], keys if depth else allowed)}"
+    path = _path(loc)
+    if detail["type"] in ("missing", "missing_argument") and depth == len(loc) - 1:
         return f"{separator}{path}: is required"
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, Exception):
         return f"{separator}{path}: {cause}" if path else f": {cause}"
+    meant = keys.get(str(loc[depth])) if loc and all(isinstance(part, int) for part in loc[depth + 1 :]) else None
+    if meant is not None and re.search(MISFIT, detail["type"]):
+        return f"{separator}{_path(loc[: depth + 1])}: expected {in_words(meant)}, got {quoted(detail['input'])}"
     message = detail["msg"].replace("Input should be", "expected").replace("Value error, ", "")
-    message = message.replace("a valid tuple", "a list")  # which is what YAML has
+    message = message.replace("a valid dictionary", "a mapping")  # which is what YAML calls it
     return f"{separator}{path}: {message[0].lower()}{message[1:]}, got {quoted(detail['input'])}"
+
+
+def _path(loc: Sequence[int | str]) -> str:
+    return ".".join(without_secrets(str(part)) for part in loc if part != "[key]")

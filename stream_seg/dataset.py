@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 
 from stream_seg.arrays import Image, Labels
 from stream_seg.classes import VOID, Classes
@@ -36,11 +37,19 @@ class Pairs:
 
 def read_pairs(folder: Path, split: str, *, classes: int) -> Pairs:
     """A whole split. Raises SourceError at the first file that is missing or does not fit."""
-    images, maps = [], []
-    for image_path, label_path in pair_paths(folder, split):
+    images, maps, paths = list[Image](), list[Labels](), pair_paths(folder, split)
+    free, held = psutil.virtual_memory().available, 0
+    for image_path, label_path in paths:
         image, labels = read_pair(image_path, label_path, classes=classes)
         images.append(image)
         maps.append(labels)
+        held += image.nbytes + labels.nbytes
+        whole = held * len(paths) // len(images)
+        if whole > free:
+            raise SourceError(
+                f"{folder / split}: {len(paths)} pictures such as {image_path.name} take {whole / 2**30:.1f} GiB of"
+                f" memory, of which {free / 2**30:.1f} are free; make them smaller, or fewer"
+            )
     if all((labels == VOID).all() for labels in maps):
         raise SourceError(f"{folder / f'{split}annot'}: every pixel is void; labels 0 to {classes - 1} are the classes")
     return Pairs(images, maps)
@@ -48,7 +57,13 @@ def read_pairs(folder: Path, split: str, *, classes: int) -> Pairs:
 
 def pair_paths(folder: Path, split: str) -> list[tuple[Path, Path]]:
     """The picture and the label map of every pair, by name. Raises SourceError naming what is missing."""
-    images, annotations = folder / split, folder / f"{split}annot"
+    try:
+        return _pair_paths(folder / split, folder / f"{split}annot", split=split)
+    except OSError as error:
+        raise SourceError(f"{error.filename}: {error.strerror}") from error
+
+
+def _pair_paths(images: Path, annotations: Path, *, split: str) -> list[tuple[Path, Path]]:
     for place in (images, annotations):
         if not place.is_dir():
             raise SourceError(

@@ -23,6 +23,7 @@ from typing import Any
 from stream_seg.classes import Classes
 from stream_seg.discreet import quoted, without_secrets
 from stream_seg.errors import ConfigError, NetworkError
+from stream_seg.found import is_file
 from stream_seg.sidecar import Export, Report, SideCar, coloured, validated
 from stream_seg.strict_yaml import parse_yaml
 from stream_seg.zoo import NETWORKS, SHIPPED
@@ -58,17 +59,22 @@ def unknown(source: str) -> str:
 
 
 def open_network(source: str | Path | Mapping[str, Any], *, size: tuple[int, int] | None = None) -> Network:
-    """The network that `network:` names. Raises NetworkError for its files, ConfigError for what a side-car says.
+    """The network that `network:` names. Raises NetworkError for its files, ConfigError for a name
+    that there is none of and for what a side-car says.
 
     `size` = (height, width) is in place of what its side-car says; an exported network is made to take it.
     """
     network = _opened(source, size)
     if size is None or network.size == size:
         return network
-    from stream_seg.interchange.resize import refuse_size
+    from stream_seg.interchange.resize import nearest_size, refuse_size
 
     other = resized(network, size)
-    refuse_size(other.f32, network.size, size, name=network.name)
+    try:
+        refuse_size(other.f32, network.size, size, name=network.name)
+    except NetworkError as error:
+        near = nearest_size(network.f32, network.size, size)
+        raise error if near is None else NetworkError(f"{error}; {near[0]}x{near[1]} does") from error
     return other
 
 
@@ -125,9 +131,9 @@ def _opened(source: str | Path | Mapping[str, Any], size: tuple[int, int] | None
     if str(source) in NETWORKS:
         return _exported(SHIPPED / NETWORKS[str(source)])
     if not is_network(str(source)):
-        raise NetworkError(unknown(str(source)))
+        raise ConfigError(unknown(str(source)))
     path = Path(source)
-    if not path.is_file():
+    if not is_file(path, error=NetworkError):
         raise NetworkError(
             f"{without_secrets(str(source))}: no such file; a network is a name ({', '.join(NETWORKS)}) or a file"
         )

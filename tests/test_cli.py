@@ -120,7 +120,7 @@ def test_eval_with_a_class_preferred(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--network", "raod"], 4, "unknown network 'raod'"),
+        (["--network", "raod"], 2, "unknown network 'raod'"),
         (["--size", "352"], 2, "--size 352: expected HEIGHTxWIDTH"),
         (["--network", "road", "--size", "170x230"], 4, "170x230 does not fit its strides"),
         (["--prefer", "pole"], 2, "--prefer pole: expected CLASS=NUMBER, -20 to 20, for example pole=0.5"),
@@ -128,6 +128,8 @@ def test_eval_with_a_class_preferred(tmp_path: Path) -> None:
         (["--prefer", "lorry=1"], 2, "prefer: unknown class 'lorry'; the classes are"),
         (["--prefer", "sky=1", "--prefer", "pole=1", "--prefer", "sky=0"], 2, "--prefer sky=0: sky is named twice"),
         (["--data", "missing"], 3, "missing"),
+        (["--data", "x" * 300], 3, "File name too long"),
+        (["--network", f"{'x' * 300}.onnx"], 4, "x.onnx: File name too long"),
         (["--frames", "5"], 2, "--frames: is the length of what --temporal draws"),
         (["--json", "missing/e.json"], 5, "there is no folder"),
     ],

@@ -46,18 +46,18 @@ def test_nodes_follow_their_inputs_whatever_the_order_of_the_file() -> None:
         seen.add(node.name)
 
 
+SIZE = "expected list of 2, each a whole number >= 8 and <= 8192"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
         ("weight", "wieght", "stages.smooth: unknown key 'wieght', did you mean weight? (known: weight, gap_s, input"),
-        ("weight: 0.5", "weight: 1.5", "stages.smooth.weight: expected less than 1, got 1.5"),
-        ("weight: 0.5", "weight: lots", "stages.smooth.weight: expected a valid number"),
-        ("input: capture", "input: capture, size: 352", "stages.segment.size: expected a list, got 352"),
-        (
-            "input: capture",
-            "input: capture, size: [352, 4]",
-            "stages.segment.size.1: expected greater than or equal to 8",
-        ),
+        ("weight: 0.5", "weight: 1.5", "stages.smooth.weight: expected number >= 0 and < 1, got 1.5"),
+        ("weight: 0.5", "weight: lots", "stages.smooth.weight: expected number >= 0 and < 1, got 'lots'"),
+        ("input: capture", "input: capture, size: 352x480", f"segment.size: {SIZE}, got '352x480'"),
+        ("input: capture", "input: capture, size: [352]", f"segment.size: {SIZE}, got [352]"),
+        ("input: capture", "input: capture, size: [352, 4]", f"segment.size: {SIZE}, got 4"),
         (
             "input: capture",
             "input: capture, prefer: {pole: 30}",
@@ -70,7 +70,8 @@ def test_nodes_follow_their_inputs_whatever_the_order_of_the_file() -> None:
         ("capture: {", "capture: {input: smooth, ", "stages.capture: a source takes no input"),
         ("uri: drive.mp4", "", "stages.capture.uri: is required"),
         ("metrics:", "metricks:", "unknown key 'metricks', did you mean metrics?"),
-        ("port: 9108", "port: 70000", "metrics.port: expected less than or equal to 65535"),
+        ("port: 9108", "prt: 9108", "metrics: unknown key 'prt', did you mean port? (known: port, host)"),
+        ("port: 9108", "port: 70000", "metrics.port: expected whole number >= 0 and <= 65535, got 70000"),
         ("path: out.mp4", "path: out.avi", "out.avi"),
         (
             "smooth:  {input: segment, weight: 0.5}",

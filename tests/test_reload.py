@@ -499,7 +499,7 @@ def test_sighup_takes_the_file_over_and_a_bad_file_changes_nothing(tmp_path: Pat
         for address in ("rtsp://me:hunter2@10.1.0.11：554/live", "rtsp://me:hunter2@[::1/live"):
             for left, why in (
                 (f"{{stage: capture, uri: '{address}'}}", "stages.left.uri: the input rtsp://"),
-                (f"'{address}'", "stages.left: expected a valid dictionary, got 'rtsp://"),
+                (f"'{address}'", "stages.left: expected a mapping, got 'rtsp://"),
             ):
                 both = f"  left: {left}\n{SOURCE.format('rear')}"
                 file.write_text(GRAPH.format(both, "left, rear", records, unused_port))

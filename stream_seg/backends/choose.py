@@ -17,14 +17,15 @@ log = logging.getLogger(__name__)
 
 
 def open_engine(network: Network, *, backend: str = "auto", precision: str = "auto", threads: int = 1) -> Engine:
-    """Compile `network`, run it once, and give it. Raises NetworkError, and ConfigError as `trust.secret`.
+    """Compile `network`, run it once, and give it. Raises NetworkError, and ConfigError for a
+    backend or precision that there is none of and as `trust.secret`.
 
     An engine that was built for it (`stream-seg engines build`) is taken from the cache. Where `auto` meets a backend
     that does not load or cannot compile this network in `precision`, it goes on to the next, saying so. The one run
     warms the engine up, and holds what it says against what the network promises.
     """
     if precision not in ("auto", *PRECISIONS):
-        raise NetworkError(f"unknown precision {precision!r}; known: auto, {', '.join(PRECISIONS)}")
+        raise ConfigError(f"unknown precision {precision!r}; known: auto, {', '.join(PRECISIONS)}")
     present, failed = list(installed()), ""
     while True:
         name, why = chosen(backend, present=present)

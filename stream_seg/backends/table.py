@@ -11,7 +11,7 @@ import numpy as np
 
 from stream_seg.backends import onnxruntime, openvino, tensorrt, torch
 from stream_seg.backends.engine import Engine
-from stream_seg.errors import NetworkError
+from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network import Network
 
 
@@ -45,9 +45,10 @@ def installed() -> tuple[str, ...]:
 
 
 def chosen(backend: str, *, present: Collection[str]) -> tuple[str, str]:
-    """The backend that `backend` means, and why, in a few words. Raises NetworkError naming what to install."""
+    """The backend that `backend` means, and why, in a few words. Raises NetworkError naming what to install,
+    ConfigError for a name that there is none of."""
     if backend != "auto" and backend not in BACKENDS:
-        raise NetworkError(f"unknown backend {backend!r}; known: auto, {', '.join(BACKENDS)}")
+        raise ConfigError(f"unknown backend {backend!r}; known: auto, {', '.join(BACKENDS)}")
     if backend != "auto":
         if backend not in present:
             lack = BACKENDS[backend].lack() or f"is not installed: {BACKENDS[backend].install}"

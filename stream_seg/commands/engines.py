@@ -32,7 +32,7 @@ JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="W
 def build(
     network: Annotated[str | None, typer.Argument(help="A name, or the path of an .onnx or side-car.")] = None,
     backend: Annotated[str | None, typer.Option(help="auto, tensorrt, openvino, onnxruntime or torch.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, int8, fp16, bf16 or f32.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, int8, fp8, fp16, bf16 or f32.")] = None,
     size: Annotated[
         str | None, typer.Option(metavar="HxW", help="Of the input; what is shipped or exported is made to take it.")
     ] = None,
@@ -140,7 +140,8 @@ def verify(json_file: JsonFile = None) -> None:
     from stream_seg.backends.cache import default_folder, verified
     from stream_seg.commands.report import write_json
 
-    found = dict(verified(default_folder()))
+    folder = default_folder()
+    found = dict(verified(folder))
     for name, fault in found.items():
         print(fault or f"engine {name}: whole")
     if json_file is not None:
@@ -150,7 +151,8 @@ def verify(json_file: JsonFile = None) -> None:
         raise NetworkError(
             f"{len(faults)} of {len(found)} engines would not be loaded; stream-seg engines prune removes them"
         )
-    print(f"{len(found)} engines, all whole")
+    count = "1 engine" if len(found) == 1 else f"{len(found)} engines, all"
+    print(f"{count} whole" if found else f"no engine in {folder}")
 
 
 @app.command()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import os
 import signal
 import sys
 import time
@@ -13,11 +12,11 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from threading import Event
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
 
+from stream_seg.asked import heard
 from stream_seg.commands.plan import is_live, outputs_of, refuse_overwriting, total_frames
 from stream_seg.commands.progress import progress
 from stream_seg.commands.report import report, show, write_json
@@ -52,7 +51,7 @@ def run(
     errors = Console(stderr=True, markup=False)
     graph = Graph(config, live=is_live(config))
     _shown_on_pages(graph, errors, quiet=quiet)
-    with _signals(graph.asked):
+    with heard(graph.asked):
         with _metrics(graph, config.metrics) as address, _traces(graph, config), graph:
             if address and not quiet:
                 errors.print(f"metrics at {address}", highlight=False)
@@ -168,20 +167,3 @@ def _hang_up(take_over: Callable[[], None] | None) -> Iterator[Callable[[], None
         yield hear
     finally:
         signal.signal(signal.SIGHUP, before)
-
-
-@contextmanager
-def _signals(asked: Event) -> Iterator[None]:
-    """Ctrl-C or SIGTERM sets `asked`; a second signal ends the program at once."""
-
-    def ask(number: int, _frame: FrameType | None) -> None:
-        if asked.is_set():
-            os._exit(128 + number)
-        asked.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

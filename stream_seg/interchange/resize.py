@@ -10,6 +10,9 @@ from onnx.shape_inference import InferenceError, infer_shapes
 
 from stream_seg.errors import NetworkError
 
+MULTIPLES = (1, 8, 16, 32, 64)
+"""Of which the sides of another input are tried to be: the strides of a network divide one of them."""
+
 
 def refuse_size(serialised: bytes, was: tuple[int, int], size: tuple[int, int], *, name: str) -> None:
     """Raises NetworkError, before anything is compiled, where what `resized_onnx` made does not compute."""
@@ -25,6 +28,19 @@ def refuse_size(serialised: bytes, was: tuple[int, int], size: tuple[int, int], 
     labels = next(tuple(d.dim_value for d in o.type.tensor_type.shape.dim[1:]) for o in said if o.name == "labels")
     if labels not in (size, (0, 0)):  # 0: known when it runs
         raise NetworkError(f"{name}: takes pictures of {has} (height x width) alone, not of {asked}")
+
+
+def nearest_size(serialised: bytes, was: tuple[int, int], size: tuple[int, int]) -> tuple[int, int] | None:
+    """The (height, width) next to `size` that an interchange ONNX, taking pictures of `was`, can be made to take; None
+    where its graph has its size built in."""
+    for multiple in MULTIPLES:
+        height, width = (max(1, round(side / multiple)) * multiple for side in size)
+        try:
+            refuse_size(resized_onnx(serialised, was, (height, width)), was, (height, width), name="")
+        except NetworkError:
+            continue
+        return height, width
+    return None
 
 
 def resized_onnx(serialised: bytes, was: tuple[int, int], size: tuple[int, int]) -> bytes:

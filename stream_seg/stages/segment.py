@@ -30,9 +30,6 @@ from stream_seg.stage import STRICT, Frames
 
 log = logging.getLogger(__name__)
 
-MULTIPLES = (1, 8, 16, 32, 64)
-"""Of which the sides of a smaller input are tried to be: the strides of a network divide one of them."""
-
 
 @dataclass(config=STRICT)
 class Segment:
@@ -114,7 +111,7 @@ class Segment:
 
 def smaller(network: Network) -> Network:
     """The same network at half its input, the sides rounded down to what its strides divide. Raises NetworkError."""
-    from stream_seg.interchange.resize import refuse_size
+    from stream_seg.interchange.resize import MULTIPLES, refuse_size
 
     (height, width), name = network.size, network.name
     halves = height // 2, width // 2

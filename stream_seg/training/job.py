@@ -12,9 +12,11 @@ from torch import nn
 from stream_seg.classes import Classes
 from stream_seg.dataset import Pairs, read_pairs, synth_labels
 from stream_seg.errors import ConfigError, NetworkError
+from stream_seg.found import is_file
 from stream_seg.training.recipe import Recipe, classes_of
 from stream_seg.training.teacher import scaled
 from stream_seg.zoo import BUILDERS, built
+from stream_seg.zoo.weights.backbone import load_backbone
 from stream_seg.zoo.weights.check import refuse_misfit, refuse_worse
 from stream_seg.zoo.weights.fit import fit
 from stream_seg.zoo.weights.normalise import InputSpec
@@ -42,7 +44,9 @@ def prepared(recipe: Recipe, *, data: Path | None = None, where: str, resumed: P
 
     Raises ConfigError, SourceError or NetworkError.
     """
-    classes, folder = classes_of(recipe, where=where), data or recipe.data
+    if data is not None:
+        recipe = recipe.model_copy(update={"data": data})
+    classes = classes_of(recipe, where=where)
     if recipe.synth:
         synth_labels(classes)
     if recipe.sky is not None and recipe.sky >= len(classes):
@@ -50,8 +54,8 @@ def prepared(recipe: Recipe, *, data: Path | None = None, where: str, resumed: P
     refuse_network(recipe.network, where=f"{where}: network")
     if recipe.distil:
         refuse_network(recipe.distil.network, where=f"{where}: distil: network")
-    pairs = read_pairs(folder, recipe.split, classes=len(classes))
-    held = read_pairs(folder, recipe.val, classes=len(classes)) if recipe.val else None
+    pairs = read_pairs(recipe.data, recipe.split, classes=len(classes))
+    held = read_pairs(recipe.data, recipe.val, classes=len(classes)) if recipe.val else None
     if recipe.held_back:
         pairs, held = divided(pairs, recipe.held_back, where=where)
     for key, part in (("paste", recipe.paste), ("fade", recipe.fade), ("repaint", recipe.repaint)):
@@ -127,12 +131,14 @@ def class_layers(network: str, classes: int) -> frozenset[str]:
 
 
 def begun(recipe: Recipe, net: nn.Module, pairs: Pairs, classes: Classes, *, where: str) -> InputSpec:
-    """Load what `start:` or `weights:` names into `net`; what pictures are to be made into for it."""
-    if recipe.start is not None and not recipe.start.is_file():
+    """Load what `start:`, `weights:` or `backbone:` names into `net`; what pictures are to be made into for it."""
+    if recipe.start is not None and not is_file(recipe.start, error=ConfigError):
         raise ConfigError(f"{where}: start: no such file: {recipe.start}")
     told = None
     if recipe.mean is not None and recipe.std is not None:
         told = InputSpec(recipe.mean, recipe.std, recipe.colour, recipe.input_scale)
+    if recipe.backbone is not None:
+        return _agreed_backbone(load_backbone(net, recipe.backbone, network=recipe.network), told, recipe, where=where)
     source = recipe.weights or recipe.start
     if source is None:
         assert told is not None, "read_recipe asks for it"
@@ -154,6 +160,15 @@ def begun(recipe: Recipe, net: nn.Module, pairs: Pairs, classes: Classes, *, whe
         if not new:
             refuse_worse(net, spec, pairs, classes, where=f"{weights.source} (check_input)", size=recipe.size)
     return spec
+
+
+def _agreed_backbone(spec: InputSpec | None, told: InputSpec | None, recipe: Recipe, *, where: str) -> InputSpec:
+    agreed = spec or told
+    if agreed is None:
+        raise ConfigError(f"{where}: mean: and std: are required, which {recipe.backbone} cannot say itself")
+    if told is not None and told != agreed:
+        raise ConfigError(f"{where}: says {told}; {recipe.backbone} was trained with {agreed}; leave mean and std out")
+    return agreed
 
 
 def refuse_classes(weights: Weights, classes: Classes, *, where: str) -> None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from stream_seg.training.checkpoint import Run, go_on, save, saved
 from stream_seg.training.history import History
 from stream_seg.training.job import Job
 from stream_seg.training.losses import class_weights, distilled, hard_loss_of, loss_of, lovasz_loss_of, sampled
+from stream_seg.training.memory import within_memory
 from stream_seg.training.recipe import Recipe
 from stream_seg.training.teacher import teaching
 from stream_seg.training.validation import by_torch, draw_samples, scored
@@ -32,11 +34,21 @@ Say = Callable[[int, dict[str, Any]], None]
 """Called with the steps done and the latest figures: loss, learning_rate, miou."""
 
 
-def train(job: Job, *, out: Path, resume: bool = False, say: Say = lambda _step, _figures: None) -> Run:
+def train(
+    job: Job,
+    *,
+    out: Path,
+    resume: bool = False,
+    say: Say = lambda _step, _figures: None,
+    asked: Event | None = None,
+) -> Run:
     """Train `job.net`, and leave OUT/last.pt, best.pt (where it is scored), log.jsonl, curves.png and samples.png.
 
+    Once `asked` is set it stops after the step, with last.pt as of then.
+
     Batch number s depends on the recipe and on s alone, so that a resumed run sees what an uninterrupted one would have
-    seen: on a CPU it ends in the same weights, bit for bit. Raises OutputError, and NetworkError where it diverges.
+    seen: on a CPU it ends in the same weights, bit for bit. Raises OutputError, NetworkError where it diverges, and
+    ConfigError where a step does not fit into the memory.
     """
     recipe, device = job.recipe, device_of(job.recipe)
     with writing(out):
@@ -49,7 +61,8 @@ def train(job: Job, *, out: Path, resume: bool = False, say: Say = lambda _step,
     history, loss_at = History(out, step=run.step), _criterion(job, device)
     for step, (images, labels) in enumerate(batches(job.pairs, recipe, job.classes, first=run.step), start=run.step):
         rate = learning_rate(step, recipe)
-        loss = _step(run, recipe, loss_at(step, images.to(device), labels.to(device)), rate=rate)
+        with within_memory(recipe, device):
+            loss = _step(run, recipe, loss_at(step, images.to(device), labels.to(device)), rate=rate)
         run.step = step + 1
         last = run.step == recipe.steps
         if run.step % -(-recipe.steps // LINES) == 0 or last:
@@ -57,8 +70,11 @@ def train(job: Job, *, out: Path, resume: bool = False, say: Say = lambda _step,
         if job.held is not None and (run.step % recipe.validate_every == 0 or last):
             _validate(run, job, out=out, history=history)
         say(run.step, {"loss": loss, "learning_rate": rate, "miou": run.miou})
-        if run.step % recipe.save_every == 0 or last:
+        stopped = asked is not None and asked.is_set()
+        if run.step % recipe.save_every == 0 or last or stopped:
             save(out / "last.pt", saved(run, job))
+        if stopped:
+            break
     history.draw()
     return run
 

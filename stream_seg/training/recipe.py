@@ -101,6 +101,10 @@ class Recipe(BaseModel):
     weights: Annotated[
         str | None, Field(description="weights to begin with: a file, a name of torchvision's, or road (shipped)")
     ] = None
+    backbone: Annotated[
+        str | None,
+        Field(description="or weights of its encoder alone, a VGG16 or ResNet: a file, or a name of torchvision's"),
+    ] = None
     head: Annotated[
         Literal["keep", "new"], Field(description="new: the last layers of weights of other classes begin anew")
     ] = "keep"
@@ -180,7 +184,10 @@ def _contradictions(recipe: Recipe, said: Mapping[str, Any]) -> list[str]:
         "val: and held_back: are two ways to the same; one of them": recipe.val and recipe.held_back,
         "validate_every: needs val: (a split) or held_back: (a share of the split)": "validate_every" in said
         and not scored,
-        "start: and weights: are two beginnings; one of them": recipe.start and recipe.weights,
+        "start:, weights: and backbone: are several beginnings; one of them": sum(
+            beginning is not None for beginning in (recipe.start, recipe.weights, recipe.backbone)
+        )
+        > 1,
         "head: is for weights:, which is missing": "head" in said and not recipe.weights,
         "check_input: is for weights: and distil:, which are missing": "check_input" in said
         and not (recipe.weights or recipe.distil),
@@ -192,8 +199,8 @@ def _contradictions(recipe: Recipe, said: Mapping[str, Any]) -> list[str]:
         "ohem: is for loss: ohem": "ohem" in said and recipe.loss != "ohem",
         "paste: takes from another crop of the batch; batch: 1 has none": recipe.paste and recipe.batch == 1,
         "mean: and std: belong together": (recipe.mean is None) != (recipe.std is None),
-        "mean: and std: are required where no weights: or start: brings its own": recipe.mean is None
-        and not (recipe.weights or recipe.start),
+        "mean: and std: are required where no weights:, backbone: or start: brings its own": recipe.mean is None
+        and not (recipe.weights or recipe.backbone or recipe.start),
         "colour: and input_scale: belong to mean: and std:, which are missing": recipe.mean is None
         and {"colour", "input_scale"} & said.keys(),
         f"scale: [{smallest:g}, {largest:g}] is not a smallest and a largest enlargement, within 0.05 and 20": not (

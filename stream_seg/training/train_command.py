@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from stream_seg.asked import heard
 from stream_seg.errors import OutputError
+from stream_seg.found import is_file
 from stream_seg.output import replace_file
 from stream_seg.training.beforehand import refuse_sidecars, require
 
@@ -16,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def train_command(recipe_file: Path, *, out: Path | None, data: Path | None, resume: bool) -> None:
-    """Train by a recipe, then export: OUT/NAME.onnx, NAME_int8.onnx, NAME.json and the model card NAME.md."""
+    """Train by a recipe, then export: OUT/NAME.onnx, NAME_int8.onnx, NAME.json and the model card NAME.md.
+
+    Ctrl-C or SIGTERM stops it after a step, with OUT/last.pt to go on from and nothing exported.
+    """
     require("torch", "torchvision", "onnxscript", "nncf", "matplotlib", "to train")
     from stream_seg.training.display import display
     from stream_seg.training.job import prepared
@@ -26,14 +32,18 @@ def train_command(recipe_file: Path, *, out: Path | None, data: Path | None, res
     from stream_seg.zoo.weights.files import read_weights
 
     recipe, out = read_recipe(recipe_file), out or Path("runs") / recipe_file.stem
-    if (out / "last.pt").exists() and not resume:
-        raise OutputError(f"{out / 'last.pt'} is there: --resume goes on from it, --out takes another folder")
+    resumed = last if is_file(last := out / "last.pt", error=OutputError) else None
+    if resumed and not resume:
+        raise OutputError(f"{last} is there: --resume goes on from it, --out takes another folder")
     refuse_sidecars(out / f"{recipe.network}.onnx")
-    resumed = out / "last.pt" if (out / "last.pt").is_file() else None
     job, console = prepared(recipe, data=data, where=str(recipe_file), resumed=resumed), Console(stderr=True)
     keep_freed_memory()
-    with display(console, recipe.steps) as say:
-        run = train(job, out=out, resume=resume, say=say)
+    asked = Event()
+    with heard(asked), display(console, recipe.steps) as say:
+        run = train(job, out=out, resume=resume, say=say, asked=asked)
+    if run.step < recipe.steps:
+        console.print(f"stopped after step {run.step} of {recipe.steps}; --resume goes on", highlight=False)
+        return
     chosen = "last.pt" if job.held is None else "best.pt"
     net = job.net.cpu()
     net.load_state_dict(read_weights(out / chosen)["average"])

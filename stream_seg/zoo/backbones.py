@@ -6,16 +6,28 @@ from torch import Tensor, nn
 from torchvision.models import get_model, vgg
 
 
-def vgg16(*, batch_norm: bool = False) -> nn.ModuleList:
+class VGG16(nn.ModuleList):
     """The five blocks conv1 to conv5 of VGG16 (Simonyan and Zisserman, ICLR 2015); the user pools between them."""
-    blocks, layers = nn.ModuleList(), list[nn.Module]()
-    for layer in vgg.make_layers(vgg.cfgs["D"], batch_norm=batch_norm):
-        if isinstance(layer, nn.MaxPool2d):
-            blocks.append(nn.Sequential(*layers))
-            layers = []
-        else:
-            layers.append(layer)
-    return blocks
+
+    def __init__(self, *, batch_norm: bool = False) -> None:
+        super().__init__()
+        self.model, layers = "vgg16_bn" if batch_norm else "vgg16", list[nn.Module]()
+        for layer in vgg.make_layers(vgg.cfgs["D"], batch_norm=batch_norm):
+            if isinstance(layer, nn.MaxPool2d):
+                self.append(nn.Sequential(*layers))
+                layers = []
+            else:
+                layers.append(layer)
+
+    def published(self) -> dict[str, str]:
+        """The name that torchvision has for each of the weights."""
+        names, number = dict[str, str](), 0
+        for block, layers in self.named_children():
+            for place, layer in layers.named_children():
+                names |= {f"{block}.{place}.{kind}": f"features.{number}.{kind}" for kind in layer.state_dict()}
+                number += 1
+            number += 1  # the pool behind it
+        return names
 
 
 class ResNet(nn.Module):
@@ -29,12 +41,21 @@ class ResNet(nn.Module):
         super().__init__()
         dilated = [False, output_stride < 16, output_stride < 32]
         keys = {"replace_stride_with_dilation": dilated} if any(dilated) else {}
-        net = get_model(name, weights=None, **keys)
+        net, self.model = get_model(name, weights=None, **keys), name
         self.stem = nn.Sequential(net.conv1, net.bn1, net.relu)
         self.pool = net.maxpool
         self.layers = nn.ModuleList([net.layer1, net.layer2, net.layer3, net.layer4])
         bottleneck = hasattr(net.layer1[0], "conv3")
         self.channels = tuple(c * (4 if bottleneck else 1) for c in (64, 128, 256, 512))
+
+    def published(self) -> dict[str, str]:
+        """The name that torchvision has for each of the weights."""
+        theirs = {"stem.0": "conv1", "stem.1": "bn1", **{f"layers.{n}": f"layer{n + 1}" for n in range(4)}}
+        return {
+            name: f"{theirs[f'{part}.{number}']}.{rest}"
+            for name in self.state_dict()
+            for part, number, rest in [name.split(".", 2)]
+        }
 
     def forward(self, image: Tensor) -> list[Tensor]:
         return self.stages(self.stem(image))

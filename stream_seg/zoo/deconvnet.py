@@ -15,7 +15,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from stream_seg.errors import NetworkError
-from stream_seg.zoo.backbones import vgg16
+from stream_seg.zoo.backbones import VGG16
 from stream_seg.zoo.operators import max_pool_where, max_unpool
 
 # deconv5 first: the channels before and after each deconvolution
@@ -32,7 +32,7 @@ class DeconvNet(nn.Module):
 
     def __init__(self, classes: int = 21) -> None:
         super().__init__()
-        self.encoder = vgg16(batch_norm=True)
+        self.encoder = VGG16(batch_norm=True)
         self.fc6 = nn.Sequential(nn.Conv2d(512, 4096, 7), nn.BatchNorm2d(4096), nn.ReLU(inplace=True))
         self.fc7 = nn.Sequential(nn.Conv2d(4096, 4096, 1), nn.BatchNorm2d(4096), nn.ReLU(inplace=True))
         self.deconv_fc6 = deconv(4096, 512, kernel=7, padding=0)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stream_seg.zoo.backbones import ResNet, dilate, initialise, vgg16
+from stream_seg.zoo.backbones import VGG16, ResNet, dilate, initialise
 from stream_seg.zoo.crf import ConvCRF
 from stream_seg.zoo.operators import ASPP, atrous, conv_bn_relu, upsample_bilinear
 
@@ -27,7 +27,7 @@ class DilatedVGG16(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.blocks = vgg16()
+        self.blocks = VGG16()
         dilate(self.blocks[4], 2)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stream_seg.zoo.backbones import dilate, initialise, vgg16
+from stream_seg.zoo.backbones import VGG16, dilate, initialise
 from stream_seg.zoo.operators import atrous
 
 RATES = (1, 1, 2, 4, 8, 16, 1)
@@ -34,7 +34,7 @@ class Dilated(nn.Module):
 
     def __init__(self, classes: int = 21, *, context: Literal["none", "basic", "large"] = "large") -> None:
         super().__init__()
-        self.blocks = vgg16()
+        self.blocks = VGG16()
         dilate(self.blocks[4], 2)
         self.fc6 = nn.Sequential(atrous(512, 4096, 4, kernel=7), nn.ReLU(inplace=True), nn.Dropout())
         self.fc7 = nn.Sequential(nn.Conv2d(4096, 4096, 1), nn.ReLU(inplace=True), nn.Dropout())

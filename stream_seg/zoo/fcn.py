@@ -22,7 +22,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stream_seg.zoo.backbones import initialise, vgg16
+from stream_seg.zoo.backbones import VGG16, initialise
 from stream_seg.zoo.operators import bilinear_transposed
 
 # conv1_1 pads by 100 in the authors' code, so that fc6 (7x7, unpadded) fits at any size: 99 here and 1 of VGG's own;
@@ -40,7 +40,7 @@ class FCN(nn.Module):
     def __init__(self, classes: int = 21, *, stride: Literal[8, 16, 32] = 8) -> None:
         super().__init__()
         self.stride = stride
-        self.blocks = vgg16()
+        self.blocks = VGG16()
         self.fc6 = nn.Sequential(nn.Conv2d(512, 4096, 7), nn.ReLU(inplace=True), nn.Dropout())
         self.fc7 = nn.Sequential(nn.Conv2d(4096, 4096, 1), nn.ReLU(inplace=True), nn.Dropout())
         self.score_fr = nn.Conv2d(4096, classes, 1)

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from stream_seg.zoo.backbones import vgg16
+from stream_seg.zoo.backbones import VGG16
 from stream_seg.zoo.operators import conv_bn_relu, max_pool_where, max_unpool
 
 # decode5 first: the channels before and after each convolution
@@ -29,7 +29,7 @@ class SegNet(nn.Module):
 
     def __init__(self, classes: int = 11) -> None:
         super().__init__()
-        self.encoder = vgg16(batch_norm=True)
+        self.encoder = VGG16(batch_norm=True)
         self.decoder = nn.ModuleList(
             nn.Sequential(*(conv_bn_relu(*pair, bias=True) for pair in pairwise(widths))) for widths in MIRRORED
         )

@@ -228,7 +228,7 @@ def test_bf16_is_compared_on_the_drawn_drive_without_pictures(mine: Path, folder
         ({"precision": "int8"}, ConfigError, "mine has no int8 form yet; --calibrate DIR or VIDEO makes one"),
         ({"precision": "int4"}, ConfigError, "precision 'int4': openvino has int8"),
         ({"labels": "x"}, ConfigError, "labels: belong to the pictures of --calibrate"),
-        ({"backend": "tensorflow"}, NetworkError, "unknown backend 'tensorflow'; known: auto, tensorrt"),
+        ({"backend": "tensorflow"}, ConfigError, "unknown backend 'tensorflow'; known: auto, tensorrt"),
         ({"compute_capability": "8.9"}, ConfigError, "openvino builds for what is here"),
         ({"size": (8, 8)}, ConfigError, "size: .8, 8. is not to be had"),
     ],

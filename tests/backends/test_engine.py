@@ -21,7 +21,7 @@ from stream_seg.backends.openvino import settled
 from stream_seg.backends.table import chosen, installed
 from stream_seg.backends.target import PRECISIONS, Target
 from stream_seg.classes import Classes
-from stream_seg.errors import NetworkError
+from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.frame import EngineInfo
 from stream_seg.network import Network, open_network
 from stream_seg.stages.segment import Segment
@@ -199,7 +199,7 @@ def test_auto_takes_the_first_that_is_installed(backend: str, present: tuple[str
 
 
 def test_what_cannot_be_chosen_is_refused() -> None:
-    with pytest.raises(NetworkError, match=r"unknown backend 'tensorflow'; known: auto, tensorrt, openvino"):
+    with pytest.raises(ConfigError, match=r"unknown backend 'tensorflow'; known: auto, tensorrt, openvino"):
         chosen("tensorflow", present=installed())
     with pytest.raises(NetworkError, match="openvino is not installed: pip install openvino"):
         chosen("openvino", present=())
@@ -231,7 +231,7 @@ def test_auto_goes_on_where_tensorrt_has_not_the_precision(
 def test_a_precision_that_there_is_not_is_refused_by_name(network: Network) -> None:
     said = r"^unknown precision 'bogus'; known: auto, int8, fp8, fp16, bf16, f32$"
     for backend in ("auto", "torch"):
-        with pytest.raises(NetworkError, match=said):
+        with pytest.raises(ConfigError, match=said):
             open_engine(network, backend=backend, precision="bogus")
     assert set(get_args(Segment.__pydantic_fields__["precision"].annotation)) == {"auto", *PRECISIONS}  # type: ignore[attr-defined]
 

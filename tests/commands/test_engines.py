@@ -44,7 +44,7 @@ def test_an_empty_cache(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     code, out, _ = said(capfd, "list", "--json", "list.json")
     assert (code, out) == (0, f"no engine in {cache}; stream-seg engines build makes one\n")
     assert read_json(Path("list.json")) == {"folder": str(cache), "engines": [], "doubtful": []}
-    assert said(capfd, "verify")[:2] == (0, "0 engines, all whole\n")
+    assert said(capfd, "verify")[:2] == (0, f"no engine in {cache}\n")
     assert said(capfd, "prune")[:2] == (0, "0 engines removed\n")
     assert not cache.exists()
 
@@ -122,16 +122,12 @@ def test_the_list_says_what_it_does_not_believe(cache: Path, capfd: pytest.Captu
     ("arguments", "code", "line"),
     [
         (["build"], 2, "says no network"),
-        (["build", "raod"], 4, "unknown network 'raod'"),
+        (["build", "raod"], 2, "unknown network 'raod'"),
         (["build", "missing.onnx"], 4, "missing.onnx: no such file"),
         (["build", "road", "--size", "big"], 2, "--size big: expected HEIGHTxWIDTH"),
-        (
-            ["build", "road", "--size", "64x90"],
-            4,
-            "road: takes pictures of 352x576 (height x width); 64x90 does not fit its strides (operator Concat)",
-        ),
+        (["build", "road", "--size", "64x90"], 4, "64x90 does not fit its strides"),
         (["build", "road", "--batch", "0"], 2, "batch"),
-        (["build", "road", "--backend", "tensorflow"], 4, "unknown backend 'tensorflow'; known: auto, tensorrt"),
+        (["build", "road", "--backend", "tensorflow"], 2, "unknown backend 'tensorflow'; known: auto, tensorrt"),
         (["build", "road", "--precision", "int4"], 2, "precision 'int4'"),
         (["build", "road", "--compute-capability", "new"], 2, "compute_capability"),
         (["build", "road", "--calibrate", "empty"], 3, "holds no picture"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import onnx
 import pytest
 import torch
 import yaml
+from torchvision.models import get_model
 
 from stream_seg.backends.gate import Limits
 from stream_seg.dataset import Pairs
@@ -22,7 +25,10 @@ from stream_seg.network import open_network
 from stream_seg.ops.palette import CAMVID
 from stream_seg.sidecar import coloured
 from stream_seg.stages.segment import Segment
+from stream_seg.training import loop
 from stream_seg.training.calibration import calibration
+from stream_seg.training.card import card
+from stream_seg.training.checkpoint import Run
 from stream_seg.training.export import Meaning, export
 from stream_seg.training.job import prepared
 from stream_seg.training.loop import train
@@ -103,6 +109,80 @@ def test_a_run_that_is_killed_goes_on(folder: Path, tmp_path: Path) -> None:
     steps = [line["step"] for line in told if "loss" in line]
     assert steps == sorted(set(steps))  # none is told twice; that the weights are the same is in test_training.py
     assert steps[-1] == 30
+
+
+def test_a_run_that_is_asked_to_stop_says_how_it_goes_on(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(run: Run, *others: Any, **keys: Any) -> Any:
+        if run.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(run, *others, **keys)
+
+    real, out = loop._step, tmp_path / "out"
+    monkeypatch.setattr(loop, "_step", step)
+    write_split(tmp_path, coloured_fields(4), "train")
+    recipe, before = recipe_file(tmp_path, steps=5), signal.getsignal(signal.SIGINT)
+    assert exit_code("train", recipe, "--out", out) == 0
+    assert "stopped after step 3 of 5; --resume goes on" in capfd.readouterr().err
+    assert {path.name for path in out.iterdir()} == {"last.pt", "log.jsonl", "curves.png"}
+    assert torch.load(out / "last.pt", weights_only=True)["step"] == 3
+    assert signal.getsignal(signal.SIGINT) == before
+    monkeypatch.undo()
+    assert exit_code("train", recipe, "--out", out, "--resume") == 0
+    assert (out / "road.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] data. DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_a_step_that_does_not_fit_into_the_memory(
+    error: Exception, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(loop, "_step", step)
+    write_split(tmp_path, coloured_fields(4), "train")
+    code, line = refused(capfd, "train", recipe_file(tmp_path), "--out", tmp_path / "out")
+    assert (code, line) == (
+        2,
+        "batch: 2 crops of 32x48 do not fit into the memory of this machine; a smaller batch or crop may",
+    )
+
+
+def test_a_split_that_does_not_fit_into_the_memory(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_split(tmp_path, coloured_fields(4), "train")
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=90_000))
+    code, line = refused(capfd, "train", recipe_file(tmp_path), "--out", tmp_path / "out")
+    assert code == 3
+    assert line.startswith(f"{tmp_path / 'train'}: 4 pictures such as 000.png take 0.0 GiB of memory, of which 0.0 are")
+
+
+def test_an_encoder_begins_with_what_a_classifier_learnt(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "resnet.pth"
+    torch.save(get_model("resnet34", weights=None).state_dict(), file)
+    recipe = read_recipe(recipe_file(folder, network="unet_resnet34", backbone=str(file), held_back=0.2))
+    begun = prepared(recipe, where="r")
+    assert begun.spec == InputSpec((0.4, 0.4, 0.4), (0.3, 0.3, 0.3))
+    stem: Any = begun.net.get_submodule("encoder.stem.0")
+    assert torch.equal(stem.weight, torch.load(file, weights_only=True)["conv1.weight"])
+    with pytest.raises(ConfigError, match=r"r: mean: and std: are required, which .*resnet\.pth cannot say itself"):
+        prepared(recipe.model_copy(update={"mean": None, "std": None}), where="r")
+
+
+def test_a_card_says_what_was_trained_on(folder: Path) -> None:
+    recipe = read_recipe(folder / "fields.yaml").model_copy(update={"data": Path("elsewhere")})
+    trained = prepared(recipe, data=folder, where="r")
+    said = card(trained, folder / "out/road.onnx", figures={}, chosen="last.pt", calibrated=1, steps=1, best=None)
+    assert f"data: {folder}\n" in said
 
 
 def test_a_checkpoint_becomes_an_engine(folder: Path, tmp_path: Path) -> None:
@@ -350,6 +430,9 @@ def test_the_wrong_order_of_colours_is_caught_and_costs(
     [
         ({"network": "lenet"}, 2, "network: unknown 'lenet'; known: road, fcn32s"),
         ({"steps": 0}, 2, "steps: Input should be greater than or equal to 1, got 0"),
+        ({"backbone": "w.pth"}, 2, "backbone: road has none of torchvision's VGG16"),
+        ({"network": "unet_resnet34", "backbone": "w.pth"}, 4, "w.pth: no such file"),
+        ({"backbone": "w.pth", "weights": "road"}, 2, "start:, weights: and backbone: are several beginnings"),
         ({"stepz": 1}, 2, "stepz: unknown key; known: network, data"),
         ({"distil": {"netwrok": "road"}}, 2, "distil: netwrok: unknown key; known: network, weights, scales"),
         ({"val": "val", "held_back": 0.2}, 2, "val: and held_back: are two ways"),

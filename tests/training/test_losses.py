@@ -103,6 +103,30 @@ def test_only_hard_pixels_teach() -> None:
     assert more.item() == pytest.approx(-(math.log(0.9) + math.log(0.6) + math.log(0.2)) / 3)
 
 
+def two_classes() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Scores, labels and weights of a pixel of class 0, 0.8 sure, and one of class 1, 0.6 sure, that weighs 3."""
+    return probabilities(0.8, 0.4)[0], torch.tensor([[[0, 1]]]), torch.tensor([1.0, 3.0])
+
+
+WEIGHTED_ENTROPY = -(math.log(0.8) + 3 * math.log(0.6)) / (1 + 3)
+
+
+def test_half_of_dice_is_added_to_the_weighted_entropy() -> None:
+    overlaps = [(2 * 0.8 + 1) / ((0.8 + 0.4) + 1 + 1), (2 * 0.6 + 1) / ((0.2 + 0.6) + 1 + 1)]
+    assert loss_of(*two_classes()).item() == pytest.approx(WEIGHTED_ENTROPY + 0.5 * (1 - np.mean(overlaps)))
+
+
+def test_lovasz_is_added_to_the_weighted_entropy() -> None:
+    """Both classes have the errors 0.4 and 0.2; the larger halves the IoU of class 0 and takes all of class 1's."""
+    lovasz = [0.4 * (1 - 1 / 2) + 0.2 * 1 / 2, 0.4 * 1 + 0.2 * 0]
+    assert lovasz_loss_of(*two_classes()).item() == pytest.approx(WEIGHTED_ENTROPY + np.mean(lovasz))
+
+
+def test_hard_pixels_weigh_what_their_classes_do() -> None:
+    hard = hard_loss_of(*two_classes(), ohem=Ohem(threshold=0.9))
+    assert hard.item() == pytest.approx(WEIGHTED_ENTROPY)
+
+
 def test_lovasz_is_one_less_the_mean_iou_where_scores_are_sure() -> None:
     truth = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2])
     said = torch.tensor([0, 0, 1, 1, 1, 1, 0, 2])

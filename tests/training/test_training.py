@@ -283,7 +283,7 @@ def test_the_average_lags_the_weights(tmp_path: Path) -> None:
     assert average["norm.num_batches_tracked"] == 4  # a counter has no average
 
 
-@pytest.mark.parametrize("keys", [{"auxiliary": 0.0}, {"balance": 0.0}], ids=str)
+@pytest.mark.parametrize("keys", [{"auxiliary": 0.0}, {"balance": 0.0}, {"loss": "ohem"}, {"loss": "lovasz"}], ids=str)
 def test_what_a_recipe_says_of_the_loss_changes_the_weights(keys: dict[str, Any], tmp_path: Path) -> None:
     said, other = (train(job(2, **part), out=tmp_path).net.state_dict() for part in ({}, keys))
     assert not torch.equal(said["down.weight"], other["down.weight"])

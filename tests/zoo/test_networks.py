@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -11,11 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stream_seg.zoo import fcn
+from stream_seg.zoo.deconvnet import DeconvNet
 from stream_seg.zoo.deeplab import DeepLabV1, DeepLabV2, DeepLabV3, DeepLabV3Plus, DilatedVGG16
 from stream_seg.zoo.dilated import WIDTHS, Dilated, context_module
 from stream_seg.zoo.gcn import GCN, GlobalConvolution
+from stream_seg.zoo.segnet import SegNet
 from stream_seg.zoo.torchvision_nets import TorchvisionNet
-from stream_seg.zoo.unet import UNet, centre
+from stream_seg.zoo.unet import UNet, UNetResNet, centre
 from tests.zoo.test_operators import positive, reach
 
 
@@ -114,6 +117,47 @@ def test_unet_turns_572_pixels_into_388() -> None:
             layer.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape[-1]))
         net(torch.zeros(1, 3, 388, 388))
     assert sizes == [572, 32, 388]
+
+
+@pytest.mark.parametrize(
+    ("build", "skips", "first"),
+    [
+        (lambda: UNet(2, padded=True), {f"contract.{n}": f"expand.{3 - n}" for n in range(4)}, True),
+        (
+            lambda: UNetResNet(2, backbone="resnet18"),
+            {"encoder.stem": "decoder.3"} | {f"encoder.layers.{n}": f"decoder.{2 - n}" for n in range(3)},
+            False,
+        ),
+        (lambda: DeepLabV3Plus(2, backbone="resnet50"), {"narrow": "decode"}, False),
+    ],
+    ids=["unet", "unet_resnet", "deeplab_v3plus"],
+)
+def test_skips_bring_the_decoder_what_the_encoder_made(
+    build: Callable[[], nn.Module], skips: dict[str, str], first: bool
+) -> None:
+    """By concatenation, before the decoder's own channels or after them."""
+    net, made, joined = build().eval(), dict[str, Tensor](), dict[str, Tensor]()
+    for start, end in skips.items():
+        net.get_submodule(start).register_forward_hook(lambda _, __, x, name=start: made.update({name: x}))
+        net.get_submodule(end).register_forward_pre_hook(lambda _, inputs, name=end: joined.update({name: inputs[0]}))
+    with torch.no_grad():
+        net(torch.rand(1, 3, 32, 32))
+    for start, end in skips.items():
+        channels = made[start].shape[1]
+        assert made[start].any()
+        assert torch.equal(joined[end][:, :channels] if first else joined[end][:, -channels:], made[start])
+
+
+@pytest.mark.parametrize("kind", [SegNet, DeconvNet])
+def test_unpooling_puts_a_maximum_back_in_its_very_place(kind: type[nn.Module]) -> None:
+    """Without its layers, a network gives a single bright pixel back as it was, after five poolings."""
+    with torch.device("meta"):
+        net: Any = kind(2)
+    net.encoder, net.decoder = (nn.ModuleList(nn.Identity() for _ in range(5)) for _ in range(2))
+    net.fc6 = net.fc7 = net.deconv_fc6 = net.score = nn.Identity()
+    image = torch.zeros(1, 1, 224, 224)
+    image[..., 21, 42] = 1  # lower left, upper right, lower left, ... of its windows
+    assert torch.equal(net(image), image)
 
 
 @pytest.mark.parametrize("kind", WIDTHS)

@@ -17,12 +17,15 @@ import torch
 import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torchvision.models import get_model
 
 from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.ops.palette import VOC
 from stream_seg.training.job import class_layers
 from stream_seg.zoo import built
+from stream_seg.zoo.backbones import VGG16, ResNet, dilate
+from stream_seg.zoo.weights.backbone import load_backbone
 from stream_seg.zoo.weights.check import FAR, INPUTS, refuse_misfit, refuse_worse, strangeness, turned
 from stream_seg.zoo.weights.files import read_weights, unwrapped
 from stream_seg.zoo.weights.fit import fit
@@ -292,6 +295,52 @@ def test_what_torchvision_publishes_loads_by_name(network: str, hub: Path) -> No
         assert torch.equal(net.state_dict()[name], value)
 
 
+CLASSIFIERS = {
+    "segnet": ("vgg16_bn", "VGG16_BN_Weights.DEFAULT", "vgg16_bn-6c64b313.pth"),
+    "deeplab_v1": ("vgg16", "VGG16_Weights.IMAGENET1K_FEATURES", "vgg16_features-amdegroot-88682ab5.pth"),
+    "unet_resnet34": ("resnet34", "ResNet34_Weights.DEFAULT", "resnet34-b627a593.pth"),
+}
+
+
+@pytest.mark.parametrize("network", CLASSIFIERS)
+def test_what_a_classifier_learnt_begins_an_encoder(network: str, hub: Path) -> None:
+    model, name, file = CLASSIFIERS[network]
+    source = get_model(model, weights=None)
+    head = {"classifier.6.bias": torch.zeros(1)} if "vgg" in model else {"fc.bias": torch.zeros(1)}
+    state = {key: value for key, value in source.state_dict().items() if not key.startswith(("classifier.", "fc."))}
+    torch.save({**state, **head}, hub / file)
+    net, untouched = built(network, 3), built(network, 3)
+    untouched.load_state_dict(net.state_dict())
+    spec = load_backbone(net, name, network=network)
+    assert spec is not None
+    assert spec.mean == pytest.approx((0.485, 0.456, 0.406), abs=0.004)
+    encoder = next(part for part in net.modules() if isinstance(part, VGG16 | ResNet)).eval()
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        if isinstance(encoder, ResNet):
+            source.fc = source.avgpool = nn.Identity()
+            ours, theirs = encoder(image)[-1].flatten(1), source.eval()(image)
+        else:
+            ours, theirs = image, source.eval().features(image)
+            dilate(encoder, 1)  # DeepLab's conv5 is atrous
+            for block in encoder:
+                ours = nn.functional.max_pool2d(block(ours), 2)
+    torch.testing.assert_close(ours, theirs)
+    last = list(net.state_dict())[-1]
+    assert torch.equal(net.state_dict()[last], untouched.state_dict()[last])
+
+
+def test_a_backbone_that_does_not_fit(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(get_model("resnet18", weights=None).state_dict(), path)
+    with pytest.raises(NetworkError, match=r"w\.pth, into the resnet34 of unet_resnet34: .*80 of 216 names missing"):
+        load_backbone(built("unet_resnet34", 3), str(path), network="unet_resnet34")
+    with pytest.raises(ConfigError, match=r"backbone: road has none of torchvision's VGG16 or ResNets as its encoder"):
+        load_backbone(built("road", 3), str(path), network="road")
+    with pytest.raises(ConfigError, match=r"backbone: 'ResNet18_Weights.DEFAULT' is neither .* publishes ResNet34_Wei"):
+        load_backbone(built("unet_resnet34", 3), "ResNet18_Weights.DEFAULT", network="unet_resnet34")
+
+
 @pytest.mark.parametrize("network", PUBLISHED)
 def test_a_download_that_fails_says_what_to_do(network: str, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object, **__: object) -> None:
@@ -339,6 +388,33 @@ def test_a_sidecar_says_what_a_file_cannot(tmp_path: Path) -> None:
     assert open_weights(path, network="road").spec == InputSpec((1, 2, 3), (4, 5, 6), "rgb", 255)
     with pytest.raises(NetworkError, match="weights of road, not of segnet"):
         open_weights(path, network="segnet")
+
+
+@pytest.mark.parametrize(
+    ("keys", "fault"),
+    [
+        ({}, None),  # classes alone say nothing of pictures
+        ({"mean": [0, 0, 0], "std": [1, 1, 1]}, None),
+        ({"mean": [0.4, 0.4, 0.4]}, "mean and std belong together, and colour and scale to them"),
+        ({"colour": "bgr"}, "mean and std belong together"),
+        ({"layout": "nhwc"}, "layout: says what an ONNX is like; weights have no use for it"),
+        ({"onnx": "w.onnx"}, "onnx: says what an ONNX is like"),
+    ],
+)
+def test_what_a_sidecar_leaves_open_stays_open(keys: dict[str, Any], fault: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    torch.save(filled().state_dict(), path)
+    (tmp_path / "w.pt.yaml").write_text(yaml.safe_dump({"classes": ["a", "b"], **keys}))
+    if fault is None:
+        assert (open_weights(path, network="road").spec is not None) == ("mean" in keys)
+        return
+    with pytest.raises(ConfigError, match=f"w.pt.yaml: {fault}"):
+        open_weights(path, network="road")
+
+
+def test_a_name_too_long_for_a_file_is_one_line() -> None:
+    with pytest.raises(NetworkError, match=r"x\.pt: File name too long"):
+        open_weights(f"{'x' * 300}.pt", network="road")
 
 
 def test_pictures_are_made_as_torchvision_makes_them() -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from stream_seg.errors import NetworkError
+from stream_seg.found import is_file
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 WRAPPERS = (
@@ -42,7 +43,7 @@ DAMAGED = (
 
 def read_weights(path: Path) -> dict[str, Any]:
     """What a file holds, tensors on the CPU. Raises NetworkError; code in it is never run (`weights_only`)."""
-    if not path.is_file():
+    if not is_file(path, error=NetworkError):
         raise NetworkError(f"{path}: no such file; weights end in {', '.join(SUFFIXES)}")
     try:
         content = _safetensors(path) if path.suffix.lower() == ".safetensors" else _torch(path)

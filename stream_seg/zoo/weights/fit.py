@@ -14,12 +14,12 @@ def fit(
     net: nn.Module,
     state: Mapping[str, Tensor],
     *,
-    classes: int,
+    classes: int | None,
     where: str,
     anew: Collection[str] = (),
     remedy: str = "",
 ) -> None:
-    """Load `state` into `net`, which was built for `classes`; the weights named in `anew` keep their new values.
+    """Load `state` into `net`, built for `classes`, None where it has none; the weights named in `anew` stay new.
 
     Raises NetworkError for a name that is missing or unexpected and for a shape that differs; where it differs by the
     number of classes alone, `remedy` ends the sentence. A missing `num_batches_tracked` is no fault: files of before
@@ -48,12 +48,12 @@ def fit(
     net.load_state_dict({name: own[name] if name in anew else state.get(name, own[name]) for name in own})
 
 
-def _other_count(own: Tensor, given: Tensor, classes: int) -> int | None:
+def _other_count(own: Tensor, given: Tensor, classes: int | None) -> int | None:
     """The number of classes that `given` was made for, where that explains the difference; else None.
 
     A side that differs is that number, or as many times it as here the number of classes (the dilated context module).
     """
-    if own.ndim != given.ndim:
+    if own.ndim != given.ndim or classes is None:
         return None
     differ = [(here, there) for here, there in zip(own.shape, given.shape, strict=True) if here != there]
     counts = {there * classes / here for here, there in differ if here % classes == 0}

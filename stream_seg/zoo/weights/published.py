@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 from stream_seg.classes import Classes
@@ -28,27 +29,45 @@ def published(name: str, *, network: str) -> Published:
 
     Raises ConfigError for a name that `network` has no weights of, NetworkError where it cannot be downloaded.
     """
-    from torch.hub import get_dir
+    ours = f"; {network} is shipped here" if network in NETWORKS else ""
+    chosen = _chosen(name, BUILDERS[network].keys.get("model"), key="weights", network=network, ours=ours)
+    names = tuple("background" if name == "__background__" else name for name in chosen.meta["categories"])
+    palette = "voc" if set(names) <= set(VOC.names) else None
+    return Published(_file(chosen), _spec(chosen), coloured(names, palette, where=name))
+
+
+def published_backbone(name: str, *, model: str, network: str) -> tuple[Path, InputSpec]:
+    """The file of torchvision's `name`, for example ResNet50_Weights.DEFAULT, of a classifier `model`, and what it
+    expects of a picture. Raises as `published`."""
+    chosen = _chosen(name, model, key="backbone", network=network)
+    return _file(chosen), _spec(chosen)
+
+
+def _chosen(name: str, model: object, *, key: str, network: str, ours: str = "") -> Any:
     from torchvision.models import get_model_weights
 
-    model = BUILDERS[network].keys.get("model")
     known = {str(weights): weights for weights in get_model_weights(str(model))} if model else {}
     kind, _, member = name.partition(".")
     if member == "DEFAULT" and known:
         name = next((full for full in known if full.startswith(f"{kind}.")), name)
     if name not in known:
         has = f"torchvision publishes {', '.join(known)}" if known else "torchvision publishes none of it"
-        ours = f"; {network} is shipped here" if network in NETWORKS else ""
-        raise ConfigError(f"weights: {name!r} is neither a file of weights nor a name that fits {network}: {has}{ours}")
-    chosen = known[name]
-    path = Path(get_dir()) / "checkpoints" / chosen.url.rpartition("/")[2]
+        raise ConfigError(f"{key}: {name!r} is neither a file of weights nor a name that fits {network}: {has}{ours}")
+    return known[name]
+
+
+def _spec(chosen: Any) -> InputSpec:
+    asked = chosen.transforms()
+    return InputSpec(tuple(asked.mean), tuple(asked.std), "rgb")
+
+
+def _file(chosen: Any) -> Path:
+    from torch.hub import get_dir
+
+    path = Path(get_dir(), "checkpoints", chosen.url.rpartition("/")[2])
     if not path.exists():
         _download(chosen.url, path)
-    asked = chosen.transforms()
-    names = tuple("background" if name == "__background__" else name for name in chosen.meta["categories"])
-    palette = "voc" if set(names) <= set(VOC.names) else None
-    spec = InputSpec(tuple(asked.mean), tuple(asked.std), "rgb")
-    return Published(path, spec, coloured(names, palette, where=name))
+    return path
 
 
 def _download(url: str, path: Path) -> None:

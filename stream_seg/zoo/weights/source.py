@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError, NetworkError
+from stream_seg.found import is_file
 from stream_seg.sidecar import SideCar, coloured, validated
 from stream_seg.strict_yaml import read_yaml
 from stream_seg.uri import at_home
@@ -66,18 +67,18 @@ def open_weights(source: str | Path, *, network: str) -> Weights:
     Raises NetworkError for the file, ConfigError for a name that is none and for a side-car that is wrong.
     """
     path = at_home(Path(source))
-    if str(source) in NETWORKS and not path.is_file():
+    if str(source) in NETWORKS and not is_file(path, error=NetworkError):
         if str(source) != network:
             raise ConfigError(f"weights: {source} are the weights of the network {source}, not of {network}")
         path = SHIPPED / f"{source}.safetensors"
-    if path.suffix.lower() not in SUFFIXES and not path.is_file():
+    if path.suffix.lower() not in SUFFIXES and not is_file(path, error=NetworkError):
         known = published(str(source), network=network)
         state = unwrapped(read_weights(known.path), where=str(known.path))
         return Weights(str(source), state, known.spec, known.classes)
     content = read_weights(path)
     weights = Weights(str(source), unwrapped(content, where=str(path)), beside=sidecar_of(path))
     # not NAME.yaml, which is what a NAME.onnx made of them would be described by
-    beside = sidecar if (sidecar := sidecar_of(path)).is_file() else None
+    beside = sidecar if is_file(sidecar := sidecar_of(path), error=NetworkError) else None
     if isinstance(content.get(ABOUT), Mapping):
         return _told(weights, content[ABOUT], network=network, beside=beside)
     if beside is None:
@@ -128,13 +129,24 @@ def _told(weights: Weights, about: Mapping[str, Any], *, network: str, beside: P
     told = _with(weights, validated(SideCar, said, where=weights.source), where=weights.source)
     if beside is not None:
         other = _with(weights, validated(SideCar, read_yaml(beside), where=str(beside)), where=str(beside))
-        if (other.spec, other.classes) != (told.spec, told.classes):
+        if (other.spec or told.spec, other.classes) != (told.spec, told.classes):
             raise ConfigError(f"{beside}: contradicts {weights.source}, which says {told.spec}; remove the side-car")
         return replace(told, size=other.size or told.size, prefer=other.prefer or told.prefer)
     return told
 
 
 def _with(weights: Weights, said: SideCar, *, where: str) -> Weights:
-    spec = InputSpec(said.mean, said.std, said.colour, said.scale)
+    given = said.model_fields_set
+    for key in ("onnx", "layout", "heads"):
+        if key in given:
+            raise ConfigError(f"{where}: {key}: says what an ONNX is like; weights have no use for it")
+    spec = None
+    if given & {"mean", "std", "colour", "scale"}:
+        if not given >= {"mean", "std"}:
+            raise ConfigError(
+                f"{where}: mean and std belong together, and colour and scale to them; where nothing is subtracted or"
+                " divided they are [0, 0, 0] and [1, 1, 1]"
+            )
+        spec = InputSpec(said.mean, said.std, said.colour, said.scale)
     classes = coloured(said.classes, said.palette, where=where)
     return replace(weights, spec=spec, classes=classes, size=said.size, prefer=said.prefer)
