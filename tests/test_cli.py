@@ -85,7 +85,7 @@ def test_networks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         opened = open_network(network["name"])
         assert (tuple(network["size"]), tuple(network["classes"])) == (opened.size, opened.classes.names)
         assert len(opened.f32) in network["files"].values()
-    assert "352x576" in capsys.readouterr().out
+    assert "384x640" in capsys.readouterr().out
 
 
 def dataset(folder: Path) -> tuple[Path, Path]:

@@ -31,7 +31,7 @@ def refused(source: Any) -> str:
 
 def test_the_road_network_is_shipped() -> None:
     road = open_network("road")
-    assert (road.name, road.size, road.classes) == ("road", (352, 576), CAMVID)
+    assert (road.name, road.size, road.classes) == ("road", (384, 640), CAMVID)
     assert road.int8 is not None
     assert len(road.int8) < len(road.f32) <= 15e6
     assert road.int8_report is not None

@@ -16,7 +16,6 @@ from typing import Any
 
 from rich.console import Console
 
-from stream_seg.asked import heard
 from stream_seg.commands.plan import is_live, outputs_of, refuse_overwriting, total_frames
 from stream_seg.commands.progress import progress
 from stream_seg.commands.report import report, show, write_json
@@ -27,6 +26,7 @@ from stream_seg.hosts import in_address
 from stream_seg.metrics import Metrics, serving
 from stream_seg.reload import reloader
 from stream_seg.stages.serve import Serve
+from stream_seg.stopping import heard
 
 LOG = logging.getLogger(__name__)
 M_ARENA_MAX = -8  # of glibc's malloc.h

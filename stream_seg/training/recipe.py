@@ -85,7 +85,7 @@ class Recipe(BaseModel):
     palette: Annotated[
         Palette | None, Field(description="a data set's, or [red, green, blue] for each class; absent: well apart")
     ] = None
-    size: Annotated[Size, Field(description="input of the exported network")] = (352, 576)
+    size: Annotated[Size, Field(description="input of the exported network")] = (384, 640)
     mean: Annotated[
         Triple | None, Field(description="subtracted after scaling, in the order of `colour`; absent: the weights'")
     ] = None

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from stream_seg.asked import heard
 from stream_seg.errors import OutputError
 from stream_seg.found import is_file
 from stream_seg.output import replace_file
+from stream_seg.stopping import heard
 from stream_seg.training.beforehand import refuse_sidecars, require
 
 if TYPE_CHECKING:

@@ -80,7 +80,7 @@ BUILDERS: Mapping[str, Builder] = MappingProxyType(
     {
         "road": Builder(
             "stream_seg.zoo.road:RoadNet", source="this project", year=2026, classes=11, stride=2,
-            parameters=2_582_294, parameters_source=COUNTED,
+            parameters=2_625_302, parameters_source=COUNTED,
         ),
         "fcn32s": Builder(
             "stream_seg.zoo.fcn:FCN", source=LONG, year=2015, classes=21,

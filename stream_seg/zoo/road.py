@@ -1,6 +1,6 @@
 """The road network: a residual U-Net with atrous context, built of dense convolutions only.
 
-U-Net (Ronneberger et al., MICCAI 2015) gives the skip concatenations, ResNet (He et al., CVPR 2016) the blocks,
+U-Net (Ronneberger et al., MICCAI 2015) gives the skips and up-convolutions, ResNet (He et al., CVPR 2016) the blocks,
 DeepLab v3 (Chen et al., arXiv 1706.05587) the atrous pyramid with image pooling. Every channel count is a multiple of
 32, which is what AMX, VNNI and tensor cores want; there is no depthwise convolution, which none of them wants.
 
@@ -56,16 +56,23 @@ class AtrousPyramid(nn.Module):
 
 
 class Decode(nn.Module):
-    """Narrow, enlarge to the skip's size, concatenate the skip, and mix with one 3x3 convolution."""
+    """Narrow, enlarge by an up-convolution, add a 3x3 convolution of the skip, normalise once.
+
+    What a 3x3 convolution says of the skip and the nearest-enlarged `x`, concatenated, is one of the sums that this can
+    learn: for 4/9 of the multiplications on the enlarged side, with nothing enlarged or concatenated in memory.
+    """
 
     def __init__(self, c_in: int, c_skip: int, c_out: int) -> None:
         super().__init__()
         self.narrow = conv(c_in, c_out, 1)
-        self.mix = conv(c_out + c_skip, c_out)
+        self.up = nn.ConvTranspose2d(c_out, c_out, 4, stride=2, padding=1, bias=False)
+        self.skip = nn.Conv2d(c_skip, c_out, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(c_out)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        x = F.interpolate(self.narrow(x), size=skip.shape[-2:], mode="bilinear", align_corners=False)
-        return self.mix(torch.cat([x, skip], dim=1))  # type: ignore[no-any-return]
+        height, width = skip.shape[-2:]  # one less than twice that of x, at most
+        enlarged = self.up(self.narrow(x))[..., :height, :width]
+        return F.relu(self.norm(enlarged + self.skip(skip)))
 
 
 class RoadNet(nn.Module):

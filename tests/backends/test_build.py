@@ -250,7 +250,7 @@ def test_a_network_is_built_at_another_size_where_it_computes_there(tmp_path: Pa
     small = build(recipe(Path("road"), precision="int8", size=(64, 96)), folder=folder, say=told.say)
     assert small.entry.key.shape == (1, 64, 96, 3)
     assert any("comparing int8 with f32" in line for line in told), "it was judged at another size alone"
-    with pytest.raises(NetworkError, match=r"road: takes pictures of 352x576 .*; 32x50 does not fit its strides"):
+    with pytest.raises(NetworkError, match=r"road: takes pictures of 384x640 .*; 32x50 does not fit its strides"):
         open_network("road", size=(32, 50))
 
 

@@ -35,7 +35,7 @@ def test_the_road_network_in_all_that_works_here(tmp_path: Path, capsys: pytest.
     assert "bf16" in said.partition("not to be had: ")[2] or "left out: onnxruntime: precision bf16" in said
     for row in facts["rows"]:
         assert row["trained"]
-        assert row["size"] == [352, 576]
+        assert row["size"] == [384, 640]
         assert 0 <= row["outside"] < 1
         for part in ("model", "end_to_end"):
             assert row[part]["frames"] >= 5

@@ -125,7 +125,7 @@ def test_the_list_says_what_it_does_not_believe(cache: Path, capfd: pytest.Captu
         (["build", "raod"], 2, "unknown network 'raod'"),
         (["build", "missing.onnx"], 4, "missing.onnx: no such file"),
         (["build", "road", "--size", "big"], 2, "--size big: expected HEIGHTxWIDTH"),
-        (["build", "road", "--size", "64x90"], 4, "64x90 does not fit its strides"),
+        (["build", "road", "--size", "64x90"], 4, "64x90 does not fit its strides (operator Add); 64x96 does"),
         (["build", "road", "--batch", "0"], 2, "batch"),
         (["build", "road", "--backend", "tensorflow"], 2, "unknown backend 'tensorflow'; known: auto, tensorrt"),
         (["build", "road", "--precision", "int4"], 2, "precision 'int4'"),

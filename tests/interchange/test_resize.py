@@ -45,7 +45,7 @@ def test_a_graph_may_ask_for_a_larger_size() -> None:
 
 
 def test_a_graph_is_told_which_size_does_not_fit() -> None:
-    with pytest.raises(NetworkError, match=r"road: takes pictures of 352x576 .*170x230.*; \d+x\d+ does$"):
+    with pytest.raises(NetworkError, match=r"road: takes pictures of 384x640 .*170x230.*; 176x224 does$"):
         next(Segment(size=(170, 230))(Synthetic(frames=1)(iter(()))))
 
 

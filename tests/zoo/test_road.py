@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stream_seg.training.export import export_onnx
-from stream_seg.zoo.road import AtrousPyramid, Residual, RoadNet
+from stream_seg.zoo.road import AtrousPyramid, Decode, Residual, RoadNet
 
 MEAN, STD = (0.43, 0.42, 0.41), (0.31, 0.31, 0.31)
 
@@ -45,6 +45,21 @@ def test_a_residual_block_without_weights_is_the_identity() -> None:
     for layer in (block.first[0], block.second[0]):
         torch.nn.init.zeros_(layer.weight)
     torch.testing.assert_close(block(x), x.relu())
+
+
+def test_decoding_can_say_what_a_convolution_of_both_concatenated_says() -> None:
+    torch.manual_seed(0)
+    decode, x, skip = Decode(8, 6, 4).eval(), torch.randn(1, 8, 5, 7), torch.randn(1, 6, 10, 14)
+    mix, up = torch.randn(4, 4 + 6, 3, 3), torch.zeros(4, 4, 4, 4)
+    for row, column, down, right in np.ndindex(3, 3, 2, 2):  # a tap of the mix, and which of a cell's pixels it is for
+        vertical, horizontal = down + 1 - (row + down - 1) // 2 * 2, right + 1 - (column + right - 1) // 2 * 2
+        up[:, :, vertical, horizontal] += mix[:, :4, row, column].T
+    with torch.no_grad():
+        decode.up.weight.copy_(up)
+        decode.skip.weight.copy_(mix[:, 4:])
+        both = torch.cat([torch.nn.functional.interpolate(decode.narrow(x), scale_factor=2), skip], dim=1)
+        want = decode.norm(torch.nn.functional.conv2d(both, mix, padding=1)).relu()
+        torch.testing.assert_close(decode(x, skip), want)
 
 
 def test_the_context_sees_the_whole_picture() -> None:
