@@ -126,6 +126,10 @@ BUILDERS: Mapping[str, Builder] = MappingProxyType(
             "stream_seg.zoo.deeplab:DeepLabV2", source=CHEN_V2, year=2016, classes=21, stride=8,
             parameters=44_048_532, parameters_source=ASPP_CODE,
         ),
+        "deeplab_v2_crf": Builder(
+            "stream_seg.zoo.deeplab:DeepLabV2", source=CHEN_V2, year=2016, classes=21, stride=8,
+            parameters=44_048_532, parameters_source=ASPP_CODE, keys={"crf": True},
+        ),
         "deeplab_v2_vgg16": Builder(
             "stream_seg.zoo.deeplab:DeepLabV2", source=CHEN_V2, year=2016, classes=21, stride=8,
             parameters=37_877_652, parameters_source=ASPP_VGG_CODE, keys={"backbone": "vgg16"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -28,7 +27,6 @@ from stream_seg.stages.segment import Segment
 from stream_seg.training import loop
 from stream_seg.training.calibration import calibration
 from stream_seg.training.card import card
-from stream_seg.training.checkpoint import Run
 from stream_seg.training.export import Meaning, export
 from stream_seg.training.job import prepared
 from stream_seg.training.loop import train
@@ -37,7 +35,7 @@ from stream_seg.zoo import SHIPPED, built
 from stream_seg.zoo.weights.normalise import InputSpec
 from stream_seg.zoo.weights.source import open_weights
 from tests.drawn import frame
-from tests.programs import exit_code, running, wait_until
+from tests.programs import exit_code, lines_in, running, wait_until
 from tests.training.pictures import NAMES, coloured_fields, recipe_file, write_split
 
 ROOT = Path(__file__).parents[2]
@@ -111,26 +109,17 @@ def test_a_run_that_is_killed_goes_on(folder: Path, tmp_path: Path) -> None:
     assert steps[-1] == 30
 
 
-def test_a_run_that_is_asked_to_stop_says_how_it_goes_on(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def step(run: Run, *others: Any, **keys: Any) -> Any:
-        if run.step == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return real(run, *others, **keys)
-
-    real, out = loop._step, tmp_path / "out"
-    monkeypatch.setattr(loop, "_step", step)
+def test_a_run_that_is_asked_to_stop_says_how_it_goes_on(tmp_path: Path) -> None:
     write_split(tmp_path, coloured_fields(4), "train")
-    recipe, before = recipe_file(tmp_path, steps=5), signal.getsignal(signal.SIGINT)
-    assert exit_code("train", recipe, "--out", out) == 0
-    assert "stopped after step 3 of 5; --resume goes on" in capfd.readouterr().err
-    assert {path.name for path in out.iterdir()} == {"last.pt", "log.jsonl", "curves.png"}
-    assert torch.load(out / "last.pt", weights_only=True)["step"] == 3
-    assert signal.getsignal(signal.SIGINT) == before
-    monkeypatch.undo()
-    assert exit_code("train", recipe, "--out", out, "--resume") == 0
-    assert (out / "road.onnx").exists()
+    recipe, out = recipe_file(tmp_path, steps=400, save_every=400), tmp_path / "out"
+    with running("train", recipe, "--out", out) as program:
+        wait_until(lambda: lines_in(out / "log.jsonl") >= 2, program, within_s=90)
+        program.send_signal(signal.SIGINT)
+        _, said = program.communicate(timeout=30)
+    at = torch.load(out / "last.pt", weights_only=True)["step"]
+    assert 2 <= at < 400
+    assert (program.returncode, said.splitlines()[-1]) == (0, f"stopped after step {at} of 400; --resume goes on")
+    assert not (out / "road.onnx").exists()
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from tests.graphs import node, ran
 pytestmark = pytest.mark.timeout(600)  # on a busy machine an export of 101 layers takes minutes
 
 # small, and each network's own least where it has one
-EXPORTED = {"deconvnet": (193, 224), "unet": (112, 128), "deeplab_v1_crf": (128, 192)}
+EXPORTED = {"deconvnet": (193, 224), "unet": (112, 128), "deeplab_v1_crf": (128, 192), "deeplab_v2_crf": (128, 192)}
 ODD = {"deconvnet": (193, 199), "unet": (109, 123)}
 # where a maximum was is a matter of rounding in a few windows of a million, and moves much: one picture of three may
 PICTURES = {"deconvnet": 3, "segnet": 3}
