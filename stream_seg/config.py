@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -15,10 +14,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
 
-from stream_seg.allowed import in_words, keys_at, of_several_kinds
 from stream_seg.books import Policy
+from stream_seg.complaint import first, unknown
 from stream_seg.discreet import quoted, without_secrets
 from stream_seg.errors import ConfigError
 from stream_seg.kinds import SINKS, SOURCES, STAGES
@@ -80,7 +78,7 @@ class SourcesConfig(BaseModel):
     def _known_schemes(cls, given: tuple[str, ...] | None) -> tuple[str, ...] | None:
         for scheme in given or ():
             if scheme not in POLICY_SCHEMES:
-                raise ValueError(_unknown("scheme", scheme, POLICY_SCHEMES))
+                raise ValueError(unknown("scheme", scheme, POLICY_SCHEMES))
         return given
 
 
@@ -121,12 +119,6 @@ class Document(BaseModel):
 
 ELSEWHERE = tuple(key for key in Document.model_fields if key != "stages")
 """The keys of the top level that are no stage."""
-
-
-UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
-"""What pydantic calls a key that there is none of."""
-MISFIT = "_type$|_parsing$|_from_float$|^(greater|less)_than|^too_(short|long)$|^missing$"
-"""What it calls a value of another kind, size or length than what the key may hold."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +168,7 @@ def with_settings(document: Mapping[str, Any], settings: Sequence[str]) -> dict[
         elif head in ELSEWHERE:
             path = [head, *rest]
         else:
-            raise ConfigError(f"--set {key}: " + _unknown("stage", head, [*stages, *ELSEWHERE]))
+            raise ConfigError(f"--set {key}: " + unknown("stage", head, [*stages, *ELSEWHERE]))
         if path == ["stages", head]:
             raise ConfigError(f"--set {key}: name a key of the stage, for example {head}.KEY=VALUE")
         place = changed
@@ -215,7 +207,7 @@ def _top(document: Mapping[str, Any], *, where: str) -> Document:
         return Document.model_validate(document)
     except ValidationError as error:
         raise ConfigError(
-            f"{where}{_first(error, Document.model_fields, fields=Document.model_fields, separator=': ')}"
+            f"{where}{first(error, Document.model_fields, fields=Document.model_fields, separator=': ')}"
         ) from error
 
 
@@ -226,7 +218,7 @@ def _node(name: str, keys: dict[str, Any], *, where: str) -> Node:
     kind = keys.pop("stage", name)
     if not isinstance(kind, str) or kind not in STAGES:
         hint = "" if kind != name else " (a stage of another name says its kind: `stage: capture`)"
-        raise ConfigError(f"{place}: {_unknown('stage', kind, STAGES)}{hint}")
+        raise ConfigError(f"{place}: {unknown('stage', kind, STAGES)}{hint}")
     inputs = keys.pop("input", [])
     inputs = [inputs] if isinstance(inputs, str) else inputs
     if not isinstance(inputs, list) or not all(isinstance(i, str) for i in inputs) or len(set(inputs)) != len(inputs):
@@ -246,7 +238,7 @@ def _node(name: str, keys: dict[str, Any], *, where: str) -> Node:
         stage = STAGES[kind](**keys)
     except ValidationError as error:
         known: dict[str, FieldInfo] = STAGES[kind].__pydantic_fields__  # type: ignore[attr-defined]
-        raise ConfigError(f"{place}{_first(error, allowed, fields=known, separator='.')}") from error
+        raise ConfigError(f"{place}{first(error, allowed, fields=known, separator='.')}") from error
     return Node(name, kind, tuple(inputs), policy, stage)
 
 
@@ -284,7 +276,7 @@ def _ordered(nodes: Mapping[str, Node], *, where: str) -> tuple[Node, ...]:
     for node in nodes.values():
         for name in node.inputs:
             if name not in nodes:
-                raise ConfigError(f"{where}: stages.{node.name}.input: {_unknown('stage', name, nodes)}")
+                raise ConfigError(f"{where}: stages.{node.name}.input: {unknown('stage', name, nodes)}")
             if nodes[name].kind in SINKS:
                 raise ConfigError(f"{where}: stages.{node.name}.input: {name} is an output and passes nothing on")
     try:
@@ -314,50 +306,3 @@ def _is_web_address(text: str) -> bool:
         )
     except ValueError:
         return False
-
-
-def _unknown(what: str, name: object, known: Sequence[str] | Mapping[str, object]) -> str:
-    listed = [without_secrets(one) for one in known]
-    close = difflib.get_close_matches(str(name), listed, n=1)
-    hint = f", did you mean {close[0]}?" if close else ""
-    return f"unknown {what} {quoted(name)}{hint} (known: {', '.join(listed)})"
-
-
-def _first(
-    error: ValidationError,
-    allowed: Sequence[str] | Mapping[str, object],
-    *,
-    fields: Mapping[str, FieldInfo],
-    separator: str,
-) -> str:
-    """The first complaint of pydantic in this project's words; a misspelt key, which is a missing one too, first."""
-    errors = error.errors()
-    detail: ErrorDetails = next((one for one in errors if one["type"] in UNKNOWN), errors[0])
-    loc = detail["loc"]
-    field = fields.get(str(loc[0])) if len(loc) > 1 else None
-    if field is not None and of_several_kinds(field):
-        # One complaint for each kind, which is named behind the key; one from inside the value has a longer path.
-        detail = max((one for one in errors if one["loc"][:1] == loc[:1]), key=lambda one: len(one["loc"]))
-        loc = (loc[0], *detail["loc"][2:])
-        if len(loc) == 1:
-            return f"{separator}{loc[0]}: expected {in_words(field)}, got {quoted(detail['input'])}"
-    keys, depth = keys_at(fields, loc)
-    if detail["type"] in UNKNOWN:
-        inside = ".".join(str(part) for part in loc[:-1])
-        return f"{separator if inside else ''}{inside}: {_unknown('key', loc[-1], keys if depth else allowed)}"
-    path = _path(loc)
-    if detail["type"] in ("missing", "missing_argument") and depth == len(loc) - 1:
-        return f"{separator}{path}: is required"
-    cause = detail.get("ctx", {}).get("error")
-    if isinstance(cause, Exception):
-        return f"{separator}{path}: {cause}" if path else f": {cause}"
-    meant = keys.get(str(loc[depth])) if loc and all(isinstance(part, int) for part in loc[depth + 1 :]) else None
-    if meant is not None and re.search(MISFIT, detail["type"]):
-        return f"{separator}{_path(loc[: depth + 1])}: expected {in_words(meant)}, got {quoted(detail['input'])}"
-    message = detail["msg"].replace("Input should be", "expected").replace("Value error, ", "")
-    message = message.replace("a valid dictionary", "a mapping")  # which is what YAML calls it
-    return f"{separator}{path}: {message[0].lower()}{message[1:]}, got {quoted(detail['input'])}"
-
-
-def _path(loc: Sequence[int | str]) -> str:
-    return ".".join(without_secrets(str(part)) for part in loc if part != "[key]")

@@ -74,7 +74,9 @@ def open_network(source: str | Path | Mapping[str, Any], *, size: tuple[int, int
         refuse_size(other.f32, network.size, size, name=network.name)
     except NetworkError as error:
         near = nearest_size(network.f32, network.size, size)
-        raise error if near is None else NetworkError(f"{error}; {near[0]}x{near[1]} does") from error
+        if near is None:
+            raise
+        raise NetworkError(f"{error}; {near[0]}x{near[1]} does") from error
     return other
 
 

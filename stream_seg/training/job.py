@@ -138,7 +138,10 @@ def begun(recipe: Recipe, net: nn.Module, pairs: Pairs, classes: Classes, *, whe
     if recipe.mean is not None and recipe.std is not None:
         told = InputSpec(recipe.mean, recipe.std, recipe.colour, recipe.input_scale)
     if recipe.backbone is not None:
-        return _agreed_backbone(load_backbone(net, recipe.backbone, network=recipe.network), told, recipe, where=where)
+        known = load_backbone(net, recipe.backbone, network=recipe.network)
+        if known is None and told is None:
+            raise ConfigError(f"{where}: mean: and std: are required, which {recipe.backbone} cannot say itself")
+        return agreed(Weights(recipe.backbone, {}, known), told, where=where, remedy="leave mean and std out")
     source = recipe.weights or recipe.start
     if source is None:
         assert told is not None, "read_recipe asks for it"
@@ -160,15 +163,6 @@ def begun(recipe: Recipe, net: nn.Module, pairs: Pairs, classes: Classes, *, whe
         if not new:
             refuse_worse(net, spec, pairs, classes, where=f"{weights.source} (check_input)", size=recipe.size)
     return spec
-
-
-def _agreed_backbone(spec: InputSpec | None, told: InputSpec | None, recipe: Recipe, *, where: str) -> InputSpec:
-    agreed = spec or told
-    if agreed is None:
-        raise ConfigError(f"{where}: mean: and std: are required, which {recipe.backbone} cannot say itself")
-    if told is not None and told != agreed:
-        raise ConfigError(f"{where}: says {told}; {recipe.backbone} was trained with {agreed}; leave mean and std out")
-    return agreed
 
 
 def refuse_classes(weights: Weights, classes: Classes, *, where: str) -> None:
