@@ -14,11 +14,11 @@ import onnx.shape_inference
 import onnx.utils
 from numpy.typing import NDArray
 
-from stream_seg.arrays import Image, Labels
 from stream_seg.errors import NetworkError
-from stream_seg.network import Network
-from stream_seg.stage import Frames
-from stream_seg.zoo import NETWORKS, SHIPPED
+from stream_seg.network.network import Network
+from stream_seg.network.shipped import NETWORKS, SHIPPED
+from stream_seg.stages.base import Frames
+from stream_seg.types import Image, Labels
 
 Session: TypeAlias = Callable[[Any], NDArray[np.float32]]
 """From the network's input, float32 (1, 3, H, W), to scores float32 (1, C, H, W)."""

@@ -19,13 +19,13 @@ from surroundings import command, figures, finish, machine
 
 from stream_seg.backends import onnxruntime, torch
 from stream_seg.backends.engine import cheapest
-from stream_seg.backends.tensorrt import BATCH, graph_of, open_execution
-from stream_seg.backends.tensorrt_api import module
-from stream_seg.backends.tensorrt_build import build
-from stream_seg.backends.tensorrt_cuda import gpu
+from stream_seg.backends.tensorrt.api import module
+from stream_seg.backends.tensorrt.backend import BATCH, graph_of, open_execution
+from stream_seg.backends.tensorrt.build import build
+from stream_seg.backends.tensorrt.cuda import gpu
 from stream_seg.errors import NetworkError
-from stream_seg.network import Network, open_network
-from stream_seg.sidecar import parsed_size
+from stream_seg.network.network import Network, open_network
+from stream_seg.network.sidecar import parsed_size
 
 Calls = dict[str, Callable[[], object]]
 

@@ -17,9 +17,10 @@ import typer
 from rich.console import Console
 from surroundings import command, figures
 
-from stream_seg.dataset import Pairs, read_pairs
+from stream_seg.datasets.labelled import Pairs, read_pairs
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.zoo import NETWORKS, built
+from stream_seg.network.shipped import NETWORKS
+from stream_seg.zoo import built
 from stream_seg.zoo.weights.check import INPUTS, agreement, refuse_misfit, refuse_worse, strangeness, turned
 from stream_seg.zoo.weights.fit import fit
 from stream_seg.zoo.weights.source import open_weights

@@ -18,15 +18,15 @@ import numpy as np
 import typer
 from surroundings import command, figures, finish, machine
 
-from stream_seg.arrays import Image
-from stream_seg.confusion import confusion
-from stream_seg.confusion import figures as accuracy
+from stream_seg.datasets.scoring import confusion
+from stream_seg.datasets.scoring import figures as accuracy
 from stream_seg.evaluation.drives import Drive, drawn_drive, labelled_drive
 from stream_seg.frame import Frame, Semantic
-from stream_seg.network import open_network
-from stream_seg.pacing.keys import DOUBT, Every, Keys
+from stream_seg.keyframes.keyframes import DOUBT, Every, Keys
+from stream_seg.network.network import open_network
 from stream_seg.stages.segment import Segment
 from stream_seg.stages.smooth import Smooth
+from stream_seg.types import Image
 
 INTERVALS = (1, 2, 3, 4, 5, 7, 10)
 DOUBTS = (0.4, 0.6, 0.75, DOUBT, 1.1, 1.4, 1.8, 2.3)

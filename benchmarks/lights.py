@@ -17,11 +17,11 @@ import numpy as np
 import typer
 from surroundings import command, figures, finish, machine
 
-from stream_seg.arrays import Image
-from stream_seg.backends.choose import open_engine
-from stream_seg.dataset import read_pairs
-from stream_seg.evaluation.pictures import scored
-from stream_seg.network import open_network
+from stream_seg.datasets.labelled import read_pairs
+from stream_seg.engines.open import open_engine
+from stream_seg.evaluation.images import scored
+from stream_seg.network.network import open_network
+from stream_seg.types import Image
 
 
 def main(

@@ -24,17 +24,17 @@ import typer
 from rich.console import Console
 from surroundings import command, machine
 
-from stream_seg.backends.choose import open_engine
-from stream_seg.commands.reference import zoo_listed
-from stream_seg.commands.report import write_json
-from stream_seg.commands.stopwatch import alone
+from stream_seg.cli.bench import untrained
+from stream_seg.cli.listing import zoo_listed
+from stream_seg.cli.report import write_json
+from stream_seg.cli.timing import alone
+from stream_seg.datasets.palettes import CAMVID
+from stream_seg.engines.open import open_engine
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.network import open_network
-from stream_seg.ops.palette import CAMVID
-from stream_seg.output import replace_file
+from stream_seg.files import replace_file
+from stream_seg.network.network import open_network
+from stream_seg.schema.yaml import read_yaml
 from stream_seg.stages.synthetic import Synthetic
-from stream_seg.strict_yaml import read_yaml
-from stream_seg.training.untrained import untrained
 from stream_seg.zoo import BUILDERS, built
 
 RESULTS = Path(__file__).parent / "results"

@@ -26,11 +26,11 @@ from rich.table import Table
 from stand_ins import WARM_UP_FRAMES, Memory, Stage, composed, graphed, nothing
 from surroundings import clip, command, figures, finish, machine, preset
 
-from stream_seg.backends.choose import open_engine
+from stream_seg.engines.open import open_engine
 from stream_seg.errors import SourceError, StreamSegError
 from stream_seg.frame import Frame
-from stream_seg.network import open_network
-from stream_seg.ops.scale import reduced
+from stream_seg.network.network import open_network
+from stream_seg.ops.resize import reduced
 from stream_seg.stages.capture import Capture
 from stream_seg.stages.segment import Segment
 from stream_seg.stages.smooth import Smooth

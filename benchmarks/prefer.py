@@ -21,18 +21,17 @@ import typer
 from numpy.typing import NDArray
 from surroundings import command, figures, finish, machine
 
-from stream_seg.arrays import Image, Labels
-from stream_seg.backends.choose import open_engine
 from stream_seg.backends.engine import Engine
-from stream_seg.classes import VOID, Classes
-from stream_seg.confusion import figures as scored
-from stream_seg.confusion import percent
-from stream_seg.dataset import read_pairs
+from stream_seg.datasets.labelled import read_pairs
+from stream_seg.datasets.scoring import figures as scored
+from stream_seg.datasets.scoring import percent
+from stream_seg.engines.open import open_engine
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.network import open_network
+from stream_seg.network.network import open_network
 from stream_seg.stages.segment import segmented
-from stream_seg.training.job import divided
 from stream_seg.training.recipe import read_recipe
+from stream_seg.training.setup import divided
+from stream_seg.types import VOID, Classes, Image, Labels
 
 STEPS = np.arange(-1, 3.01, 0.25, dtype=np.float32)
 ROUNDS = 3

@@ -22,16 +22,15 @@ import typer
 import yaml
 from surroundings import finished
 
-from stream_seg.arrays import Image, Labels
-from stream_seg.backends.choose import open_engine
-from stream_seg.classes import Classes
-from stream_seg.commands.bench import first_frames
+from stream_seg.cli.bench import first_frames
+from stream_seg.engines.open import open_engine
 from stream_seg.errors import ConfigError, StreamSegError
-from stream_seg.network import open_network
+from stream_seg.files import replace_file
+from stream_seg.network.network import open_network
 from stream_seg.ops.labels import resized_labels
-from stream_seg.output import replace_file
+from stream_seg.schema.yaml import read_yaml
 from stream_seg.stages.segment import segmented
-from stream_seg.strict_yaml import read_yaml
+from stream_seg.types import Classes, Image, Labels
 from stream_seg.zoo import BUILDERS
 
 HANDFUL = ("road", "lraspp_mobilenet", "deeplabv3_mobilenet", "unet_resnet34", "unet_padded", "deeplab_v1", "segnet")
@@ -74,7 +73,7 @@ def train(
 
 def _stream_seg(*arguments: str) -> None:
     """The command line in a process of its own, with its progress where ours is. Raises StreamSegError."""
-    if subprocess.run([sys.executable, "-m", "stream_seg.cli", *arguments]).returncode:
+    if subprocess.run([sys.executable, "-m", "stream_seg.cli.app", *arguments]).returncode:
         raise StreamSegError(f"stream-seg {arguments[0]} failed")
 
 

@@ -117,7 +117,7 @@ def soaked(folder: Path, seconds: float) -> tuple[list[Glance], int]:
 @contextmanager
 def started(graph: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The main job as a program of its own, which says only errors."""
-    arguments = [sys.executable, "-m", "stream_seg.cli", "run", "--quiet", "--config", str(graph)]
+    arguments = [sys.executable, "-m", "stream_seg.cli.app", "run", "--quiet", "--config", str(graph)]
     log = graph.with_suffix(".log").open("wb")
     with log, subprocess.Popen(arguments, stderr=log) as program:
         try:

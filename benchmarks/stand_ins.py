@@ -8,12 +8,11 @@ from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import TypeAlias
 
-from stream_seg.books import Policy
-from stream_seg.config import Config, Node
+from stream_seg.config.graph_file import Config, Node
 from stream_seg.frame import Frame
-from stream_seg.graph import Graph
-from stream_seg.metrics import serving
-from stream_seg.stage import Frames
+from stream_seg.runtime.graph import Graph
+from stream_seg.stages.base import Frames, Policy
+from stream_seg.telemetry.metrics import serving
 
 Stage: TypeAlias = Callable[[Frames], Frames]
 WARM_UP_FRAMES = 5

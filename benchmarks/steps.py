@@ -41,10 +41,10 @@ def main(
 
 def step_s(recipe_file: Path, steps: int, keep: bool) -> float:
     """The median time between two steps, after the first."""
-    from stream_seg.training.job import prepared
     from stream_seg.training.loop import train
     from stream_seg.training.memory import keep_freed_memory
     from stream_seg.training.recipe import read_recipe
+    from stream_seg.training.setup import prepared
 
     if keep:
         keep_freed_memory()

@@ -20,14 +20,14 @@ from rich.console import Console
 from rich.table import Table
 
 from stream_seg.errors import StreamSegError
-from stream_seg.stage import Stage
+from stream_seg.stages.base import Stage
 
 PACKAGES = ("numpy", "onnxruntime", "opencv-python", "openvino", "pyzmq", "stream-seg")
 
 
 def machine() -> dict[str, Any]:
     """Processor, its instructions that matter, cores, load before the start, versions."""
-    from stream_seg.machine import cpu_features
+    from stream_seg.cli.doctor import cpu_features
 
     return {
         "cpu": _cpu(),
@@ -80,9 +80,9 @@ def clip(given: Path | None, *, size: str, frames: int) -> Iterator[Path]:
 
 def preset() -> dict[str, Stage]:
     """The stages by name that run without --config, between source and output."""
-    from stream_seg.commands.plan import default_document, with_input, with_outputs
-    from stream_seg.config import check
-    from stream_seg.kinds import FILTERS
+    from stream_seg.config.graph_file import check
+    from stream_seg.config.overrides import default_document, with_input, with_outputs
+    from stream_seg.stages.registry import FILTERS
 
     document = with_outputs(with_input(default_document(), "in.mp4"), ["out.mp4"])
     return {node.name: node.stage for node in check(document, where="default.yaml").nodes if node.kind in FILTERS}
@@ -90,7 +90,7 @@ def preset() -> dict[str, Stage]:
 
 def stream_seg(*arguments: str) -> None:
     """The command `stream-seg`, in a fresh process. Raises StreamSegError with what it said where it fails."""
-    done = subprocess.run([sys.executable, "-m", "stream_seg.cli", *arguments], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "stream_seg.cli.app", *arguments], capture_output=True, text=True)
     if done.returncode:
         raise StreamSegError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "stream-seg failed")
 
@@ -114,7 +114,7 @@ def figures(title: str, *headings: str) -> Table:
 
 def finish(facts: dict[str, Any], tables: list[Table], json_file: Path | None) -> None:
     """Print the tables and where they were measured, and write the JSON."""
-    from stream_seg.commands.report import write_json
+    from stream_seg.cli.report import write_json
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     for table in tables:

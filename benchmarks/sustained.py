@@ -55,9 +55,9 @@ def without_encode(path: Path) -> dict[str, Any]:
     """A file through the default preset into nothing: the figures of its report."""
     from stand_ins import nothing
 
-    from stream_seg.commands.report import report
-    from stream_seg.config import Config, Node
-    from stream_seg.graph import Graph
+    from stream_seg.cli.report import report
+    from stream_seg.config.graph_file import Config, Node
+    from stream_seg.runtime.graph import Graph
     from stream_seg.stages.capture import Capture
 
     nodes = [Node("capture", "capture", (), None, Capture(str(path)))]

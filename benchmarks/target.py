@@ -22,10 +22,10 @@ import numpy as np
 import typer
 from surroundings import command, figures, finish, machine, preset
 
-from stream_seg.config import Config, Node
+from stream_seg.config.graph_file import Config, Node
 from stream_seg.frame import Frame
-from stream_seg.graph import Graph
-from stream_seg.stage import Frames
+from stream_seg.runtime.graph import Graph
+from stream_seg.stages.base import Frames
 from stream_seg.stages.synthetic import Synthetic
 
 RATE = 30

@@ -16,15 +16,14 @@ import numpy as np
 import typer
 from surroundings import command, figures, finish, machine
 
-from stream_seg.arrays import Image, Labels
-from stream_seg.classes import VOID
 from stream_seg.evaluation.drives import Drive, drawn_drive, labelled_drive
 from stream_seg.evaluation.videos import POLICIES, labels_at, measured, quality
 from stream_seg.frame import Frame
-from stream_seg.network import open_network
+from stream_seg.network.network import open_network
 from stream_seg.ops import motion
 from stream_seg.stages.segment import Segment
 from stream_seg.stages.smooth import Smooth, mixed
+from stream_seg.types import VOID, Image, Labels
 
 WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95)
 

@@ -7,20 +7,84 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.arrays import Image, Labels
-from stream_seg.carried import Carried, LazyScores, given_scores
-from stream_seg.classes import Classes
 from stream_seg.errors import Reason
+from stream_seg.types import Classes, Image, Labels, Scores
+
+if TYPE_CHECKING:
+    from stream_seg.ops.motion import Motion
 
 NOTHING: Mapping[str, int] = MappingProxyType({})
 
 State: TypeAlias = Literal["starting", "up", "stalled", "down"]
 STATES: tuple[State, ...] = ("starting", "up", "stalled", "down")
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """Scores (C, h, w) that later frames are carried from, and where these are of one mind."""
+
+    scores: Scores
+
+    @cached_property
+    def known(self) -> Labels:
+        """What is `settled` of them, uint8 (h, w)."""
+        from stream_seg.ops.propagate import settled  # brings numba: not for a help text
+
+        return settled(self.scores)
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """A base, and the motion since its picture, of any resolution. Scores and labels are those at the present."""
+
+    base: Base
+    motion: Motion
+
+    @cached_property
+    def scores(self) -> Scores:
+        """float32 (C, h, w)."""
+        from stream_seg.ops.propagate import moved
+
+        return moved(self.base.scores, self._motion())
+
+    def labels(self, size: tuple[int, int]) -> Labels:
+        """uint8 (height, width) of `size`: as of the scores here, enlarged, at two thirds of the price."""
+        from stream_seg.ops.labels import upsampled_argmax
+        from stream_seg.ops.propagate import moved_labels
+
+        if min(self.base.scores.shape[1:]) < 2:
+            return upsampled_argmax(self.scores, size)
+        return moved_labels(self.base.scores, self.base.known, self._motion(), size=size)
+
+    def _motion(self) -> Motion:
+        from stream_seg.ops.motion import resized
+
+        height, width = self.base.scores.shape[1:]
+        return resized(self.motion, (height, width))
+
+
+class LazyScores:
+    """The field `Semantic.scores`: given as an array, as `Carried` or as None; read as an array or None."""
+
+    def __get__(self, semantic: Any, _: type | None = None) -> NDArray[np.float32] | None:
+        if semantic is None:  # what the field is where nothing is given
+            return None
+        given = given_scores(semantic)
+        return given.scores if isinstance(given, Carried) else given
+
+    def __set__(self, semantic: Any, scores: NDArray[np.float32] | Carried | None) -> None:
+        vars(semantic)["scores"] = scores
+
+
+def given_scores(semantic: Any) -> Scores | Carried | None:
+    """The scores of a Semantic as they were given, not yet moved."""
+    given: Scores | Carried | None = vars(semantic)["scores"]
+    return given
 
 
 @dataclass(frozen=True)
@@ -46,7 +110,7 @@ class Semantic:
     classes: Classes
     engine: EngineInfo
     size: tuple[int, int]
-    scores: LazyScores = LazyScores()  # noqa: RUF009  # a descriptor: what the field is stands in each Semantic
+    scores: LazyScores = LazyScores()  # a descriptor: what the field is stands in each Semantic
     verdict: Labels | None = None
 
     @cached_property

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import free_port
+from tests.support.program import free_port
 
 DATA = (Path(__file__).parents[1] / "../shared/data").resolve()
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stream_seg.backends.tensorrt import lack
-from tests.evaluation.test_pictures import pair
+from stream_seg.backends.tensorrt.backend import lack
+from tests.evaluation.test_images import pair
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 KEYS = {

@@ -11,16 +11,16 @@ import pytest
 import yaml
 
 import stream_seg
-from stream_seg.backends.cache import content, entries
-from stream_seg.backends.choose import open_engine
-from stream_seg.backends.entry import Entry
-from stream_seg.backends.target import target_of
-from stream_seg.config import read_document
+from stream_seg.backends.device import target_of
+from stream_seg.config.graph_file import read_document
+from stream_seg.engines.cache import content, entries
+from stream_seg.engines.cache_entry import Entry
+from stream_seg.engines.open import open_engine
 from stream_seg.errors import StreamSegError
-from stream_seg.network import open_network
-from stream_seg.strict_yaml import read_yaml
-from tests import tiny
-from tests.backends.built import stored
+from stream_seg.network.network import open_network
+from stream_seg.schema.yaml import read_yaml
+from tests.support import small_networks as tiny
+from tests.support.cache_entries import stored
 
 PACKAGE = Path(stream_seg.__file__).parent
 MODULES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "jsonpickle"}
@@ -155,7 +155,7 @@ def test_a_payload_in_the_cache_does_nothing(
     monkeypatch.setenv("STREAM_SEG_CACHE", str(folder))
     mine = tiny.write(tmp_path, tiny.network(outputs={"out": 3}), {"classes": tiny.CLASSES})
     here, network = target_of("openvino"), open_network(mine)
-    from stream_seg.backends.entry import digest
+    from stream_seg.engines.cache_entry import digest
 
     key = {"onnx": digest(network.f32), "version": here.version, "device": here.device, "precision": "int8"}
     entry = stored(folder, network="mine", **key)

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from stream_seg.zoo import BUILDERS, SHIPPED
-from tests.programs import read_json
+from stream_seg.network.shipped import SHIPPED
+from stream_seg.zoo import BUILDERS
+from tests.support.program import read_json
 
 ROOT = Path(__file__).parents[1]
 ROADS = "synth://road?size=160x120&seed=7"

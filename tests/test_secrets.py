@@ -12,11 +12,11 @@ from urllib.request import urlopen
 import httpx
 import pytest
 
-from stream_seg.config import ELSEWHERE, check, read_document, with_settings
+from stream_seg.config.graph_file import ELSEWHERE, check, read_document, with_settings
 from stream_seg.errors import ConfigError
-from stream_seg.kinds import SOURCES, STAGES
-from tests.programs import running, wait_until
-from tests.rtsp import rtsp_server
+from stream_seg.stages.registry import SOURCES, STAGES
+from tests.support.program import running, wait_until
+from tests.support.rtsp_server import rtsp_server
 
 CANARY = "hunter2"
 SPELLINGS = {
@@ -39,7 +39,7 @@ RUN = """
 import sys
 import av.logging
 av.logging.set_level(av.logging.DEBUG)
-from stream_seg.cli import program
+from stream_seg.cli.app import program
 program()
 """
 """The program with FFmpeg's own log on, as loud as it goes."""
@@ -168,7 +168,7 @@ def state(page: str) -> tuple[str, str | None]:
     ],
 )
 def test_a_slip_on_the_command_line_does_not_say_it_either(arguments: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "stream_seg.cli", "run", *arguments]
+    command = [sys.executable, "-m", "stream_seg.cli.app", "run", *arguments]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
     assert ran.returncode == (5 if "--report" in arguments else 4 if "x.onnx" in arguments[-1] else 2)
     assert CANARY not in ran.stdout + ran.stderr
@@ -176,7 +176,7 @@ def test_a_slip_on_the_command_line_does_not_say_it_either(arguments: list[str],
 
 
 def test_nor_does_a_command_that_is_none(tmp_path: Path) -> None:
-    for program in (["-m", "stream_seg.cli"], ["-m", "stream_seg.cli", "eval"]):
+    for program in (["-m", "stream_seg.cli.app"], ["-m", "stream_seg.cli.app", "eval"]):
         command = [sys.executable, *program, "rtsp://me:hunter2@host/live"]
         ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
         assert ran.returncode == 2

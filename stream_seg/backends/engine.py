@@ -12,9 +12,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.classes import VOID, Classes
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
+from stream_seg.types import VOID, Classes
 
 Images: TypeAlias = NDArray[np.uint8]
 """uint8 (N, H, W, 3), blue green red."""

@@ -11,10 +11,10 @@ from types import MappingProxyType
 import numpy as np
 
 from stream_seg.backends.engine import Engine, EngineSpec, Images, Result, as_result, cheapest, in_batches, one_line
-from stream_seg.backends.tensorrt_graph import typed
+from stream_seg.backends.tensorrt.precision import typed
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
-from stream_seg.network import Network
+from stream_seg.network.network import Network
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from stream_seg.backends.engine import Engine, EngineSpec, Images, Result, as_result, in_batches, one_line, wanted
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
-from stream_seg.network import Network
+from stream_seg.network.network import Network
 
 
 def open_engine(

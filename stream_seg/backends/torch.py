@@ -13,7 +13,7 @@ from stream_seg.backends.engine import Engine, EngineSpec, Images, Result, as_re
 from stream_seg.backends.onnxruntime import cpu_name
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
-from stream_seg.network import Network
+from stream_seg.network.network import Network
 
 if TYPE_CHECKING:
     import torch

@@ -10,14 +10,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from stream_seg.classes import Classes
-from stream_seg.dataset import pair_paths, read_pair, synth_labels
+from stream_seg.datasets.labelled import pair_paths, read_pair, synth_labels
+from stream_seg.datasets.palettes import CAMVID
 from stream_seg.errors import SourceError
+from stream_seg.evaluation import temporal_metrics as measures
 from stream_seg.frame import Frame, Truth
-from stream_seg.ops import temporal_measures as measures
 from stream_seg.ops.motion import Motion
-from stream_seg.ops.palette import CAMVID
 from stream_seg.stages.synthetic import Synthetic
+from stream_seg.types import Classes
 
 SCENES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {

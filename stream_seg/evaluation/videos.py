@@ -11,18 +11,17 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from stream_seg.arrays import Labels
-from stream_seg.classes import VOID
-from stream_seg.confusion import confusion, figures, percent
+from stream_seg.datasets.palettes import CAMVID
+from stream_seg.datasets.scoring import confusion, figures, percent
+from stream_seg.evaluation import temporal_metrics as measures
 from stream_seg.evaluation.drives import SCENES, Drive, drawn_drive, labelled_drive
 from stream_seg.frame import Frame, Semantic, Truth
-from stream_seg.network import open_network
-from stream_seg.ops import temporal_measures as measures
+from stream_seg.network.network import open_network
 from stream_seg.ops.motion import warped
-from stream_seg.ops.palette import CAMVID
-from stream_seg.stage import Stage
+from stream_seg.stages.base import Stage
 from stream_seg.stages.segment import Segment
 from stream_seg.stages.smooth import Smooth
+from stream_seg.types import VOID, Labels
 
 POLICIES: Mapping[str, Callable[..., tuple[Stage, ...]]] = MappingProxyType(
     {

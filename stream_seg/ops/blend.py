@@ -13,9 +13,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.arrays import Image, Labels
-from stream_seg.ops.compiled import compiled
+from stream_seg.ops.jit import compiled
 from stream_seg.ops.labels import taps
+from stream_seg.types import Image, Labels
 
 U16 = NDArray[np.uint16]
 ONE = 65535

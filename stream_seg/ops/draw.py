@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.arrays import Image, Labels
-from stream_seg.classes import Classes
+from stream_seg.types import Classes, Image, Labels
 
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 BGR = tuple[int, int, int]

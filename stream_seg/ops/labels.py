@@ -6,9 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.arrays import Labels, Scores
-from stream_seg.classes import Classes
-from stream_seg.ops.compiled import compiled
+from stream_seg.ops.jit import compiled
+from stream_seg.types import Classes, Labels, Scores
 
 Taps = tuple[NDArray[np.uintp], NDArray[np.uintp], NDArray[np.float32]]
 """For each output position: the source position before it, the one after it, and the weight of the latter in [0, 1)."""

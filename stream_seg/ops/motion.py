@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.arrays import Image, Scores
+from stream_seg.types import Image, Scores
 
 Luma: TypeAlias = NDArray[np.uint8]
 """uint8 (h, w), luminance."""

@@ -15,9 +15,9 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from stream_seg.errors import Reason, SourceError
-from stream_seg.sources.allocation import allow
-from stream_seg.sources.redirect import asked_first
-from stream_seg.uri import Source
+from stream_seg.sources.ffmpeg_memory import allow
+from stream_seg.sources.rtsp_redirect import asked_first
+from stream_seg.sources.uri import Source
 
 PROTOCOLS = {
     "file": "file",

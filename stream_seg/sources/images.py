@@ -12,10 +12,10 @@ import av
 from av.video.reformatter import VideoReformatter
 
 from stream_seg.errors import SourceError
-from stream_seg.sources.allocation import allow
-from stream_seg.sources.header import WIDEST_PIXEL, mirrored_by_exif, read_picture
+from stream_seg.sources.ffmpeg_memory import allow
+from stream_seg.sources.image_header import WIDEST_PIXEL, mirrored_by_exif, read_picture
 from stream_seg.sources.picture import Picture, Pictures, upright_bgr
-from stream_seg.uri import PICTURES, Source
+from stream_seg.sources.uri import PICTURES, Source
 
 
 def picture_files(source: Source) -> list[Path]:

@@ -11,9 +11,9 @@ from typing import NamedTuple, TypeAlias
 
 from stream_seg.errors import SourceError
 from stream_seg.frame import Signal
+from stream_seg.sources.backoff import Backoff, Stillness
 from stream_seg.sources.picture import Pictures
 from stream_seg.sources.reader import Reader, Taken
-from stream_seg.sources.reconnect import Backoff, Stillness
 
 LOG = logging.getLogger(__name__)
 CARD_S = 0.5

@@ -13,7 +13,7 @@ import numpy as np
 from av.sidedata.sidedata import SideData
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from stream_seg.arrays import Image
+from stream_seg.types import Image
 
 
 class Picture(NamedTuple):

@@ -12,11 +12,11 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from stream_seg.errors import Reason, SourceError
-from stream_seg.sources.allocation import allow
 from stream_seg.sources.container import opened, reason_of, without_address
-from stream_seg.sources.header import WIDEST_PIXEL
+from stream_seg.sources.ffmpeg_memory import allow
+from stream_seg.sources.image_header import WIDEST_PIXEL
 from stream_seg.sources.picture import Mirroring, Picture, Pictures, upright_bgr
-from stream_seg.uri import Source
+from stream_seg.sources.uri import Source
 
 HIGHEST_RATE = 1000
 """Frames per second: what no camera gives, and what a header may not ask of anyone."""

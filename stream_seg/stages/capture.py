@@ -17,15 +17,15 @@ from pydantic.dataclasses import dataclass
 
 from stream_seg.errors import ConfigError, SourceError
 from stream_seg.frame import NOTHING, Frame
-from stream_seg.sources.header import MAX_PIXELS
+from stream_seg.sources.image_header import MAX_PIXELS
 from stream_seg.sources.images import image_pictures, picture_files
-from stream_seg.sources.line import Line
 from stream_seg.sources.live import Patience, supply
 from stream_seg.sources.picture import Picture, Pictures
 from stream_seg.sources.reader import paced
+from stream_seg.sources.timeline import Line
+from stream_seg.sources.uri import Source, parse, with_password
 from stream_seg.sources.video import expected_video_frames, video_pictures
-from stream_seg.stage import STRICT, Frames
-from stream_seg.uri import Source, parse, with_password
+from stream_seg.stages.base import STRICT, Frames
 
 log = logging.getLogger(__name__)
 

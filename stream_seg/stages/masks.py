@@ -11,13 +11,11 @@ import cv2
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from stream_seg.arrays import Labels
-from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError, OutputError
+from stream_seg.files import STREAM, at_home, replace_file, require_folder, semantic_of, stream_path, writing
 from stream_seg.ops.labels import resized_labels
-from stream_seg.output import STREAM, replace_file, require_folder, semantic_of, stream_path, writing
-from stream_seg.stage import STRICT, Frames
-from stream_seg.uri import at_home
+from stream_seg.stages.base import STRICT, Frames
+from stream_seg.types import Classes, Labels
 
 LOG = logging.getLogger(__name__)
 

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
-from stream_seg.classes import Classes
-from stream_seg.discreet import quoted
+from stream_seg.datasets.palettes import PALETTES
 from stream_seg.errors import ConfigError
 from stream_seg.frame import Frame, Temporal
 from stream_seg.ops.draw import Corner, Sprite, figures, legend, outline, stamp, stamp_beside
-from stream_seg.ops.palette import PALETTES
-from stream_seg.recent import Recent
-from stream_seg.stage import STRICT, Frames
+from stream_seg.per_stream import Recent
+from stream_seg.redact import quoted
+from stream_seg.stages.base import STRICT, Frames
+from stream_seg.types import Classes
 
 BACKGROUND = "background"
 """Of this class nothing is drawn unless `opacities` says so: its colour would only darken the picture."""

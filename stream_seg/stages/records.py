@@ -12,10 +12,10 @@ from typing import Annotated, Any, BinaryIO
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
+from stream_seg.files import file_path, final_files, semantic_of, writing
 from stream_seg.frame import Frame, Signal
 from stream_seg.ops.labels import class_shares
-from stream_seg.output import file_path, final_files, semantic_of, writing
-from stream_seg.stage import STRICT, Frames
+from stream_seg.stages.base import STRICT, Frames
 
 
 @dataclass(config=STRICT)

@@ -15,18 +15,17 @@ import numpy as np
 from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
-from stream_seg.arrays import Image
-from stream_seg.backends.choose import open_engine
 from stream_seg.backends.engine import Engine
-from stream_seg.books import Policy
+from stream_seg.engines.open import open_engine
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.frame import Semantic
-from stream_seg.network import Network, is_network, open_network, preferring, resized, unknown
-from stream_seg.ops.scale import reduced
-from stream_seg.pacing.keys import Keys
-from stream_seg.pacing.steering import Steering
-from stream_seg.sidecar import Prefer, Size
-from stream_seg.stage import STRICT, Frames
+from stream_seg.keyframes.keyframes import Keys
+from stream_seg.keyframes.latency_control import Steering
+from stream_seg.network.network import Network, is_network, open_network, preferring, resized, unknown
+from stream_seg.network.sidecar import Prefer, Size
+from stream_seg.ops.resize import reduced
+from stream_seg.stages.base import STRICT, Frames, Policy
+from stream_seg.types import Image
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +110,7 @@ class Segment:
 
 def smaller(network: Network) -> Network:
     """The same network at half its input, the sides rounded down to what its strides divide. Raises NetworkError."""
-    from stream_seg.interchange.resize import MULTIPLES, refuse_size
+    from stream_seg.network.resize import MULTIPLES, refuse_size
 
     (height, width), name = network.size, network.name
     halves = height // 2, width // 2

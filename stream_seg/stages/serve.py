@@ -12,11 +12,11 @@ from prometheus_client import CollectorRegistry
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from stream_seg.discreet import named, without_secrets
 from stream_seg.errors import OutputError
-from stream_seg.hosts import is_loopback
-from stream_seg.stage import STRICT, Frames
-from stream_seg.uri import at_home
+from stream_seg.files import at_home
+from stream_seg.redact import named, without_secrets
+from stream_seg.stages.base import STRICT, Frames
+from stream_seg.web.hosts import is_loopback
 
 TOKEN_ENV = "STREAM_SEG_TOKEN"  # noqa: S105 - the name of a variable
 SHORTEST = 12

@@ -14,9 +14,9 @@ import cv2
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from stream_seg.arrays import Image
 from stream_seg.errors import OutputError
-from stream_seg.stage import STRICT, Frames
+from stream_seg.stages.base import STRICT, Frames
+from stream_seg.types import Image
 
 Result = TypeVar("Result")
 

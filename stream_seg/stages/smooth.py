@@ -11,13 +11,12 @@ import cv2
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from stream_seg.arrays import Scores
-from stream_seg.carried import Base, Carried, given_scores
 from stream_seg.errors import ConfigError
-from stream_seg.frame import Frame, Semantic, Step, Temporal
+from stream_seg.frame import Base, Carried, Frame, Semantic, Step, Temporal, given_scores
 from stream_seg.ops import motion as ops
-from stream_seg.recent import Recent
-from stream_seg.stage import STRICT, Frames
+from stream_seg.per_stream import Recent
+from stream_seg.stages.base import STRICT, Frames
+from stream_seg.types import Scores
 
 Reset: TypeAlias = Literal["start", "gap", "back", "shape", "cut"]
 """Why the past is forgotten: the stream begins, a pause of more than `gap_s`, time goes back (a camera that connected
@@ -91,7 +90,7 @@ class Smooth:
 
     def _joined(self, past: _Past, said: Semantic, step: Step, now: _Now, source: Scores) -> _Past:
         """The past with a frame more: carried on where nothing new is said, else mixed with what is."""
-        from stream_seg.ops.carry import composed  # brings numba: not for a help text
+        from stream_seg.ops.propagate import composed  # brings numba: not for a help text
 
         motion = step.motion if past.motion is None else composed(past.motion, step.motion)
         if source is past.source:
@@ -124,7 +123,7 @@ def _step(past: _Past, frame: Frame) -> Step:
 
 def mixed(past: Scores, now: Scores, motion: ops.Motion, believed: ops.Confidence, *, weight: float) -> Scores:
     """`carried_on` with motion and confidence of any resolution."""
-    from stream_seg.ops.temporal import carried_on  # brings numba: not for a help text
+    from stream_seg.ops.blend_scores import carried_on  # brings numba: not for a help text
 
     height, width = now.shape[1:]
     if believed.shape != (height, width):

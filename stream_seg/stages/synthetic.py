@@ -13,12 +13,12 @@ from urllib.parse import parse_qsl
 from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from stream_seg.discreet import without_secrets
+from stream_seg.datasets.palettes import CAMVID
 from stream_seg.errors import ConfigError
 from stream_seg.frame import NOTHING, Frame, Truth
-from stream_seg.ops.palette import CAMVID
-from stream_seg.ops.scene import Drawing, Move, render
-from stream_seg.stage import STRICT, Frames
+from stream_seg.redact import without_secrets
+from stream_seg.stages.base import STRICT, Frames
+from stream_seg.synth import Drawing, Move, render
 
 SCENES = ("road",)
 DARK = 0.6

@@ -16,11 +16,11 @@ from av.video.stream import VideoStream
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from stream_seg.arrays import Image
 from stream_seg.errors import ConfigError, OutputError
+from stream_seg.files import STREAM, file_path, final_files, writing
 from stream_seg.frame import Frame
-from stream_seg.output import STREAM, file_path, final_files, writing
-from stream_seg.stage import STRICT, Frames
+from stream_seg.stages.base import STRICT, Frames
+from stream_seg.types import Image
 
 Preset: TypeAlias = Literal[
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"

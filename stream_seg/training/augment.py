@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.arrays import Image, Labels
-from stream_seg.classes import VOID
+from stream_seg.types import VOID, Image, Labels
 
 
 def augmented(

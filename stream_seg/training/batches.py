@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stream_seg.arrays import Image, Labels
-from stream_seg.classes import Classes
-from stream_seg.dataset import Pairs, synth_labels
-from stream_seg.ops.scene import render
+from stream_seg.datasets.labelled import Pairs, synth_labels
+from stream_seg.synth import render
 from stream_seg.training.augment import augmented, faded, pasted, repainted
 from stream_seg.training.recipe import Recipe
+from stream_seg.types import Classes, Image, Labels
 
 TOWN_STEPS, TOWN_FRAMES = 100, 3000
 """Building a town takes a second, a picture of it 0.1 s: a town serves this many steps with frames from so many."""

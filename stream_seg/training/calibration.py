@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from stream_seg.backends.calibration import HELD_BACK, CalibrationSet, Sample
-from stream_seg.dataset import Pairs
-from stream_seg.ops.scale import reduced
+from stream_seg.datasets.labelled import Pairs
+from stream_seg.engines.calibration import HELD_BACK, CalibrationSet, Sample
+from stream_seg.ops.resize import reduced
 
 CALIBRATED_ON = 62
 Item = TypeVar("Item")

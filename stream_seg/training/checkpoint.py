@@ -13,9 +13,9 @@ from pydantic_core import to_jsonable_python
 from torch import Tensor, nn
 
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.output import final_file, writing
-from stream_seg.training.job import Job
+from stream_seg.files import final_file, writing
 from stream_seg.training.recipe import MAY_DIFFER, Recipe
+from stream_seg.training.setup import Job
 from stream_seg.zoo.weights.files import ABOUT, read_weights
 from stream_seg.zoo.weights.source import about
 

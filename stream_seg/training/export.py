@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stream_seg.backends.calibration import CalibrationSet
-from stream_seg.backends.compare import report_of
-from stream_seg.backends.entry import digest
-from stream_seg.backends.gate import Limits
-from stream_seg.backends.quantise import quantised
-from stream_seg.backends.table import chosen, installed, opened_with
-from stream_seg.classes import Classes
-from stream_seg.network import Network, preferring
-from stream_seg.output import final_file, replace_file, writing
+from stream_seg.backends.registry import chosen, installed, opened_with
+from stream_seg.engines.accuracy_gate import Limits
+from stream_seg.engines.cache_entry import digest
+from stream_seg.engines.calibration import CalibrationSet
+from stream_seg.engines.compare import report_of
+from stream_seg.engines.quantize import quantised
+from stream_seg.files import final_file, replace_file, writing
+from stream_seg.network.network import Network, preferring
+from stream_seg.types import Classes
 from stream_seg.zoo.weights.normalise import Colour, InputSpec, Normalise, Three
 
 log = logging.getLogger(__name__)

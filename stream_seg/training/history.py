@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stream_seg.output import replace_file, writing
+from stream_seg.files import replace_file, writing
 
 Line = dict[str, Any]
 

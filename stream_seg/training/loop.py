@@ -14,18 +14,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stream_seg.classes import VOID
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.output import writing
+from stream_seg.files import writing
 from stream_seg.training.batches import batches
 from stream_seg.training.checkpoint import Run, go_on, save, saved
 from stream_seg.training.history import History
-from stream_seg.training.job import Job
-from stream_seg.training.losses import class_weights, distilled, hard_loss_of, loss_of, lovasz_loss_of, sampled
+from stream_seg.training.losses import (
+    class_weights,
+    distilled,
+    hard_loss_of,
+    loss_of,
+    lovasz_loss_of,
+    sampled,
+    teaching,
+)
 from stream_seg.training.memory import within_memory
 from stream_seg.training.recipe import Recipe
-from stream_seg.training.teacher import teaching
+from stream_seg.training.setup import Job
 from stream_seg.training.validation import by_torch, draw_samples, scored
+from stream_seg.types import VOID
 from stream_seg.zoo.weights.normalise import Normalise
 
 LINES = 500

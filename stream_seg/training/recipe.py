@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from stream_seg.classes import Classes
+from stream_seg.datasets.palettes import PALETTES
 from stream_seg.errors import ConfigError
-from stream_seg.ops.palette import PALETTES
-from stream_seg.sidecar import Names, Palette, PositiveTriple, Size, Triple, coloured, validated
-from stream_seg.strict_yaml import read_yaml
-from stream_seg.uri import at_home
+from stream_seg.files import at_home
+from stream_seg.network.sidecar import Names, Palette, PositiveTriple, Size, Triple, coloured, validated
+from stream_seg.schema.yaml import read_yaml
+from stream_seg.types import Classes
 
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 Share = Annotated[float, Field(gt=0, lt=1)]

@@ -11,16 +11,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from stream_seg.arrays import Image, Labels
-from stream_seg.backends.choose import open_engine
-from stream_seg.classes import VOID, Classes
-from stream_seg.confusion import confusion, figures
-from stream_seg.dataset import Pairs
-from stream_seg.network import open_network
+from stream_seg.datasets.labelled import Pairs
+from stream_seg.datasets.scoring import confusion, figures
+from stream_seg.engines.open import open_engine
+from stream_seg.files import replace_file
+from stream_seg.network.network import open_network
 from stream_seg.ops.labels import upsampled_argmax
-from stream_seg.ops.scale import reduced
-from stream_seg.output import replace_file
+from stream_seg.ops.resize import reduced
 from stream_seg.stages.segment import segmented
+from stream_seg.types import VOID, Classes, Image, Labels
 from stream_seg.zoo.weights.normalise import InputSpec, Normalise
 
 Predict = Callable[[Image, tuple[int, int]], Labels]
@@ -30,7 +29,7 @@ SHOWN, WIDTH, HEIGHT = 4, 320, 640
 
 
 def scored(predict: Predict, pairs: Pairs, classes: Classes) -> dict[str, Any]:
-    """The figures of `stream_seg.confusion.figures` for what `predict` says of `pairs`."""
+    """The figures of `stream_seg.datasets.scoring.figures` for what `predict` says of `pairs`."""
     matrix = np.zeros((len(classes), len(classes) + 1), np.int64)
     for image, truth in zip(pairs.images, pairs.labels, strict=True):
         matrix += confusion(truth, predict(image, truth.shape), classes=len(classes))

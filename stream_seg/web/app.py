@@ -19,13 +19,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from stream_seg.web import facts
-from stream_seg.web.asked import body, problem, said, settings_asked, view_asked, width_asked
-from stream_seg.web.board import Board, Stream
-from stream_seg.web.feeds import Feeds
-from stream_seg.web.guard import COOKIE, SESSION_S, Door, refused, wrong_token
-from stream_seg.web.pictures import Darkroom, Settings, View, drawn, jpeg, png
+from stream_seg.web import views as facts
+from stream_seg.web.auth import COOKIE, SESSION_S, Door, refused, wrong_token
+from stream_seg.web.mjpeg import Feeds
+from stream_seg.web.renderer import Darkroom, Settings, View, drawn, jpeg, png
+from stream_seg.web.requests import body, problem, said, settings_asked, view_asked, width_asked
 from stream_seg.web.schemas import ViewSettings, openapi
+from stream_seg.web.state import Board, Stream
 
 STATIC = resources.files("stream_seg.web") / "static"
 FILES = {

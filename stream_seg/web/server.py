@@ -19,14 +19,14 @@ from prometheus_client import CollectorRegistry
 from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from stream_seg.discreet import without_secrets
 from stream_seg.errors import ConfigError, OutputError
-from stream_seg.hosts import in_address
+from stream_seg.redact import without_secrets
 from stream_seg.web.app import Page
-from stream_seg.web.board import Board
-from stream_seg.web.feeds import Feeds
-from stream_seg.web.guard import Door, Guard
-from stream_seg.web.pictures import Darkroom, Quality, Settings, Watched
+from stream_seg.web.auth import Door, Guard
+from stream_seg.web.hosts import in_address
+from stream_seg.web.mjpeg import Feeds
+from stream_seg.web.renderer import Darkroom, Quality, Settings, Watched
+from stream_seg.web.state import Board
 
 IDLE_S = 5.0
 """A connection that has no request, or makes no progress with an answer, is closed after so long."""

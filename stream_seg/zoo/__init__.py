@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -34,11 +33,6 @@ class Builder:
     stride: int = 1
     keys: Mapping[str, str | int | bool] = field(default_factory=dict)
 
-
-SHIPPED = Path(__file__).parents[1] / "networks"
-NETWORKS: Mapping[str, str] = MappingProxyType({"road": "road.json"})
-"""What `network: NAME` takes: the side-car, in SHIPPED, of the trained form. Beside it are the weights, to train on
-from: NAME.safetensors."""
 
 LONG = "Long, Shelhamer, Darrell, CVPR"
 NOH = "Noh, Hong, Han, ICCV"

@@ -20,20 +20,20 @@ from numpy.typing import NDArray
 from onnx import helper
 from torch import nn
 
-from stream_seg.backends.choose import open_engine
 from stream_seg.backends.engine import Result
 from stream_seg.backends.onnxruntime import placed
-from stream_seg.backends.table import BACKENDS
-from stream_seg.backends.tensorrt import lack
+from stream_seg.backends.registry import BACKENDS
+from stream_seg.backends.tensorrt.backend import lack
 from stream_seg.backends.torch import settled
-from stream_seg.classes import Classes
+from stream_seg.engines.open import open_engine
 from stream_seg.errors import NetworkError
-from stream_seg.network import Network, open_network
+from stream_seg.network.network import Network, open_network
 from stream_seg.ops.labels import upsampled_argmax
-from stream_seg.ops.scale import reduced
+from stream_seg.ops.resize import reduced
 from stream_seg.stages.synthetic import Synthetic
 from stream_seg.training.export import export_onnx
-from tests import tiny
+from stream_seg.types import Classes
+from tests.support import small_networks as tiny
 
 SIZES = ((48, 64), (32, 96))
 AGREEMENT = {"f32": 0.999, "bf16": 0.99, "fp16": 0.99, "int8": 0.99, "fp8": 0.99}

@@ -14,18 +14,19 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from stream_seg.backends import table, target
-from stream_seg.backends.choose import open_engine
+from stream_seg.backends import device as target
+from stream_seg.backends import registry as table
+from stream_seg.backends.device import PRECISIONS, Target
 from stream_seg.backends.engine import Engine, EngineSpec, Result
 from stream_seg.backends.openvino import settled
-from stream_seg.backends.table import chosen, installed
-from stream_seg.backends.target import PRECISIONS, Target
-from stream_seg.classes import Classes
+from stream_seg.backends.registry import chosen, installed
+from stream_seg.engines.open import open_engine
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.frame import EngineInfo
-from stream_seg.network import Network, open_network
+from stream_seg.network.network import Network, open_network
 from stream_seg.stages.segment import Segment
-from tests import tiny
+from stream_seg.types import Classes
+from tests.support import small_networks as tiny
 
 
 @pytest.fixture(params=installed())
@@ -249,7 +250,7 @@ def test_opening_an_engine_calls_nobody_and_starts_no_process() -> None:
     program = (
         f"import json, sys\nseen, watched = [], {watched}\n"
         "sys.addaudithook(lambda event, _: seen.append(event) if event in watched else None)\n"
-        "from stream_seg.backends.choose import open_engine\nfrom stream_seg.network import open_network\n"
+        "from stream_seg.engines.open import open_engine\nfrom stream_seg.network.network import open_network\n"
         "open_engine(open_network('road'), backend='openvino')\nprint(json.dumps([seen, 'torch' in sys.modules]))\n"
     )
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

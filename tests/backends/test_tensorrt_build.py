@@ -12,20 +12,19 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from stream_seg.backends.build import build_for
-from stream_seg.backends.compare import Say
+from stream_seg.backends.device import target_of
 from stream_seg.backends.engine import cheapest
-from stream_seg.backends.engine_recipe import EngineRecipe
-from stream_seg.backends.target import target_of
-from stream_seg.backends.tensorrt import graph_of, lack, open_engine
-from stream_seg.backends.tensorrt_api import logger, module
-from stream_seg.backends.tensorrt_build import build, capabilities, parsed
-from stream_seg.backends.tensorrt_graph import typed
+from stream_seg.backends.tensorrt.api import logger, module
+from stream_seg.backends.tensorrt.backend import graph_of, lack, open_engine
+from stream_seg.backends.tensorrt.build import build, capabilities, parsed
+from stream_seg.backends.tensorrt.precision import typed
+from stream_seg.engines.build import EngineRecipe, build_for
+from stream_seg.engines.compare import Say
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.network import Network, open_network
-from stream_seg.ops.scale import reduced
+from stream_seg.network.network import Network, open_network
+from stream_seg.ops.resize import reduced
 from stream_seg.stages.synthetic import Synthetic
-from tests import tiny
+from tests.support import small_networks as tiny
 
 pytest.importorskip("tensorrt_rtx")
 

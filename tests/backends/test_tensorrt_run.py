@@ -9,15 +9,15 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from stream_seg.backends.choose import open_engine
 from stream_seg.backends.engine import cheapest
-from stream_seg.backends.tensorrt import lack, open_execution
-from stream_seg.backends.tensorrt_build import build
-from stream_seg.backends.tensorrt_cuda import Plan, checked, gpu
-from stream_seg.backends.tensorrt_run import Execution
-from stream_seg.network import Network, open_network
-from tests import tiny
-from tests.backends import simulated
+from stream_seg.backends.tensorrt.backend import lack, open_execution
+from stream_seg.backends.tensorrt.build import build
+from stream_seg.backends.tensorrt.cuda import Plan, checked, gpu
+from stream_seg.backends.tensorrt.run import Execution
+from stream_seg.engines.open import open_engine
+from stream_seg.network.network import Network, open_network
+from tests.support import simulated_cuda as simulated
+from tests.support import small_networks as tiny
 
 needs_gpu = [pytest.mark.gpu, pytest.mark.skipif(lack() is not None, reason=f"tensorrt {lack()}")]
 SCORES = (3, 8, 12)

@@ -11,16 +11,16 @@ import cv2
 import numpy as np
 import pytest
 
-from stream_seg.classes import VOID, Classes
+from stream_seg.datasets.palettes import CAMVID
 from stream_seg.errors import ConfigError, SourceError
 from stream_seg.evaluation.drives import SCENES, Drive, drawn_drive, labelled_drive
 from stream_seg.evaluation.videos import POLICIES, as_table, evaluate, measured
 from stream_seg.frame import EngineInfo, Frame, Semantic
-from stream_seg.ops.palette import CAMVID
-from stream_seg.stage import Frames, Stage
-from tests import tiny
-from tests.drives import noisy
-from tests.programs import exit_code, read_json
+from stream_seg.stages.base import Frames, Stage
+from stream_seg.types import VOID, Classes
+from tests.support import small_networks as tiny
+from tests.support.noisy_scores import noisy
+from tests.support.program import exit_code, read_json
 
 FIGURES = {
     "miou",

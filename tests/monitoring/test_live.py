@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from monitoring.dashboards import FOLDER, GPU_ROW
-from tests.programs import DRAWN, free_port, running, wait_until
+from tests.support.program import DRAWN, free_port, running, wait_until
 
 MONITORING = Path(__file__).parents[2] / "monitoring"
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from monitoring.dashboards import DASHBOARDS, FOLDER
-from stream_seg.config import check
+from stream_seg.config.graph_file import check
 
 MONITORING = Path(__file__).parents[2] / "monitoring"
 CASES = Path(__file__).with_name("alerts_test.yml")

@@ -110,7 +110,7 @@ def test_refuses_an_image_it_cannot_draw_on() -> None:
 def test_works_where_no_cache_can_be_written() -> None:
     """As installed read-only, with no home directory: nothing is cached, and the kernel is compiled anew."""
     program = (
-        "from stream_seg.ops.compiled import compiled\n"
+        "from stream_seg.ops.jit import compiled\n"
         "source = compile('def double(x): return 2 * x', '/dev/null/kernels.py', 'exec')\n"
         "exec(source)\n"
         "print(compiled(double)(21))\n"
@@ -130,7 +130,7 @@ def test_a_cache_that_others_may_write_is_no_code(mode: int, kept: bool, tmp_pat
         "loads = []\n"
         "IndexDataCacheFile.load = lambda self, signature: loads.append(signature)\n"
         "from kernels import double\n"
-        "from stream_seg.ops.compiled import compiled\n"
+        "from stream_seg.ops.jit import compiled\n"
         "place = compiled(double).stats.cache_path\n"
         "os.chmod(place, int(sys.argv[1]))\n"
         "print(compiled(double)(21), len(loads))\n"

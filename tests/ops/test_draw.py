@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from stream_seg.classes import Classes
+from stream_seg.datasets.palettes import CAMVID, CITYSCAPES, VOC
 from stream_seg.ops.draw import PANEL_OPACITY, Corner, Sprite, figures, legend, outline, stamp
-from stream_seg.ops.palette import CAMVID, CITYSCAPES, VOC
+from stream_seg.types import Classes
 
 ITEMS = (("29.8", "fps", "00.0"), ("41", "ms", "000"), ("0", "dropped", "0"), ("road", "openvino bf16", ""))
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from stream_seg.datasets.palettes import CAMVID
 from stream_seg.ops.labels import class_shares, resized_labels, upsampled_argmax
-from stream_seg.ops.palette import CAMVID
 
 SIZES = {
     "the road network's 2x": ((88, 120), (176, 240)),

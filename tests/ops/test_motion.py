@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stream_seg.ops.labels import resized_labels
 from stream_seg.ops.motion import SIZE, Motion, confidence, flow, is_cut, luma, resized, warped
-from stream_seg.ops.scene import Drawing, Move, render
+from stream_seg.synth import Drawing, Move, render
 
 RATE = 15
 

@@ -23,8 +23,8 @@ from stream_seg.sources.live import MOST_LEFT, News, Patience, supply
 from stream_seg.sources.picture import Picture, Pictures
 from stream_seg.sources.reader import HELD, Reader, Taken
 from stream_seg.stages.capture import Capture
-from tests.media import number_of, numbered, write_video
-from tests.rtsp import rtsp_server
+from tests.support.clips import number_of, numbered, write_video
+from tests.support.rtsp_server import rtsp_server
 
 QUICK = Patience(open_s=0.3, stall_s=0.3, frozen_s=0.3)
 

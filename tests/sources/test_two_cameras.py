@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from stream_seg.graph import Graph
-from stream_seg.stage import Frames
+from stream_seg.runtime.graph import Graph
+from stream_seg.stages.base import Frames
 from stream_seg.stages.capture import Capture
-from tests.graphs import config, node
-from tests.pump import MODES, Mode, Pump, pumping
-from tests.rtsp import rtsp_server
+from tests.support.fake_stages import config, node
+from tests.support.fault_proxy import MODES, Mode, Pump, pumping
+from tests.support.rtsp_server import rtsp_server
 
 STALL_S = 0.8
 NOTICED_S, BACK_S, CHANGE_MS = STALL_S + 0.5, 2.0, 10.0

@@ -19,14 +19,14 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from stream_seg.arrays import Image
 from stream_seg.errors import ConfigError, SourceError, StreamSegError
 from stream_seg.frame import Frame
 from stream_seg.sources.picture import Picture
 from stream_seg.stages.capture import Capture, Times, expected_frames
-from tests.media import number_of, numbered, write_video
-from tests.rtsp import rtsp_server
-from tests.sources.test_header import oriented, png_of
+from stream_seg.types import Image
+from tests.sources.test_image_header import oriented, png_of
+from tests.support.clips import number_of, numbered, write_video
+from tests.support.rtsp_server import rtsp_server
 
 CLIPS = {
     "solidWhiteRight.mp4": 221,

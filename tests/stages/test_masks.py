@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
-from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.frame import EngineInfo, Frame, Semantic
 from stream_seg.stages.masks import Masks
+from stream_seg.types import Classes
 
 CLASSES = Classes(("road", "sky"), ((128, 64, 128), (70, 130, 180)))
 ENGINE = EngineInfo("fake", "none", "u8", "cpu")

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from stream_seg.arrays import Labels
-from stream_seg.classes import Classes
+from stream_seg.datasets.palettes import CAMVID, CITYSCAPES, PALETTES, VOC
 from stream_seg.errors import ConfigError
 from stream_seg.frame import EngineInfo, Frame, Semantic, Temporal
-from stream_seg.ops.palette import CAMVID, CITYSCAPES, PALETTES, VOC
 from stream_seg.stages.overlay import Overlay, Readings
+from stream_seg.types import Classes, Labels
 
 ENGINE = EngineInfo("road", "openvino", "bf16", "CPU")
 CAR, ROAD, SKY = (CAMVID.index(name) for name in ("car", "road", "sky"))

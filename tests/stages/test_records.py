@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.frame import EngineInfo, Frame, Semantic
 from stream_seg.stages.records import Records
+from stream_seg.types import Classes
 
 CLASSES = Classes(("road", "sky", "élan"), ((128, 64, 128), (70, 130, 180), (1, 2, 3)))
 SEMANTIC = Semantic(

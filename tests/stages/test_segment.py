@@ -11,13 +11,13 @@ import pytest
 from onnx import helper, numpy_helper
 from pydantic import ValidationError
 
-from stream_seg.backends.choose import open_engine
+from stream_seg.engines.open import open_engine
 from stream_seg.errors import NetworkError
-from stream_seg.network import open_network
-from stream_seg.ops.scale import reduced
+from stream_seg.network.network import open_network
+from stream_seg.ops.resize import reduced
 from stream_seg.stages.segment import Segment, asked, segmented, smaller
-from tests import tiny
-from tests.drawn import frame
+from tests.support import small_networks as tiny
+from tests.support.frames import frame
 
 
 def test_frames_keep_their_numbers_and_get_their_classes(tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from stream_seg.cli import main
-from stream_seg.config import check
+from stream_seg.cli.app import main
+from stream_seg.config.graph_file import check
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.frame import Frame
 from stream_seg.stages.serve import TOKEN_ENV, Serve
-from tests.drawn import frame
-from tests.pages import segmented, shown
+from tests.support.frames import frame
+from tests.support.page_client import segmented, shown
 
 TOKEN = "a token of some length"
 

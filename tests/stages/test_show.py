@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from stream_seg.arrays import Image
+from stream_seg.types import Image
 
 ROOT = Path(__file__).parents[2]
 
@@ -168,7 +168,7 @@ def test_no_display(display_name: str, reason: str) -> None:
 
 def test_the_package_loads_opencv_before_pyav() -> None:
     """The other way round, Qt loads PyAV's libxcb, and the first window hangs (PyAV issue 978)."""
-    script = "import sys, stream_seg.kinds; names = list(sys.modules); print(names.index('cv2') < names.index('av'))"
+    script = "import sys, stream_seg.stages.registry; n = list(sys.modules); print(n.index('cv2') < n.index('av'))"
     command = [sys.executable, "-c", script]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == "True\n"
 

@@ -7,17 +7,15 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from stream_seg.arrays import Image
-from stream_seg.carried import Base, Carried, given_scores
-from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError
-from stream_seg.frame import EngineInfo, Frame, Semantic, Step, Temporal
+from stream_seg.frame import Base, Carried, EngineInfo, Frame, Semantic, Step, Temporal, given_scores
+from stream_seg.keyframes.keyframes import Keys
+from stream_seg.ops.blend_scores import SURE
 from stream_seg.ops.motion import SIZE
-from stream_seg.ops.temporal import SURE
-from stream_seg.pacing.keys import Keys
 from stream_seg.stages.smooth import Reset, Smooth
-from tests.drawn import frame
-from tests.drives import drive, filtered, smoothed
+from stream_seg.types import Classes, Image
+from tests.support.frames import frame
+from tests.support.noisy_scores import drive, filtered, smoothed
 
 CLASSES = Classes(("road", "car"), ((0, 0, 0), (255, 0, 0)))
 ENGINE = EngineInfo("stub", "numpy", "f32", "cpu")
@@ -97,7 +95,7 @@ def test_streams_do_not_mix() -> None:
 
 
 def test_nothing_is_held_of_a_stream_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stream_seg.recent.FORGOTTEN", 5)
+    monkeypatch.setattr("stream_seg.per_stream.FORGOTTEN", 5)
     first, second = scored(0, 1, stream="gone"), scored(1, 0, stream="gone")
     live = [scored(seq, 1) for seq in range(5)]
     assert roads([first, *live[:4], second], weight=0.4)[-1] == pytest.approx(share(0, 0.4))

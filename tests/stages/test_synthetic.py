@@ -9,10 +9,10 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from stream_seg.datasets.palettes import CAMVID
 from stream_seg.errors import ConfigError
-from stream_seg.ops.palette import CAMVID
-from stream_seg.ops.scene import render
 from stream_seg.stages.synthetic import Synthetic, parse_synth
+from stream_seg.synth import render
 
 
 def small(**fields: object) -> Synthetic:

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from stream_seg.arrays import Image
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.frame import Frame
 from stream_seg.stages.write import Write, fitted
-from tests.media import number_of, numbered, read_video
+from stream_seg.types import Image
+from tests.support.clips import number_of, numbered, read_video
 
 TICK = Fraction(1, 12800)
 IRREGULAR = [7, 512, 1024, 1025, 1700, 4000, 4001, 9000, 9512, 15000]

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from stream_seg.classes import VOID, Classes
-from stream_seg.dataset import Pairs
+from stream_seg.datasets.labelled import Pairs
+from stream_seg.datasets.palettes import CAMVID
 from stream_seg.errors import ConfigError
-from stream_seg.ops.palette import CAMVID
 from stream_seg.training.augment import augmented, faded, lit, pasted, repainted, rotated
 from stream_seg.training.batches import batch, batches, drawn, synth_labels
-from tests.training.pictures import coloured_fields
+from stream_seg.types import VOID, Classes
+from tests.support.coloured_fields import coloured_fields
 from tests.training.test_training import CLASSES, recipe
 
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from stream_seg.classes import VOID
 from stream_seg.training.losses import (
     class_weights,
     distilled,
@@ -21,6 +20,7 @@ from stream_seg.training.losses import (
     sampled,
 )
 from stream_seg.training.recipe import Ohem
+from stream_seg.types import VOID
 
 
 def test_labels_are_picked_at_the_phase() -> None:

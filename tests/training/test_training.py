@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from stream_seg.classes import Classes
-from stream_seg.dataset import Pairs
+from stream_seg.datasets.labelled import Pairs
 from stream_seg.errors import ConfigError, NetworkError, OutputError
 from stream_seg.training.checkpoint import Run, save
-from stream_seg.training.job import Job, divided
 from stream_seg.training.loop import follow, learning_rate, train
+from stream_seg.training.losses import looks_averaged
 from stream_seg.training.recipe import Distil, Recipe
-from stream_seg.training.teacher import looks_averaged
+from stream_seg.training.setup import Job, divided
 from stream_seg.training.validation import draw_samples
+from stream_seg.types import Classes
 from stream_seg.zoo.weights.normalise import InputSpec, Normalise
-from tests.training.pictures import NAMES, coloured_fields
+from tests.support.coloured_fields import NAMES, coloured_fields
 
 SPEC = InputSpec((0.4, 0.4, 0.4), (0.3, 0.3, 0.3))
 CLASSES = Classes(tuple(NAMES), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))

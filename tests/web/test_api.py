@@ -15,8 +15,8 @@ from pydantic import TypeAdapter
 
 from stream_seg.web import schemas
 from stream_seg.web.app import FILES
-from tests.drawn import frame
-from tests.pages import Shown, fed, segmented, shown, until
+from tests.support.frames import frame
+from tests.support.page_client import Shown, fed, segmented, shown, until
 
 
 @pytest.fixture

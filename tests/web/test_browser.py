@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from stream_seg.ops.palette import CAMVID
-from tests.pages import Shown, fed, segmented, shown, until
+from stream_seg.datasets.palettes import CAMVID
+from tests.support.page_client import Shown, fed, segmented, shown, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

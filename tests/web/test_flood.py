@@ -18,19 +18,19 @@ import numpy as np
 import psutil
 import pytest
 
-from stream_seg.graph import Graph
-from stream_seg.metrics import Metrics
-from stream_seg.stage import Frames
+from stream_seg.runtime.graph import Graph
+from stream_seg.stages.base import Frames
 from stream_seg.stages.serve import TOKEN_ENV, Serve
+from stream_seg.telemetry.metrics import Metrics
 from stream_seg.web import server
-from stream_seg.web.feeds import Feeds
-from tests.drawn import frame
-from tests.graphs import config, node
-from tests.pages import segmented, shown
-from tests.web.flood import closed, connected, request
+from stream_seg.web.mjpeg import Feeds
+from tests.support.fake_stages import config, node
+from tests.support.flood import closed, connected, request
+from tests.support.frames import frame
+from tests.support.page_client import segmented, shown
 
 TOKEN = "only for this test"
-FLOOD = Path(__file__).with_name("flood.py")
+FLOOD = Path(__file__).parents[1] / "support" / "flood.py"
 CALM_S, FLOOD_S = 3.0, 8.0
 STALLED, SLOW = 20, 200
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from stream_seg.cli import main
-from tests.pages import segmented, shown
-from tests.programs import DRAWN, certified, running, wait_until
+from stream_seg.cli.app import main
+from tests.support.page_client import segmented, shown
+from tests.support.program import DRAWN, certified, running, wait_until
 
 TOKEN = "canary-0123456789"
 STOP_S = 2.0

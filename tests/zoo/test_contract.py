@@ -22,17 +22,18 @@ from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from stream_seg import zoo
-from stream_seg.backends.tensorrt_build import build, capabilities
+from stream_seg.backends.tensorrt.build import build, capabilities
 from stream_seg.errors import NetworkError
 from stream_seg.frame import Frame
-from stream_seg.stage import Frames
+from stream_seg.network.shipped import NETWORKS
+from stream_seg.stages.base import Frames
 from stream_seg.stages.overlay import Overlay
 from stream_seg.stages.segment import Segment
 from stream_seg.stages.synthetic import Synthetic
 from stream_seg.training.export import Portable, export_onnx
-from stream_seg.zoo import BUILDERS, NETWORKS
+from stream_seg.zoo import BUILDERS
 from stream_seg.zoo.literature import IDEAS, PUBLISHED
-from tests.graphs import node, ran
+from tests.support.fake_stages import node, ran
 
 pytestmark = pytest.mark.timeout(600)  # on a busy machine an export of 101 layers takes minutes
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.segmentation import deeplabv3 as torchvision_deeplab
 
-from stream_seg.backends.tensorrt_build import build, capabilities
+from stream_seg.backends.tensorrt.build import build, capabilities
 from stream_seg.training.export import export_onnx
 from stream_seg.zoo import operators
 from stream_seg.zoo.operators import ASPP, atrous, bilinear_transposed, max_pool_where, max_unpool, transposed_size

@@ -19,10 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import get_model
 
-from stream_seg.classes import Classes
+from stream_seg.datasets.palettes import VOC
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.ops.palette import VOC
-from stream_seg.training.job import class_layers
+from stream_seg.training.setup import class_layers
+from stream_seg.types import Classes
 from stream_seg.zoo import built
 from stream_seg.zoo.backbones import VGG16, ResNet, dilate
 from stream_seg.zoo.weights.backbone import load_backbone
@@ -31,7 +31,7 @@ from stream_seg.zoo.weights.files import read_weights, unwrapped
 from stream_seg.zoo.weights.fit import fit
 from stream_seg.zoo.weights.normalise import InputSpec, Normalise
 from stream_seg.zoo.weights.source import averaged, open_weights
-from tests.training.pictures import NAMES, coloured_fields
+from tests.support.coloured_fields import NAMES, coloured_fields
 
 PUBLISHED = {
     "lraspp_mobilenet": "LRASPP_MobileNet_V3_Large_Weights.COCO_WITH_VOC_LABELS_V1",

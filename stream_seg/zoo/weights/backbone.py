@@ -7,8 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.found import is_file
-from stream_seg.uri import at_home
+from stream_seg.files import at_home, is_file
 from stream_seg.zoo.backbones import VGG16, ResNet
 from stream_seg.zoo.weights.files import SUFFIXES, read_weights, unwrapped
 from stream_seg.zoo.weights.fit import fit

@@ -15,12 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stream_seg.arrays import Image
-from stream_seg.classes import Classes
-from stream_seg.confusion import confusion, figures
-from stream_seg.dataset import Pairs
+from stream_seg.datasets.labelled import Pairs
+from stream_seg.datasets.scoring import confusion, figures
 from stream_seg.errors import ConfigError
-from stream_seg.ops.scale import reduced
+from stream_seg.ops.resize import reduced
+from stream_seg.types import Classes, Image
 from stream_seg.zoo.weights.normalise import InputSpec, Normalise
 
 FAR, CLEARLY = 0.25, 1.5

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from stream_seg.errors import NetworkError
-from stream_seg.found import is_file
+from stream_seg.files import is_file, replace_file
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 WRAPPERS = (
@@ -128,3 +128,16 @@ def some(names: Iterable[str], most: int = 4) -> str:
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write NAME.safetensors, which `open_weights` reads; `about` is what `source.about` says. Raises OutputError.
+
+    Kernels are rounded to float16, statistics and biases are not.
+    """
+    from safetensors.torch import save
+
+    rounded = {
+        name: value.to(torch.float16 if value.ndim > 1 else value.dtype).contiguous() for name, value in state.items()
+    }
+    replace_file(path, save(rounded, {METADATA: json.dumps(about)}))

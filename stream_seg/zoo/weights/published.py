@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-from stream_seg.classes import Classes
+from stream_seg.datasets.palettes import VOC
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.ops.palette import VOC
-from stream_seg.sidecar import coloured
-from stream_seg.zoo import BUILDERS, NETWORKS
+from stream_seg.network.shipped import NETWORKS
+from stream_seg.network.sidecar import coloured
+from stream_seg.types import Classes
+from stream_seg.zoo import BUILDERS
 from stream_seg.zoo.weights.normalise import InputSpec
 
 

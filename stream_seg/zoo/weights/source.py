@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stream_seg.classes import Classes
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.found import is_file
-from stream_seg.sidecar import SideCar, coloured, validated
-from stream_seg.strict_yaml import read_yaml
-from stream_seg.uri import at_home
-from stream_seg.zoo import NETWORKS, SHIPPED
+from stream_seg.files import at_home, is_file
+from stream_seg.network.shipped import NETWORKS, SHIPPED
+from stream_seg.network.sidecar import SideCar, coloured, validated
+from stream_seg.schema.yaml import read_yaml
+from stream_seg.types import Classes
 from stream_seg.zoo.weights.files import ABOUT, SUFFIXES, read_weights, renamed, unwrapped
 from stream_seg.zoo.weights.normalise import InputSpec
 from stream_seg.zoo.weights.published import published

@@ -1,0 +1,65 @@
+"""Lamps, signs and bollards at the kerb, as meshes whose origin is their foot."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+from stream_seg.synth.mesh import Mesh, Part
+from stream_seg.synth.texture import Colour, lit
+
+STEEL: Colour = (74, 76, 75)
+SIGNS: dict[str, tuple[int, tuple[float, float], Colour, Colour]] = {
+    "limit": (16, (0.34, 0.34), (44, 40, 190), (232, 234, 234)),
+    "direction": (16, (0.34, 0.34), (150, 84, 30), (160, 96, 40)),
+    "warning": (3, (0.4, 0.4), (40, 36, 190), (230, 232, 232)),
+    "place": (4, (0.6, 0.5), (70, 70, 70), (210, 214, 212)),
+    "signal": (4, (0.22, 0.6), (28, 28, 28), (34, 34, 34)),
+}
+"""By name: corners, half width and height in metres, colours of rim and face."""
+
+
+def _polygon(corners: int, radii: tuple[float, float], y: float) -> list[tuple[float, float, float]]:
+    start = math.pi / 2 if corners == 3 else math.pi / 4
+    angles = [start + 2 * math.pi * i / corners for i in range(corners)]
+    return [(radii[0] * math.cos(a), y + radii[1] * math.sin(a), -0.05) for a in angles]
+
+
+def _post(wide: float, tall: float, colour: Colour) -> list[Part]:
+    """A round post as two strips: lighter in its middle, darker towards its edges."""
+    strips = ((-wide / 2, wide / 2, colour), (-wide / 4, wide / 8, lit(colour, 1.35)))
+    return [([(left, 0, 0), (right, 0, 0), (right, tall, 0), (left, tall, 0)], shade) for left, right, shade in strips]
+
+
+@lru_cache(maxsize=2)
+def lamp(side: int) -> Mesh:
+    """A street lamp 7 m high whose arm reaches over the road; `side` -1 stands left of it, 1 right."""
+    reach = -side * 1.3
+    arm = [(0, 6.95, 0), (reach, 7.3, 0), (reach, 7.36, 0), (0, 7.05, 0)]
+    head = [(reach, 7.22, 0), (reach * 1.5, 7.3, 0), (reach * 1.5, 7.38, 0), (reach, 7.4, 0)]
+    return Mesh.of([*_post(0.15, 7.0, STEEL), (arm, STEEL), (head, (150, 156, 158))])
+
+
+@lru_cache(maxsize=1)
+def sign_post() -> Mesh:
+    """The post that a sign hangs on."""
+    return Mesh.of(_post(0.09, 2.5, STEEL))
+
+
+@lru_cache(maxsize=16)
+def sign(name: str, back: bool) -> Mesh:
+    """One of SIGNS; from its `back` it is bare grey metal."""
+    corners, radii, rim, face = SIGNS[name]
+    if back:
+        rim, face = (96, 98, 98), (118, 120, 120)
+    inner = radii[0] * 0.76, radii[1] * 0.76
+    parts: list[Part] = [(_polygon(corners, radii, 2.6), rim), (_polygon(corners, inner, 2.6), face)]
+    if name == "signal" and not back:
+        parts.append((_polygon(8, (0.09, 0.09), 2.85), (60, 60, 235)))
+    return Mesh.of(parts)
+
+
+@lru_cache(maxsize=1)
+def bollard() -> Mesh:
+    """A black bollard, a metre high."""
+    return Mesh.of(_post(0.13, 1.0, (34, 34, 36)))

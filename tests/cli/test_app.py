@@ -1,0 +1,276 @@
+"""The commands as a user types them, what they print, and the graph files to start from."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stream_seg import __version__
+from stream_seg.backends.registry import BACKENDS
+from stream_seg.config.graph_file import (
+    Document,
+    MetricsConfig,
+    Shared,
+    SourcesConfig,
+    TracesConfig,
+    check,
+    read_document,
+)
+from stream_seg.config.overrides import default_document, with_input, with_outputs
+from stream_seg.errors import ConfigError
+from stream_seg.evaluation.images import evaluate
+from stream_seg.network.network import open_network
+from stream_seg.network.shipped import NETWORKS
+from stream_seg.stages.registry import STAGES
+from stream_seg.telemetry import tracing as traces
+from stream_seg.training.preflight import require
+from stream_seg.zoo import BUILDERS
+from tests.evaluation.test_images import pair
+from tests.support import small_networks as tiny
+from tests.support.program import DRAWN, exit_code, read_json
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+COMMANDS = ("", "run", "eval", "train", "export", "engines", "bench", "doctor", "networks", "stages")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(*command.split(), "--help") == 0
+    said = capsys.readouterr().out
+    assert "Usage:" in said
+    assert max(map(len, said.splitlines())) <= 100
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("--version") == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["rum"], ["run", "--bogus"], ["run", "--metrics-port", "70000"]])
+def test_a_wrong_argument_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(*arguments) == 2
+    assert "Error" in capsys.readouterr().err
+
+
+def test_stages_lists_every_kind_and_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("stages") == 0
+    said = capsys.readouterr().out
+    for kind, stage in STAGES.items():
+        section = said[said.index(f"{kind}: ") :].split("\n\n")[0]
+        keys = stage.__pydantic_fields__  # type: ignore[attr-defined]
+        assert re.findall(r"^  (\w+):", section, re.MULTILINE) == list(keys)
+    parts = {"every stage": Shared, "top level": Document, "metrics": MetricsConfig, "traces": TracesConfig}
+    for name, model in {**parts, "sources": SourcesConfig}.items():
+        section = said[said.index("\nevery stage: " if name == "every stage" else "\ntop level: ") :].split("\n\n")[0]
+        dotted = rf"{name}\." if name in Document.model_fields else ""
+        assert re.findall(rf"^  {dotted}(\w+):", section, re.MULTILINE) == list(model.model_fields)
+    assert "(list; default [])" in said
+    assert "[red, green, blue]" in said  # not taken for markup
+    assert "(number >= 0 and < 1; default 0.8)" in said
+    assert "(list of 2, each a whole number >= 8 and <= 8192; default none)" in said
+    assert "(mapping, each to a number >= -20 and <= 20; default {})" in said
+    assert "(whole number >= 1 and <= 1000 or auto; default 1)" in said
+
+
+def test_networks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("networks", "--json", tmp_path / "n.json") == 0
+    written = read_json(tmp_path / "n.json")
+    listed = written["networks"]
+    assert [entry["name"] for entry in written["zoo"]] == list(BUILDERS)
+    assert [network["name"] for network in listed] == list(NETWORKS)
+    for network in listed:
+        opened = open_network(network["name"])
+        assert (tuple(network["size"]), tuple(network["classes"])) == (opened.size, opened.classes.names)
+        assert len(opened.f32) in network["files"].values()
+    assert "384x640" in capsys.readouterr().out
+
+
+def dataset(folder: Path) -> tuple[Path, Path]:
+    """A network of one's own, and a folder of one labelled picture."""
+    pair(folder, "a.png", np.random.default_rng(0).integers(0, 3, tiny.SIZE, np.uint8))
+    return tiny.write(folder, tiny.network(outputs={"scores": 3}), {"classes": tiny.CLASSES}), folder
+
+
+def test_eval_says_what_evaluation_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network, data = dataset(tmp_path)
+    assert exit_code("eval", "--network", network, "--data", data, "--split", "val", "--json", tmp_path / "e.json") == 0
+    figures = evaluate(network, data, split="val")
+    assert read_json(tmp_path / "e.json") == figures
+    assert f"{100 * figures['miou']:.1f}" in capsys.readouterr().out
+
+
+def test_eval_at_another_size(tmp_path: Path) -> None:
+    _, data = dataset(tmp_path)
+    said = ["eval", "--data", data, "--size", "176x240", "--json", tmp_path / "e.json"]
+    assert exit_code(*said) == 0
+    assert read_json(tmp_path / "e.json") == evaluate("road", data, size=(176, 240)) != evaluate("road", data)
+
+
+def test_eval_with_a_class_preferred(tmp_path: Path) -> None:
+    _, data = dataset(tmp_path)
+    said = ["eval", "--data", data, "--prefer", "pole=3", "--prefer", "sky=-1", "--json", tmp_path / "e.json"]
+    assert exit_code(*said) == 0
+    preferred = evaluate("road", data, prefer={"pole": 3, "sky": -1})
+    assert read_json(tmp_path / "e.json") == preferred != evaluate("road", data)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--network", "raod"], 2, "unknown network 'raod'"),
+        (["--size", "352"], 2, "--size 352: expected HEIGHTxWIDTH"),
+        (["--network", "road", "--size", "170x230"], 4, "170x230 does not fit its strides"),
+        (["--prefer", "pole"], 2, "--prefer pole: expected CLASS=NUMBER, -20 to 20, for example pole=0.5"),
+        (["--prefer", "sky=21"], 2, "--prefer sky=21: expected CLASS=NUMBER"),
+        (["--prefer", "lorry=1"], 2, "prefer: unknown class 'lorry'; the classes are"),
+        (["--prefer", "sky=1", "--prefer", "pole=1", "--prefer", "sky=0"], 2, "--prefer sky=0: sky is named twice"),
+        (["--data", "missing"], 3, "missing"),
+        (["--data", "x" * 300], 3, "File name too long"),
+        (["--network", f"{'x' * 300}.onnx"], 4, "x.onnx: File name too long"),
+        (["--frames", "5"], 2, "--frames: is the length of what --temporal draws"),
+        (["--json", "missing/e.json"], 5, "there is no folder"),
+    ],
+)
+def test_eval_refuses(
+    arguments: list[str], code: int, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    network, data = dataset(tmp_path)
+    assert exit_code("eval", "--network", network, "--data", data, *arguments) == code
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("stream-seg: ")
+    assert said in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--data: is required, a folder with val/ and valannot/; here is none"),
+        (["--split", "test"], "--data: is required, a folder with test/ and testannot/; here is none"),
+        (["--temporal", "--split", "test"], "--split: is one of --data, which is not given"),
+    ],
+)
+def test_eval_without_data(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert exit_code("eval", *arguments) == 2
+    assert capfd.readouterr().err == f"stream-seg: {said}\n"
+
+
+def test_eval_in_the_folder_of_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, data = dataset(tmp_path)
+    monkeypatch.chdir(data)
+    assert exit_code("eval", "--network", network, "--json", "e.json") == 0
+    assert read_json(Path("e.json")) == evaluate(network, data, split="val")
+
+
+def test_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("doctor", "--json", tmp_path / "d.json") == 0
+    found = read_json(tmp_path / "d.json")
+    assert found["todo"] is None
+    assert found["engine"]["network"] == "road"
+    assert "the main job can run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_a_graph_file_to_start_from_is_right_and_so_is_its_command(path: Path) -> None:
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# ")
+    document = read_document(path)
+    _, _, command = first.partition("stream-seg run ")
+    assert command or path.name == "default.yaml", first
+    arguments, _, config = command.partition("--config ")
+    assert config in ("", f"configs/{path.name}")
+    source, *outputs = shlex.split(arguments) or ([""] if command else ["drive.mp4", "out.mp4"])
+    document = with_input(document, source) if source else document
+    document = with_outputs(document, outputs) if outputs else document
+    assert check(document, where=path.name).nodes
+
+
+def test_the_default_graph_is_the_one_in_configs() -> None:
+    assert read_document(ROOT / "configs" / "default.yaml") == default_document()
+
+
+def test_run_pipeline_is_the_same_command(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "run_pipeline.py", f"{DRAWN}&frames=3", "o.jsonl", "--quiet"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "o.jsonl").read_text().count("\n") == 3
+
+
+RUN_PIPELINE = (str(ROOT / "run_pipeline.py"),)
+STREAM_SEG = ("-m", "stream_seg.cli.app")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (*RUN_PIPELINE, "-v", "--log-format", "text"),
+        (*STREAM_SEG, "run", "--verbose", "--log-format", "text"),
+        (*STREAM_SEG, "-v", "--log-format", "text", "run"),
+        (*STREAM_SEG, "-v", "--log-format", "json", "run", "--log-format", "text"),
+    ],
+    ids=" ".join,
+)
+def test_the_log_is_asked_for_before_the_command_or_behind_it(words: tuple[str, ...], tmp_path: Path) -> None:
+    command = [sys.executable, *words, f"{DRAWN}&frames=3", "o.jsonl", "--quiet"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    assert re.search(r"^\d\d:\d\d:\d\d INFO road: ", done.stderr, re.MULTILINE)
+
+
+def test_run_pipeline_logs_as_the_command_does(tmp_path: Path, unused_port: int) -> None:
+    command = [sys.executable, *RUN_PIPELINE, f"rtsp://127.0.0.1:{unused_port}/x", "o.jsonl", "-q"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stderr is not None
+        line = program.stderr.readline()
+        program.kill()
+    said = json.loads(line)
+    assert (said["level"], said["stream"], "refused" in said["message"]) == ("warning", "capture", True)
+
+
+@pytest.mark.parametrize("words", [(*RUN_PIPELINE, "-h"), (*STREAM_SEG, "run", "-h")], ids=" ".join)
+def test_short_help_of_the_main_job(words: tuple[str, ...]) -> None:
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True, timeout=60)
+    assert "--log-format" in done.stdout
+
+
+def test_the_table_at_the_end_fits_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("run", f"{DRAWN}&frames=10", tmp_path / "o.jsonl") == 0
+    said = capsys.readouterr()
+    assert "10 in, 10 out, dropped: none" in said.out
+    assert re.search(r"^segment +10 +\d+\.\d\d +\d+\.\d\d +\d+\.\d\d", said.out, re.MULTILINE)
+    assert "road, " in said.out
+    assert said.err == ""
+
+
+def test_what_is_to_be_installed_is_to_be_had() -> None:
+    """No index has stream-seg: its extras come from the checkout."""
+    with pytest.raises(ConfigError) as caught:
+        require("no_such_package", "to export")
+    hints = [str(caught.value), traces.INSTALL, *(backend.install for backend in BACKENDS.values())]
+    hints += [(ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/operation.md")]
+    assert all("pip install" in hint and "stream-seg[" not in hint for hint in hints)
+
+
+def test_a_package_that_does_not_load_is_one_line() -> None:
+    """As OpenCV without libGL.so.1, on a server."""
+    script = "import sys; sys.modules['cv2'] = None; from stream_seg.cli.app import main; main(['run'])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert re.fullmatch(r"stream-seg: .*cv2.*apt install libgl1 libglib2.0-0\n", done.stderr)

@@ -1,0 +1,271 @@
+"""Every bad INPUT and OUTPUT: its exit code, one clear line, and nothing left under or beside the output's name."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import resource
+import socket
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.clips import numbered, read_video, write_video
+from tests.support.program import DRAWN, exit_code, left_in, refused
+
+CONFIG, SOURCE, OUTPUT = 2, 3, 5
+SHORT = f"{DRAWN}&frames=3"
+PNG_BOMB_SIDE = 20_000
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory of a test; `out/` is for the outputs."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    return tmp_path
+
+
+def clip(path: str, frames: int = 12) -> Path:
+    return write_video(Path(path), (numbered(n, (96, 64)) for n in range(frames)))
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "said"),
+    [
+        ("missing.mp4", SOURCE, "missing.mp4: no such file"),
+        ("empty", SOURCE, "empty: holds no picture"),
+        ("text.mp4", SOURCE, "text.mp4: cannot be opened: it is not a video"),
+        ("zero.mp4", SOURCE, "zero.mp4: the file is empty"),
+        ("noindex.mp4", SOURCE, "noindex.mp4: cannot be opened: it breaks off before its index"),
+        ("/dev/video63", SOURCE, "/dev/video63: no such camera"),
+        ("ftp://host/drive.mp4", CONFIG, "unknown scheme ftp:// of the input; allowed are"),
+        ("synth://sea", CONFIG, "synth://sea: no such drawn scene"),
+        ("synth://road?frames=none", CONFIG, "frames='none'"),
+    ],
+)
+def test_input(folder: Path, capfd: pytest.CaptureFixture[str], source: str, code: int, said: str) -> None:
+    Path("empty").mkdir()
+    Path("text.mp4").write_text("a few words\n")
+    Path("zero.mp4").touch()
+    whole = clip("whole.mp4").read_bytes()
+    Path("noindex.mp4").write_bytes(whole[: whole.index(b"moov")])
+    got, line = refused(capfd, source, "out/o.mp4")
+    assert (got, said in line) == (code, True), line
+    assert left_in(folder / "out") == []
+
+
+def test_the_frames_before_a_break_are_kept(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    images = (numbered(n, (96, 64)) for n in range(40))
+    path = write_video(folder / "whole.mp4", images, options={"g": "5"}, container_options={"movflags": "faststart"})
+    content = path.read_bytes()
+    (folder / "cut.mp4").write_bytes(content[: len(content) * 2 // 3])
+    code, line = refused(capfd, "cut.mp4", "out/o.mp4")
+    assert code == SOURCE
+    last = re.search(r"cut.mp4: breaks off after frame (\d+)", line)
+    assert last is not None
+    assert 10 < int(last[1]) < 39
+    assert left_in(folder / "out") == ["o.mp4"]
+    assert len(read_video(folder / "out" / "o.mp4")) == int(last[1]) + 1
+
+
+def test_an_rtsp_server_that_says_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"rtsp://user:secret@127.0.0.1:{server.getsockname()[1]}/road"
+        code, line = refused(
+            capfd, address, "out/o.mp4", "--set", "capture.open_timeout_s=0.3", "--set", "capture.reconnect=false"
+        )
+    assert code == SOURCE
+    assert "it gave no data in time" in line
+    assert "secret" not in line
+    assert left_in(folder / "out") == []
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "said"),
+    [
+        ("missing/o.mp4", OUTPUT, "cannot write missing/o.mp4: there is no folder"),
+        ("file.txt/o.mp4", OUTPUT, "cannot write file.txt/o.mp4: there is no folder"),
+        ("missing/deep/masks/", OUTPUT, "there is no folder missing/deep"),
+        ("out/o.avi", CONFIG, "output 'out/o.avi': not understood"),
+        ("out/o", CONFIG, "an output is a video (.mp4, .mkv)"),
+    ],
+)
+def test_output(folder: Path, capfd: pytest.CaptureFixture[str], output: str, code: int, said: str) -> None:
+    (folder / "file.txt").touch()
+    got, line = refused(capfd, SHORT, output)
+    assert (got, said in line) == (code, True), line
+    assert left_in(folder) == ["file.txt", "out"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (folder / "out").chmod(0o500)
+    code, line = refused(capfd, SHORT, "out/o.mp4")
+    assert (code, "not writable" in line) == (OUTPUT, True)
+
+
+@pytest.mark.parametrize("output", ["in.mp4", "./in.mp4", "out/../in.mp4", "symbolic.mp4", "hard.mp4"])
+@pytest.mark.parametrize("as_report", [False, True])
+def test_the_input_is_never_overwritten(
+    folder: Path, capfd: pytest.CaptureFixture[str], output: str, as_report: bool
+) -> None:
+    before = clip("in.mp4").read_bytes()
+    Path("symbolic.mp4").symlink_to("in.mp4")
+    Path("hard.mp4").hardlink_to("in.mp4")
+    arguments = ["out/o.mp4", "--report", output] if as_report else [output]
+    code, line = refused(capfd, "in.mp4", *arguments)
+    assert (code, "is the input as well" in line) == (OUTPUT, True)
+    assert Path("in.mp4").read_bytes() == before
+    assert left_in(folder) == ["hard.mp4", "in.mp4", "out", "symbolic.mp4"]
+
+
+def test_what_a_killed_run_left_of_an_output_can_be_saved(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    left = clip(".o.partial.mkv")
+    before = left.read_bytes()
+    code, line = refused(capfd, ".o.partial.mkv", "o.mkv")
+    assert (code, "o.mkv: would grow in .o.partial.mkv, which is the input" in line) == (OUTPUT, True)
+    assert left.read_bytes() == before
+    assert exit_code("run", ".o.partial.mkv", "saved.mkv", "-q") == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [[SHORT, "n" * 300 + ".mp4"], [SHORT, "n" * 300 + "/"], [SHORT, "out/o.jsonl", "--report", "n" * 300]]
+)
+def test_a_name_that_is_too_long(capfd: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    code, line = refused(capfd, *arguments)
+    assert (code, "name too long" in line) == (OUTPUT, True)
+
+
+def test_a_folder_of_pictures_that_may_not_be_listed(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(_: Path) -> Iterator[Path]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)  # root, who may run the tests, may list everything
+    code, line = refused(capfd, "out", "out/o.jsonl")
+    assert (code, line) == (SOURCE, "stream-seg: out: Permission denied")
+
+
+def test_label_maps_do_not_replace_pictures(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("pictures").mkdir()
+    Path("pictures/000000.png").write_bytes(before := png(96, 64))
+    for source in ("pictures", "pictures/*.png", "pictures/000000.png"):
+        code, line = refused(capfd, source, "pictures/")
+        assert (code, "is the input as well" in line) == (OUTPUT, True)
+    assert left_in(folder / "pictures") == ["000000.png"]
+    assert Path("pictures/000000.png").read_bytes() == before
+
+
+def test_a_stream_s_own_file_is_not_overwritten(capfd: pytest.CaptureFixture[str]) -> None:
+    clip("front.mp4")
+    Path("g.yaml").write_text(
+        "stages: {front: {stage: capture, uri: front.mp4}, write: {input: front, path: '{stream}.mp4'}}"
+    )
+    code, line = refused(capfd, "--config", "g.yaml")
+    assert (code, "front.mp4: is the input as well" in line) == (OUTPUT, True)
+
+
+@pytest.mark.parametrize(
+    ("report", "said"),
+    [
+        ("missing/r.json", "there is no folder"),
+        ("out", "exists and is not a file"),
+        ("out/o.jsonl", "records and the report would both write it"),
+    ],
+)
+def test_a_report_that_cannot_be_written_is_refused_before_the_run(
+    folder: Path, capfd: pytest.CaptureFixture[str], report: str, said: str
+) -> None:
+    code, line = refused(capfd, DRAWN, "out/o.jsonl", "--report", report)  # the drive is endless
+    assert (code, said in line) == (OUTPUT, True)
+    assert left_in(folder / "out") == []
+
+
+@pytest.mark.parametrize(
+    ("stages", "traces", "said"),
+    [
+        ({"again": {"stage": "masks", "path": "out"}}, None, "out: masks and again would both write it"),
+        ({"again": {"stage": "masks", "path": "./out/../out"}}, None, "masks and again would both write it"),
+        ({"again": {"stage": "masks", "path": "out/{stream}"}}, "in.mp4", "in.mp4: is the input as well"),
+        (
+            {"again": {"stage": "records", "path": "out/o.jsonl"}},
+            "out/o.jsonl",
+            "again and the traces would both write",
+        ),
+    ],
+)
+def test_two_never_write_one_file_or_folder(
+    folder: Path, capfd: pytest.CaptureFixture[str], stages: dict[str, Any], traces: str | None, said: str
+) -> None:
+    before = clip("in.mp4").read_bytes()
+    graph: dict[str, Any] = {"capture": {"uri": "in.mp4"}, "segment": {"input": "capture"}}
+    graph |= {name: {"input": "segment", **keys} for name, keys in ({"masks": {"path": "out"}} | stages).items()}
+    document = {"stages": graph} | ({"traces": {"file": traces}} if traces else {})
+    Path("g.yaml").write_text(json.dumps(document))
+    code, line = refused(capfd, "--config", "g.yaml")
+    assert (code, said in line) == (OUTPUT, True), line
+    assert Path("in.mp4").read_bytes() == before
+    assert left_in(folder / "out") == []
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """No file may grow larger, as on a disk that is full; Python ignores the signal, so that writing fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    ("output", "size"), [("o.mp4", 20_000), ("o.mkv", 20_000), ("o.jsonl", 5_000), ("masks/", 500)]
+)
+def test_a_full_disk(folder: Path, capfd: pytest.CaptureFixture[str], output: str, size: int) -> None:
+    with files_of_at_most(size):
+        code, line = refused(capfd, f"{DRAWN}&frames=60&size=320x240&noise=20", f"out/{output}", "--quiet")
+    assert (code, "is larger than" in line) == (OUTPUT, True), line
+    assert [path for path in Path("out").rglob("*") if path.is_file()] == []
+
+
+def png(width: int, height: int) -> bytes:
+    """A black picture of one bit per pixel."""
+    deflate = zlib.compressobj()
+    row = b"\0" + bytes((width + 7) // 8)
+    pixels = b"".join([*(deflate.compress(row) for _ in range(height)), deflate.flush()])
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+
+
+def test_a_picture_of_20000_x_20000_is_refused_before_it_is_decoded(folder: Path) -> None:
+    Path("bomb").mkdir()
+    Path("bomb/0.png").write_bytes(png(PNG_BOMB_SIDE, PNG_BOMB_SIDE))
+    # its own account: what the system says of a child includes what this process had when it was forked
+    script = (
+        "import sys; from stream_seg.cli.app import main; from stream_seg.cli.report import peak_rss_mib\n"
+        "try: main(['run', 'bomb', 'out/o.mp4'])\n"
+        "finally: print(peak_rss_mib())"
+    )
+    program = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    lines = program.stderr.splitlines()
+    assert (program.returncode, len(lines)) == (SOURCE, 1)
+    assert "bomb/0.png: is 20000x20000 pixels, more than max_pixels" in lines[0]
+    assert float(program.stdout) < 700, "MiB; decoded it would be 1144 more"
+    assert left_in(folder / "out") == []
+    assert np.prod((PNG_BOMB_SIDE, PNG_BOMB_SIDE, 3)) / 2**20 > 1144

@@ -1,0 +1,123 @@
+"""Every bad setting, graph file and network: exit code, one clear line, and no output."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.support import small_networks as tiny
+from tests.support.program import DRAWN, left_in, refused
+
+CONFIG, NETWORK = 2, 4
+SHORT = f"{DRAWN}&frames=3"
+GRAPH = """
+stages:
+  capture: {uri: drive.mp4}
+  segment: {input: capture, network: road}
+  smooth:  {input: segment, weight: 0.4}
+  write:   {input: smooth, path: out/o.mp4}
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory of a test; `out/` is for the outputs."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("model", "sidecar", "code", "said"),
+    [
+        ("rank", {"classes": tiny.CLASSES}, NETWORK, "a picture is expected: float, 4 axes"),
+        ("good", {"classes": ["ground", "wall"]}, CONFIG, "2 classes"),
+        ("good", {"classes": tiny.CLASSES, "meen": [0, 0, 0]}, CONFIG, "meen: unknown key"),
+        ("good", None, NETWORK, "no side-car"),
+        ("text", {"classes": tiny.CLASSES}, NETWORK, "not an ONNX file"),
+    ],
+)
+def test_network_of_ones_own(
+    folder: Path, capfd: pytest.CaptureFixture[str], model: str, sidecar: dict[str, object] | None, code: int, said: str
+) -> None:
+    network = tiny.network(outputs={"scores": 3})
+    if model == "rank":
+        del network.graph.input[0].type.tensor_type.shape.dim[0]
+    path = tiny.write(folder, network, sidecar)
+    if model == "text":
+        path.write_text("a few words\n")
+    got, line = refused(capfd, SHORT, "out/o.mp4", "--set", "segment.network=mine.onnx")
+    assert (got, said in line) == (code, True), line
+    assert left_in(folder / "out") == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("segment.network=raod", "unknown network 'raod'; known: road"),
+        ("overlay.colours={road: purplish}", "overlay.colours.road: 'purplish' is no colour"),
+        ("overlay.opacities={raod: 1}", "unknown class 'raod'; the classes are sky, building"),
+        ("overlay.palette=kitti", "overlay.palette: expected 'camvid', 'cityscapes' or 'voc'"),
+        ("smooth.wieght=1", "unknown key 'wieght', did you mean weight?"),
+        ("smooth.weight=lots", "smooth.weight: expected number >= 0 and < 1"),
+        ("smoth.weight=1", "unknown stage 'smoth', did you mean smooth?"),
+        ("metrics=3", "metrics: expected mapping, got 3"),
+        ("capture.frames=0", "capture.frames: expected whole number >= 1"),
+    ],
+)
+def test_settings(folder: Path, capfd: pytest.CaptureFixture[str], setting: str, said: str) -> None:
+    code, line = refused(capfd, SHORT, "out/o.mp4", "--set", setting)
+    assert (code, said in line) == (CONFIG, True), line
+    assert left_in(folder / "out") == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("weight:", "wieght:", "g.yaml: stages.smooth: unknown key 'wieght', did you mean weight?"),
+        ("smooth: ", "smoth: ", "unknown stage 'smoth', did you mean smooth?"),
+        ("weight: 0.4", "weight: [0.4]", "stages.smooth.weight: expected number >= 0 and < 1"),
+        ("weight: 0.4", "weight: 0.4, weight: 0.5", "duplicate key 'weight'"),
+        ("input: capture", "input: smooth", "the stages form a circle"),
+        ("input: segment", "input: sgment", "unknown stage 'sgment', did you mean segment?"),
+        ("input: capture", "input: 3", "expected a stage's name"),
+        ("input: capture", "input: [[capture]]", "expected a stage's name"),
+        ("input: capture", "stage: [segment], input: capture", "unknown stage"),
+        ("{uri: drive.mp4}", "3", "stages.capture: expected a mapping"),
+        ("stages:", "stages: 3\nmore:", "g.yaml: "),
+        ("stages:", "stages: [", "g.yaml: line"),
+        ("network: road", "network: raod", "unknown network 'raod'"),
+    ],
+)
+@pytest.mark.parametrize("arguments", [[], [SHORT, "out/o.mp4"]], ids=["alone", "with INPUT OUTPUT"])
+def test_graph_file(
+    folder: Path, capfd: pytest.CaptureFixture[str], old: str, new: str, said: str, arguments: list[str]
+) -> None:
+    assert old in GRAPH
+    Path("g.yaml").write_text(GRAPH.replace(old, new, 1))
+    code, line = refused(capfd, *arguments, "--config", "g.yaml")
+    assert (code, said in line) == (CONFIG, True), line
+    assert left_in(folder / "out") == []
+
+
+def test_an_https_page_without_a_certificate(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    code, line = refused(capfd, SHORT, "https://127.0.0.1:8096", "out/o.mp4")
+    assert code == CONFIG
+    assert "output https://127.0.0.1:8096: needs a certificate: --set serve.certfile=CERT.pem --set serve.key" in line
+    assert left_in(folder / "out") == []
+
+
+def test_input_for_a_graph_of_two_sources(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("g.yaml").write_text(GRAPH.replace("  segment", "  rear: {stage: capture, uri: r.mp4}\n  segment"))
+    code, line = refused(capfd, SHORT, "out/o.mp4", "--config", "g.yaml")
+    assert (code, "the graph has the sources capture, rear" in line) == (CONFIG, True)
+
+
+def test_port_in_use(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        code, line = refused(capfd, SHORT, "out/o.mp4", "--metrics-port", port)
+    assert (code, f"cannot serve on 127.0.0.1:{port}" in line) == (CONFIG, True)
+    assert left_in(folder / "out") == []

@@ -1,0 +1,238 @@
+"""`stream-seg engines` through the real program, and every command of docs/engines.md."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from stream_seg.cli.engines import old
+from stream_seg.engines.cache import entries
+from stream_seg.engines.cache_entry import Entry
+from tests.support import small_networks as tiny
+from tests.support.cache_entries import stored
+from tests.support.clips import numbered, write_video
+from tests.support.program import exit_code, read_json
+
+PAGE = Path(__file__).parents[2] / "docs" / "engines.md"
+RECIPES = sorted((Path(__file__).parents[2] / "engines").glob("*.yaml"))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache of a test, whose working directory is beside it."""
+    monkeypatch.setenv("STREAM_SEG_CACHE", str(tmp_path / "engines"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "engines"
+
+
+def said(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Exit code, standard output, standard error of `stream-seg engines ARGUMENTS`."""
+    capfd.readouterr()
+    code = exit_code("engines", *arguments)
+    out, err = capfd.readouterr()
+    return code, out, err
+
+
+def test_an_empty_cache(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = said(capfd, "list", "--json", "list.json")
+    assert (code, out) == (0, f"no engine in {cache}; stream-seg engines build makes one\n")
+    assert read_json(Path("list.json")) == {"folder": str(cache), "engines": [], "doubtful": []}
+    assert said(capfd, "verify")[:2] == (0, f"no engine in {cache}\n")
+    assert said(capfd, "prune")[:2] == (0, "0 engines removed\n")
+    assert not cache.exists()
+
+
+def test_build_list_show_verify_prune(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tiny.write(Path(), tiny.network(outputs={"out": 3}), {"classes": tiny.CLASSES})
+    build = ("build", "mine.onnx", "--backend", "onnxruntime", "--precision", "f32", "--json", "built.json")
+    code, out, _ = said(capfd, *build)
+    built = read_json(Path("built.json"))
+    assert (code, built["fresh"]) == (0, True)
+    assert out.startswith(f"{built['name']}: built, f32 for onnxruntime on ")
+    assert "there already" in said(capfd, *build)[1]
+    code, out, _ = said(capfd, "list")
+    for cell in (built["name"].rpartition("-")[2][:8], "mine", "16x24", "f32", "MB"):
+        assert cell in out
+    assert all(len(line) <= 80 for line in out.splitlines())
+    code, out, _ = said(capfd, "show", "mine", "--json", "shown.json")
+    assert (code, built["sha256"][:40] in out) == (0, True)
+    assert read_json(Path("shown.json"))["key"] == built["key"]
+    assert said(capfd, "verify")[0] == 0
+    with (cache / built["file"]).open("ab") as file:
+        file.write(b"x")
+    code, out, err = said(capfd, "verify", "--json", "verified.json")
+    assert (code, err.count("\n"), "1 of 1 engines would not be loaded" in err) == (4, 1, True)
+    assert "bytes long" in read_json(Path("verified.json"))[built["name"]]
+    code, out, _ = said(capfd, "prune")
+    assert (code, out) == (0, f"removed {built['name']}\n1 engines removed\n")
+    assert list(entries(cache)) == []
+
+
+def test_prune_takes_what_is_asked(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from stream_seg.backends.device import target_of
+
+    here = target_of("onnxruntime")
+    keys = {"backend": here.backend, "version": here.version, "device": here.device}
+    young, aged = stored(cache, **keys), stored(cache, **keys, precision="int8")
+    stale = stored(cache, **keys | {"version": "0.1"})
+    month = aged.model_copy(update={"created": datetime.now(timezone.utc) - timedelta(days=31)})
+    (cache / f"{aged.name}.json").write_text(month.model_dump_json())
+
+    def left() -> set[str]:
+        return {entry.name for _, entry in entries(cache) if isinstance(entry, Entry)}
+
+    assert left() == {young.name, aged.name, stale.name}
+    said(capfd, "prune")
+    assert left() == {young.name, aged.name}
+    said(capfd, "prune", "--older-than", 30)
+    assert left() == {young.name}
+    said(capfd, "prune", "--all")
+    assert left() == set()
+
+
+@pytest.mark.parametrize("days", ["-1", "-0.1", "36501", "1e12", "nan", "inf"])
+def test_prune_refuses_days_that_cannot_be_meant(cache: Path, capfd: pytest.CaptureFixture[str], days: str) -> None:
+    from stream_seg.backends.device import target_of
+
+    here = target_of("onnxruntime")
+    stored(cache, backend=here.backend, version=here.version, device=here.device)
+    code, out, err = said(capfd, "prune", "--older-than", days)
+    assert (code, out) == (2, "")
+    assert err == f"stream-seg: --older-than {float(days):g}: expected days, 0 to 36500\n"
+    assert len(list(entries(cache))) == 1
+    assert said(capfd, "prune", "--older-than", "36500")[:2] == (0, "0 engines removed\n")
+
+
+def test_the_list_says_what_it_does_not_believe(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    entry = stored(cache)
+    (cache / f"{entry.name}.json").chmod(0o666)
+    code, out, _ = said(capfd, "list", "--json", "list.json")
+    assert (code, "may be written by others (mode 666)" in out) == (0, True)
+    assert len(read_json(Path("list.json"))["doubtful"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        (["build"], 2, "says no network"),
+        (["build", "raod"], 2, "unknown network 'raod'"),
+        (["build", "missing.onnx"], 4, "missing.onnx: no such file"),
+        (["build", "road", "--size", "big"], 2, "--size big: expected HEIGHTxWIDTH"),
+        (["build", "road", "--size", "64x90"], 4, "64x90 does not fit its strides (operator Add); 64x96 does"),
+        (["build", "road", "--batch", "0"], 2, "batch"),
+        (["build", "road", "--backend", "tensorflow"], 2, "unknown backend 'tensorflow'; known: auto, tensorrt"),
+        (["build", "road", "--precision", "int4"], 2, "precision 'int4'"),
+        (["build", "road", "--compute-capability", "new"], 2, "compute_capability"),
+        (["build", "road", "--calibrate", "empty"], 3, "holds no picture"),
+        (["build", "road", "--calibrate", "nowhere"], 3, "no such file"),
+        (["build", "road", "--recipe", "no.yaml"], 2, "no.yaml: No such file"),
+        (["build", "road", "--recipe", "bad.yaml"], 2, "bad.yaml: precison: unknown key; known: network"),
+        (["build", "external.onnx"], 4, "its external data must be files in its own folder"),
+        (["build", "operator.onnx"], 4, "unknown operators: NoSuchOperator"),
+        (["build", "dynamic.onnx"], 2, "size: is required"),
+        (["show", "nothing"], 2, "engine 'nothing': is not in the cache"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_every_fault_is_one_line(
+    cache: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], code: int, line: str
+) -> None:
+    Path("empty").mkdir()
+    Path("bad.yaml").write_text("{network: road, precison: int8}")
+    Path("bad.pth").write_bytes(b"cos\nsystem\n(S'touch canary'\ntR.")
+    faulty_networks()
+    got, out, err = said(capfd, *arguments)
+    assert (got, out, err.count("\n"), err.startswith("stream-seg: "), line in err) == (code, "", 1, True, True), err
+    assert not Path("canary").exists()
+    assert list(entries(cache)) == []
+
+
+def faulty_networks() -> None:
+    import onnx
+
+    classes = {"classes": tiny.CLASSES}
+    operator = tiny.network(outputs={"out": 3})
+    operator.graph.node[0].op_type = "NoSuchOperator"
+    tiny.write(Path(), operator, classes, name="operator")
+    tiny.write(Path(), tiny.network(outputs={"out": 3}, size=("h", "w")), classes, name="dynamic")
+    path = tiny.write(Path(), tiny.network(outputs={"out": 3}), classes, name="external")
+    model = onnx.load(path)
+    onnx.external_data_helper.convert_model_to_external_data(model, location="weights.bin", size_threshold=0)
+    onnx.save(model, path)
+    Path("weights.bin").rename("../weights.bin")
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for part in tensor.external_data:
+            part.value = "../weights.bin" if part.key == "location" else part.value
+    path.write_bytes(model.SerializeToString())
+
+
+def test_a_cache_that_others_may_write_to_is_one_line(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    cache.mkdir()
+    cache.chmod(0o777)
+    for command in ("list", "verify", "prune"):
+        code, out, err = said(capfd, command)
+        assert (code, out, err.count("\n")) == (4, "", 1)
+        assert "may be written by others (mode 777)" in err
+    code, _, err = said(capfd, "build", "road", "--backend", "onnxruntime", "--precision", "f32")
+    assert (code, err.count("\n"), list(cache.iterdir())) == (4, 1, [])
+
+
+def test_ages() -> None:
+    now = datetime(2030, 1, 10, tzinfo=timezone.utc)
+    ages = [old(now - timedelta(seconds=s), now=now) for s in (5, 59, 60, 7199, 7200, 86399, 86400 * 3, -5)]
+    assert ages == ["5 s", "59 s", "1 min", "1 h", "2 h", "23 h", "3 d", "0 s"]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_recipes_are_valid(path: Path) -> None:
+    from stream_seg.engines.build import EngineRecipe
+    from stream_seg.network.sidecar import validated
+    from stream_seg.schema.yaml import read_yaml
+
+    assert validated(EngineRecipe, read_yaml(path), where=path.name).network == "road"
+
+
+def commands() -> list[list[str]]:
+    """The arguments of every command of the page, in its order."""
+    blocks = re.findall(r"```sh\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    assert all(line.startswith("stream-seg ") for line in lines)
+    return [shlex.split(line)[1:] for line in lines]
+
+
+@pytest.mark.timeout(300)
+def test_every_command_of_the_page_runs(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("tensorrt_rtx")
+    from stream_seg.zoo import built
+
+    torch.manual_seed(0)
+    torch.save(built("road", 3).state_dict(), "weights.pth")
+    write_video(Path("drive.mp4"), (numbered(n) for n in range(6)))
+    tiny.write(Path(), tiny.network(outputs={"out": 3}), {"classes": tiny.CLASSES})
+    Path("mine_int8.yaml").write_text("{network: mine.onnx, precision: int8, calibrate: pictures, agreement: 90}")
+    Path("pictures").mkdir()
+    Path("truth").mkdir()
+    for seed in range(8):
+        cv2.imwrite(f"pictures/{seed}.png", tiny.picture(seed=seed))
+        cv2.imwrite(f"truth/{seed}.png", np.full(tiny.SIZE, seed % 3, np.uint8))
+    ran = commands()
+    for arguments in ran:
+        capfd.readouterr()
+        assert exit_code(*arguments) == 0, (arguments, capfd.readouterr().err)
+    assert Path("out.mp4").stat().st_size > 0
+    listed = {
+        (e["network"], e["key"]["backend"]): e["key"]["precision"] for e in read_json(Path("engines.json"))["engines"]
+    }
+    assert {("mine", "openvino"), ("trained", "openvino")} <= set(listed)
+    assert listed["mine", "openvino"] == "int8"
+    verbs = {arguments[1] for arguments in ran if arguments[0] == "engines"}
+    assert verbs == {"build", "list", "show", "verify", "prune"}, "the control: the page shows every command"

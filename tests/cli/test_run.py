@@ -1,0 +1,262 @@
+"""The main job with the real graph: every frame arrives, at its time, in every kind of output."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import av
+import cv2
+import pytest
+from rich.console import Console
+
+import stream_seg.cli.report
+from stream_seg.cli import run
+from stream_seg.config.graph_file import MetricsConfig, check
+from stream_seg.datasets.palettes import CAMVID
+from stream_seg.runtime.graph import DRAIN_S, Graph
+from stream_seg.stages.base import Frames
+from stream_seg.stages.records import Records
+from stream_seg.stages.serve import Serve
+from tests.support.clips import number_of, numbered, read_video, write_video
+from tests.support.fake_stages import Camera, Ledger, Work, config, line
+from tests.support.program import DRAWN, exit_code, left_in, lines_in, read_json, running, wait_until
+
+CLIPS = {
+    "highway_1024_512": 199,
+    "person_walking_intel": 1394,
+    "project_video_cut": 76,
+    "solidWhiteRight": 221,
+    "test_video": 38,
+}
+CLEAR = [f"--set=overlay.{setting}" for setting in ("opacity=0", "hud=false", "legend=false")]
+"""The whole graph, but nothing is drawn: the numbers in the pictures stay legible."""
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_a_real_clip_keeps_every_frame(data: Path, tmp_path: Path, name: str) -> None:
+    clip, out = data / "videos" / f"{name}.mp4", tmp_path / "o.mp4"
+    assert exit_code("run", clip, out, "--quiet", "--set", "write.preset=ultrafast") == 0
+    with av.open(str(clip)) as source, av.open(str(out)) as result:
+        assert result.streams.video[0].frames == CLIPS[name]
+        assert sum(1 for packet in result.demux(video=0) if packet.size) == CLIPS[name]
+        before, after = source.streams.video[0], result.streams.video[0]
+        assert (after.width, after.height) == (before.width, before.height)
+        assert after.codec_context.name == "h264"
+        assert after.average_rate == pytest.approx(before.average_rate, rel=0.001)
+
+
+def test_numbers_and_variable_times_are_kept(tmp_path: Path) -> None:
+    pts = [0, 40, 50, 200, 210, 500, 533, 1700, 1710, 1720]
+    clip = write_video(tmp_path / "vfr.mp4", map(numbered, range(10)), pts=pts)
+    assert exit_code("run", clip, tmp_path / "o.mp4", "--quiet", *CLEAR) == 0
+    before, after = read_video(clip), read_video(tmp_path / "o.mp4")
+    assert [number_of(image) for _, image in after] == list(range(10))
+    assert [time - after[0][0] for time, _ in after] == [time - before[0][0] for time, _ in before]
+    assert after[-1][0] - after[0][0] == Fraction(1720, 1000)
+
+
+@pytest.mark.parametrize("rotation", [90, -90, 180])
+def test_a_rotated_clip_comes_out_upright(tmp_path: Path, rotation: int) -> None:
+    turns = {90: cv2.ROTATE_90_CLOCKWISE, -90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180}
+    stored = (cv2.rotate(numbered(n), turns[rotation]) for n in range(5))
+    clip = write_video(tmp_path / "turned.mp4", stored, rotation=rotation)
+    assert exit_code("run", clip, tmp_path / "o.mp4", "--quiet", *CLEAR) == 0
+    images = [image for _, image in read_video(tmp_path / "o.mp4")]
+    assert [number_of(image) for image in images] == list(range(5))
+    assert images[0].shape == (240, 320, 3)
+
+
+def test_pictures_in_label_maps_records_and_a_video_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(12):
+        cv2.imwrite(str(pictures / f"{number}.png"), numbered(number))
+    outputs = [tmp_path / "o.jsonl", tmp_path / "o.mp4", f"{tmp_path}/masks/"]
+    assert exit_code("run", pictures, *outputs, "--report", tmp_path / "run.json", *CLEAR) == 0
+    labels = [f"{number:06}.png" for number in range(12)]
+    assert left_in(tmp_path / "masks") == [*labels, "classes.json"]
+    label_map = cv2.imread(str(tmp_path / "masks" / labels[7]), cv2.IMREAD_UNCHANGED)
+    assert (label_map.shape, label_map.dtype) == ((240, 320), "uint8")
+    assert label_map.max() < len(CAMVID)
+    assert lines_in(tmp_path / "o.jsonl") == 12
+    assert [number_of(image) for _, image in read_video(tmp_path / "o.mp4")] == list(range(12))
+    assert read_json(tmp_path / "run.json")["frames"]["by_output"] == {"records": 12, "write": 12, "masks": 12}
+    assert f"written: {outputs[0]}, {outputs[1]}, {tmp_path}/masks" in capsys.readouterr().out
+
+
+def test_what_did_not_finish_is_neither_written_nor_reported_as_if_it_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    held = Event()
+
+    def hangs(self: Records, frames: Frames) -> Frames:
+        try:
+            for number, taken in enumerate(frames):
+                yield taken
+                if number == 3:
+                    os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            held.wait(30)  # as a disk does that answers no more
+
+    monkeypatch.setattr(Records, "__call__", hangs)
+    monkeypatch.setattr("stream_seg.runtime.graph.FINISH_S", 0.1)
+    (tmp_path / "o.jsonl").write_text("of yesterday\n")
+    report = tmp_path / "run.json"
+    assert exit_code("run", f"{DRAWN}&paced=1", tmp_path / "o.jsonl", "--report", report) == 5
+    held.set()
+    out, error = capfd.readouterr()
+    assert "gave up on records, which did not finish" in error
+    assert "written:" not in out
+    facts = read_json(report)
+    assert facts["error"] == "gave up on records, which did not finish"
+    assert (facts["frames"]["written"], facts["frames"]["by_output"]) == (0, {"records": 0})
+
+
+def test_a_file_of_yesterday_is_not_said_to_be_written(tmp_path: Path, unused_port: int) -> None:
+    """The camera is not there: there are lines for its cards, and of cards alone no video is made."""
+    video, lines = tmp_path / "o.mp4", tmp_path / "o.jsonl"
+    video.write_text("of yesterday\n")
+    with running("run", f"rtsp://127.0.0.1:{unused_port}/live", video, lines) as program:
+        wait_until(lambda: lines_in(tmp_path / ".o.partial.jsonl") > 0, program)
+        program.terminate()
+        out, _ = program.communicate(timeout=20)
+    assert f"written: {lines}\n" in out
+    assert video.read_text() == "of yesterday\n"
+
+
+def test_the_report_has_the_documented_keys_and_no_other(tmp_path: Path) -> None:
+    report = tmp_path / "run.json"
+    assert exit_code("run", f"{DRAWN}&frames=30", tmp_path / "o.mp4", "--report", report, "--quiet") == 0
+    facts = read_json(report)
+    assert shape(facts) == documented()
+    assert facts["frames"] == {
+        "captured": 30,
+        "cards": 0,
+        "written": 30,
+        "by_output": {"write": 30},
+        "dropped": dict.fromkeys(("decode_error", "late", "superseded", "stopped"), 0),
+    }
+    assert list(facts["stages"]) == ["capture", "segment", "smooth", "overlay", "write"]
+    assert facts["policy"] == "every"
+    assert facts["error"] is None
+    assert facts["engine"]["network"] == "road"
+    assert 0 < facts["age_ms"]["p50"] <= facts["age_ms"]["p99"]
+    assert all(0 < s["p50_ms"] <= s["p95_ms"] <= s["p99_ms"] for s in facts["stages"].values())
+    assert facts["fps"] > 0
+    assert 50 < facts["peak_rss_mib"] < 10_000
+    assert read_json(report)["cpu_ms_per_frame"] > 0
+
+
+def shape(facts: dict[str, Any]) -> set[str]:
+    """Every path in a report; what is named by the graph or by a reason is written in capitals."""
+    named = {"stages": "NAME", "by_output": "NAME", "dropped": "REASON"}
+    found: set[str] = set()
+    for key, value in facts.items():
+        if not isinstance(value, dict):
+            found.add(key)
+        elif key in named:
+            inner = next(iter(value.values()))
+            tails = {f".{tail}" for tail in inner} if isinstance(inner, dict) else {""}
+            found |= {f"{key}.{named[key]}{tail}" for tail in tails}
+        else:
+            found |= {f"{key}.{tail}" for tail in shape(value)}
+    return found
+
+
+def documented() -> set[str]:
+    """The keys that the head of stream_seg/commands/report.py lists."""
+    found: set[str] = set()
+    first = (stream_seg.cli.report.__doc__ or "").split("Percentiles")[0]
+    for key in re.findall(r"`([^`]+)`", first):
+        head, _, braces = key.partition("{")
+        found |= {head + tail for tail in braces.rstrip("}").split(",")} if braces else {key}
+    return found
+
+
+def test_a_live_run_drops_what_is_late_and_counts_it(tmp_path: Path) -> None:
+    report = tmp_path / "run.json"
+    source = f"{DRAWN}&paced=1&rate=200&frames=200"
+    assert exit_code("run", source, tmp_path / "o.jsonl", "--report", report, "--quiet") == 0
+    facts = read_json(report)
+    assert facts["policy"] == "latest"
+    dropped = facts["frames"]["dropped"]
+    assert facts["frames"]["captured"] == 200 == facts["frames"]["written"] + sum(dropped.values())
+    assert dropped["superseded"] + dropped["late"] > 20
+    numbers = [int(number) for number in re.findall(r'"seq": (\d+)', (tmp_path / "o.jsonl").read_text())]
+    assert all(b > a for a, b in pairwise(numbers))
+    assert numbers[-1] == 199
+
+
+def test_a_stopped_graph_waits_for_an_output_that_finishes_its_file() -> None:
+    finished = Event()
+
+    def slow_to_finish(frames: Frames) -> Frames:
+        try:
+            yield from frames
+        finally:
+            time.sleep(2 * DRAIN_S)
+            finished.set()
+
+    with Graph(config(line(Camera(10_000, paced=True), Work(), slow_to_finish)), live=True) as graph:
+        while not graph.tasks[-1].yielded:
+            assert not graph.wait(0.01)
+    assert finished.is_set()
+
+
+def test_settings_reach_their_stage(tmp_path: Path) -> None:
+    out = tmp_path / "o.jsonl"
+    assert exit_code("run", DRAWN, out, "--quiet", "--set", "capture.frames=7", "--set", "capture.stream=front") == 0
+    assert lines_in(out) == 7
+    assert '"stream": "front"' in out.read_text()
+
+
+def test_the_demo_runs_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert exit_code("run", "--quiet", "--set", "capture.frames=30") == 0
+    frames = read_video(tmp_path / "demo.mp4")
+    assert len(frames) == 30
+    assert frames[0][1].shape == (540, 960, 3)
+    assert left_in(tmp_path) == ["demo.mp4"]
+
+
+def test_the_main_job_imports_no_torch(tmp_path: Path) -> None:
+    """It would cost seconds and gigabytes; who installs the core alone does not even have it."""
+    script = (
+        "import sys; from stream_seg.cli.app import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'nncf', 'onnx', 'onnxruntime'}))"
+    )
+    arguments = ["run", "-q", f"{DRAWN}&frames=3", str(tmp_path / "o.mp4")]
+    command = [sys.executable, "-c", script, *arguments]
+    assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout == "[]\n"
+
+
+def test_a_page_that_waits_for_a_frame_s_time_hears_of_the_end() -> None:
+    config = check({"stages": {"synthetic": {}, "serve": {"input": "synthetic", "port": 0}}}, where="graph")
+    graph = Graph(config, live=False)
+    run._shown_on_pages(graph, Console(), quiet=True)
+    page = next(task.node.stage for task in graph.tasks if isinstance(task.node.stage, Serve))
+    assert not page.stopping()
+    graph.asked.set()
+    assert page.stopping()
+
+
+def test_the_address_of_the_metrics_is_one_for_a_browser(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "serving", lambda *_, **__: nullcontext(9108))
+    nodes = line(Camera(1), Work(), Ledger())
+    graph = Graph(config(nodes), live=False)
+    for host, address in (("::1", "http://[::1]:9108/metrics"), ("127.0.0.1", "http://127.0.0.1:9108/metrics")):
+        with run._metrics(graph, MetricsConfig(port=0, host=host)) as said:
+            assert said == address

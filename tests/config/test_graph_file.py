@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stream_seg.config.graph_file import check, read_document, with_settings
+from stream_seg.errors import ConfigError
+from stream_seg.schema.yaml import parse_yaml
+
+GRAPH = """
+stages:
+  capture: {uri: drive.mp4}
+  segment: {input: capture}
+  smooth:  {input: segment, weight: 0.5}
+  write:   {input: smooth, path: out.mp4}
+metrics: {port: 9108}
+"""
+
+
+def refused(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check(parse_yaml(text, where="g.yaml"), where="g.yaml")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith("g.yaml")
+    return message
+
+
+def test_a_graph_is_read() -> None:
+    config = check(parse_yaml(GRAPH, where="g.yaml"), where="g.yaml")
+    assert [node.name for node in config.nodes] == ["capture", "segment", "smooth", "write"]
+    assert [node.inputs for node in config.nodes] == [(), ("capture",), ("segment",), ("smooth",)]
+    assert config.nodes[2].stage.weight == 0.5  # type: ignore[attr-defined]
+    assert config.nodes[0].stage.stream == "capture"  # type: ignore[attr-defined]
+    assert config.metrics is not None
+    assert (config.metrics.host, config.metrics.port) == ("127.0.0.1", 9108)
+
+
+def test_nodes_follow_their_inputs_whatever_the_order_of_the_file() -> None:
+    lines = GRAPH.strip().splitlines()
+    config = check(parse_yaml("\n".join([lines[0], *reversed(lines[1:5]), lines[5]]), where="g"), where="g")
+    seen: set[str] = set()
+    for node in config.nodes:
+        assert set(node.inputs) <= seen
+        seen.add(node.name)
+
+
+SIZE = "expected list of 2, each a whole number >= 8 and <= 8192"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("weight", "wieght", "stages.smooth: unknown key 'wieght', did you mean weight? (known: weight, gap_s, input"),
+        ("weight: 0.5", "weight: 1.5", "stages.smooth.weight: expected number >= 0 and < 1, got 1.5"),
+        ("weight: 0.5", "weight: lots", "stages.smooth.weight: expected number >= 0 and < 1, got 'lots'"),
+        ("input: capture", "input: capture, size: 352x480", f"segment.size: {SIZE}, got '352x480'"),
+        ("input: capture", "input: capture, size: [352]", f"segment.size: {SIZE}, got [352]"),
+        ("input: capture", "input: capture, size: [352, 4]", f"segment.size: {SIZE}, got 4"),
+        (
+            "input: capture",
+            "input: capture, prefer: {pole: 30}",
+            "stages.segment.prefer.pole: expected less than or equ",
+        ),
+        ("smooth:", "smoooth:", "stages.smoooth: unknown stage 'smoooth', did you mean smooth?"),
+        ("input: segment", "input: sgment", "stages.smooth.input: unknown stage 'sgment', did you mean segment?"),
+        ("input: capture", "input: smooth", "circle"),
+        ("input: capture", "threads: 1", "stages.segment: needs an input"),
+        ("capture: {", "capture: {input: smooth, ", "stages.capture: a source takes no input"),
+        ("uri: drive.mp4", "", "stages.capture.uri: is required"),
+        ("metrics:", "metricks:", "unknown key 'metricks', did you mean metrics?"),
+        ("port: 9108", "prt: 9108", "metrics: unknown key 'prt', did you mean port? (known: port, host)"),
+        ("port: 9108", "port: 70000", "metrics.port: expected whole number >= 0 and <= 65535, got 70000"),
+        ("path: out.mp4", "path: out.avi", "out.avi"),
+        (
+            "smooth:  {input: segment, weight: 0.5}",
+            "smooth:  {input: segment, weight: 0.5, weight: 0.6}",
+            "duplicate key 'weight'",
+        ),
+        ("  write:", "  other: {stage: smooth, input: segment}\n  write:", "nothing takes the frames of other"),
+        ("input: smooth,", "input: [smooth, smooth],", "list of different names"),
+        ("weight: 0.5", "policy: newest", "stages.smooth.policy: expected latest or every"),
+        ("weight: 0.5}", "weight: 0.5", "line 6"),
+        ("weight: 0.5", "weight: &a 0.5, gap_s: *a", "aliases are not allowed"),
+        ("weight: 0.5", "weight: 2024-13-45", "line 5, column 37 '2024-13-45' is no timestamp"),
+        ("weight: 0.5", "weight: !!int abc", "'abc' is no int"),
+        ("weight: 0.5", "weight: !!int ''", "'' is no int"),
+        ("weight: 0.5", "weight: !!bool maybe", "'maybe' is no bool"),
+        ("weight: 0.5", "weight: !!timestamp x", "'x' is no timestamp"),
+        ("weight: 0.5", "weight: !!set [1]", "expected a mapping node, but found sequence"),
+        ("  smooth:  {", "  'a b': {stage: smooth, input: segment}\n  smooth:  {", "'a b' is no name for a stage"),
+        (
+            "  segment: {input: capture}",
+            "  synthetic: {stream: capture}\n  segment: {input: [capture, synthetic]}",
+            "stages.synthetic.stream: 'capture' is the stream of capture already",
+        ),
+    ],
+)
+def test_what_is_not_understood_is_refused(old: str, new: str, said: str) -> None:
+    assert old in GRAPH
+    assert said in refused(GRAPH.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ("segment: {every: often}", "segment.every: expected whole number >= 1 and <= 1000 or auto, got 'often'"),
+        ("segment: {every: 0}", "segment.every: expected whole number >= 1 and <= 1000 or auto, got 0"),
+        ("segment: {network: }", "segment.network: expected text or mapping, got None"),
+        ("segment: {network: {1: 2}}", "segment.network.1: expected a valid string, got 1"),
+        (
+            "overlay: {legend: middle}",
+            "overlay.legend: expected true or false or top-left or top-right or bottom-left or bottom-right, "
+            "got 'middle'",
+        ),
+        ("overlay: {colours: {3: '#000000'}}", "overlay.colours.3: expected a valid string, got 3"),
+    ],
+)
+def test_of_a_key_of_several_kinds_all_are_said(stage: str, said: str) -> None:
+    graph = f"stages:\n  {stage}".replace("{", "{input: synthetic, ", 1)
+    assert refused(f"{graph}\n  synthetic:\n") == f"g.yaml: stages.{said}"
+
+
+def test_a_stream_reaches_a_stage_by_one_way() -> None:
+    """Else the two would be written over each other, under the same numbers."""
+    graph = """
+stages:
+  synthetic: {{frames: 3}}
+  rear: {{stage: synthetic, frames: 3}}
+  road: {{stage: segment, input: {road}}}
+  lanes: {{stage: segment, input: synthetic}}
+  smooth: {{input: lanes}}
+  masks: {{input: [road, smooth], path: out/}}
+  records: {{input: road, path: out.jsonl}}
+"""
+    assert refused(graph.format(road="[rear, synthetic]")) == (
+        "g.yaml: stages.masks.input: the frames of stream 'synthetic' come by road and smooth; "
+        "give each a stage of its own (`stage: masks`)"
+    )
+    control = check(parse_yaml(graph.format(road="rear"), where="g.yaml"), where="g.yaml")
+    assert len(control.nodes) == 7
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["foo", "127.0.0.1:4318", "grpc://host:4317", "http://", "http://:4318/v1", "http://host:x", "http://a b"],
+)
+def test_traces_go_to_a_web_address(endpoint: str) -> None:
+    graph = f"{GRAPH}traces: {{endpoint: '%s'}}\n"
+    assert "g.yaml: traces.endpoint: expected http:// or https:// and a host, got '" in refused(graph % endpoint)
+    for sound in ("http://127.0.0.1:4318/v1/traces", "https://[::1]/v1/traces", "HTTP://collector"):
+        assert check(parse_yaml(graph % sound, where="g"), where="g").traces
+
+
+@pytest.mark.parametrize("text", ["stages: {}", "stages: 3", "policy: latest"])
+def test_a_graph_without_stages_is_refused(text: str) -> None:
+    assert "stages" in refused(text)
+
+
+def test_deep_nesting_is_refused() -> None:
+    with pytest.raises(ConfigError, match="levels deep"):
+        parse_yaml("[" * 20_000, where="deep.yaml")
+
+
+@pytest.mark.parametrize("content", [b"just words", b"\xff\xfe\x00bad", b"- a\n- b\n"])
+def test_a_file_that_is_no_graph(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "g.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"g\.yaml"):
+        read_document(path)
+
+
+def test_a_missing_file() -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: No such file"):
+        read_document(Path("nowhere.yaml"))
+
+
+def test_a_large_file_is_not_read(tmp_path: Path) -> None:
+    (large := tmp_path / "large.yaml").write_text("# " + "x" * 1_000_000)
+    with pytest.raises(ConfigError, match=r"large\.yaml: larger than a YAML file of this project may be"):
+        read_document(large)
+
+
+def test_settings_change_the_document_and_are_checked_alike() -> None:
+    document = parse_yaml(GRAPH, where="g")
+    changed = with_settings(document, ["smooth.weight=0.7", "metrics.port=9000", "policy=latest"])
+    config = check(changed, where="g")
+    assert config.nodes[2].stage.weight == 0.7  # type: ignore[attr-defined]
+    assert config.policy == "latest"
+    assert config.metrics is not None
+    assert config.metrics.port == 9000
+    assert document["stages"]["smooth"]["weight"] == 0.5
+    with pytest.raises(ConfigError, match="unknown key 'wieght'"):
+        check(with_settings(document, ["smooth.wieght=1"]), where="g")
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("smooth.weight", "expected KEY=VALUE"),
+        ("smoth.weight=1", "unknown stage 'smoth', did you mean smooth?"),
+        ("smooth=1", "name a key of the stage"),
+        ("smooth.weight.deep=1", "has no keys of its own"),
+        ("smooth.weight=[", "--set smooth.weight: line 1"),
+    ],
+)
+def test_settings_that_are_not_understood(setting: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        with_settings(parse_yaml(GRAPH, where="g"), [setting])
+    assert said in str(caught.value)

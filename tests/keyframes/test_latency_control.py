@@ -1,0 +1,172 @@
+"""`target_ms`: a graph whose machine becomes half as fast keeps its frames young, and recovers."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stream_seg.backends.engine import Engine, EngineSpec, Images, Result
+from stream_seg.errors import ConfigError
+from stream_seg.frame import EngineInfo
+from stream_seg.keyframes.keyframes import Keys
+from stream_seg.keyframes.latency_control import Rung, Steering, rungs
+from stream_seg.runtime.graph import Graph
+from stream_seg.stages.base import Frames
+from stream_seg.stages.segment import Segment, asked, keyed
+from stream_seg.types import Classes
+from tests.keyframes.test_keyframes import drive
+from tests.support import small_networks as tiny
+from tests.support.fake_stages import Camera, config, node
+from tests.support.frames import frame
+
+CLASSES = Classes(("dark", "bright"), ((0, 0, 0), (255, 0, 0)))
+SIZE = (16, 24)
+NETWORK_S, REST_S, TARGET_MS = 0.045, 0.025, 130.0
+"""Four times as slow as the usual, so that what else a machine does is small against it."""
+CALM_S, BUSY_S = 2.0, 6.0
+SECONDS = 13
+
+
+@dataclass
+class Machine:
+    """Sleeps instead of working; half as fast between two seconds of its life, which begins with the first frame that
+    comes out. Notes those that do: second, age in seconds, rung."""
+
+    began: float = math.inf
+    done: list[tuple[float, float, int]] = field(default_factory=list)
+
+    def work(self, seconds: float) -> None:
+        busy = CALM_S <= time.monotonic() - self.began < BUSY_S
+        time.sleep(seconds * (2 if busy else 1))
+
+    def engine(self, seconds: float) -> Engine:
+        def run(images: Images) -> Result:
+            self.work(seconds)
+            return Result(scores=np.zeros((len(images), 2, 8, 12), np.float32))
+
+        return Engine(EngineSpec(SIZE, CLASSES, EngineInfo("stub", "sleep", "f32", "cpu")), run)
+
+    def segment(self, frames: Frames, *, target_ms: float | None) -> Frames:
+        """As `Segment` does it, with engines that sleep."""
+        with ExitStack() as opened:
+            engines = [opened.enter_context(self.engine(seconds)) for seconds in (NETWORK_S, NETWORK_S / 4)]
+            ask = partial(asked, size=SIZE)
+            steering = Steering(engines, every=1, target_ms=target_ms, ask=ask)
+            worker = opened.enter_context(ThreadPoolExecutor(1))
+            yield from keyed(frames, Keys(worker), steering)
+
+    def sink(self, frames: Frames) -> Frames:
+        for taken in frames:
+            self.work(REST_S)
+            now = time.monotonic()
+            self.began = min(self.began, now)
+            assert taken.temporal is not None
+            self.done.append((now - self.began, now - taken.captured_ns / 1e9, taken.temporal.rung))
+            yield taken
+
+    def run(self, *, target_ms: float | None) -> Graph:
+        camera = Camera(30 * SECONDS, paced=True)
+        nodes = [
+            node("camera", "synthetic", camera),
+            node("segment", "segment", partial(self.segment, target_ms=target_ms), "camera"),
+            node("sink", "write", self.sink, "segment"),
+        ]
+        with Graph(config(nodes, policy="latest"), live=True) as graph:
+            assert graph.wait(SECONDS + 10)
+        assert graph.error is None
+        return graph
+
+    def late_seconds(self) -> list[int]:
+        """Seconds of this machine's life in which the 95th percentile of age was over the target."""
+        by_second: dict[int, list[float]] = {}
+        for second, age_s, _ in self.done:
+            by_second.setdefault(int(second), []).append(1000 * age_s)
+        return [second for second, ages in by_second.items() if np.percentile(ages, 95) > TARGET_MS]
+
+
+def test_a_machine_half_as_fast_keeps_the_target_and_comes_back() -> None:
+    held, control = Machine(), Machine()
+    with ThreadPoolExecutor(1) as aside:  # they only sleep: side by side they are the same as one after the other
+        uncontrolled = aside.submit(control.run, target_ms=None)
+        graph = held.run(target_ms=TARGET_MS)
+        uncontrolled.result()
+    late = held.late_seconds()
+    # at the start frames wait for the engines; one second more may be that of a machine which does other things too
+    assert len(set(late) - {0, CALM_S}) <= 1, held.done
+    assert set(range(int(CALM_S) + 1, int(BUSY_S))) <= set(control.late_seconds())  # the negative control
+    assert all(rung == 0 for second, _, rung in held.done if second < CALM_S)
+    assert any(rung == 0 for second, _, rung in held.done if BUSY_S < second < BUSY_S + 5)
+    assert all(rung > 0 for second, _, rung in held.done if CALM_S + 1 < second < BUSY_S)
+    task = next(task for task in graph.tasks if task.node.name == "segment")
+    assert 1 <= task.segment.changes["spare"] <= task.segment.changes["slow"]
+    assert task.segment.keys < task.yielded
+
+
+@pytest.mark.parametrize(
+    ("every", "engines", "want"),
+    [
+        (1, 2, [(1, 0), (2, 0), (3, 0), (5, 0), (5, 1), (10, 1)]),
+        (1, 1, [(1, 0), (2, 0), (3, 0), (5, 0)]),
+        (3, 2, [(3, 0), (5, 0), (5, 1), (10, 1)]),
+        (20, 2, [(20, 0), (20, 1)]),
+        ("auto", 2, [("auto", 0), (5, 0), (5, 1), (10, 1)]),
+    ],
+)
+def test_the_rungs_go_down_from_what_was_asked_for(every: int, engines: int, want: list[tuple[int, int]]) -> None:
+    assert rungs(every, engines=engines) == tuple(Rung(*rung) for rung in want)
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> str:
+    return str(tiny.write(tmp_path, tiny.network(outputs={"out": 3}), {"classes": tiny.CLASSES}))
+
+
+def test_every_and_auto_are_keys_of_segment(network: str) -> None:
+    frames = drive(7)
+    out = list(Segment(network=network, precision="f32", every=3)(iter(frames)))
+    assert [f.temporal.age for f in out if f.temporal] == [0, 1, 2, 0, 1, 2, 0]
+    assert [f.seq for f in out] == list(range(7))
+    plain = list(Segment(network=network, precision="f32")(iter(frames)))
+    for number in (0, 3, 6):
+        want, got = plain[number].semantic, out[number].semantic
+        assert want is not None
+        assert got is not None
+        np.testing.assert_array_equal(got.labels, want.labels)
+    auto = list(Segment(network=network, precision="f32", every="auto")(iter(frames)))
+    assert 1 <= sum(f.temporal.key for f in auto if f.temporal) < 7
+
+
+def test_a_target_for_frames_of_a_file_is_refused(network: str) -> None:
+    with pytest.raises(ConfigError, match="policy: latest"):
+        next(iter(Segment(network=network, target_ms=33)(iter([frame(0)]))))
+
+
+def test_a_network_without_a_smaller_form_has_rungs_of_key_frames_only(
+    network: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = Segment(network=network, precision="f32", target_ms=33, policy="latest")
+    assert len(list(stage(iter(drive(3))))) == 3
+    assert Counter(record.levelname for record in caplog.records)["WARNING"] <= 1
+
+
+def test_live_frames_are_told_that_they_are(network: str) -> None:
+    """The graph gives the stage the policy of its links."""
+    for policy in ("latest", "every"):
+        stage = Segment(network=network)
+        nodes = [
+            node("camera", "synthetic", Camera(1)),
+            replace(node("segment", "segment", stage, "camera"), policy=policy),  # type: ignore[arg-type]
+            node("sink", "write", lambda frames: frames, "segment"),
+        ]
+        graph = Graph(config(nodes), live=False)
+        (task,) = [task for task in graph.tasks if task.node.name == "segment"]
+        assert task.node.stage.policy == policy  # type: ignore[attr-defined]

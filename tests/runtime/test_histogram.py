@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import numpy as np
+
+from stream_seg.runtime.histogram import BOUNDS_MS, KEPT, Ages, Samples
+
+
+def test_percentiles_are_of_those_kept_and_the_histogram_of_all() -> None:
+    samples = Samples()
+    values = np.r_[np.full(10, 9_999.0), np.linspace(0, 100, KEPT)]
+    for value in values:
+        samples.add(value)
+    assert samples.percentile(50) == np.float32(np.percentile(values[10:], 50))
+    assert samples.at_most() == [*(int((values <= bound).sum()) for bound in BOUNDS_MS), len(values)]
+    assert np.isclose(samples.total, values.sum())
+
+
+def test_nothing_measured_is_nothing() -> None:
+    assert Samples().percentile(99) == 0
+    assert not any(Samples().at_most())
+
+
+def test_late_is_more_than_the_deadline() -> None:
+    ages = Ages(deadline_ms=50)
+    for age in (49, 50, 50.1, 400):
+        ages.add(age)
+    assert ages.late == 2

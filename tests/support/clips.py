@@ -1,0 +1,78 @@
+"""Clips of numbered frames, written and read with PyAV: numbers in, the same numbers out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from stream_seg.types import Image
+
+BITS = 12
+MILLISECOND = Fraction(1, 1000)
+
+
+def numbered(number: int, size: tuple[int, int] = (320, 240)) -> Image:
+    """A picture of (width, height) that says its number: to people as digits, to `number_of` as a row of bright and
+    dark fields at its upper edge. The upper half is bluish, the lower reddish, so that it has a right way up."""
+    width, height = size
+    image = np.empty((height, width, 3), np.uint8)
+    image[: height // 2], image[height // 2 :] = (160, 110, 90), (90, 110, 160)
+    for bit in range(BITS):
+        left, right = bit * width // BITS, (bit + 1) * width // BITS
+        image[: height // 6, left:right] = 230 if number >> bit & 1 else 25
+    cv2.putText(
+        image, str(number), (width // 3, height * 2 // 3), cv2.FONT_HERSHEY_SIMPLEX, height / 120, (255,) * 3, 2
+    )
+    return image
+
+
+def number_of(image: Image) -> int:
+    """The number that a `numbered` picture says, at any size and after any compression."""
+    height, width = image.shape[:2]
+    centres = [(2 * bit + 1) * width // (2 * BITS) for bit in range(BITS)]
+    return sum(int(image[height // 12, x].mean() > 128) << bit for bit, x in enumerate(centres))
+
+
+def write_video(
+    path: Path,
+    images: Iterable[Image],
+    *,
+    pts: Sequence[int] | None = None,
+    time_base: Fraction = MILLISECOND,
+    rate: int = 25,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    rotation: int = 0,
+    options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
+) -> Path:
+    """A clip of `images`, one at each of `pts` in units of `time_base`, or `rate` of them per second. `rotation` is
+    what the display matrix turns the stored picture by, in degrees against the clock."""
+    with av.open(str(path), "w", options=container_options or {}) as container:
+        stream = None
+        for index, image in enumerate(images):
+            if stream is None:
+                stream = container.add_stream(codec, rate=rate, options=options or {})
+                stream.height, stream.width = image.shape[:2]
+                stream.pix_fmt = pix_fmt
+                stream.codec_context.time_base = time_base
+                if rotation:
+                    stream.set_display_rotation(rotation)
+            frame = av.VideoFrame.from_ndarray(image, "bgr24")
+            frame.time_base = time_base
+            frame.pts = round(index / rate / time_base) if pts is None else pts[index]
+            container.mux(stream.encode(frame))
+        if stream is not None:
+            container.mux(stream.encode(None))
+    return path
+
+
+def read_video(path: Path) -> list[tuple[Fraction, Image]]:
+    """(time in seconds, picture) of every frame, decoded with nothing of stream_seg."""
+    with av.open(str(path)) as container:
+        return [(frame.pts * frame.time_base, frame.to_ndarray(format="bgr24")) for frame in container.decode(video=0)]
