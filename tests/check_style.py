@@ -14,9 +14,36 @@ PACKAGE = Path(__file__).parents[1] / "stream_seg"
 OPENERS = ("What", "Whether", "How", "Where", "Who", "Which", "Whose")
 """A docstring is an imperative sentence; none of these begins one."""
 NAMES = frozenset(
-    ["said", "told", "found", "held", "asked", "given", "kept", "settled", "chosen", "agreed", "believed", "heard"]
-    + ["judged", "wanted", "drawn", "lasting", "rung", "verdict", "ears", "earshot", "darkroom", "door", "card"]
-    + ["cards", "opened_with", "books", "tally", "tallies"]
+    (
+        "said",
+        "told",
+        "found",
+        "held",
+        "asked",
+        "given",
+        "kept",
+        "settled",
+        "chosen",
+        "agreed",
+        "believed",
+        "heard",
+        "judged",
+        "wanted",
+        "drawn",
+        "lasting",
+        "rung",
+        "verdict",
+        "ears",
+        "earshot",
+        "darkroom",
+        "door",
+        "card",
+        "cards",
+        "opened_with",
+        "books",
+        "tally",
+        "tallies",
+    )
 )
 """Not bound anywhere, in any case: participles as nouns, and names that the field does not know."""
 
