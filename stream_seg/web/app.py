@@ -20,7 +20,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from stream_seg.web import views as facts
-from stream_seg.web.auth import COOKIE, SESSION_S, Door, refused, wrong_token
+from stream_seg.web.auth import COOKIE, SESSION_S, TokenAuth, refused, wrong_token
 from stream_seg.web.mjpeg import Feeds
 from stream_seg.web.renderer import Darkroom, Settings, View, drawn, jpeg, png
 from stream_seg.web.requests import body, problem, said, settings_asked, view_asked, width_asked
@@ -45,7 +45,7 @@ LONGEST_PAUSE_S = 0.3
 class Page:
     """Every answer. `feeds` has the viewers, `door` the token."""
 
-    def __init__(self, board: Board, feeds: Feeds, door: Door, registry: CollectorRegistry) -> None:
+    def __init__(self, board: Board, feeds: Feeds, door: TokenAuth, registry: CollectorRegistry) -> None:
         self.board, self.feeds, self.door, self.registry = board, feeds, door, registry
         self._drawing = Lock()
         self._kept: dict[str, tuple[float, Any]] = {}
@@ -159,7 +159,9 @@ class Page:
             return RedirectResponse("/login?again=1" if refusal.status_code == 401 else "/login?later=1", 303)
         answer = RedirectResponse("/", 303)
         secure = request.url.scheme == "https" or request.headers.get("origin", "").startswith("https:")
-        answer.set_cookie(COOKIE, self.door.session(), SESSION_S, httponly=True, samesite="strict", secure=secure)
+        answer.set_cookie(
+            COOKIE, self.door.create_session(), SESSION_S, httponly=True, samesite="strict", secure=secure
+        )
         return answer
 
     async def logout(self, _: Request) -> Response:

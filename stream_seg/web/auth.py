@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import secrets
 import time
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
+from itsdangerous import TimestampSigner
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -78,31 +78,31 @@ class Bucket:
         return str(ip.ipv4_mapped or ip_network((int(ip), 64), strict=False))
 
 
-@dataclass
-class Door:
-    """The token and who has shown it. Without a token everybody has."""
+class TokenAuth:
+    """Check tokens and issue session cookies. Without a token every request is allowed.
 
-    token: str | None
-    failures: Bucket = field(default_factory=Bucket)
-    _secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
+    Starlette's SessionMiddleware cannot serve here: its Secure flag is fixed, this one depends on a proxy's scheme.
+    """
 
-    def fits(self, given: str) -> bool:
-        """Whether this is the token, in a time that does not tell how much of it is right."""
-        return self.token is None or hmac.compare_digest(self._digest(given), self._digest(self.token))
+    def __init__(self, token: str | None) -> None:
+        self.token = token
+        self.failures = Bucket()
+        self._signer = TimestampSigner(secrets.token_bytes(32))  # sessions end with the process
 
-    def session(self) -> str:
-        """The value of a cookie that is good for SESSION_S, for as long as this process lives."""
-        until = str(int(time.time()) + SESSION_S)
-        return f"{until}.{self._digest(until).hex()}"
+    def is_valid(self, token: str) -> bool:
+        """Return True for the right token, in a time that depends on neither token."""
+        return self.token is None or hmac.compare_digest(self._sign(token), self._sign(self.token))
 
-    def knows(self, session: str) -> bool:
-        """Whether this is a session of this process that has not ended."""
-        until, _, digest = session.partition(".")
-        right = hmac.compare_digest(digest.encode(), self._digest(until).hex().encode())
-        return right and until.isdecimal() and int(until) > time.time()
+    def create_session(self) -> str:
+        """Return a cookie value that is valid for SESSION_S."""
+        return self._signer.sign("viewer").decode()
 
-    def _digest(self, text: str) -> bytes:
-        return hmac.digest(self._secret, text.encode(errors="surrogateescape"), hashlib.sha256)
+    def is_session(self, cookie: str) -> bool:
+        """Return True for a cookie value of this process that has not expired."""
+        return self._signer.validate(cookie, max_age=SESSION_S)
+
+    def _sign(self, text: str) -> bytes:
+        return self._signer.get_signature(text.encode(errors="surrogateescape"))
 
 
 @dataclass
@@ -110,7 +110,7 @@ class Guard:
     """The application behind the door."""
 
     app: ASGIApp
-    door: Door
+    door: TokenAuth
     hosts: Collection[str]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,20 +144,20 @@ class Guard:
         kind, _, given = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer":
             return wrong_token(self.door, given.strip(), scope)
-        if self.door.knows(cookie_parser(headers.get("cookie", "")).get(COOKIE, "")):
+        if self.door.is_session(cookie_parser(headers.get("cookie", "")).get(COOKIE, "")):
             return None
         if scope["path"] == "/":
             return RedirectResponse("/login", 303)
         return refused(401, "a token is needed", {"WWW-Authenticate": "Bearer"})
 
 
-def wrong_token(door: Door, given: str, scope: Scope) -> Response | None:
+def wrong_token(door: TokenAuth, given: str, scope: Scope) -> Response | None:
     """None for the token; else the refusal, which is counted."""
     address = (scope.get("client") or ("",))[0]
     wait_s = door.failures.retry_after_s(address)
     if wait_s:
         return refused(429, "too many wrong tokens", {"Retry-After": str(int(wait_s) + 1)})
-    if door.fits(given):
+    if door.is_valid(given):
         return None
     door.failures.fail(address)
     return refused(401, "that is not the token", {"WWW-Authenticate": "Bearer"})

@@ -22,7 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.redact import without_secrets
 from stream_seg.web.app import Page
-from stream_seg.web.auth import Door, Guard
+from stream_seg.web.auth import Guard, TokenAuth
 from stream_seg.web.hosts import in_address
 from stream_seg.web.mjpeg import Feeds
 from stream_seg.web.renderer import Darkroom, Quality, Settings, Watched
@@ -77,7 +77,7 @@ class _Server:
     def __init__(self, stage: Wishes, board: Board, darkroom: Darkroom, token: str | None) -> None:
         self._board, self._darkroom = board, darkroom
         self._feeds = Feeds(darkroom, stage.max_clients, self._abort)
-        page = Page(board, self._feeds, Door(token), stage.registry)
+        page = Page(board, self._feeds, TokenAuth(token), stage.registry)
         guard = Guard(page.app(), page.door, (stage.host, *stage.hosts))
         self._uvicorn = uvicorn.Server(_settings(stage, guard))
         self._socket = _listening(stage.host, stage.port)
