@@ -24,6 +24,7 @@ from stream_seg.frame import Base, Carried, Frame, Semantic, Step, Temporal
 from stream_seg.ops import motion as ops
 from stream_seg.ops.motion import Luma, Motion
 from stream_seg.per_stream import Recent
+from stream_seg.sources.timeline import discontinuity
 from stream_seg.types import Image
 
 Every: TypeAlias = int | Literal["auto"]
@@ -37,8 +38,6 @@ lose least, and on CamVid val the sum costs 0.1 to 0.4 mIoU less than the share 
 means every third frame there."""
 LONGEST = 15
 """`auto`: frames after which a key frame is due even if nothing moved: new things may be too small to be noticed."""
-GAP_S = 0.5
-"""A pause after which the motion between two frames is none."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class View:
 
     def step(self, now: View) -> Step | None:
         """The motion from here to `now`; None after a gap, at a cut, when time goes back or the size changes."""
-        if self.size != now.size or not 0 < now.time_s - self.time_s <= GAP_S:
+        if self.size != now.size or discontinuity(now.time_s - self.time_s) is not None:
             return None
         motion = ops.flow(self.luma, now.luma)
         believed = ops.confidence(self.luma, now.luma, motion)

@@ -1,60 +1,61 @@
-"""What a source leaves that is removed from a running graph, for one of its name or of its stream to go on from."""
+"""State handed from a removed source to its replacement: counters by source name, number and time by stream."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from math import ceil, floor
 
 from stream_seg.frame import Frame
-from stream_seg.runtime.counters import SourceTally
+from stream_seg.runtime.counters import SourceCounters
 from stream_seg.runtime.histogram import Samples
+from stream_seg.sources.timeline import StreamClock
 
 
 @dataclass(frozen=True)
-class Left:
-    """What a source has counted: what one that is removed leaves to the next of its name."""
+class SourceTotals:
+    """Counters of a removed source, continued by the next source of its name."""
 
     yielded: int
-    cards: int
+    placeholders: int
     duration_ms: Samples
-    source: SourceTally
+    source: SourceCounters
 
     @property
     def pictures(self) -> int:
-        """The frames yielded that are no cards."""
-        return self.yielded - self.cards
+        """Return the number of frames yielded that are no placeholders."""
+        return self.yielded - self.placeholders
 
 
 @dataclass(frozen=True)
-class End:
-    """Where a stream was when its source was removed."""
+class StreamEnd:
+    """Number, time and time of capture of a stream's last frame when its source was removed."""
 
     seq: int
     time_s: Fraction
     captured_ns: int
 
     @classmethod
-    def of(cls, last: Frame) -> End:
-        """After its last frame."""
+    def of(cls, last: Frame) -> StreamEnd:
+        """Return the end of a stream whose last frame is `last`."""
         return cls(last.seq, last.pts * last.time_base, last.captured_ns)
 
 
-class GoingOn:
-    """A stream that another source began: no number comes twice, and no time goes back."""
+class Continuation:
+    """Renumber the frames of a replacement so that they continue the stream: numbers and times only grow."""
 
-    def __init__(self, end: End) -> None:
-        self._end, self._last_s = end, end.time_s
-        self._shift_s: Fraction | None = None
+    def __init__(self, end: StreamEnd) -> None:
+        self._end = end
+        self._clock = StreamClock(last_s=end.time_s)
+        self._begun = False
 
-    def placed(self, frame: Frame) -> Frame:
-        """The source's next frame with its number and its time in the stream; between its first and the stream's last
-        is the time that passed."""
+    def place(self, frame: Frame) -> Frame:
+        """Return the replacement's next frame with its number and time in the stream.
+
+        The first is as far behind the stream's last frame as they were captured apart.
+        """
         tick = frame.time_base
-        if self._shift_s is None:
+        if not self._begun:
             passed_s = Fraction(frame.captured_ns - self._end.captured_ns, 10**9)
-            self._shift_s = self._end.time_s + passed_s - frame.pts * tick
-        # Ticks differ between cards and pictures, and with them what is rounded up.
-        pts = max(frame.pts + ceil(self._shift_s / tick), floor(self._last_s / tick) + 1)
-        self._last_s = pts * tick
-        return replace(frame, seq=self._end.seq + 1 + frame.seq, pts=pts)
+            self._clock.restart(frame.pts * tick, at_s=self._end.time_s + passed_s)
+            self._begun = True
+        return replace(frame, seq=self._end.seq + 1 + frame.seq, pts=self._clock.place(frame.pts * tick, tick))

@@ -15,12 +15,17 @@ from typing import NamedTuple
 
 from stream_seg.errors import SourceError, StreamSegError
 from stream_seg.sources.picture import Picture, Pictures
+from stream_seg.sources.timeline import Pacer
 
 HELD = 8
 """Decoded pictures that wait for their owner; of more, the oldest are dropped. Packets never are: the rest of a group
 of pictures could not be decoded."""
 LONGEST_S = 2.0
-"""Between two pictures of a recording that is played as if it were live."""
+"""Longest pause of a recording that is played as if it were live: a camera silent for longer counts as stalled."""
+SLACK_S = 1.0
+"""So far such a recording may be late and still catch up; a machine that is too slow plays it slower."""
+USUAL_S = 0.04
+"""Between its pictures, where they have no duration."""
 
 
 class Taken(NamedTuple):
@@ -99,24 +104,21 @@ class Reader:
 
 
 def paced(make: Callable[[], Pictures]) -> Pictures:
-    """A recording over and over, each picture at its own time after the one before, stamped when it is due."""
-    due_s, last_s = time.monotonic(), 0.0
+    """Play a recording over and over, each picture when it is due, stamped with that time.
+
+    Raises SourceError where no picture of it can be decoded.
+    """
+    pacer = Pacer(slack_s=SLACK_S)
     while True:
-        given, last_s = 0, 0.0
+        empty = True
         for picture in make():
             if picture is not None:
-                step_s, last_s = _step_s(picture, last_s, first=given == 0)
-                given += 1
-                due_s = max(due_s + step_s, time.monotonic() - 1.0)  # a machine that is too slow plays slower
+                empty = False
+                time_s = None if picture.pts is None else float(picture.pts * picture.time_base)
+                interval_s = float(picture.duration * picture.time_base) or USUAL_S
+                due_s = pacer.due_s(time_s, time.monotonic(), longest_s=LONGEST_S, interval_s=interval_s)
                 time.sleep(max(0.0, due_s - time.monotonic()))
                 picture = picture._replace(pts=None, captured_ns=time.monotonic_ns())
             yield picture
-        if not given:
+        if empty:
             raise SourceError("no picture of the recording can be decoded", reason="broken")
-
-
-def _step_s(picture: Picture, last_s: float, *, first: bool) -> tuple[float, float]:
-    """(seconds since the picture before, this one's time). What a recording's own gap or leap says is bounded."""
-    usual_s = float(picture.duration * picture.time_base) or 0.04
-    now_s = last_s + usual_s if picture.pts is None else float(picture.pts * picture.time_base)
-    return (usual_s if first else min(max(now_s - last_s, 0.0), LONGEST_S)), now_s

@@ -1,106 +1,139 @@
-"""The one line of frames of a live source, over all its connections: numbers without a break, times that only grow."""
+"""Clocks of a stream: the times of a source may jump, the times of its frames only grow.
+
+Nothing here reads a clock. Callers pass every time, in seconds, so the same times give the same results.
+"""
 
 from __future__ import annotations
 
 import math
-import time
 from fractions import Fraction
-from types import MappingProxyType
+from typing import Literal, TypeAlias
 
-import cv2
-import numpy as np
-
-from stream_seg.frame import NOTHING, Frame, Signal
-from stream_seg.ops.placeholder import banner, no_signal
-from stream_seg.sources.live import News
-from stream_seg.sources.picture import Picture
-from stream_seg.types import Image
-
-SIZE = (360, 640)
-"""(height, width) of a card before the first picture; later cards have the last picture's."""
-TICK = Fraction(1, 1000)
+RESTART_S = 1
+"""A time that falls back by more than this comes from a clock that started anew: a camera that reconnected, a recording
+appended to another. A smaller step back is jitter or one wrong time."""
+LEAP_S = 600
+"""A leap ahead by more than this is a new clock too. A shorter one is a pause, such as an outage of a camera."""
+GAP_S = 0.5
+"""After a longer pause the motion between two frames tells nothing about the present."""
 ASTRAY_S = 10
-"""A picture whose time is this far from the clock's has a clock of its own that jumped."""
+"""A live frame whose time is this far from the time of its arrival comes from a clock that jumped."""
 SLIGHT_S = Fraction(1, 4)
-"""So far a source's clock may be set back, and so far the line may be ahead of ours, and nothing is done about it."""
-HASTE = Fraction(1, 10)
-"""The share of its own time by which a line that is ahead is shortened."""
-LARGEST_CARD = 1280
-"""Pixels of its longer side: a card of a large camera is drawn smaller and enlarged."""
+"""Tolerated in a live stream: a step back of the source's clock, and a lead of the stream over the wall clock."""
+CATCH_UP = Fraction(1, 10)
+"""Share by which the steps of a live stream are shortened while it leads the wall clock by more than SLIGHT_S."""
+
+Discontinuity: TypeAlias = Literal["back", "gap"]
 
 
-class Line:
-    """Makes frames of pictures and of the news that there are none. Time 0 is its own beginning."""
+def discontinuity(step_s: Fraction, *, gap_s: float = GAP_S) -> Discontinuity | None:
+    """Return why a frame does not continue the one `step_s` before it: time did not grow, or a pause over `gap_s`."""
+    if step_s <= 0:
+        return "back"
+    return "gap" if step_s > gap_s else None
 
-    def __init__(self, stream: str) -> None:
-        self._stream = stream
-        self._began_ns = time.monotonic_ns()
-        self._seq = -1
-        self._last_s = Fraction(-1)
-        self._offset_s = self._own_s = Fraction(0)
-        self._size = SIZE
 
-    def frame(self, news: News) -> Frame:
-        """The next frame: a picture, a picture under a banner, or a card."""
-        if news.taken is None:
-            now_ns = time.monotonic_ns()
-            pts = self._place(self._elapsed_s(now_ns), TICK)
-            self._seq += 1
-            image = self._card(news.signal, now_ns)
-            return Frame(self._stream, self._seq, pts, TICK, now_ns, image, signal=news.signal)
-        picture, missed = news.taken
-        pts = self._pts(picture, fresh=news.fresh)
-        self._seq += 1 + sum(missed.values())
-        self._size = picture.image.shape[:2]
-        lost = MappingProxyType(dict(missed)) if missed else NOTHING
-        image = picture.image
-        if news.signal is not None:
-            image = banner(image, "frozen: the same picture for", since_s=_since_s(news.signal, picture.captured_ns))
-        return Frame(
-            self._stream, self._seq, pts, picture.time_base, picture.captured_ns, image, missed=lost, signal=news.signal
-        )
+class StreamClock:
+    """Map the times of a source, which may jump, to times of a stream, which only grow.
 
-    def _pts(self, picture: Picture, *, fresh: bool) -> int:
-        """A source's clock starts anew with every connection, and may be set back; here its time goes on.
+    A time that falls back by more than RESTART_S, or leaps ahead by more than `leap_s`, restarts the clock: the stream
+    continues one interval after its last frame. After a single wrong time the next right one restores the clock.
+    Times are exact. `last_s` is the time of the last frame, `offset_s` what is added to the source's times.
+    """
 
-        What a server keeps for a newcomer comes at once, and runs ahead of the clock: the next connection follows that,
-        and the line goes a little faster than the source until the clock has caught up.
+    def __init__(self, *, last_s: Fraction | None = None, leap_s: float = math.inf) -> None:
+        self.last_s, self.offset_s = last_s, Fraction(0)
+        self._leap_s = leap_s
+        self._former_s: Fraction | None = None  # the offset before a restart that the last frame caused
+
+    def place(self, time_s: Fraction | None, tick: Fraction, *, interval_s: Fraction | int = 0) -> int:
+        """Return the time of the next frame in ticks of `tick` seconds, at least one tick after the last.
+
+        A frame without a time, and the first one after a restart, come `interval_s` after the last frame.
         """
-        elapsed_s = self._elapsed_s(picture.captured_ns)
-        if picture.pts is None:
-            return self._place(elapsed_s, picture.time_base)
-        own_s = picture.pts * picture.time_base
-        step_s, self._own_s = own_s - self._own_s, own_s
-        ahead_s = own_s + self._offset_s - elapsed_s
-        if fresh or step_s < -SLIGHT_S or abs(ahead_s) > ASTRAY_S:
-            follows = self._last_s - elapsed_s > SLIGHT_S
-            begin_s = self._last_s + picture.duration * picture.time_base if follows else elapsed_s
-            self._offset_s = begin_s - own_s
-        elif ahead_s > SLIGHT_S:
-            self._offset_s -= max(step_s, Fraction(0)) * HASTE
-        return self._place(own_s + self._offset_s, picture.time_base)
+        if self.last_s is None:
+            return self.advance(self.offset_s + (time_s or 0), tick)
+        due_s = self.last_s + interval_s
+        if time_s is None:
+            return self.advance(due_s, tick)
+        former_s, self._former_s = self._former_s, None
+        step_s = time_s + self.offset_s - self.last_s
+        if former_s is not None and abs(time_s + former_s - self.last_s) <= RESTART_S < abs(step_s):
+            self.offset_s = former_s
+        elif not -RESTART_S <= step_s <= self._leap_s:
+            self._former_s = self.offset_s
+            self.restart(time_s, at_s=due_s)
+        return self.advance(time_s + self.offset_s, tick)
 
-    def _place(self, time_s: Fraction, tick: Fraction) -> int:
-        pts = round(time_s / tick)
-        if pts * tick <= self._last_s:
-            pts = math.floor(self._last_s / tick) + 1
-        self._last_s = pts * tick
+    def restart(self, time_s: Fraction, *, at_s: Fraction | int) -> None:
+        """Map the source's `time_s` to `at_s` of the stream, and its later times accordingly."""
+        self.offset_s = at_s - time_s
+
+    def advance(self, at_s: Fraction, tick: Fraction) -> int:
+        """Return the tick nearest to `at_s` of the stream that is later than the last frame, and move there."""
+        pts = math.floor(at_s / tick + Fraction(1, 2))
+        if self.last_s is not None and pts * tick <= self.last_s:
+            pts = math.floor(self.last_s / tick) + 1
+        self.last_s = pts * tick
         return pts
 
-    def _elapsed_s(self, now_ns: int) -> Fraction:
-        return Fraction(now_ns - self._began_ns, 1_000_000_000)
 
-    def _card(self, signal: Signal | None, now_ns: int) -> Image:
-        assert signal is not None
-        height, width = self._size
-        share = min(1.0, LARGEST_CARD / max(height, width))
-        drawn = (max(1, round(height * share)), max(1, round(width * share)))
-        said = signal.state if signal.reason is None else f"{signal.state}: {signal.reason}"
-        image = no_signal(drawn, self._stream, said, since_s=_since_s(signal, now_ns))
-        if drawn == self._size:
-            return image
-        return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+class LiveClock:
+    """Times of a live stream over all connections of its source; 0 is where the stream began.
+
+    The source's clock starts anew with every connection and may be set back; the stream's goes on. Frames that a server
+    buffered for a new client arrive at once and run ahead of the wall clock: the next connection continues after them,
+    and the steps are shortened slightly until the wall clock has caught up.
+    """
+
+    def __init__(self) -> None:
+        self._clock = StreamClock(last_s=Fraction(-1))
+        self._time_s = Fraction(0)
+
+    def place(
+        self,
+        time_s: Fraction | None,
+        tick: Fraction,
+        *,
+        elapsed_s: Fraction,
+        interval_s: Fraction | int = 0,
+        connected: bool = False,
+    ) -> int:
+        """Return the time of the next frame in ticks of `tick` seconds; without a time it is that of its arrival.
+
+        `elapsed_s` is when it arrived, since the stream began. `connected` marks the first frame of a connection.
+        """
+        clock, last_s = self._clock, self._clock.last_s or Fraction(0)
+        if time_s is None:
+            return clock.advance(elapsed_s, tick)
+        step_s, self._time_s = time_s - self._time_s, time_s
+        lead_s = time_s + clock.offset_s - elapsed_s
+        if connected or step_s < -SLIGHT_S or abs(lead_s) > ASTRAY_S:
+            leads = last_s - elapsed_s > SLIGHT_S
+            clock.restart(time_s, at_s=last_s + interval_s if leads else elapsed_s)
+        elif lead_s > SLIGHT_S:
+            clock.offset_s -= max(step_s, Fraction(0)) * CATCH_UP
+        return clock.advance(time_s + clock.offset_s, tick)
 
 
-def _since_s(signal: Signal, now_ns: int) -> float:
-    return (now_ns - signal.since_ns) / 1e9
+class Pacer:
+    """Wall-clock times at which the frames of a recording are due, as far apart as their own times.
+
+    A frame without a time, or whose time does not grow or leaps ahead by more than `longest_s`, follows after
+    `interval_s`. A late frame is due at once; those after it make up for at most `slack_s`.
+    """
+
+    def __init__(self, *, slack_s: float = 0.0) -> None:
+        self._slack_s = slack_s
+        self._time_s = 0.0
+        self._due_s: float | None = None
+
+    def due_s(self, time_s: float | None, now_s: float, *, longest_s: float, interval_s: float = 0.0) -> float:
+        """Return when the next frame is due, on the clock of `now_s`."""
+        step_s = interval_s if time_s is None or self._due_s is None else time_s - self._time_s
+        if not 0 < step_s <= longest_s:
+            step_s = min(interval_s, longest_s)
+        self._time_s = self._time_s + step_s if time_s is None else time_s
+        last_due_s = now_s if self._due_s is None else self._due_s
+        self._due_s = max(last_due_s + step_s, now_s - self._slack_s)
+        return self._due_s

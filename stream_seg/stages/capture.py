@@ -6,7 +6,6 @@ import logging
 from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -20,19 +19,18 @@ from stream_seg.frame import NOTHING, Frame
 from stream_seg.sources.image_header import MAX_PIXELS
 from stream_seg.sources.images import image_pictures, picture_files
 from stream_seg.sources.live import Patience, supply
-from stream_seg.sources.picture import Picture, Pictures
+from stream_seg.sources.live_frames import LiveFrames
+from stream_seg.sources.picture import Pictures
 from stream_seg.sources.reader import paced
-from stream_seg.sources.timeline import Line
+from stream_seg.sources.timeline import StreamClock
 from stream_seg.sources.uri import Source, parse, with_password
 from stream_seg.sources.video import expected_video_frames, video_pictures
-from stream_seg.stages.base import STRICT, Frames
+from stream_seg.stages.base import STRICT, Context, Frames, Traits
 
 log = logging.getLogger(__name__)
 
 PICTURES_PER_SECOND = 25.0
 """Of pictures that come without a rate."""
-RESTART_S = 1
-"""A recording's clock that falls back by more than this has started anew: another recording was joined to it."""
 ASKED = {"rate": ("pictures and cameras", ("images", "camera")), "size": ("cameras", ("camera",))}
 """Keys that say nothing to other kinds of source."""
 
@@ -48,6 +46,11 @@ class Capture:
     A live source is opened again and again while it is away, and gives cards meanwhile, twice a second
     (`Frame.signal`). Its decoded pictures that nobody takes in time are dropped, the oldest first, as `late`.
     """
+
+    traits = Traits(
+        role="source",
+        argument="a video file, a folder or glob of images, /dev/videoN or a camera number, rtsp://, http(s)://",
+    )
 
     uri: Annotated[
         str,
@@ -97,19 +100,22 @@ class Capture:
         self._warn(source)
         if self.live and self.reconnect is not False:
             return (yield from self._lasting(source))
-        seq, given, missed, times = -1, 0, 0, Times()
+        seq, count, missed, clock, interval = -1, 0, 0, StreamClock(), 1
         with closing(self._pictures(source)) as pictures:
             for seq, picture in enumerate(pictures):
                 if picture is None:
                     missed += 1
                     continue
-                pts = times.pts(picture, missed)
+                tick = picture.time_base
+                time_s = None if picture.pts is None else picture.pts * tick
+                pts = clock.place(time_s, tick, interval_s=interval * (1 + missed) * tick)
+                interval = max(1, picture.duration)
                 lost = MappingProxyType({"decode_error": missed}) if missed else NOTHING
-                yield Frame(self.stream, seq, pts, picture.time_base, picture.captured_ns, picture.image, missed=lost)
-                given, missed = given + 1, 0
-                if given == self.frames:
+                yield Frame(self.stream, seq, pts, tick, picture.captured_ns, picture.image, missed=lost)
+                count, missed = count + 1, 0
+                if count == self.frames:
                     return NOTHING
-        if given == 0:
+        if count == 0:
             raise SourceError(f"{source.shown}: no picture in it can be decoded ({seq + 1} tried)")
         return {"decode_error": missed} if missed else NOTHING  # no frame is left to carry the count
 
@@ -118,11 +124,30 @@ class Capture:
         """Whether its frames come whether or not they are taken."""
         return self.loop or parse(self.uri).live
 
-    def beside_others(self, *, running: bool) -> Capture:
-        """The same where others run on without it: a camera that is not there yet is waited for, in a graph that is
-        `running` a loop too. At the start the name of a file that is not there is mistyped."""
-        waits = self.reconnect is None and self.live and (running or not self.loop)
+    @classmethod
+    def argument(cls, text: str) -> dict[str, object]:
+        """Return the keys for a command-line INPUT. Raises ConfigError for one that is no source."""
+        parse(text)
+        return {"uri": text}
+
+    def bind(self, context: Context) -> Capture:
+        """Return the source with `reconnect` decided: beside other sources a live one is waited for from the start.
+
+        A loop is waited for only in a running graph: at the start, a missing file is a mistyped name.
+        """
+        waits = context.other_sources and self.reconnect is None and self.live and (context.running or not self.loop)
         return replace(self, reconnect=True) if waits else self
+
+    def expected_frames(self) -> int | None:
+        """Return the number of frames of a recording, from its header. None: unknown, live, or on a network.
+
+        Raises SourceError as reading the recording would.
+        """
+        source = parse(self.uri)
+        if self.loop or source.kind not in ("images", "file"):
+            return self.frames
+        count = len(picture_files(source)) if source.kind == "images" else expected_video_frames(source)
+        return min((number for number in (count, self.frames) if number is not None), default=None)
 
     def source(self) -> Source:
         """What is opened, with its password. Raises ConfigError."""
@@ -140,12 +165,12 @@ class Capture:
         patience = Patience(2 * self.open_timeout_s + 1, self.stall_s, self.frozen_s or None)
         must_begin = self.reconnect is None and source.kind in ("camera", "file", "images")
         make = partial(paced, partial(self._pictures, source)) if self.loop else partial(self._pictures, source)
-        line, given = Line(self.stream), 0
+        live_frames, count = LiveFrames(self.stream), 0
         with closing(supply(make, stream=self.stream, patience=patience, must_begin=must_begin)) as news:
             for item in news:
-                yield line.frame(item)
-                given += item.signal is None
-                if given == self.frames:
+                yield live_frames.frame(item)
+                count += item.signal is None
+                if count == self.frames:
                     break
         return NOTHING
 
@@ -165,45 +190,3 @@ class Capture:
         read_timeout_s = min(self.read_timeout_s, self.stall_s) if lasts else self.read_timeout_s
         timeouts_s = (self.open_timeout_s, read_timeout_s)
         return video_pictures(source, options, timeouts_s=timeouts_s, max_pixels=self.max_pixels, threads=self.threads)
-
-
-class Times:
-    """The times of a recording's frames, which only grow."""
-
-    def __init__(self) -> None:
-        self._last: tuple[int, int] | None = None
-        self._offset = 0
-        self._before: int | None = None  # the offset of the clock that the last picture seemed to end
-
-    def pts(self, picture: Picture, missed: int) -> int:
-        """The picture's pts where it is later than the last, else one tick after that; where the stream leaves it out,
-        what the last one's duration and the `missed` pictures between make it. From where the clock starts anew, time
-        goes on with that too."""
-        if self._last is None:
-            pts = picture.pts or 0
-        else:
-            last, duration = self._last
-            due = last + max(1, duration) * (1 + missed)
-            if picture.pts is not None:
-                self._settle(picture.pts - last, due - last, picture.time_base)
-            pts = due if picture.pts is None else max(picture.pts + self._offset, last + 1)
-        self._last = pts, picture.duration
-        return pts
-
-    def _settle(self, step: int, usual: int, tick: Fraction) -> None:
-        """Choose the offset of a picture whose own pts is `step` from the last one's place; a single wrong one was no
-        new clock."""
-        before, self._before = self._before, None
-        if before is not None and abs((step + before) * tick) <= RESTART_S < abs((step + self._offset) * tick):
-            self._offset = before
-        elif (step + self._offset) * tick < -RESTART_S:
-            self._before, self._offset = self._offset, usual - step
-
-
-def expected_frames(uri: str) -> int | None:
-    """How many frames a recorded input will give, from its header alone; None where it does not say, and for one that
-    is live, on a network or drawn. Raises SourceError as reading it would."""
-    source = parse(uri)
-    if source.kind == "images":
-        return len(picture_files(source))
-    return expected_video_frames(source) if source.kind == "file" else None

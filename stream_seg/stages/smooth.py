@@ -15,7 +15,8 @@ from stream_seg.errors import ConfigError
 from stream_seg.frame import Base, Carried, Frame, Semantic, Step, Temporal, given_scores
 from stream_seg.ops import motion as ops
 from stream_seg.per_stream import Recent
-from stream_seg.stages.base import STRICT, Frames
+from stream_seg.sources.timeline import GAP_S, discontinuity
+from stream_seg.stages.base import STRICT, Frames, Traits
 from stream_seg.types import Scores
 
 Reset: TypeAlias = Literal["start", "gap", "back", "shape", "cut"]
@@ -56,8 +57,10 @@ class Smooth:
     more than `gap_s`, when time goes back, at a cut, and when pictures or scores change their shape.
     """
 
+    traits = Traits(produces=("smoothing",))
+
     weight: Annotated[float, Field(ge=0, lt=1, description="share of the past, at most; 0 changes nothing")] = 0.8
-    gap_s: Annotated[float, Field(gt=0, description="seconds without a frame after which the past says nothing")] = 0.5
+    gap_s: Annotated[float, Field(gt=0, description="pause in seconds after which the past is forgotten")] = GAP_S
 
     def __call__(self, frames: Frames) -> Frames:
         past: Recent[_Past] = Recent()
@@ -105,10 +108,7 @@ class Smooth:
             return "start"
         if past.source.shape != source.shape or past.last.size != frame.image.shape:
             return "shape"
-        pause_s = frame.pts * frame.time_base - past.last.time_s
-        if pause_s <= 0:
-            return "back"
-        return "gap" if pause_s > self.gap_s else None
+        return discontinuity(frame.pts * frame.time_base - past.last.time_s, gap_s=self.gap_s)
 
 
 def _step(past: _Past, frame: Frame) -> Step:

@@ -19,13 +19,15 @@ from pydantic.dataclasses import dataclass
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.files import STREAM, file_path, final_files, writing
 from stream_seg.frame import Frame
-from stream_seg.stages.base import STRICT, Frames
+from stream_seg.sources.timeline import LEAP_S, StreamClock
+from stream_seg.stages.base import STRICT, Frames, Traits
 from stream_seg.types import Image
 
 Preset: TypeAlias = Literal[
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
 ]
 
+SUFFIXES = (".mp4", ".mkv")
 BT709 = 1
 """The number of BT.709 in H.264's tables of matrices, primaries and transfer functions alike."""
 FINEST_TICK = Fraction(1, 1_000_000)
@@ -33,9 +35,8 @@ MATROSKA_TICK = Fraction(1, 1000)
 """All that Matroska can say."""
 LONE_RATE = Fraction(30)
 """Frames/s where there is only one: it is seen for 1/30 s."""
-RESTART_S = 1
-LONGEST_GAP_S = 600
-"""A clock that falls back or leaps forward by more than this has started afresh, as a camera's does at a reconnect."""
+LONGEST_STEP_S = 1
+"""The last frame lasts as long as the steps before it, at most this: a step may be a pause."""
 
 
 @dataclass(config=STRICT)
@@ -51,9 +52,11 @@ class Write:
     before the first picture is left out, since it is the picture that gives the file its size.
     """
 
+    traits = Traits(role="output", images="drawn", argument="a video (.mp4, .mkv)")
+
     path: Annotated[
         Path,
-        AfterValidator(file_path(".mp4", ".mkv")),
+        AfterValidator(file_path(*SUFFIXES)),
         Field(description="the file, .mp4 or .mkv; {stream} in its name stands for the stream's name"),
     ]
     codec: Annotated[Literal["h264"], Field(description="the video codec")] = "h264"
@@ -66,6 +69,11 @@ class Write:
     threads: Annotated[
         int | None, Field(ge=1, le=64, description="threads of the encoder; none: as many as suit the cores")
     ] = None
+
+    @classmethod
+    def argument(cls, text: str) -> dict[str, object] | None:
+        """Return the keys for a command-line OUTPUT; None for one that is no video file."""
+        return {"path": text} if "://" not in text and Path(text).suffix.lower() in SUFFIXES else None
 
     def __post_init__(self) -> None:
         if self.rate is not None and self.path.suffix.lower() == ".mp4":
@@ -105,7 +113,7 @@ class Video:
                 f"cannot write {settings.path}: H.264 needs two pixels a side, not {first.image.shape[:2]}"
             )
         self._mp4 = partial.suffix.lower() == ".mp4"
-        self._clock = Clock(max(first.time_base, FINEST_TICK) if self._mp4 else MATROSKA_TICK)
+        self._clock = FileClock(max(first.time_base, FINEST_TICK) if self._mp4 else MATROSKA_TICK)
         self._reformatter = VideoReformatter()
         self._first: av.VideoFrame | None = None
         self._encoder: tuple[OutputContainer, VideoStream] | None = None
@@ -161,34 +169,31 @@ class Video:
         return self._encoder
 
 
-class Clock:
-    """Where the frames of a file stand in time, in ticks of `tick` seconds: from 0 and always increasing."""
+class FileClock:
+    """Times and durations of the frames of a file, in ticks of `tick` seconds, from 0 on."""
 
     def __init__(self, tick: Fraction) -> None:
         self.tick = tick
-        self._origin: Fraction | None = None
-        self._last = 0
-        self._step = max(1, round(RESTART_S / tick))  # the most that is believed of the first step
+        self._clock = StreamClock(leap_s=LEAP_S)
+        self._last: int | None = None
+        self._step = max(1, round(LONGEST_STEP_S / tick))
         self._interval = max(1, round(1 / (tick * LONE_RATE)))
 
     @property
     def rate(self) -> Fraction:
-        """Frames/s, as the usual interval says, within what an encoder believes."""
+        """Frames/s of the usual interval, limited to what an encoder accepts."""
         return min(max(1 / (self._interval * self.tick), Fraction(1)), Fraction(240))
 
     def place(self, time_s: Fraction) -> tuple[int, int]:
-        """The next frame's place and likely duration: the smaller of the last two steps, for one may be a pause."""
-        if self._origin is None:
-            self._origin = time_s
-            return 0, self._interval
-        step = round((time_s - self._origin) / self.tick) - self._last
-        if not -RESTART_S <= step * self.tick <= LONGEST_GAP_S:
-            step = self._interval
-            self._origin = time_s - (self._last + step) * self.tick
-        step = max(step, 1)
-        self._interval, self._step = min(step, self._step), step
-        self._last += step
-        return self._last, self._interval
+        """Return time and likely duration of the next frame: the smaller of the last two steps, one may be a pause."""
+        if self._last is None:
+            self._clock.restart(time_s, at_s=0)
+        pts = self._clock.place(time_s, self.tick, interval_s=self._interval * self.tick)
+        if self._last is not None:
+            step = pts - self._last
+            self._interval, self._step = min(step, self._step), step
+        self._last = pts
+        return pts, self._interval
 
 
 def even(image: Image) -> tuple[int, int]:

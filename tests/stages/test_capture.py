@@ -21,8 +21,7 @@ from pydantic import ValidationError
 
 from stream_seg.errors import ConfigError, SourceError, StreamSegError
 from stream_seg.frame import Frame
-from stream_seg.sources.picture import Picture
-from stream_seg.stages.capture import Capture, Times, expected_frames
+from stream_seg.stages.capture import Capture
 from stream_seg.types import Image
 from tests.sources.test_image_header import oriented, png_of
 from tests.support.clips import number_of, numbered, write_video
@@ -76,7 +75,7 @@ def test_numbered_frames_come_out_in_order(tmp_path: Path, name: str, codec: str
     assert all(not frame.missed for frame in frames)
     stamps = [before, *(frame.captured_ns for frame in frames), time.monotonic_ns()]
     assert stamps == sorted(stamps)
-    assert expected_frames(str(path)) == 20
+    assert Capture(uri=str(path)).expected_frames() == 20
 
 
 def test_pictures_are_fresh_writeable_and_contiguous(tmp_path: Path) -> None:
@@ -226,51 +225,6 @@ def test_a_file_without_its_index_is_refused(tmp_path: Path) -> None:
     assert str(error) == f"{path}: cannot be opened: it breaks off before its index (moov)"
 
 
-@pytest.mark.parametrize(
-    ("pts", "last", "missed", "expected"),
-    [
-        (None, None, 0, 0),
-        (700, None, 0, 700),
-        (740, (700, 40), 0, 740),
-        (700, (700, 40), 0, 701),
-        (10, (700, 40), 0, 701),
-        (None, (700, 40), 0, 740),
-        (None, (700, 40), 2, 820),
-        (None, (700, 0), 0, 701),
-    ],
-)
-def test_pts_always_increase(pts: int | None, last: tuple[int, int] | None, missed: int, expected: int) -> None:
-    times = Times()
-    if last is not None:
-        times.pts(timed(*last), 0)
-    assert times.pts(timed(pts, 40), missed) == expected
-
-
-def timed(pts: int | None, duration: int) -> Picture:
-    return Picture(numbered(0), pts, duration, Fraction(1, 1000), 0)
-
-
-def test_one_picture_with_a_wrong_time_moves_no_other() -> None:
-    times = Times()
-    clocks = [100_000, 100_040, 0, 100_120, 100_160, 5, 100_240]
-    assert [times.pts(timed(pts, 40), 0) for pts in clocks] == [
-        *(100_000, 100_040, 100_080, 100_120),
-        *(100_160, 100_200, 100_240),
-    ]
-
-
-def test_time_goes_on_where_the_clock_starts_anew() -> None:
-    times = Times()
-    clocks = [5000, 5040, 4041, None, 900, 940, 1100, 1090, 0, 40]
-    assert [times.pts(timed(pts, 40), 0) for pts in clocks] == [
-        *(5000, 5040, 5041, 5081),
-        *(5121, 5161, 5321, 5322),
-        *(5362, 5402),
-    ]
-    assert times.pts(timed(-2000, 40), 2) == 5522
-    assert Times().pts(timed(-2000, 40), 0) == -2000
-
-
 def test_a_recording_joined_to_another_keeps_its_length(tmp_path: Path) -> None:
     parts = [clip(tmp_path / f"{count}.ts", count).read_bytes() for count in (40, 50)]
     (tmp_path / "joined.ts").write_bytes(b"".join(parts))
@@ -346,7 +300,7 @@ def test_folder_of_pictures_is_read_in_natural_order(tmp_path: Path) -> None:
     assert {frame.image.shape for frame in frames} == {(240, 320, 3), (300, 400, 3)}
     assert [frame.pts * frame.time_base for frame in frames] == [Fraction(n, 10) for n in range(12)]
     assert numbers(captured(tmp_path / "*.png")) == [2, 10]
-    assert expected_frames(str(tmp_path)) == 12
+    assert Capture(uri=str(tmp_path)).expected_frames() == 12
 
 
 def test_picture_looks_as_opencv_reads_it(tmp_path: Path) -> None:
@@ -466,7 +420,7 @@ def test_an_unreachable_host_is_refused_at_once(unused_port: int) -> None:
 @pytest.mark.parametrize(("name", "count"), CLIPS.items())
 def test_real_clips_give_every_frame(data: Path, name: str, count: int) -> None:
     path = str(data / "videos" / name)
-    assert expected_frames(path) == count
+    assert Capture(uri=path).expected_frames() == count
     last, number = -1, -1
     for number, frame in enumerate(Capture(uri=path)(iter(()))):
         assert (frame.seq, dict(frame.missed)) == (number, {})
