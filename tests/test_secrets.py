@@ -235,9 +235,9 @@ def test_an_address_in_a_wrong_place_of_a_graph_is_not_said(address: str) -> Non
 @pytest.mark.parametrize(
     ("graph", "said"),
     [
-        ({"stages": {"front": MISPLACED[0]}}, "stages.front: expected a mapping, got 'rtsp://10.1.0.11/live'"),
+        ({"stages": {"front": MISPLACED[0]}}, "stages.front: expected mapping, got 'rtsp://10.1.0.11/live'"),
         ({"stages": {"front": {"stage": MISPLACED[0]}}}, "stages.front: unknown stage 'rtsp://10.1.0.11/live'"),
-        ({"stages": {"front": "rtsp://viewer:hunter2"}}, "a mapping, got 'rtsp://viewer:…'"),
+        ({"stages": {"front": "rtsp://viewer:hunter2"}}, "expected mapping, got 'rtsp://viewer:…'"),
         ({"stages": [MISPLACED[0]]}, "stages: expected mapping, each to a mapping, got a list"),
         ({"stages": {"smooth": {"input": {"uri": MISPLACED[0]}}}}, "a list of different names, got a mapping"),
         ({"stages": {"smooth": {"input": "a", "weight": "x" * 999}}}, f"got '{'x' * 80}…'"),

@@ -68,7 +68,8 @@ def build(
     from stream_seg.engines.build import build as built
     from stream_seg.engines.cache import default_folder
     from stream_seg.files import refuse_unwritable
-    from stream_seg.network.sidecar import parsed_size, validated
+    from stream_seg.network.sidecar import parsed_size
+    from stream_seg.schema.validation import require_mapping, validate
     from stream_seg.schema.yaml import read_yaml
 
     said = {
@@ -85,14 +86,13 @@ def build(
         "agreement": agreement,
     }
     base = {} if recipe is None else read_yaml(recipe)
-    if not isinstance(base, dict):
-        raise ConfigError(f"{recipe}: expected keys: {', '.join(EngineRecipe.model_fields)}")
+    require_mapping(base, EngineRecipe.model_fields, where=str(recipe))
     whole = {**base, **{key: value for key, value in said.items() if value is not None}}
     if "network" not in whole:
         raise ConfigError("engines build: says no network; name one, or a --recipe that does")
     if json_file is not None:
         refuse_unwritable(json_file)
-    wanted = validated(EngineRecipe, whole, where=str(recipe or "engines build"))
+    wanted = validate(EngineRecipe, whole, where=str(recipe or "engines build"))
     with _progress() as say:
         done = built(wanted, folder=default_folder(), say=say)
     print(f"{done.entry.name}: {'built' if done.fresh else 'there already'}, {_sentence(done.entry)}")

@@ -16,7 +16,7 @@ from rich.table import Table
 from stream_seg.config.graph_file import Document, Shared
 from stream_seg.engines.cache_entry import in_few_words
 from stream_seg.network.shipped import NETWORKS, SHIPPED
-from stream_seg.schema.validation import as_yaml, in_words
+from stream_seg.schema.validation import describe_type, format_value
 from stream_seg.stages.base import Stage
 from stream_seg.zoo import BUILDERS
 from stream_seg.zoo.literature import IDEAS, PUBLISHED
@@ -87,7 +87,7 @@ def _network(name: str, sidecar: Path) -> dict[str, Any]:
 def _keys(name: str, described: type, fields: Mapping[str, FieldInfo], width: int | None) -> Iterator[str]:
     yield _wrapped(f"{name}: {(inspect.getdoc(described) or '').splitlines()[0]}", width, indent=2)
     for name, field in fields.items():
-        line = f"  {name + ':':<16} {field.description or ''} ({in_words(field)}; {_default(field)})"
+        line = f"  {name + ':':<16} {field.description or ''} ({describe_type(field)}; {_default(field)})"
         yield _wrapped(line, width, indent=19)
 
 
@@ -109,4 +109,6 @@ def _wrapped(line: str, width: int | None, *, indent: int) -> str:
 
 
 def _default(field: FieldInfo) -> str:
-    return "required" if field.is_required() else f"default {as_yaml(field.get_default(call_default_factory=True))}"
+    return (
+        "required" if field.is_required() else f"default {format_value(field.get_default(call_default_factory=True))}"
+    )

@@ -24,7 +24,7 @@ from stream_seg.engines.integrity import doubt, seal_doubt, secret
 from stream_seg.errors import ConfigError, NetworkError, OutputError, StreamSegError
 from stream_seg.files import at_home, writing
 from stream_seg.network.network import Network
-from stream_seg.network.sidecar import validated
+from stream_seg.schema.validation import validate
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def needed(entry: Entry, *, shipped_int8: bool) -> bool:
 
 def _entry(path: Path, held: bytes | None) -> Entry:
     try:
-        entry = validated(Entry, _read(path, most=LARGEST_SIDECAR), where=str(path))
+        entry = validate(Entry, _read(path, most=LARGEST_SIDECAR), where=str(path))
     except ConfigError as error:
         raise NetworkError(f"engine {path.stem}: not loaded: not written by this program ({error})") from error
     if entry.name != path.stem or not entry.file.startswith(f"{entry.name}-"):

@@ -23,8 +23,9 @@ from typing import Any
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.files import is_file
 from stream_seg.network.shipped import NETWORKS, SHIPPED
-from stream_seg.network.sidecar import Export, Report, SideCar, coloured, validated
+from stream_seg.network.sidecar import Export, Report, SideCar, coloured
 from stream_seg.redact import quoted, without_secrets
+from stream_seg.schema.validation import require_mapping, validate
 from stream_seg.schema.yaml import parse_yaml
 from stream_seg.types import Classes
 
@@ -129,7 +130,7 @@ def save_network(network: Network, path: Path) -> Path:
 def _opened(source: str | Path | Mapping[str, Any], size: tuple[int, int] | None) -> Network:
     fixed = {} if size is None else {"size": size}
     if isinstance(source, Mapping):
-        return _own(validated(SideCar, {**source, **fixed}, where="network"), where="network", folder=Path())
+        return _own(validate(SideCar, {**source, **fixed}, where="network"), where="network", folder=Path())
     if str(source) in NETWORKS:
         return _exported(SHIPPED / NETWORKS[str(source)])
     if not is_network(str(source)):
@@ -143,11 +144,10 @@ def _opened(source: str | Path | Mapping[str, Any], size: tuple[int, int] | None
     if sidecar.suffix.lower() == ".json":
         return _exported(sidecar)
     said = parse_yaml(_read(sidecar).decode("utf-8", "replace"), where=str(sidecar))
-    if not isinstance(said, Mapping):
-        raise ConfigError(f"{sidecar}: expected keys: {', '.join(SideCar.model_fields)}")
+    require_mapping(said, SideCar.model_fields, where=str(sidecar))
     beside = {"onnx": sidecar.with_suffix(".onnx").name}
     said = {**beside, **said} if path == sidecar else {**said, **beside}  # who names the ONNX means that file
-    return _own(validated(SideCar, {**said, **fixed}, where=str(sidecar)), where=str(sidecar), folder=sidecar.parent)
+    return _own(validate(SideCar, {**said, **fixed}, where=str(sidecar)), where=str(sidecar), folder=sidecar.parent)
 
 
 def _beside(onnx: Path) -> Path:
@@ -160,7 +160,7 @@ def _beside(onnx: Path) -> Path:
 
 
 def _exported(sidecar: Path) -> Network:
-    export = validated(Export, _read(sidecar), where=str(sidecar))
+    export = validate(Export, _read(sidecar), where=str(sidecar))
     f32 = _described(sidecar.with_suffix(".onnx"), export.sha256, sidecar)
     classes = coloured(export.classes, export.palette, where=str(sidecar))
     network = Network(export.name, classes, export.size, f32)

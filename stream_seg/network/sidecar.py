@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import colorsys
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import NotRequired, TypedDict
 
 from stream_seg.datasets.palettes import PALETTES
 from stream_seg.errors import ConfigError
+from stream_seg.schema.validation import describe_unknown
 from stream_seg.types import Classes
 
 Level = Annotated[int, Field(ge=0, le=255)]
@@ -58,7 +59,6 @@ Prefer = Annotated[
     dict[str, Preference],
     Field(description="{class: what is added to its scores}: more of it is found, and more is taken for it"),
 ]
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class Head(BaseModel):
@@ -151,26 +151,6 @@ class Export(BaseModel):
     int8: Quantised | None = None
 
 
-def validated(model: type[Model], said: Mapping[str, Any] | bytes, *, where: str) -> Model:
-    """What a mapping or a JSON text says, as `model`. Raises ConfigError: one line, with the known keys."""
-    try:
-        return model.model_validate_json(said) if isinstance(said, bytes) else model.model_validate(said)
-    except ValidationError as error:
-        # a misspelt key is also a missing one; the spelling says more
-        first = min(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
-        # of several forms that a key may have, the one that came furthest is the one that was meant, or that whose type
-        # the value has
-        same = [detail for detail in error.errors() if detail["loc"][:1] == first["loc"][:1]]
-        furthest = max(same, key=lambda detail: (len(detail["loc"]), not detail["type"].endswith("_type")))
-        detail = first if first["type"] == "extra_forbidden" else furthest
-        place = ".".join(str(part) for part in detail["loc"] if "[" not in str(part))
-        if detail["type"] == "extra_forbidden":
-            allowed = Head if detail["loc"][0] == "heads" else model
-            raise ConfigError(f"{where}: {place}: unknown key; known: {', '.join(allowed.model_fields)}") from error
-        got = "" if detail["type"] in ("missing", "json_invalid") else f", got {detail['input']!r}"
-        raise ConfigError(f"{where}: {place}: {detail['msg'].removeprefix('Value error, ')}{got}") from error
-
-
 def coloured(names: Sequence[str], palette: Palette | None, *, where: str) -> Classes:
     """Classes with the colours of `palette`: a data set's (by name, else by place), a list, or hues well apart."""
     if palette is None:
@@ -185,7 +165,7 @@ def coloured(names: Sequence[str], palette: Palette | None, *, where: str) -> Cl
         return Classes(tuple(names), palette)
     if palette not in PALETTES:
         raise ConfigError(
-            f"{where}: palette: unknown {palette!r}; known: {', '.join(PALETTES)}, or a list of [r, g, b]"
+            f"{where}: palette: {describe_unknown('palette', palette, PALETTES)}, or a list of [red, green, blue]"
         )
     table = PALETTES[palette]
     if set(names) <= set(table.names):

@@ -1,138 +1,217 @@
-"""What pydantic complains of, in this project's words: where, what is wrong, and what is allowed."""
+"""Validate user input with pydantic and report the first error in one line: `WHERE: key: expected ..., got ...`."""
 
 from __future__ import annotations
 
 import difflib
 import re
 import types
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from stream_seg.errors import ConfigError
 from stream_seg.redact import quoted, without_secrets
 
+Model = TypeVar("Model", bound=BaseModel)
+
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
-"""What pydantic calls a key that there is none of."""
-MISFIT = "_type$|_parsing$|_from_float$|^(greater|less)_than|^too_(short|long)$|^missing$"
-"""What it calls a value of another kind, size or length than what the key may hold."""
-
-
-def unknown(what: str, name: object, known: Sequence[str] | Mapping[str, object]) -> str:
-    """A name that there is none of, the one that was probably meant, and those that there are."""
-    listed = [without_secrets(one) for one in known]
-    close = difflib.get_close_matches(str(name), listed, n=1)
-    hint = f", did you mean {close[0]}?" if close else ""
-    return f"unknown {what} {quoted(name)}{hint} (known: {', '.join(listed)})"
-
-
-def first(
-    error: ValidationError,
-    allowed: Sequence[str] | Mapping[str, object],
-    *,
-    fields: Mapping[str, FieldInfo],
-    separator: str,
-) -> str:
-    """The first complaint of pydantic in this project's words; a misspelt key, which is a missing one too, first."""
-    errors = error.errors()
-    detail: ErrorDetails = next((one for one in errors if one["type"] in UNKNOWN), errors[0])
-    loc = detail["loc"]
-    field = fields.get(str(loc[0])) if len(loc) > 1 else None
-    if field is not None and of_several_kinds(field):
-        # One complaint for each kind, which is named behind the key; one from inside the value has a longer path.
-        detail = max((one for one in errors if one["loc"][:1] == loc[:1]), key=lambda one: len(one["loc"]))
-        loc = (loc[0], *detail["loc"][2:])
-        if len(loc) == 1:
-            return f"{separator}{loc[0]}: expected {in_words(field)}, got {quoted(detail['input'])}"
-    keys, depth = keys_at(fields, loc)
-    if detail["type"] in UNKNOWN:
-        inside = _path(loc[:-1])
-        return f"{separator if inside else ''}{inside}: {unknown('key', loc[-1], keys if depth else allowed)}"
-    path = _path(loc)
-    if detail["type"] in ("missing", "missing_argument") and depth == len(loc) - 1:
-        return f"{separator}{path}: is required"
-    cause = detail.get("ctx", {}).get("error")
-    if isinstance(cause, Exception):
-        return f"{separator}{path}: {cause}" if path else f": {cause}"
-    meant = keys.get(str(loc[depth])) if loc and all(isinstance(part, int) for part in loc[depth + 1 :]) else None
-    if meant is not None and re.search(MISFIT, detail["type"]):
-        return f"{separator}{_path(loc[: depth + 1])}: expected {in_words(meant)}, got {quoted(detail['input'])}"
-    message = detail["msg"].replace("Input should be", "expected").replace("Value error, ", "")
-    message = message.replace("a valid dictionary", "a mapping")  # which is what YAML calls it
-    return f"{separator}{path}: {message[0].lower()}{message[1:]}, got {quoted(detail['input'])}"
-
-
-def _path(loc: Sequence[int | str]) -> str:
-    return ".".join(without_secrets(str(part)) for part in loc if part != "[key]")
-
-
+MISSING = ("missing", "missing_argument", "missing_keyword_only_argument")
+MISFIT = "_type$|_parsing$|_from_float$|^literal_error$|^(greater|less)_than|^too_(short|long)$"
+"""pydantic's error types for a value that contradicts the declared type of its key: the type says what is expected."""
 LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 UNIONS = (Union, types.UnionType)
+TYPE_NAMES = {str: "text", float: "number", int: "whole number", bool: "true or false", dict: "mapping"}
 
 
-def in_words(field: FieldInfo) -> str:
-    """As `whole number >= 1 and <= 1000 or auto`. That None is allowed is not said: it is the default then."""
-    return _limited(field.annotation, field.metadata)
+def validate(model: type[Model], value: object, *, where: str) -> Model:
+    """Return `value`, a mapping or a JSON text in bytes, as `model`. Raise ConfigError with the first error."""
+    try:
+        return model.model_validate_json(value) if isinstance(value, bytes) else model.model_validate(value)
+    except ValidationError as error:
+        raise ConfigError(describe_error(error, model.model_fields, where=where)) from error
 
 
-def of_several_kinds(field: FieldInfo) -> bool:
-    """Whether it may hold values of different kinds, such as a number or a word."""
-    return len(_kinds(field.annotation)) > 1
+def require_mapping(value: Any, fields: Collection[str], *, where: str) -> dict[str, Any]:
+    """Return `value`. Raise ConfigError unless it is a mapping; `fields` are the keys it may have."""
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where}: {_expected_mapping(fields)}, got {quoted(value)}")
+    return value
 
 
-def keys_at(fields: Mapping[str, FieldInfo], loc: Sequence[int | str]) -> tuple[Mapping[str, FieldInfo], int]:
-    """The keys among which a path of pydantic's ends, and how many of its parts lead to them."""
-    for depth, part in enumerate(loc[:-1]):
-        kinds = _kinds(fields[part].annotation) if isinstance(part, str) and part in fields else []
-        model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
-        if model is None:
-            return fields, depth
-        fields = model.model_fields
-    return fields, len(loc) - 1
+def describe_error(
+    error: ValidationError,
+    fields: Mapping[str, FieldInfo],
+    *,
+    where: str,
+    path: Sequence[str] = (),
+    known: Collection[str] = (),
+) -> str:
+    """Return the first error of a model with `fields` in one line that begins with `where`, a file or an address.
+
+    `path` is the path of keys to the model inside `where`; `known` lists its keys, where there are more than `fields`.
+    A misspelt key is reported before a missing one, of which it is the cause.
+    """
+    errors = error.errors(include_url=False)
+    detail = next((one for one in errors if one["type"] in UNKNOWN), errors[0])
+    if detail["type"] not in UNKNOWN:
+        # A union yields one error for each of its members; the member that was meant accepted the value the furthest.
+        same_key = [one for one in errors if one["loc"][:1] == detail["loc"][:1]]
+        detail = max(same_key, key=lambda one: (len(one["loc"]), not one["type"].endswith("_type")))
+    place = _locate(detail["loc"][:-1] if _lacks_item(detail) else detail["loc"], fields)
+    fault = _describe_fault(detail, place, known or fields)
+    keys = place.path[:-1] if detail["type"] in UNKNOWN else place.path
+    return ": ".join(part for part in (where, ".".join((*path, *keys)), fault) if part)
 
 
-def as_yaml(value: Any) -> str:
-    """A value as a graph file has it."""
+def describe_unknown(what: str, name: object, known: Collection[str]) -> str:
+    """Return the error for an unknown `name`: the most similar known name, and all known ones."""
+    names = [without_secrets(one) for one in known]
+    close = difflib.get_close_matches(str(name), names, n=1)
+    hint = f", did you mean {close[0]}?" if close else ""
+    return f"unknown {what} {quoted(name)}{hint} (known: {', '.join(names)})"
+
+
+def describe_type(field: FieldInfo) -> str:
+    """Return the type of a field in words, as `whole number >= 1 and <= 1000 or auto`; None is left out."""
+    return _describe(field.annotation, field.metadata)
+
+
+def format_value(value: Any) -> str:
+    """Return a value as YAML spells it."""
     if value is None or isinstance(value, bool):
         return {None: "none", True: "true", False: "false"}[value]
     return str(value.model_dump(exclude_defaults=True) if isinstance(value, BaseModel) else value)
 
 
-def _limited(annotation: Any, metadata: Sequence[Any]) -> str:
-    limits = [f"{LIMITS[key]} {value}" for item in metadata for key, value in _bounds(item)]
-    return " ".join([_type(annotation), " and ".join(limits)]).rstrip()
+class _Place(NamedTuple):
+    """A place in a document: its keys, the type declared there, and the keys allowed beside its last key."""
+
+    path: tuple[str, ...]
+    type: FieldInfo | Any | None
+    siblings: Mapping[str, FieldInfo] | None
 
 
-def _bounds(item: Any) -> Iterator[tuple[str, Any]]:
-    for key in LIMITS:
-        if (value := getattr(item, key, None)) is not None:
-            yield key, value
+def _locate(loc: Sequence[int | str], fields: Mapping[str, FieldInfo]) -> _Place:
+    """Follow pydantic's path through the declared types; drop the names of union members, which no user typed."""
+    path: list[str] = []
+    kinds: list[Any] = [fields]
+    declared: Any = None
+    siblings: Mapping[str, FieldInfo] | None = fields
+    in_member = True
+    for index, part in enumerate(loc):
+        if part == "[key]":  # the error is about the key before it
+            continue
+        if len(kinds) > 1 and not in_member:
+            in_member = True
+            continue
+        is_key = loc[index + 1 : index + 2] == ("[key]",)
+        siblings = next(filter(None, map(_fields_of, kinds)), None)
+        declared = next((inner for kind in kinds if (inner := _inner(kind, part, is_key=is_key)) is not None), None)
+        kinds = [_bare(kind) for kind in _kinds(declared.annotation if isinstance(declared, FieldInfo) else declared)]
+        in_member = False
+        path.append(without_secrets(str(part)))
+    return _Place(tuple(path), declared, siblings)
+
+
+def _fields_of(kind: Any) -> Mapping[str, FieldInfo] | None:
+    if isinstance(kind, Mapping):
+        return kind
+    return kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _inner(kind: Any, part: int | str, *, is_key: bool) -> FieldInfo | Any | None:
+    """Return the type declared for one key or index of a container type, None where it is unknown."""
+    fields = _fields_of(kind)
+    if fields is not None:
+        return fields.get(str(part))
+    arguments = get_args(kind)
+    if get_origin(kind) is dict:
+        return arguments[0 if is_key else 1]
+    if get_origin(kind) is tuple and isinstance(part, int):
+        return arguments[0] if arguments[-1] is Ellipsis else arguments[min(part, len(arguments) - 1)]
+    return None
+
+
+def _describe_fault(detail: ErrorDetails, place: _Place, known: Collection[str]) -> str:
+    if detail["type"] in UNKNOWN:
+        return describe_unknown("key", detail["loc"][-1], known if len(place.path) == 1 else place.siblings or ())
+    if detail["type"] in MISSING and not _lacks_item(detail):
+        return "is required"
+    cause = detail.get("ctx", {}).get("error")
+    if isinstance(cause, Exception):
+        return str(cause)
+    if detail["type"] == "json_invalid":
+        return detail["msg"].replace("Invalid", "invalid")
+    got = f"got {quoted(detail['input'])}"
+    if not place.path:
+        return f"{_expected_mapping(known)}, {got}"
+    if place.type is not None and (_lacks_item(detail) or re.search(MISFIT, detail["type"])):
+        declared = place.type
+        return f"expected {describe_type(declared) if isinstance(declared, FieldInfo) else _describe(declared)}, {got}"
+    return re.sub(r"^\w+ should (be|have|match) ", "expected ", detail["msg"]) + f", {got}"
+
+
+def _expected_mapping(fields: Collection[str]) -> str:
+    return f"expected a mapping with the keys {', '.join(fields)}"
+
+
+def _lacks_item(detail: ErrorDetails) -> bool:
+    """Return True for a list that is too short, which pydantic reports as a missing item."""
+    return detail["type"] in MISSING and isinstance(detail["loc"][-1], int)
+
+
+def _describe(annotation: Any, metadata: Sequence[Any] = ()) -> str:
+    limits = [f"{LIMITS[key]} {value}" for key, value in _constraints(metadata, tuple(LIMITS))]
+    lengths = dict(_constraints(metadata, ("min_length", "max_length")))
+    return " ".join([_describe_kind(annotation, lengths), " and ".join(limits)]).rstrip()
+
+
+def _constraints(metadata: Sequence[Any], keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    for item in metadata:
+        for key in keys:
+            if (value := getattr(item, key, None)) is not None:
+                yield key, value
+
+
+def _bare(annotation: Any) -> Any:
+    """Return a type without its annotations."""
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def _kinds(annotation: Any) -> list[Any]:
+    """Return the members of a union other than None; the type itself where it is no union."""
+    annotation = _bare(annotation)
     parts = get_args(annotation) if get_origin(annotation) in UNIONS else (annotation,)
     return [part for part in parts if part is not type(None)]
 
 
-def _type(annotation: Any) -> str:
-    origin = get_origin(annotation)
+def _describe_kind(annotation: Any, lengths: Mapping[str, int]) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        kind, *said = get_args(annotation)
-        return _limited(kind, [item for info in said for item in getattr(info, "metadata", ())])
+        kind, *metadata = arguments
+        return _describe(kind, [item for info in metadata for item in getattr(info, "metadata", ())])
     if origin is tuple:
-        parts = get_args(annotation)
-        if parts[-1] is Ellipsis:
-            return "list"
-        return f"list of {len(parts)}, each a {_type(parts[0])}"
-    if origin is dict and (value := get_args(annotation)[1]) is not Any:
-        return f"mapping, each to a {_type(value)}"
+        count = str(len(arguments)) if arguments[-1] is not Ellipsis else _describe_count(lengths)
+        return f"list of {count}, each a {_describe(arguments[0])}" if count else "list"
+    if origin is dict and arguments[1] is not Any:
+        return f"mapping, each to a {_describe(arguments[1])}"
     if origin is Literal:
-        return " or ".join(as_yaml(value) for value in get_args(annotation))
+        return " or ".join(format_value(value) for value in arguments)
     if origin in UNIONS:
-        return " or ".join(_type(part) for part in _kinds(annotation))
+        return " or ".join(_describe(part) for part in _kinds(annotation))
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "mapping"
-    names: dict[Any, str] = {str: "text", float: "number", int: "whole number", bool: "true or false", dict: "mapping"}
-    return names.get(origin or annotation, getattr(annotation, "__name__", str(annotation)).lower())
+    kind = origin or annotation
+    return TYPE_NAMES.get(kind, getattr(kind, "__name__", str(kind)).lower())
+
+
+def _describe_count(lengths: Mapping[str, int]) -> str:
+    least, most = lengths.get("min_length"), lengths.get("max_length")
+    if least == most:
+        return "" if least is None else str(least)
+    if most is None:
+        return f"at least {least}"
+    return f"at most {most}" if least is None else f"{least} to {most}"

@@ -1,4 +1,4 @@
-"""YAML as this project reads it: safe, without duplicate keys and without aliases."""
+"""Read YAML safely, without duplicate keys and aliases."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from stream_seg.redact import quoted, without_secrets
 
 LARGEST_FILE = 1_000_000
 """Bytes. A graph file has a dozen lines."""
-
-
 DEEPEST = 32
 """Levels of nesting. A graph file has four."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Without duplicate keys (the second would silently win), aliases (a short file could be huge) and abysses."""
+    """Reject duplicate keys (the second would silently win), aliases (a short file could be huge) and deep nesting."""
 
     _depth = 0
 
@@ -38,23 +36,23 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
-        except (ValueError, LookupError, AttributeError) as error:  # a date or number that is none, a tag that lies
+        except (ValueError, LookupError, AttributeError) as error:  # an invalid date or number, or a wrong tag
             kind = node.tag.rpartition(":")[2]
-            said = f"{quoted(str(node.value))} is no {kind}"
-            raise yaml.constructor.ConstructorError(None, None, said, node.start_mark) from error
+            message = f"{quoted(str(node.value))} is no {kind}"
+            raise yaml.constructor.ConstructorError(None, None, message, node.start_mark) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                said = f"duplicate key {quoted(key.value)}"
-                raise yaml.constructor.ConstructorError(None, None, said, key.start_mark)
+                message = f"duplicate key {quoted(key.value)}"
+                raise yaml.constructor.ConstructorError(None, None, message, key.start_mark)
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
         return super().construct_mapping(node, deep)
 
 
 def parse_yaml(text: str, *, where: str) -> Any:
-    """The value that a YAML text says. Raises ConfigError with the place of what is wrong."""
+    """Return the value of a YAML text. Raises ConfigError that names line and column."""
     try:
         return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
@@ -66,13 +64,29 @@ def parse_yaml(text: str, *, where: str) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """The value that a YAML file says. Raises ConfigError, also for a file that cannot be read."""
+    """Return the value of a YAML file. Raises ConfigError, also for a file that cannot be read."""
     where = without_secrets(str(path))
     try:
         if path.stat().st_size > LARGEST_FILE:
-            raise ConfigError(f"{where}: larger than a YAML file of this project may be ({LARGEST_FILE} bytes)")
+            raise ConfigError(f"{where}: too large for a configuration file; the limit is {LARGEST_FILE} bytes")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
         raise ConfigError(f"{where}: {reason}") from error
     return parse_yaml(text, where=where)
+
+
+def line_of(path: Path, *keys: str) -> int | None:
+    """Return the line number of a key in a YAML file, given the keys that lead to it; None if it cannot be found."""
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    line = None
+    for key in keys:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        name, node = next(((name, value) for name, value in pairs if name.value == key), (None, None))
+        if name is None:
+            return None
+        line = name.start_mark.line + 1
+    return line

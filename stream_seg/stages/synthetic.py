@@ -12,12 +12,14 @@ from urllib.parse import parse_qsl
 
 from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass
+from pydantic.fields import FieldInfo
 
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.errors import ConfigError
 from stream_seg.frame import NOTHING, Frame, Truth
 from stream_seg.redact import without_secrets
-from stream_seg.stages.base import STRICT, Frames
+from stream_seg.schema.validation import describe_error, describe_unknown
+from stream_seg.stages.base import STRICT, Frames, Traits
 from stream_seg.synth import Drawing, Move, render
 
 SCENES = ("road",)
@@ -32,6 +34,8 @@ class Synthetic:
     frame given, None after a cut. A paced source that is late leaves out the numbers whose time has passed, all but the
     last one, and says how many in `Frame.missed["late"]`; so does `drop`.
     """
+
+    traits = Traits(role="source", argument="synth://road")
 
     scene: Annotated[Literal["road"], Field(description="what is drawn: road, a street in a town")] = "road"
     seed: Annotated[int, Field(ge=0, lt=2**32, description="which town, weather and traffic; any whole number")] = 0
@@ -61,6 +65,20 @@ class Synthetic:
         int | None, Field(ge=2, description="frames from one jump of the exposure, to 0.6 or back, to the next")
     ] = None
     drop: Annotated[int | None, Field(ge=2, description="of so many frames the last is missing")] = None
+
+    @classmethod
+    def argument(cls, text: str) -> dict[str, object] | None:
+        """Return the keys for a command-line INPUT; None for one that does not begin with synth://."""
+        return parse_synth(text) if text.startswith("synth:") else None
+
+    @property
+    def live(self) -> bool:
+        """True for a paced drive: its frames come whether or not they are taken."""
+        return self.paced
+
+    def expected_frames(self) -> int | None:
+        """Return the number of frames; None for an endless drive."""
+        return self.frames
 
     def __call__(self, frames: Frames) -> Generator[Frame, None, Mapping[str, int]]:
         drawing = self._draw(0, 1)  # the town is built with its first picture, before the clock starts
@@ -125,17 +143,17 @@ def parse_synth(uri: str) -> dict[str, object]:
     given: dict[str, object] = {"scene": scene}
     for key, text in parse_qsl(query, keep_blank_values=True):
         if key not in KEYS:
-            raise ConfigError(f"{uri}: unknown key {key!r}; allowed: {', '.join(KEYS)}")
+            raise ConfigError(f"{uri}: {describe_unknown('key', key, KEYS)}")
         if key == "size":
             size = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text)
             if size is None:
-                raise ConfigError(f"{uri}: size={text!r} is not WIDTHxHEIGHT in pixels, such as 1280x720")
+                raise ConfigError(f"{uri}: size: expected WIDTHxHEIGHT in pixels, such as 1280x720, got {text!r}")
             given |= {"width": int(size[1]), "height": int(size[2])}
         else:
             given[key] = text
     try:
         stage = Synthetic(**given)  # type: ignore[arg-type]  # texts, which the fields' types turn into values
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"{uri}: {first['loc'][0]}={first['input']!r}: {first['msg']}") from error
+        declared: dict[str, FieldInfo] = Synthetic.__pydantic_fields__  # type: ignore[attr-defined]
+        raise ConfigError(describe_error(error, declared, where=uri)) from error
     return {name: getattr(stage, name) for name in given}

@@ -11,7 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from stream_seg.datasets.palettes import PALETTES
 from stream_seg.errors import ConfigError
 from stream_seg.files import at_home
-from stream_seg.network.sidecar import Names, Palette, PositiveTriple, Size, Triple, coloured, validated
+from stream_seg.network.sidecar import Names, Palette, PositiveTriple, Size, Triple, coloured
+from stream_seg.schema.validation import describe_unknown, validate
 from stream_seg.schema.yaml import read_yaml
 from stream_seg.types import Classes
 
@@ -36,15 +37,6 @@ class Paste(BaseModel):
 
     classes: Annotated[Names, Field(description="what is put, each with a chance of one half where the other has it")]
     share: Annotated[Share, Field(description="of the crops that another is held against")] = 0.5
-
-
-class Fade(BaseModel):
-    """Things that hardly stand out, as a pole before a dark house."""
-
-    model_config = STRICT
-
-    classes: Annotated[Names, Field(description="what is blended with what is beside it")]
-    share: Annotated[Share, Field(description="of the crops")] = 0.5
 
 
 class Repaint(BaseModel):
@@ -118,7 +110,6 @@ class Recipe(BaseModel):
         float, Field(ge=0, le=1, description="share of crops that are drawn (synth://road), with their exact labels")
     ] = 0.0
     paste: Paste | None = None
-    fade: Fade | None = None
     repaint: Repaint | None = None
     batch: Annotated[int, Field(ge=1, le=4096)] = 8
     steps: Annotated[int, Field(ge=1)]
@@ -156,7 +147,6 @@ class Recipe(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
 
 
-PARTS: dict[str, type[BaseModel]] = {"ohem": Ohem, "distil": Distil, "paste": Paste, "fade": Fade, "repaint": Repaint}
 MAY_DIFFER = ("data", "device", "save_every")
 """Keys that may be changed when a run goes on; every other would make it another run."""
 
@@ -164,14 +154,7 @@ MAY_DIFFER = ("data", "device", "save_every")
 def read_recipe(path: Path) -> Recipe:
     """The recipe that a YAML file holds. Raises ConfigError for what is wrong or contradictory."""
     said = read_yaml(path)
-    if not isinstance(said, Mapping):
-        raise ConfigError(f"{path}: expected keys: {', '.join(Recipe.model_fields)}")
-    parts: dict[str, BaseModel] = {
-        key: validated(model, said[key], where=f"{path}: {key}")  # a part's unknown keys are said with its own
-        for key, model in PARTS.items()
-        if isinstance(said.get(key), Mapping)
-    }
-    recipe = validated(Recipe, {**said, **parts}, where=str(path))
+    recipe = validate(Recipe, said, where=str(path))
     for fault in _contradictions(recipe, said):
         raise ConfigError(f"{path}: {fault}")
     return recipe
@@ -220,6 +203,6 @@ def classes_of(recipe: Recipe, *, where: str) -> Classes:
         return coloured(recipe.classes, recipe.palette, where=where)
     if recipe.classes not in PALETTES:
         raise ConfigError(
-            f"{where}: classes: unknown {recipe.classes!r}; known: {', '.join(PALETTES)}, or a list of names"
+            f"{where}: classes: {describe_unknown('data set', recipe.classes, PALETTES)}, or a list of names"
         )
     return coloured(PALETTES[recipe.classes].names, recipe.palette or recipe.classes, where=where)

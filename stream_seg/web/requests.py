@@ -1,4 +1,4 @@
-"""What a request says, checked; and answers as JSON."""
+"""Parse and validate requests; encode answers as JSON."""
 
 from __future__ import annotations
 
@@ -6,76 +6,75 @@ import asyncio
 from collections.abc import Sequence
 from typing import cast, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from stream_seg.web.auth import refused
+from stream_seg.errors import ConfigError
+from stream_seg.schema.validation import validate
+from stream_seg.web.auth import error_response
 from stream_seg.web.renderer import View
 from stream_seg.web.schemas import ViewSettings
 
-BODY_BYTES, BODY_S = 65536, 5.0
-"""A request's body at most, and the time it may take."""
+MAX_BODY_BYTES, BODY_TIMEOUT_S = 65536, 5.0
 WIDTHS = range(16, 4097)
 
 
-async def body(request: Request) -> bytes:
-    """The body. HTTPException 413 or 408 where it is too long or comes too slowly."""
-    text = b""
+async def read_body(request: Request) -> bytes:
+    """Return the body. Raise HTTPException 413 beyond MAX_BODY_BYTES, 408 after BODY_TIMEOUT_S."""
+    body = b""
 
     async def read() -> None:
-        nonlocal text
+        nonlocal body
         async for chunk in request.stream():
-            text += chunk
-            if len(text) > BODY_BYTES:
-                raise HTTPException(413, f"the body has more than {BODY_BYTES} bytes")
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                raise HTTPException(413, f"the body exceeds {MAX_BODY_BYTES} bytes")
 
     try:
-        await asyncio.wait_for(read(), BODY_S)
+        await asyncio.wait_for(read(), BODY_TIMEOUT_S)
     except (asyncio.TimeoutError, ClientDisconnect) as error:
-        raise HTTPException(408, "the body did not come") from error
-    return text
+        raise HTTPException(408, "the body is incomplete") from error
+    return body
 
 
-async def settings_asked(request: Request) -> ViewSettings:
-    """The body as settings. A type other than JSON's is what a form of another site could send."""
+async def read_settings(request: Request) -> ViewSettings:
+    """Return the body as settings. Only JSON is accepted: a form of another site could send the other types."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise HTTPException(400, "the body must be application/json")
     try:
-        return ViewSettings.model_validate_json(await body(request))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise HTTPException(422, f"{place}: {first['msg']}" if place else first["msg"]) from error
+        return validate(ViewSettings, await read_body(request), where="")
+    except ConfigError as error:
+        raise HTTPException(422, str(error)) from error
 
 
-def view_asked(request: Request) -> View:
-    """The parameter `view`."""
+def parse_view(request: Request) -> View:
+    """Return the query parameter `view`."""
     view = request.query_params.get("view", "overlay")
     if view not in get_args(View):
-        raise HTTPException(422, f"view: {view[:40]!r} is not one of {', '.join(get_args(View))}")
+        raise HTTPException(422, f"view: expected {', '.join(get_args(View))}, got {view[:40]!r}")
     return cast(View, view)
 
 
-def width_asked(request: Request) -> int | None:
-    """The parameter `width`, pixels at most; None for the picture's own."""
+def parse_width(request: Request) -> int | None:
+    """Return the query parameter `width`, the largest width in pixels; None for the frame's own width."""
     text = request.query_params.get("width")
     if text is None:
         return None
     if not (text.isascii() and text.isdecimal() and len(text) < 6 and int(text) in WIDTHS):
-        raise HTTPException(422, f"width: {text[:40]!r} is no whole number from {WIDTHS[0]} to {WIDTHS[-1]}")
+        raise HTTPException(422, f"width: expected whole number from {WIDTHS[0]} to {WIDTHS[-1]}, got {text[:40]!r}")
     return int(text)
 
 
-def said(answer: BaseModel | Sequence[BaseModel]) -> Response:
-    """Models as JSON."""
-    if isinstance(answer, BaseModel):
-        return JSONResponse(answer.model_dump())
-    return JSONResponse([model.model_dump() for model in answer])
+def json_response(content: BaseModel | Sequence[BaseModel]) -> Response:
+    """Return one or several models as JSON."""
+    if isinstance(content, BaseModel):
+        return JSONResponse(content.model_dump())
+    return JSONResponse([model.model_dump() for model in content])
 
 
-def problem(_: Request, error: Exception) -> Response:
-    """An HTTPException as the API says it."""
-    status, detail = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "it failed")
-    return refused(status, detail)
+def handle_http_error(_: Request, error: Exception) -> Response:
+    """Return an HTTPException in the API's format."""
+    status, detail = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "internal error")
+    return error_response(status, detail)

@@ -133,7 +133,11 @@ def test_the_list_says_what_it_does_not_believe(cache: Path, capfd: pytest.Captu
         (["build", "road", "--calibrate", "empty"], 3, "holds no picture"),
         (["build", "road", "--calibrate", "nowhere"], 3, "no such file"),
         (["build", "road", "--recipe", "no.yaml"], 2, "no.yaml: No such file"),
-        (["build", "road", "--recipe", "bad.yaml"], 2, "bad.yaml: precison: unknown key; known: network"),
+        (
+            ["build", "road", "--recipe", "bad.yaml"],
+            2,
+            "bad.yaml: unknown key 'precison', did you mean precision?",
+        ),
         (["build", "external.onnx"], 4, "its external data must be files in its own folder"),
         (["build", "operator.onnx"], 4, "unknown operators: NoSuchOperator"),
         (["build", "dynamic.onnx"], 2, "size: is required"),
@@ -194,10 +198,10 @@ def test_ages() -> None:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_recipes_are_valid(path: Path) -> None:
     from stream_seg.engines.build import EngineRecipe
-    from stream_seg.network.sidecar import validated
+    from stream_seg.schema.validation import validate
     from stream_seg.schema.yaml import read_yaml
 
-    assert validated(EngineRecipe, read_yaml(path), where=path.name).network == "road"
+    assert validate(EngineRecipe, read_yaml(path), where=path.name).network == "road"
 
 
 def commands() -> list[list[str]]:

@@ -14,7 +14,8 @@ from torch import Tensor
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.files import at_home, is_file
 from stream_seg.network.shipped import NETWORKS, SHIPPED
-from stream_seg.network.sidecar import SideCar, coloured, validated
+from stream_seg.network.sidecar import SideCar, coloured
+from stream_seg.schema.validation import validate
 from stream_seg.schema.yaml import read_yaml
 from stream_seg.types import Classes
 from stream_seg.zoo.weights.files import ABOUT, SUFFIXES, read_weights, renamed, unwrapped
@@ -82,7 +83,7 @@ def open_weights(source: str | Path, *, network: str) -> Weights:
         return _told(weights, content[ABOUT], network=network, beside=beside)
     if beside is None:
         return weights
-    said = validated(SideCar, read_yaml(beside), where=str(beside))
+    said = validate(SideCar, read_yaml(beside), where=str(beside))
     return _with(weights, said, where=str(beside))
 
 
@@ -125,9 +126,9 @@ def _told(weights: Weights, about: Mapping[str, Any], *, network: str, beside: P
     made = said.pop("network", network)
     if made != network:
         raise NetworkError(f"{weights.source}: weights of {made}, not of {network}")
-    told = _with(weights, validated(SideCar, said, where=weights.source), where=weights.source)
+    told = _with(weights, validate(SideCar, said, where=weights.source), where=weights.source)
     if beside is not None:
-        other = _with(weights, validated(SideCar, read_yaml(beside), where=str(beside)), where=str(beside))
+        other = _with(weights, validate(SideCar, read_yaml(beside), where=str(beside)), where=str(beside))
         if (other.spec or told.spec, other.classes) != (told.spec, told.classes):
             raise ConfigError(f"{beside}: contradicts {weights.source}, which says {told.spec}; remove the side-car")
         return replace(told, size=other.size or told.size, prefer=other.prefer or told.prefer)
