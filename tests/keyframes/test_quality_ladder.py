@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from stream_seg.keyframes.quality_ladder import WARMING, Ladder
+from stream_seg.keyframes.quality_ladder import FORGOTTEN, LOW, LOWER, PATIENCE, PROVEN, WARMING, Ladder
 
 TARGET_MS = 33.0
 NETWORK_MS = (14.0, 7.0, 4.7, 2.8, 0.8, 0.4)
@@ -95,3 +95,32 @@ def test_ages_of_another_rung_are_not_heard() -> None:
     for _ in range(100):
         assert ladder.heard(1, 1000, costs_ms=(1, 1)) is None
     assert [ladder.heard(0, 1000, costs_ms=(1, 1)) for _ in range(3)] == [None, None, "slow"]
+
+
+def frames_until_change(ladder: Ladder, age_ms: float, *, at_most: int = 1000) -> int | None:
+    """Pass frames of one age, all rungs at the same cost, and count them until the rung changes. None: no change."""
+    for number in range(1, at_most + 1):
+        if ladder.heard(ladder.rung, age_ms, costs_ms=[1] * ladder.rungs):
+            return number
+    return None
+
+
+def test_every_failed_climb_makes_the_next_wait_longer_until_one_holds() -> None:
+    ladder, young_ms, late_ms = warm(2), 10.0, 100.0
+    waits = []
+    for _ in range(4):
+        frames_until_change(ladder, late_ms)  # down
+        waits.append(frames_until_change(ladder, young_ms))  # up again, which fails at once
+    assert waits == [PATIENCE, 2 * PATIENCE, 3 * PATIENCE, 3 * PATIENCE]
+    assert frames_until_change(ladder, young_ms, at_most=PROVEN) is None  # this climb holds
+    frames_until_change(ladder, late_ms)
+    assert frames_until_change(ladder, young_ms) == PATIENCE
+
+
+def test_a_failed_climb_lowers_the_bar_until_it_is_forgotten() -> None:
+    ladder, late_ms = warm(2), 100.0
+    between_ms = (LOW - LOWER / 2) * TARGET_MS  # under the bar without a failure, over the bar after one
+    frames_until_change(ladder, late_ms)
+    assert frames_until_change(ladder, between_ms) == PATIENCE
+    frames_until_change(ladder, late_ms)  # the climb failed
+    assert frames_until_change(ladder, between_ms) == FORGOTTEN
