@@ -48,7 +48,7 @@ SIDE_BY_SIDE = (
     "## Side by side",
     "",
     "One picture of CamVid val as networks see it that were trained alike and briefly, from random weights, by",
-    "`configs/train/side_by_side.yaml`: how fine each one's scores are shows at once (SegNet's unpooling leaves",
+    "`benchmarks/side_by_side.yaml`: how fine each one's scores are shows at once (SegNet's unpooling leaves",
     "grains, DeepLab v1's eighth of the size smooth edges, U-Net's concatenation keeps what is thin), how far each can",
     "be trained does not: the large ones, made to begin with ImageNet's weights, have hardly begun. The picture itself",
     "is not ours to show.",

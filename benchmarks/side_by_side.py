@@ -35,7 +35,7 @@ from stream_seg.zoo import BUILDERS
 
 HANDFUL = ("road", "lraspp_mobilenet", "deeplabv3_mobilenet", "unet_resnet34", "unet_padded", "deeplab_v1", "segnet")
 """Two cores take minutes for each of the first four, and a quarter to half of an hour for the others."""
-RECIPE = Path(__file__).parents[1] / "configs" / "train" / "side_by_side.yaml"
+RECIPE = Path(__file__).with_suffix(".yaml")
 DRIVE = "synth://road?size=960x720&seed=7&truth=1"
 RUNS = Path("runs/side_by_side")
 TILE, CAPTION = (360, 480), 32

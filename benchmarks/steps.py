@@ -1,6 +1,6 @@
 """What a step of `stream-seg train` takes on the CPU, with the memory that a step frees kept for the next and without.
 
-python benchmarks/steps.py configs/train/road_camvid_light.yaml
+python benchmarks/steps.py configs/train/road_camvid.yaml
 """
 
 from __future__ import annotations

@@ -78,19 +78,6 @@ def pasted(
     return np.rint(image).astype(np.uint8), np.where(there, other[1], onto[1])
 
 
-def faded(image: Image, labels: Labels, classes: Sequence[int], draw: np.random.Generator) -> Image:
-    """The picture with things of `classes` that hardly stand out: each blended with what is beside it.
-
-    A pole before a dark house has a label as well, and a few grey levels to be seen by.
-    """
-    aside = np.roll(image, int(draw.integers(10, 40)) * int(draw.choice([-1, 1])), axis=1)
-    coarse = draw.uniform(0, 0.9, (3, 8)).astype(np.float32)
-    gone = cv2.resize(coarse, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
-    cover = gone * cv2.GaussianBlur(np.isin(labels, classes).astype(np.float32), (0, 0), 0.7)
-    blended = image + cover[..., None] * (aside.astype(np.float32) - image)
-    return np.rint(blended).astype(np.uint8)
-
-
 def repainted(image: Image, labels: Labels, classes: Sequence[int], draw: np.random.Generator) -> Image:
     """The picture with each of `classes` as it is or in one of two other paints: a tint, and a light of its own.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stream_seg.datasets.labelled import Pairs, synth_labels
 from stream_seg.synth import render
-from stream_seg.training.augment import augmented, faded, pasted, repainted
+from stream_seg.training.augment import augmented, pasted, repainted
 from stream_seg.training.recipe import Recipe
 from stream_seg.types import Classes, Image, Labels
 
@@ -85,10 +85,9 @@ def batch(pairs: Pairs, recipe: Recipe, classes: Classes, *, step: int) -> Batch
             pasted(crop, crops[place - 1], put, draw) if draw.random() < recipe.paste.share else crop
             for place, crop in enumerate(crops)
         ]
-    for part, changed in ((recipe.fade, faded), (recipe.repaint, repainted)):
-        if part:
-            named = [classes.names.index(name) for name in part.classes]
-            crops = [(changed(*crop, named, draw), crop[1]) if draw.random() < part.share else crop for crop in crops]
+    if recipe.repaint:
+        share, labels = recipe.repaint.share, [classes.names.index(name) for name in recipe.repaint.classes]
+        crops = [(repainted(*crop, labels, draw), crop[1]) if draw.random() < share else crop for crop in crops]
     images, maps = (torch.from_numpy(np.stack(part)) for part in zip(*crops, strict=True))
     return images, maps.long()
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stream_seg.backends.registry import chosen, installed, opened_with
+from stream_seg.backends.registry import chosen, installed, open_backend
 from stream_seg.engines.accuracy_gate import Limits
 from stream_seg.engines.cache_entry import digest
 from stream_seg.engines.calibration import CalibrationSet
@@ -102,8 +102,8 @@ def int8_form(network: Network, frames: CalibrationSet, limits: Limits) -> tuple
     network = replace(network, int8=int8)
     backend, _ = chosen("auto", present=[name for name in installed() if name in ("openvino", "onnxruntime")])
     with (
-        opened_with(network, backend, precision="f32") as f32,
-        opened_with(network, backend, precision="int8") as lower,
+        open_backend(network, backend, precision="f32") as f32,
+        open_backend(network, backend, precision="int8") as lower,
     ):
         report = report_of(f32, lower, frames, limits=limits)
     if report["refused"]:

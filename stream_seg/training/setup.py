@@ -58,7 +58,7 @@ def prepared(recipe: Recipe, *, data: Path | None = None, where: str, resumed: P
     held = read_pairs(recipe.data, recipe.val, classes=len(classes)) if recipe.val else None
     if recipe.held_back:
         pairs, held = divided(pairs, recipe.held_back, where=where)
-    for key, part in (("paste", recipe.paste), ("fade", recipe.fade), ("repaint", recipe.repaint)):
+    for key, part in (("paste", recipe.paste), ("repaint", recipe.repaint)):
         refuse_absent(part.classes if part else (), pairs, classes, where=f"{where}: {key}", split=recipe.split)
     refuse_sizes(recipe, classes=len(classes), where=where)
     torch.manual_seed(recipe.seed)

@@ -12,7 +12,7 @@ import torch
 from stream_seg.datasets.labelled import Pairs
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.errors import ConfigError
-from stream_seg.training.augment import augmented, faded, lit, pasted, repainted, rotated
+from stream_seg.training.augment import augmented, lit, pasted, repainted, rotated
 from stream_seg.training.batches import batch, batches, drawn, synth_labels
 from stream_seg.types import VOID, Classes
 from tests.support.coloured_fields import coloured_fields
@@ -153,21 +153,6 @@ def test_things_are_put_where_they_stood_with_their_labels() -> None:
     assert (onto[0] == 40).all()
 
 
-def test_what_is_faded_keeps_its_place_and_comes_nearer_to_what_is_beside_it() -> None:
-    image, labels = np.full((40, 200, 3), 60, np.uint8), np.zeros((40, 200), np.uint8)
-    labels[:, 97:103], labels[:, 150:156] = 2, 1
-    image[labels > 0] = 220
-    left = []
-    for seed in range(40):
-        changed = faded(image, labels, [2], np.random.default_rng(seed))
-        away = cv2.dilate((labels == 2).astype(np.uint8), np.ones((9, 9))) == 0
-        np.testing.assert_array_equal(changed[away], image[away])
-        assert (changed <= image).all()
-        left.append((changed[:, 99:101].astype(int) - 60).mean() / 160)
-    assert 0.05 < min(left) < 0.4
-    assert 0.7 < max(left) < 1
-
-
 def test_paint_keeps_to_its_class_and_is_one_of_three() -> None:
     image = np.full((40, 300, 3), 120, np.uint8)
     labels = np.repeat(np.arange(3, dtype=np.uint8), 100)[None].repeat(40, 0)
@@ -185,8 +170,7 @@ def test_paint_keeps_to_its_class_and_is_one_of_three() -> None:
     assert max(brighter) > 1.3
 
 
-@pytest.mark.parametrize("key", ["fade", "repaint"])
-def test_a_share_of_the_crops_is_changed_and_no_label_with_them(key: str) -> None:
+def test_a_share_of_the_crops_is_repainted_and_no_label_with_them() -> None:
     thing = np.zeros((64, 96), np.uint8)
     thing[:, 46:50] = 1
     picture = np.full((64, 96, 3), 30, np.uint8)
@@ -197,7 +181,7 @@ def test_a_share_of_the_crops_is_changed_and_no_label_with_them(key: str) -> Non
         for step in range(40):
             plain, mixed = (
                 batch(pairs, recipe(10, batch=4, **keys), CLASSES, step=step)
-                for keys in ({}, {key: {"classes": [CLASSES.names[1]], "share": share}})
+                for keys in ({}, {"repaint": {"classes": [CLASSES.names[1]], "share": share}})
             )
             assert torch.equal(plain[1], mixed[1])
             changed += (plain[0] != mixed[0]).flatten(1).any(1).tolist()
