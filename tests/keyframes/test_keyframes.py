@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Event
@@ -121,6 +121,26 @@ def test_auto_looks_when_much_has_changed_and_rarely_where_nothing_does() -> Non
     slow, fast = (ages(seen(drive(24, speed=speed), "auto")).count(0) for speed in (1, 14))
     assert still == [number % LONGEST for number in range(40)]
     assert 2 <= slow < fast
+
+
+@pytest.mark.parametrize(
+    ("aside", "often"), [(False, range(31)), (True, [0, *range(1, 31, 2)])], ids=["waiting", "worker"]
+)
+def test_auto_asks_an_unsure_network_more_often(aside: bool, often: Sequence[int]) -> None:
+    """Nothing moves, so only the margins between the classes differ."""
+
+    def unsure(image: Image) -> Callable[[], Semantic]:
+        semantic = said(image)
+        return lambda: replace(semantic, scores=scores(semantic) / 1000)
+
+    with ThreadPoolExecutor(1) as worker:
+        for ask, expected in ((look, [0, LONGEST, 2 * LONGEST]), (unsure, list(often))):
+            keys, numbers = Keys(worker if aside else None), []
+            for taken in drive(31, speed=0):
+                _, temporal = keys.frame(taken, ask, every="auto")
+                worker.submit(lambda: None).result(10)  # the answer is there before the next frame
+                numbers += [taken.seq] if temporal.key else []
+            assert numbers == expected
 
 
 def test_a_stream_that_is_gone_is_forgotten_and_a_slow_one_is_not() -> None:
