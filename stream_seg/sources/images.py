@@ -13,7 +13,7 @@ from av.video.reformatter import VideoReformatter
 
 from stream_seg.errors import SourceError
 from stream_seg.sources.ffmpeg_memory import allow
-from stream_seg.sources.image_header import WIDEST_PIXEL, mirrored_by_exif, read_picture
+from stream_seg.sources.image_header import WIDEST_PIXEL, read_picture
 from stream_seg.sources.picture import Picture, Pictures, upright_bgr
 from stream_seg.sources.uri import PICTURES, Source
 
@@ -72,7 +72,7 @@ def _decoded(path: Path, max_pixels: int) -> tuple[av.VideoFrame, bool] | None:
         return None
     if not frames or frames[0].is_corrupt:
         return None
-    return frames[0], mirrored_by_exif(data, frames[0].rotation)
+    return frames[0], header.is_mirrored(frames[0].rotation)
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

@@ -199,7 +199,7 @@ def moved(to: RtspServer, status: str = "RTSP/1.0 302 Found", more: str = "") ->
     return f"{status}\r\nCSeq: %d\r\n{more}Location: {to.address}\r\n\r\n".encode()
 
 
-NOTHING = {"DESCRIBE": b"RTSP/1.0 404 Not Found\r\nCSeq: %d\r\n\r\n"}
+NONE_MISSED = {"DESCRIBE": b"RTSP/1.0 404 Not Found\r\nCSeq: %d\r\n\r\n"}
 GOOD = b"RTSP/1.0 200 OK\r\nCSeq: %d\r\n"
 
 
@@ -209,7 +209,7 @@ GOOD = b"RTSP/1.0 200 OK\r\nCSeq: %d\r\n"
     ["RTSP/1.0 301 Moved", "RTSP/1.0 302 Found", "RTSP/1.0 305 Use Proxy", "RTSP/1.00 302", "RTSP/1.0\t302", "x 302"],
 )
 def test_an_rtsp_server_cannot_send_the_reader_elsewhere(status: str, method: str) -> None:
-    with RtspServer(NOTHING) as secret, RtspServer({method: moved(secret, status)}) as outside:
+    with RtspServer(NONE_MISSED) as secret, RtspServer({method: moved(secret, status)}) as outside:
         error = refused(outside.address)
         assert isinstance(error, SourceError)
         assert error.reason == "not allowed"
@@ -235,7 +235,7 @@ class RtspsServer(RtspServer):
 
 
 def test_nor_can_one_behind_tls(tmp_path: Path) -> None:
-    with RtspServer(NOTHING) as secret, RtspsServer({"DESCRIBE": moved(secret)}, folder=tmp_path) as outside:
+    with RtspServer(NONE_MISSED) as secret, RtspsServer({"DESCRIBE": moved(secret)}, folder=tmp_path) as outside:
         error = refused(outside.address)
         assert isinstance(error, SourceError)
         assert (error.reason, outside.hits, secret.hits) == ("not allowed", 1, 0)
@@ -252,7 +252,7 @@ def test_nor_can_one_behind_tls(tmp_path: Path) -> None:
     ids=["body", "packet", "many headers", "no end"],
 )
 def test_nothing_before_hides_that_it_sends_elsewhere(first: bytes) -> None:
-    with RtspServer(NOTHING) as secret, RtspServer({"OPTIONS": first, "DESCRIBE": moved(secret)}) as outside:
+    with RtspServer(NONE_MISSED) as secret, RtspServer({"OPTIONS": first, "DESCRIBE": moved(secret)}) as outside:
         error = refused(outside.address)
         assert isinstance(error, SourceError)
         assert error.reason == "not allowed"
@@ -261,7 +261,7 @@ def test_nothing_before_hides_that_it_sends_elsewhere(first: bytes) -> None:
 
 def test_ffmpeg_by_itself_follows_an_rtsp_server_elsewhere() -> None:
     """The negative control."""
-    with RtspServer(NOTHING) as secret, RtspServer({"DESCRIBE": moved(secret)}) as outside:
+    with RtspServer(NONE_MISSED) as secret, RtspServer({"DESCRIBE": moved(secret)}) as outside:
         with pytest.raises(av.FFmpegError):
             av.open(outside.address, options={"rtsp_transport": "tcp"}, timeout=5)
         assert secret.hits
@@ -280,7 +280,7 @@ def test_an_rtsp_server_of_one_reader_at_a_time_is_heard() -> None:
     class OneAtATime(RtspServer):
         process_request = socketserver.TCPServer.process_request
 
-    with OneAtATime(NOTHING) as server:
+    with OneAtATime(NONE_MISSED) as server:
         error = refused(server.address)
     assert isinstance(error, SourceError)
     assert error.reason == "not found"
@@ -453,7 +453,7 @@ def test_a_bomb_is_refused_before_it_costs_anything(tmp_path: Path) -> None:
         "counted.mp4": "no picture in it can be decoded",
         "fragment.mp4": "it asks for more memory than a video needs",
         "growing.mkv": "2 frames",
-        "sparse.png": "is 1500000000 bytes for 8x8 pixels, which is no picture",
+        "sparse.png": "is 1500000000 bytes for 8x8 pixels, which is no image",
         "fast.mp4": "claims 10000 frames/s, more than 1000",
         "aliases.yaml": "aliases are not allowed",
         "nesting.yaml": "more than 32 levels deep",
