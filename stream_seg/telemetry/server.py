@@ -1,7 +1,7 @@
-"""The server of the metrics: a thread for each connection, but few of them, and none for long.
+"""The metrics server: one thread per connection, with limits on the number and the duration of connections.
 
-On an address of this machine alone a `Host` that is neither an address nor localhost is refused, so that no page of a
-foreign name that was pointed at this machine (DNS rebinding) reads it. Who binds another address lets others read.
+Bound to a loopback address it rejects any `Host` header that is neither an IP address nor localhost, which stops DNS
+rebinding. Bound to another address it answers everybody.
 """
 
 from __future__ import annotations
@@ -17,98 +17,98 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-from stream_seg.web.hosts import is_loopback, known_host
+from stream_seg.web.hosts import is_allowed_host, is_loopback
 
 LOG = logging.getLogger(__name__)
-LIMIT_S = 5.0
-"""A connection that has not been answered after so long is closed."""
+TIMEOUT_S = 5.0
+"""Connections that have not been answered after this time are closed."""
 MAX_CONNECTIONS = 16
-"""Beyond, the one that has been without a whole request for longest is closed at once."""
-ROOM_S = 1.0
-"""So long a new connection waits for room before it is closed: its threads need a moment to end."""
+"""At this number, the oldest connection without a complete request is closed at once."""
+ADMIT_TIMEOUT_S = 1.0
+"""A new connection waits this long for others to end, whose threads need a moment, before it is closed."""
 
 
-class Server(ThreadingMixIn, WSGIServer):
-    """Listens from the start; `serve_forever` answers. Raises OSError where the address cannot be had."""
+class MetricsServer(ThreadingMixIn, WSGIServer):
+    """Listen from construction on; `serve_forever` answers. Raise OSError if the address cannot be bound."""
 
     daemon_threads = True
     request_queue_size = 128
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
-        self._open: dict[socket.socket, float] = {}  # since when; in the order in which they came
-        self._heard: set[socket.socket] = set()  # of these, whose request is whole
+        self._connections: dict[socket.socket, float] = {}  # accepted at, oldest first
+        self._answering: set[socket.socket] = set()  # those with a complete request
         self._changed = Condition()
         self._host = host
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        self.address_family, _, _, _, address = found[0]
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        self.address_family, _, _, _, address = addresses[0]
         super().__init__((str(address[0]), port), _Handler)
-        self.private = is_loopback(str(self.server_address[0]))
+        self.loopback_only = is_loopback(str(self.server_address[0]))
         self.set_app(make_wsgi_app(registry))
 
-    def admits(self, host: str) -> bool:
-        """Whether a request may call this server by that name."""
-        return not self.private or known_host(host, (self._host,))
+    def allows_host(self, host: str) -> bool:
+        """Return True if a request may use this `Host` header."""
+        return not self.loopback_only or is_allowed_host(host, (self._host,))
 
-    def heard(self, link: socket.socket) -> None:
-        """Note that a request is whole: what is being answered is not closed for a newcomer."""
+    def mark_answering(self, connection: socket.socket) -> None:
+        """Note that a request is complete: its connection is not closed in favor of a new one."""
         with self._changed:
-            self._heard.add(link)
+            self._answering.add(connection)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._changed:
-            if len(self._open) >= MAX_CONNECTIONS:
-                for link in [link for link in self._open if link not in self._heard][:1]:
-                    _cut(link)
-            if not self._changed.wait_for(lambda: len(self._open) < MAX_CONNECTIONS, ROOM_S):
+            if len(self._connections) >= MAX_CONNECTIONS:
+                for connection in [c for c in self._connections if c not in self._answering][:1]:
+                    _shut_down(connection)
+            if not self._changed.wait_for(lambda: len(self._connections) < MAX_CONNECTIONS, ADMIT_TIMEOUT_S):
                 self.shutdown_request(request)
                 return
-            self._open[request] = time.monotonic()
+            self._connections[request] = time.monotonic()
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        with self._changed:  # so that nobody cuts a number that the system has given to another file
+        with self._changed:  # locked, so that no other thread shuts down a file descriptor that is already reused
             super().shutdown_request(request)
-            self._open.pop(request, None)
-            self._heard.discard(request)
+            self._connections.pop(request, None)
+            self._answering.discard(request)
             self._changed.notify_all()
 
     def service_actions(self) -> None:
-        """Called by `serve_forever` twice a second and after every connection."""
-        self._cut_older_than(LIMIT_S)
+        """Close slow connections. `serve_forever` calls this twice a second and after every connection."""
+        self._shut_down_older_than(TIMEOUT_S)
 
     def server_close(self) -> None:
         super().server_close()
-        self._cut_older_than(0)
+        self._shut_down_older_than(0)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        LOG.debug("a scrape was broken off", exc_info=True)  # not, as usual, a traceback on standard error
+        LOG.debug("metrics request failed", exc_info=True)  # the base class prints a traceback to stderr
 
-    def _cut_older_than(self, seconds: float) -> None:
-        now = time.monotonic()
+    def _shut_down_older_than(self, seconds: float) -> None:
+        now_s = time.monotonic()
         with self._changed:
-            for link, since in self._open.items():
-                if now - since >= seconds:
-                    _cut(link)
+            for connection, since_s in self._connections.items():
+                if now_s - since_s >= seconds:
+                    _shut_down(connection)
 
 
 class _Handler(WSGIRequestHandler):
-    server: Server
+    server: MetricsServer
 
     def parse_request(self) -> bool:
-        """Whether there is something to answer; an error is answered here."""
+        """Return True if the request is to be answered. Errors are sent here."""
         if not super().parse_request():
             return False
-        if not self.server.admits(self.headers.get("Host", "")):
-            self.send_error(421, "the metrics do not answer to that host name; ask for them by address")
+        if not self.server.allows_host(self.headers.get("Host", "")):
+            self.send_error(421, "host name not allowed; use the IP address")
             return False
-        self.server.heard(self.connection)
+        self.server.mark_answering(self.connection)
         return True
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name in the standard library
-        """Nothing: a line for every scrape helps nobody."""
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - named by the standard library
+        """Do not log requests."""
 
 
-def _cut(link: socket.socket) -> None:
-    """End a connection; the thread that reads or writes it wakes and closes it."""
-    with suppress(OSError):  # the other side was faster
-        link.shutdown(socket.SHUT_RDWR)
+def _shut_down(connection: socket.socket) -> None:
+    """End a connection. The thread that reads or writes it wakes up and closes it."""
+    with suppress(OSError):  # the client has disconnected already
+        connection.shutdown(socket.SHUT_RDWR)

@@ -1,1 +1,1 @@
-"""The page: what a browser sees of a running graph, and its JSON API. Behind the stage `serve`."""
+"""The page of the stage `serve`: a browser view of a running graph, and its JSON API."""

@@ -1,4 +1,4 @@
-"""The application: the page, its files, its API."""
+"""The ASGI application: the page, its static files and its JSON API."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from stream_seg.web import views as facts
-from stream_seg.web.auth import COOKIE, SESSION_S, TokenAuth, refused, wrong_token
-from stream_seg.web.mjpeg import Feeds
-from stream_seg.web.renderer import Darkroom, Settings, View, drawn, jpeg, png
-from stream_seg.web.requests import body, problem, said, settings_asked, view_asked, width_asked
+from stream_seg.schema.validation import describe_unknown
+from stream_seg.web import views
+from stream_seg.web.auth import COOKIE, SESSION_S, TokenAuth, error_response
+from stream_seg.web.mjpeg import MjpegStreams
+from stream_seg.web.renderer import DrawSettings, Renderer, ViewKey, encode_jpeg, encode_png, render
+from stream_seg.web.requests import handle_http_error, json_response, parse_view, parse_width, read_body, read_settings
 from stream_seg.web.schemas import ViewSettings, openapi
-from stream_seg.web.state import Board, Stream
+from stream_seg.web.state import PageState, StreamState
 
 STATIC = resources.files("stream_seg.web") / "static"
 FILES = {
@@ -35,35 +36,33 @@ FILES = {
     "login.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
-FRESH_S = 0.2
-"""Scrapes and figures are at most so old: a flood of them costs no more than five a second."""
-
-
-LONGEST_PAUSE_S = 0.3
+CACHE_S = 0.2
+"""Metrics, statistics and frames are recomputed at most every CACHE_S, whatever the request rate."""
+MAX_PAUSE_S = 0.3
 
 
 class Page:
-    """Every answer. `feeds` has the viewers, `door` the token."""
+    """HTTP endpoints of the page. `streams` serves the live streams, `auth` the login."""
 
-    def __init__(self, board: Board, feeds: Feeds, door: TokenAuth, registry: CollectorRegistry) -> None:
-        self.board, self.feeds, self.door, self.registry = board, feeds, door, registry
-        self._drawing = Lock()
-        self._kept: dict[str, tuple[float, Any]] = {}
+    def __init__(self, state: PageState, streams: MjpegStreams, auth: TokenAuth, registry: CollectorRegistry) -> None:
+        self.state, self.streams, self.auth, self.registry = state, streams, auth, registry
+        self._lock = Lock()
+        self._cache: dict[str, tuple[float, Any]] = {}
 
     @property
-    def darkroom(self) -> Darkroom:
-        """Where pictures are drawn, and the settings that they follow."""
-        return self.feeds.darkroom
+    def renderer(self) -> Renderer:
+        """The renderer with the current draw settings."""
+        return self.streams.renderer
 
     def app(self) -> Starlette:
-        """The routes."""
+        """Return the application with its routes."""
         get: dict[str, Callable[[Request], Awaitable[Response]]] = {
-            "/": partial(self.file, name="index.html", kind="text/html"),
-            "/login": partial(self.file, name="login.html", kind="text/html"),
+            "/": partial(self.file, name="index.html", media_type="text/html"),
+            "/login": partial(self.file, name="login.html", media_type="text/html"),
             "/healthz": self.health,
             "/readyz": self.ready,
             "/metrics": self.metrics,
-            "/api/openapi.json": self.description,
+            "/api/openapi.json": self.openapi,
             "/api/sources": self.sources,
             "/api/classes": self.classes,
             "/api/stats": self.stats,
@@ -72,134 +71,137 @@ class Page:
             "/api/sources/{id:path}/frame.jpg": self.frame,
             "/api/sources/{id:path}/snapshot.png": self.snapshot,
         }
-        routes = [Route(path, answer) for path, answer in get.items()]
-        routes += [Route(f"/static/{name}", partial(self.file, name=name, kind=kind)) for name, kind in FILES.items()]
+        routes = [Route(path, endpoint) for path, endpoint in get.items()]
+        routes += [
+            Route(f"/static/{name}", partial(self.file, name=name, media_type=media_type))
+            for name, media_type in FILES.items()
+        ]
         routes += [
             Route("/api/view", self.change_view, methods=["PUT"]),
             Route("/login", self.login, methods=["POST"]),
             Route("/logout", self.logout, methods=["POST"]),
         ]
-        return Starlette(routes=routes, exception_handlers={HTTPException: problem})
+        return Starlette(routes=routes, exception_handlers={HTTPException: handle_http_error})
 
-    async def file(self, _: Request, *, name: str, kind: str) -> Response:
-        return Response((STATIC / name).read_bytes(), media_type=kind, headers={"Cache-Control": "no-cache"})
+    async def file(self, _: Request, *, name: str, media_type: str) -> Response:
+        headers = {"Cache-Control": "no-cache"}
+        return Response((STATIC / name).read_bytes(), media_type=media_type, headers=headers)
 
     async def health(self, _: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def ready(self, _: Request) -> Response:
-        ready = self.board.ready()
+        ready = self.state.is_ready()
         return PlainTextResponse("ready\n" if ready else "no source is up\n", 200 if ready else 503)
 
     async def metrics(self, _: Request) -> Response:
-        text = await self._fresh("metrics", lambda: generate_latest(self.registry))
+        text = await self._cached("metrics", lambda: generate_latest(self.registry))
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    async def description(self, _: Request) -> Response:
+    async def openapi(self, _: Request) -> Response:
         return JSONResponse(openapi())
 
     async def sources(self, _: Request) -> Response:
-        return said(await self._fresh("sources", lambda: facts.sources(self.board)))
+        return json_response(await self._cached("sources", lambda: views.list_sources(self.state)))
 
     async def classes(self, _: Request) -> Response:
-        return said(await self._fresh("classes", lambda: facts.classes(self.board)))
+        return json_response(await self._cached("classes", lambda: views.list_classes(self.state)))
 
     async def stats(self, _: Request) -> Response:
-        stats = await self._fresh("stats", lambda: facts.stats(self.board, self.registry))
-        own = {"viewers": self.feeds.viewers, "max_viewers": self.feeds.limit, "login": self.door.token is not None}
-        return said(stats.model_copy(update=own))
+        stats = await self._cached("stats", lambda: views.collect_stats(self.state, self.registry))
+        streams = self.streams
+        page = {"viewers": streams.viewers, "max_viewers": streams.max_viewers, "login": self.auth.token is not None}
+        return json_response(stats.model_copy(update=page))
 
     async def view(self, _: Request) -> Response:
-        settings = self.darkroom.settings
-        return said(ViewSettings(opacity=settings.opacity, hidden=sorted(settings.hidden)))
+        settings = self.renderer.settings
+        return json_response(ViewSettings(opacity=settings.opacity, hidden=sorted(settings.hidden)))
 
     async def change_view(self, request: Request) -> Response:
-        asked = await settings_asked(request)
-        known = facts.class_names(self.board)
-        unknown = [name for name in asked.hidden if name not in known]
-        if unknown:
-            raise HTTPException(422, f"hidden: unknown class {unknown[0]!r}; the classes are {', '.join(known)}")
-        self.darkroom.settings = Settings(asked.opacity, frozenset(asked.hidden))
+        settings, names = await read_settings(request), views.list_class_names(self.state)
+        for name in settings.hidden:
+            if name not in names:
+                raise HTTPException(422, f"hidden: {describe_unknown('class', name, names)}")
+        self.renderer.settings = DrawSettings(settings.opacity, frozenset(settings.hidden))
         return await self.view(request)
 
     async def stream(self, request: Request) -> Response:
-        watched = self._named(request)[0], view_asked(request)
+        key = self._find_stream(request)[0], parse_view(request)
         if request.method == "HEAD":
             return Response(media_type="multipart/x-mixed-replace")
-        if self.feeds.full:
-            message = f"{self.feeds.limit} moving pictures are being sent already; more are not"
-            return refused(503, message, {"Retry-After": "5"})
-        return _Streaming(self.feeds, watched)
+        if self.streams.full:
+            message = f"viewer limit reached ({self.streams.max_viewers}); try again later"
+            return error_response(503, message, {"Retry-After": "5"})
+        return _LiveResponse(self.streams, key)
 
     async def frame(self, request: Request) -> Response:
-        name, stream = self._named(request)
-        view, width, settings = view_asked(request), width_asked(request), self.darkroom.settings
-        quality = self.darkroom.quality.jpeg
-        picture = await self._fresh(
+        name, stream = self._find_stream(request)
+        view, width, settings = parse_view(request), parse_width(request), self.renderer.settings
+        quality = self.renderer.limits.jpeg_quality
+        jpeg = await self._cached(
             f"{view} {width} {name}",
-            lambda: jpeg(drawn(stream.frame, view, settings, max_width=width), quality),
+            lambda: encode_jpeg(render(stream.frame, view, settings, max_width=width), quality),
         )
-        return Response(picture, media_type="image/jpeg")
+        return Response(jpeg, media_type="image/jpeg")
 
     async def snapshot(self, request: Request) -> Response:
-        name, stream = self._named(request)
-        view, settings, frame = view_asked(request), self.darkroom.settings, stream.frame
-        picture = await run_in_threadpool(self._alone, lambda: png(drawn(frame, view, settings)))
-        file = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in name)
+        name, stream = self._find_stream(request)
+        view, settings, frame = parse_view(request), self.renderer.settings, stream.frame
+        png = await run_in_threadpool(self._throttled, lambda: encode_png(render(frame, view, settings)))
+        stem = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in name)
         return Response(
-            picture,
+            png,
             media_type="image/png",
-            headers={"Content-Disposition": f'attachment; filename="{file}_{frame.seq:06}_{view}.png"'},
+            headers={"Content-Disposition": f'attachment; filename="{stem}_{frame.seq:06}_{view}.png"'},
         )
 
     async def login(self, request: Request) -> Response:
-        token = parse_qs((await body(request)).decode(errors="replace")).get("token", [""])[0]
-        refusal = wrong_token(self.door, token, request.scope)
-        if refusal is not None:
-            return RedirectResponse("/login?again=1" if refusal.status_code == 401 else "/login?later=1", 303)
-        answer = RedirectResponse("/", 303)
+        token = parse_qs((await read_body(request)).decode(errors="replace")).get("token", [""])[0]
+        rejection = self.auth.reject(token, request.scope)
+        if rejection is not None:
+            return RedirectResponse(f"/login?error={rejection.status_code}", 303)
+        response, session = RedirectResponse("/", 303), self.auth.create_session()
         secure = request.url.scheme == "https" or request.headers.get("origin", "").startswith("https:")
-        answer.set_cookie(
-            COOKIE, self.door.create_session(), SESSION_S, httponly=True, samesite="strict", secure=secure
-        )
-        return answer
+        response.set_cookie(COOKIE, session, SESSION_S, httponly=True, samesite="strict", secure=secure)
+        return response
 
     async def logout(self, _: Request) -> Response:
-        answer = RedirectResponse("/login", 303)
-        answer.delete_cookie(COOKIE)
-        return answer
+        response = RedirectResponse("/login", 303)
+        response.delete_cookie(COOKIE)
+        return response
 
-    def _named(self, request: Request) -> tuple[str, Stream]:
-        name, streams = request.path_params["id"], self.board.streams()
+    def _find_stream(self, request: Request) -> tuple[str, StreamState]:
+        name, streams = request.path_params["id"], self.state.streams()
         if name not in streams:
-            raise HTTPException(404, f"no source {name!r}; the sources are {', '.join(streams) or 'not there yet'}")
+            raise HTTPException(404, describe_unknown("source", name, streams) if streams else "no source has started")
         return name, streams[name]
 
-    async def _fresh(self, key: str, make: Callable[[], Any]) -> Any:
-        """What was made less than FRESH_S ago, or is made now, outside of the server's loop."""
-        return await run_in_threadpool(self._alone, partial(self._remembered, key, make))
+    async def _cached(self, key: str, compute: Callable[[], Any]) -> Any:
+        """Return a value computed less than CACHE_S ago, or compute it outside the event loop."""
+        return await run_in_threadpool(self._throttled, partial(self._compute_if_old, key, compute))
 
-    def _remembered(self, key: str, make: Callable[[], Any]) -> Any:
-        now = time.monotonic()
-        self._kept = {k: kept for k, kept in self._kept.items() if now - kept[0] < FRESH_S}
-        if key not in self._kept:
-            self._kept[key] = now, make()
-        return self._kept[key][1]
+    def _compute_if_old(self, key: str, compute: Callable[[], Any]) -> Any:
+        now_s = time.monotonic()
+        self._cache = {k: entry for k, entry in self._cache.items() if now_s - entry[0] < CACHE_S}
+        if key not in self._cache:
+            self._cache[key] = now_s, compute()
+        return self._cache[key][1]
 
-    def _alone(self, make: Callable[[], Any]) -> Any:
-        with self._drawing:  # one at a time and with pauses: many requests take a third of a core, not every one
-            began = time.monotonic()
-            made = make()
-            time.sleep(min(2 * (time.monotonic() - began), LONGEST_PAUSE_S))
-            return made
+    def _throttled(self, compute: Callable[[], Any]) -> Any:
+        """Compute one value at a time with pauses in between, so that any number of requests takes 1/3 of a core."""
+        with self._lock:
+            start_s = time.monotonic()
+            value = compute()
+            time.sleep(min(2 * (time.monotonic() - start_s), MAX_PAUSE_S))
+            return value
 
 
-class _Streaming(Response):
-    """A moving picture instead of a body."""
+class _LiveResponse(Response):
+    """An endless response with a live stream as its body."""
 
-    def __init__(self, feeds: Feeds, watched: tuple[str, View]) -> None:
+    def __init__(self, streams: MjpegStreams, key: ViewKey) -> None:
         super().__init__()
-        self._feeds, self._watched = feeds, watched
+        self._streams, self._key = streams, key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._feeds.send(self._watched, scope, receive, send)
+        await self._streams.send(self._key, scope, receive, send)

@@ -1,9 +1,8 @@
-"""Who may ask for what: in front of the whole application, before anything of it runs.
+"""Access control in front of the whole application.
 
-* A `Host` that is neither an address nor a known name is refused: a foreign name that was pointed at this machine (DNS
-  rebinding) cannot read the page.
-* What a page of another site asks for is refused (Sec-Fetch-Site, Origin), and nothing of this page may be framed.
-* Where there is a token, only who knows it gets further: `Authorization: Bearer`, or a cookie that the login gives.
+* A `Host` header that is neither an IP address nor an allowed name is rejected, which stops DNS rebinding.
+* Requests made by pages of other sites are rejected (Sec-Fetch-Site, Origin), and no site may frame the page.
+* With a token, requests need `Authorization: Bearer TOKEN` or the session cookie that the login form sets.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stream_seg.web.hosts import known_host
+from stream_seg.web.hosts import is_allowed_host
 
 COOKIE = "stream_seg_session"
 SESSION_S = 12 * 3600
-FAILURES, FORGIVEN_S = 5, 60.0
-"""So many wrong tokens from one address are answered; then one more every FORGIVEN_S / FAILURES seconds."""
-KEPT = 4096
+MAX_FAILURES, WINDOW_S = 5, 60.0
+"""Invalid tokens allowed per address at once; then one more every WINDOW_S / MAX_FAILURES seconds."""
+MAX_ADDRESSES = 4096
 """Addresses whose failures are remembered."""
-OPEN = ("/healthz", "/readyz", "/login")
-"""What needs no token, besides the files of the page: they hold nothing of the pipeline."""
-HEADERS = {
+PUBLIC_PATHS = ("/healthz", "/readyz", "/login")
+"""Paths that need no token, like the static files: they reveal nothing about the pipeline."""
+SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Frame-Options": "DENY",
@@ -44,27 +43,30 @@ HEADERS = {
 
 
 @dataclass
-class Bucket:
-    """Failures of each address, leaking at FAILURES per FORGIVEN_S."""
+class FailureLimiter:
+    """Leaky bucket of failed logins per address: drains at MAX_FAILURES per WINDOW_S, in bounded memory.
+
+    The package `limits` does not fit: its memory store follows the wall clock, is unbounded and starts threads.
+    """
 
     clock: Callable[[], float] = time.monotonic
-    _level: dict[str, tuple[float, float]] = field(default_factory=dict)
+    _levels: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def retry_after_s(self, address: str) -> float:
-        """Seconds until the address may try again; 0 where it may now."""
-        return max(0.0, (self._now(address) + 1 - FAILURES) * FORGIVEN_S / FAILURES)
+        """Return the seconds until the address may try again, 0 if it may now."""
+        return max(0.0, (self._level(address) + 1 - MAX_FAILURES) * WINDOW_S / MAX_FAILURES)
 
-    def fail(self, address: str) -> None:
-        """Note a wrong token."""
-        level = self._now(address) + 1
-        self._level.pop(self._key(address), None)
-        self._level[self._key(address)] = level, self.clock()  # at the end: the oldest are forgotten first
-        while len(self._level) > KEPT:
-            del self._level[next(iter(self._level))]
+    def add_failure(self, address: str) -> None:
+        """Count an invalid token."""
+        level = self._level(address) + 1
+        self._levels.pop(self._key(address), None)
+        self._levels[self._key(address)] = level, self.clock()  # appended, so that the oldest are dropped first
+        while len(self._levels) > MAX_ADDRESSES:
+            del self._levels[next(iter(self._levels))]
 
-    def _now(self, address: str) -> float:
-        level, at = self._level.get(self._key(address), (0.0, 0.0))
-        return max(0.0, level - (self.clock() - at) * FAILURES / FORGIVEN_S)
+    def _level(self, address: str) -> float:
+        level, at_s = self._levels.get(self._key(address), (0.0, 0.0))
+        return max(0.0, level - (self.clock() - at_s) * MAX_FAILURES / WINDOW_S)
 
     @staticmethod
     def _key(address: str) -> str:
@@ -74,24 +76,35 @@ class Bucket:
             return address
         if ip.version == 4:
             return str(ip)
-        # Of IPv6 the network: one household has 2**64 addresses.
+        # The /64 network of an IPv6 address: one household has 2**64 addresses.
         return str(ip.ipv4_mapped or ip_network((int(ip), 64), strict=False))
 
 
 class TokenAuth:
     """Check tokens and issue session cookies. Without a token every request is allowed.
 
-    Starlette's SessionMiddleware cannot serve here: its Secure flag is fixed, this one depends on a proxy's scheme.
+    Starlette's SessionMiddleware does not fit: its Secure flag is fixed, ours follows the scheme of a TLS proxy.
     """
 
     def __init__(self, token: str | None) -> None:
         self.token = token
-        self.failures = Bucket()
+        self.failures = FailureLimiter()
         self._signer = TimestampSigner(secrets.token_bytes(32))  # sessions end with the process
 
     def is_valid(self, token: str) -> bool:
-        """Return True for the right token, in a time that depends on neither token."""
+        """Return True for the right token. The time taken does not reveal how much of a wrong one is right."""
         return self.token is None or hmac.compare_digest(self._sign(token), self._sign(self.token))
+
+    def reject(self, token: str, scope: Scope) -> Response | None:
+        """Return None for the right token, else the error response. Failures are counted per client address."""
+        address = (scope.get("client") or ("",))[0]
+        wait_s = self.failures.retry_after_s(address)
+        if wait_s:
+            return error_response(429, "too many invalid tokens", {"Retry-After": str(int(wait_s) + 1)})
+        if self.is_valid(token):
+            return None
+        self.failures.add_failure(address)
+        return error_response(401, "invalid token", {"WWW-Authenticate": "Bearer"})
 
     def create_session(self) -> str:
         """Return a cookie value that is valid for SESSION_S."""
@@ -106,70 +119,52 @@ class TokenAuth:
 
 
 @dataclass
-class Guard:
-    """The application behind the door."""
+class AccessGuard:
+    """ASGI middleware that rejects requests before `app` sees them and adds SECURITY_HEADERS to every response."""
 
     app: ASGIApp
-    door: TokenAuth
+    auth: TokenAuth
     hosts: Collection[str]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        answer = self._refusal(scope)
 
-        async def sealed(message: Message) -> None:
+        async def send_secured(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
+                for name, value in SECURITY_HEADERS.items():
                     headers[name] = value
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        await (answer or self.app)(scope, receive, sealed)
+        await (self._reject(scope) or self.app)(scope, receive, send_secured)
 
-    def _refusal(self, scope: Scope) -> Response | None:
-        headers = Headers(scope=scope)
-        if not known_host(headers.get("host", ""), self.hosts):
-            return refused(421, "this page does not answer to that host name; name it in hosts")
-        if not _from_here(headers, scope):
-            return refused(403, "asked for by another site's page")
-        path: str = scope["path"]
-        if self.door.token is None or path in OPEN or path.startswith("/static/"):
+    def _reject(self, scope: Scope) -> Response | None:
+        headers, path = Headers(scope=scope), scope["path"]
+        if not is_allowed_host(headers.get("host", ""), self.hosts):
+            return error_response(421, "host name not allowed; add it to hosts of the stage serve")
+        if not _is_own_request(headers, scope):
+            return error_response(403, "cross-site request rejected")
+        if self.auth.token is None or path in PUBLIC_PATHS or path.startswith("/static/"):
             return None
-        return self._unknown(headers, scope)
-
-    def _unknown(self, headers: Headers, scope: Scope) -> Response | None:
-        """None for who has shown the token."""
-        kind, _, given = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer":
-            return wrong_token(self.door, given.strip(), scope)
-        if self.door.is_session(cookie_parser(headers.get("cookie", "")).get(COOKIE, "")):
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return self.auth.reject(token.strip(), scope)
+        if self.auth.is_session(cookie_parser(headers.get("cookie", "")).get(COOKIE, "")):
             return None
-        if scope["path"] == "/":
+        if path == "/":
             return RedirectResponse("/login", 303)
-        return refused(401, "a token is needed", {"WWW-Authenticate": "Bearer"})
+        return error_response(401, "token required", {"WWW-Authenticate": "Bearer"})
 
 
-def wrong_token(door: TokenAuth, given: str, scope: Scope) -> Response | None:
-    """None for the token; else the refusal, which is counted."""
-    address = (scope.get("client") or ("",))[0]
-    wait_s = door.failures.retry_after_s(address)
-    if wait_s:
-        return refused(429, "too many wrong tokens", {"Retry-After": str(int(wait_s) + 1)})
-    if door.is_valid(given):
-        return None
-    door.failures.fail(address)
-    return refused(401, "that is not the token", {"WWW-Authenticate": "Bearer"})
-
-
-def refused(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    """An error as the API says it: {"error": message}."""
+def error_response(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    """Return an error in the API's format: {"error": message}."""
     return JSONResponse({"error": message}, status, headers=headers)
 
 
-def _from_here(headers: Headers, scope: Scope) -> bool:
-    """Whether a request comes from the page itself, from a user who typed the address, or from no browser at all."""
+def _is_own_request(headers: Headers, scope: Scope) -> bool:
+    """Return True for requests of the page itself, of a user who entered the URL and of programs."""
     reading = scope["method"] in ("GET", "HEAD")
     site = headers.get("sec-fetch-site", "none")
     if site not in ("same-origin", "none"):
@@ -178,5 +173,5 @@ def _from_here(headers: Headers, scope: Scope) -> bool:
     if reading or origin is None:
         return True
     scheme, host = urlsplit(origin)[:2]
-    # A proxy with TLS passes plain requests on; the other way round it would be a page that anybody may have changed.
+    # Behind a TLS proxy an https origin reaches us over http. An http origin over https could have been tampered with.
     return host == headers.get("host", "") and scheme in (scope["scheme"], "https")

@@ -1,4 +1,4 @@
-"""Which addresses only this machine reaches, and which names of it a request may use."""
+"""Loopback addresses, and the host names that a request may use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
+    """Return True if only this machine can reach the address."""
     if host == "localhost":
         return True
     try:
@@ -17,13 +17,16 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def in_address(host: str) -> str:
-    """A host as an address with a port has it: IPv6 in brackets."""
+def format_host(host: str) -> str:
+    """Return a host for a URL: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
-def known_host(host: str, names: Collection[str]) -> bool:
-    """Whether a `Host` is localhost, an address (which no foreign name can pretend to be) or one of the names."""
+def is_allowed_host(host: str, names: Collection[str]) -> bool:
+    """Return True if a `Host` header is localhost, an IP address, which DNS rebinding cannot fake, or one of `names`.
+
+    Starlette's TrustedHostMiddleware cannot express "any IP address", and the metrics server is no ASGI application.
+    """
     name = re.sub(r":\d+$", "", host).lower()
     if name == "localhost" or name in {n.lower() for n in names}:
         return True

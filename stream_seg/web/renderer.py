@@ -1,6 +1,6 @@
-"""What viewers see: every view of a stream drawn and encoded once for all who watch it, and not at all for nobody.
+"""Render the views that somebody watches: each is drawn and encoded once for all its viewers.
 
-One thread draws for everybody, so that viewers never cost the pipeline more than one core, however many they are.
+All rendering happens in one thread, so viewers never cost the pipeline more than one core.
 """
 
 from __future__ import annotations
@@ -17,59 +17,62 @@ import cv2
 import numpy as np
 
 from stream_seg.frame import Frame
-from stream_seg.types import Classes, Image
-from stream_seg.web.state import Board
+from stream_seg.ops.draw import BACKGROUND, opacity_table
+from stream_seg.types import Image
+from stream_seg.web.state import PageState
 
 View = Literal["overlay", "original", "mask"]
-Watched: TypeAlias = tuple[str, View]
-"""A stream's name and how it is looked at."""
-BACKGROUND = "background"
-"""Of this class nothing is drawn over a picture: its colour would only darken it."""
+ViewKey: TypeAlias = tuple[str, View]
+"""A stream's name and a view of it."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How classes are drawn, for all viewers: opacity of the overlay, 0 to 1, and the names that are left out."""
+class DrawSettings:
+    """Settings shared by all viewers: opacity of the overlay, 0 to 1, and the names of hidden classes."""
 
     opacity: float
     hidden: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
-class Quality:
-    """Limits of the moving pictures: JPEG quality 1 to 100, width in pixels and frames per second at most."""
+class StreamLimits:
+    """Limits of live streams: JPEG quality, 1 to 100, width in pixels, frames per second."""
 
-    jpeg: int
+    jpeg_quality: int
     max_width: int
     max_fps: float
 
 
-def drawn(frame: Frame, view: View, settings: Settings, *, max_width: int | None = None) -> Image:
-    """A frame as a view shows it, at most `max_width` wide. The frame itself is left as it is; one without classes is
-    shown as it is in every view."""
-    image = _narrowed(frame.image, max_width)
+def render(frame: Frame, view: View, settings: DrawSettings, *, max_width: int | None = None) -> Image:
+    """Draw a view of a frame, at most `max_width` wide. The frame is not modified.
+
+    Every view of a frame without classes is its image.
+    """
+    image = _limit_width(frame.image, max_width)
     if view == "original" or frame.semantic is None:
         return image
-    from stream_seg.ops.blend import blend  # brings numba: not for a help text
+    from stream_seg.ops.blend import blend  # imports numba, which the command line's help must not wait for
 
     classes = frame.semantic.classes
     canvas = np.zeros_like(image) if view == "mask" else np.array(image, order="C")
-    opacity = _opacities(classes, settings, full=view == "mask")
+    exceptions = {BACKGROUND: 1.0} if view == "mask" else {}
+    exceptions |= dict.fromkeys(settings.hidden, 0.0)
+    opacity = opacity_table(classes, 1.0 if view == "mask" else settings.opacity, exceptions)
     blend(canvas, frame.semantic.labels, classes.bgr, opacity, soft=view == "overlay")
     return canvas
 
 
-def jpeg(image: Image, quality: int) -> bytes:
-    """The picture as a JPEG."""
+def encode_jpeg(image: Image, quality: int) -> bytes:
+    """Encode an image as JPEG of `quality` 1 to 100."""
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
-def png(image: Image) -> bytes:
-    """The picture as a PNG, nothing lost."""
+def encode_png(image: Image) -> bytes:
+    """Encode an image as PNG, which is lossless."""
     return cv2.imencode(".png", image)[1].tobytes()
 
 
-def _narrowed(image: Image, max_width: int | None) -> Image:
+def _limit_width(image: Image, max_width: int | None) -> Image:
     height, width = image.shape[:2]
     if max_width is None or width <= max_width:
         return image
@@ -77,78 +80,70 @@ def _narrowed(image: Image, max_width: int | None) -> Image:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _opacities(classes: Classes, settings: Settings, *, full: bool) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    opacity = np.zeros(256, np.float32)  # void stays as it is
-    for label, name in enumerate(classes.names):
-        if name not in settings.hidden:
-            opacity[label] = 1.0 if full else 0.0 if name == BACKGROUND else settings.opacity
-    return opacity
+class Renderer:
+    """Render watched views in a thread and pass each JPEG to `publish`."""
 
-
-class Darkroom:
-    """Draws what is watched, in a thread of its own, and gives each picture to `publish`."""
-
-    def __init__(self, board: Board, settings: Settings, quality: Quality) -> None:
-        self.settings, self.quality = settings, quality
-        self.publish: Callable[[Watched, bytes], None] = lambda _watched, _picture: None
+    def __init__(self, state: PageState, settings: DrawSettings, limits: StreamLimits) -> None:
+        self.settings, self.limits = settings, limits
+        self.publish: Callable[[ViewKey, bytes], None] = lambda _key, _jpeg: None
         self.encoded = 0
-        self._board = board
-        self._watchers: Counter[Watched] = Counter()
+        self._state = state
+        self._viewers: Counter[ViewKey] = Counter()
         self._lock = Lock()
-        self._done: dict[Watched, tuple[int, Settings]] = {}
-        self._due: dict[Watched, float] = {}
-        self._thread = Thread(target=self._work, name="page pictures", daemon=True)
+        self._rendered: dict[ViewKey, tuple[int, DrawSettings]] = {}
+        self._due_s: dict[ViewKey, float] = {}
+        self._thread = Thread(target=self._run, name="page renderer", daemon=True)
 
     def start(self) -> None:
-        """Begin; ends with the board."""
+        """Start the thread. It ends when the page state is closed."""
         self._thread.start()
 
     def join(self, timeout_s: float) -> None:
-        """Wait for the end of the picture under way."""
+        """Wait for the thread to end."""
         self._thread.join(timeout_s)
 
     @contextmanager
-    def watching(self, watched: Watched) -> Iterator[None]:
-        """While somebody watches. The first one gets the newest frame at once."""
+    def watch(self, key: ViewKey) -> Iterator[None]:
+        """Render a view while the body runs. The first viewer gets the newest frame at once."""
         with self._lock:
-            if not self._watchers[watched]:
-                self._done.pop(watched, None)
-            self._watchers[watched] += 1
+            if not self._viewers[key]:
+                self._rendered.pop(key, None)
+            self._viewers[key] += 1
         try:
             yield
         finally:
             with self._lock:
-                self._watchers[watched] -= 1
-                self._watchers += Counter()  # forgets what nobody watches
+                self._viewers[key] -= 1
+                self._viewers += Counter()  # drops keys with a count of 0
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         try:
-            self._develop_all()
-        except Exception as error:  # noqa: BLE001 - whatever it is ends the stage, not only the pictures
-            self._board.error = error
+            self._render_watched()
+        except Exception as error:  # noqa: BLE001 - any error ends the stage, not only this thread
+            self._state.error = error
 
-    def _develop_all(self) -> None:
-        seen = 0
-        while not self._board.closed:
+    def _render_watched(self) -> None:
+        version = 0
+        while not self._state.closed:
             with self._lock:
-                watched = list(self._watchers)
-            streams = self._board.streams() if watched else {}
-            late = [self._develop(w, streams[w[0]].frame, streams[w[0]].changes) for w in watched if w[0] in streams]
-            # A view that is not due yet, a newcomer and a changed setting are looked after soon, a frame at once.
-            seen = self._board.wait(seen, 0.005 if any(late) else 0.05)
+                keys = list(self._viewers)
+            streams = self._state.streams() if keys else {}
+            early = [self._update(k, streams[k[0]].frame, streams[k[0]].version) for k in keys if k[0] in streams]
+            # A frame wakes this thread at once. Views not yet due, new viewers and changed settings are polled.
+            version = self._state.wait(version, 0.005 if any(early) else 0.05)
 
-    def _develop(self, watched: Watched, frame: Frame, change: int) -> bool:
-        """Draw a view's newest frame, unless that was done; True where it is too early for it."""
-        settings, now, interval = self.settings, time.monotonic(), 0.95 / self.quality.max_fps
-        if self._done.get(watched) == (change, settings):
+    def _update(self, key: ViewKey, frame: Frame, version: int) -> bool:
+        """Render and publish a view unless it is up to date. Return True if `max_fps` does not allow it yet."""
+        settings, now_s, interval_s = self.settings, time.monotonic(), 0.95 / self.limits.max_fps
+        if self._rendered.get(key) == (version, settings):
             return False
-        if now < self._due.get(watched, 0.0):
+        if now_s < self._due_s.get(key, 0.0):
             return True
-        # One interval of slack, so that frames that come unevenly are not skipped.
-        self._due[watched] = max(self._due.get(watched, 0.0) + interval, now - interval)
-        image = drawn(frame, watched[1], settings, max_width=self.quality.max_width)
+        # One interval of slack, so that unevenly spaced frames are not skipped.
+        self._due_s[key] = max(self._due_s.get(key, 0.0) + interval_s, now_s - interval_s)
+        image = render(frame, key[1], settings, max_width=self.limits.max_width)
         with self._lock:
-            self._done[watched] = change, settings
+            self._rendered[key] = version, settings
         self.encoded += 1
-        self.publish(watched, jpeg(image, self.quality.jpeg))
+        self.publish(key, encode_jpeg(image, self.limits.jpeg_quality))
         return False

@@ -1,4 +1,4 @@
-"""The JSON of the API, and its description as OpenAPI."""
+"""JSON schemas of the API, and its OpenAPI description."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Source(BaseModel):
-    """A stream that reaches the page."""
+    """A stream and its state."""
 
     id: str
     state: State
-    reason: Annotated[str | None, Field(description="why it is not up")]
-    card: Annotated[bool, Field(description="whether its frames are cards that say why there is no picture")]
-    since_s: Annotated[float, Field(ge=0, description="seconds since its last picture")]
+    reason: Annotated[str | None, Field(description="reason if it is not up")]
+    placeholder: Annotated[bool, Field(description="true while frames are placeholders that show the state")]
+    since_s: Annotated[float, Field(ge=0, description="seconds since the last image")]
     seq: int
     width: int
     height: int
     fps: Annotated[float, Field(ge=0)]
-    age_ms: Annotated[float | None, Field(description="from capture to the page, mean of two seconds; null without")]
-    dropped: Annotated[int, Field(ge=0, description="frames that did not reach the page, since the start")]
+    age_ms: Annotated[float | None, Field(description="time from capture to the page, 2 s mean; null without images")]
+    dropped: Annotated[int, Field(ge=0, description="frames lost before the page since the start")]
     engine: Annotated[str | None, Field(description="network, backend, precision and device")]
 
 
@@ -35,18 +35,18 @@ class SourceClass(BaseModel):
 
     name: str
     colour: Annotated[str, Field(pattern="^#[0-9a-f]{6}$")]
-    share: Annotated[Share, Field(description="of the picture, in the newest frame")]
+    share: Annotated[Share, Field(description="fraction of the newest frame's pixels")]
 
 
 class SourceClasses(BaseModel):
-    """The classes of a stream; none where nothing segments it."""
+    """The classes of a stream; empty if it is not segmented."""
 
     id: str
     classes: list[SourceClass]
 
 
 class Series(BaseModel):
-    """A stream's last two minutes, one sample a second, equally long lists, the newest last."""
+    """Statistics of a stream over the last two minutes: lists of equal length, one sample per second, newest last."""
 
     id: str
     seconds_ago: list[float]
@@ -56,7 +56,7 @@ class Series(BaseModel):
 
 
 class Drops(BaseModel):
-    """Frames that a link of the graph dropped so far."""
+    """Frames dropped by a link of the graph since the start."""
 
     link: str
     reason: str
@@ -64,17 +64,17 @@ class Drops(BaseModel):
 
 
 class Stats(BaseModel):
-    """Figures of the page and of the pipeline behind it."""
+    """Statistics of the page and the pipeline."""
 
-    viewers: Annotated[int, Field(description="moving pictures being sent")]
+    viewers: Annotated[int, Field(description="live streams being sent")]
     max_viewers: int
-    login: Annotated[bool, Field(description="whether a token is needed")]
+    login: Annotated[bool, Field(description="true if a token is required")]
     series: list[Series]
     drops: list[Drops]
 
 
 class ViewSettings(BaseModel):
-    """How classes are drawn, for all viewers."""
+    """Draw settings, shared by all viewers."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -82,13 +82,13 @@ class ViewSettings(BaseModel):
     hidden: Annotated[list[str], Field(max_length=256, description="names of classes that are not drawn")]
 
 
-class Problem(BaseModel):
-    """What was wrong with a request."""
+class Error(BaseModel):
+    """The answer to a rejected request: one line."""
 
     error: str
 
 
-MODELS = (Source, SourceClasses, Stats, ViewSettings, Problem)
+MODELS = (Source, SourceClasses, Stats, ViewSettings, Error)
 SOURCE = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
 VIEW = {
     "name": "view",
@@ -99,40 +99,40 @@ WIDTH = {"name": "width", "in": "query", "schema": {"type": "integer", "minimum"
 
 
 def openapi() -> dict[str, Any]:
-    """The description of the API, OpenAPI 3.1."""
+    """Return the description of the API as OpenAPI 3.1."""
     _, schemas = models_json_schema(
         [(model, "serialization") for model in MODELS], ref_template="#/components/schemas/{model}"
     )
     view = _json("ViewSettings")
     return {
         "openapi": "3.1.0",
-        "info": {"title": "stream_seg", "version": __version__, "description": "A running graph: see docs/page.md."},
+        "info": {"title": "stream_seg", "version": __version__, "description": "A running pipeline, see docs/page.md."},
         "components": {
             "schemas": schemas["$defs"],
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"token": []}],
         "paths": {
-            "/api/sources": {"get": _operation("The streams and their state", _json("Source", many=True))},
+            "/api/sources": {"get": _operation("Streams and their state", _json("Source", many=True))},
             "/api/classes": {
-                "get": _operation("The classes and their share of the picture", _json("SourceClasses", many=True))
+                "get": _operation("Classes and their share of the newest frame", _json("SourceClasses", many=True))
             },
-            "/api/stats": {"get": _operation("Figures of the last two minutes", _json("Stats"))},
+            "/api/stats": {"get": _operation("Statistics of the last two minutes", _json("Stats"))},
             "/api/view": {
-                "get": _operation("How classes are drawn", view),
-                "put": _operation("Draw them otherwise, for all viewers", view, 400, 403, 422)
+                "get": _operation("Draw settings", view),
+                "put": _operation("Change the draw settings for all viewers", view, 400, 403, 422)
                 | {"requestBody": {"required": True, "content": view}},
             },
             "/api/sources/{id}/stream.mjpg": {
-                "get": _operation("The moving picture", _binary("multipart/x-mixed-replace"), 404, 422, 503)
+                "get": _operation("Live stream", _binary("multipart/x-mixed-replace"), 404, 422, 503)
                 | {"parameters": [SOURCE, VIEW]}
             },
             "/api/sources/{id}/frame.jpg": {
-                "get": _operation("The newest frame", _binary("image/jpeg"), 404, 422)
+                "get": _operation("Newest frame", _binary("image/jpeg"), 404, 422)
                 | {"parameters": [SOURCE, VIEW, WIDTH]}
             },
             "/api/sources/{id}/snapshot.png": {
-                "get": _operation("The newest frame at its full size, nothing lost", _binary("image/png"), 404, 422)
+                "get": _operation("Newest frame at full size, lossless", _binary("image/png"), 404, 422)
                 | {"parameters": [SOURCE, VIEW]}
             },
             "/api/openapi.json": {"get": _operation("This description", {"application/json": {"schema": {}}})},
@@ -140,10 +140,10 @@ def openapi() -> dict[str, Any]:
     }
 
 
-def _operation(summary: str, content: dict[str, Any], *problems: int) -> dict[str, Any]:
-    answers = {"200": {"description": "done", "content": content}}
-    refusals = {str(code): {"description": "refused", "content": _json("Problem")} for code in (*problems, 401, 429)}
-    return {"summary": summary, "responses": answers | refusals}
+def _operation(summary: str, content: dict[str, Any], *errors: int) -> dict[str, Any]:
+    success = {"200": {"description": "success", "content": content}}
+    rejections = {str(code): {"description": "rejected", "content": _json("Error")} for code in (*errors, 401, 429)}
+    return {"summary": summary, "responses": success | rejections}
 
 
 def _json(model: str, *, many: bool = False) -> dict[str, Any]:
@@ -151,5 +151,5 @@ def _json(model: str, *, many: bool = False) -> dict[str, Any]:
     return {"application/json": {"schema": {"type": "array", "items": schema} if many else schema}}
 
 
-def _binary(kind: str) -> dict[str, Any]:
-    return {kind: {"schema": {"type": "string", "format": "binary"}}}
+def _binary(media_type: str) -> dict[str, Any]:
+    return {media_type: {"schema": {"type": "string", "format": "binary"}}}

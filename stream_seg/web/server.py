@@ -1,4 +1,4 @@
-"""The server of the page: uvicorn in a thread of its own, from the first frame's time to the last's."""
+"""The page's server: uvicorn in its own thread, running as long as the stage `serve` gets frames."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.redact import without_secrets
 from stream_seg.web.app import Page
-from stream_seg.web.auth import Guard, TokenAuth
-from stream_seg.web.hosts import in_address
-from stream_seg.web.mjpeg import Feeds
-from stream_seg.web.renderer import Darkroom, Quality, Settings, Watched
-from stream_seg.web.state import Board
+from stream_seg.web.auth import AccessGuard, TokenAuth
+from stream_seg.web.hosts import format_host
+from stream_seg.web.mjpeg import MjpegStreams
+from stream_seg.web.renderer import DrawSettings, Renderer, StreamLimits, ViewKey
+from stream_seg.web.state import PageState
 
 IDLE_S = 5.0
-"""A connection that has no request, or makes no progress with an answer, is closed after so long."""
+"""Connections without a request, or whose response makes no progress, are closed after this time."""
 MAX_CONNECTIONS = 512
-"""Beyond, the oldest idle connections are closed at once."""
+"""Above this number, the oldest idle connections are closed at once."""
 SEND_BUFFER = 262_144
-"""Bytes that the kernel holds for a viewer: a slow one sees the newest picture, not those of seconds ago."""
-RESET = struct.pack("ii", 1, 0)
+"""Bytes that the kernel buffers per viewer: a slow one gets the newest image, not those of seconds ago."""
+LINGER_0 = struct.pack("ii", 1, 0)
+"""SO_LINGER with a timeout of 0: close() resets the connection and discards unsent data."""
 
 
-class Wishes(Protocol):
-    """What the stage `serve` asks for: its keys, the registry of the graph and the streams that it has."""
+class ServeConfig(Protocol):
+    """The keys of the stage `serve` that the server needs."""
 
     host: str
     port: int
@@ -50,46 +51,54 @@ class Wishes(Protocol):
     quality: int
     certfile: Path | None
     keyfile: Path | None
-    registry: CollectorRegistry
-    streams: Callable[[], Container[str]] | None
 
 
 @contextmanager
-def serving(stage: Wishes, *, token: str | None) -> Iterator[tuple[Board, str]]:
-    """The page while the body runs; gives the board to fill and the address.
+def serve_page(
+    config: ServeConfig,
+    *,
+    token: str | None,
+    registry: CollectorRegistry | None = None,
+    streams: Callable[[], Container[str]] | None = None,
+) -> Iterator[tuple[PageState, str]]:
+    """Serve the page while the body runs. Yield the state to put frames into and the page's URL.
 
-    Raises OutputError where the address cannot be had, ConfigError for a certificate that is none.
+    `registry` has the metrics of the graph, `streams` returns the streams that it has now; None: all that ever came.
+    Raise OutputError if the address cannot be bound, ConfigError for an invalid certificate.
     """
-    board = Board(kept=stage.streams)
-    darkroom = Darkroom(board, Settings(stage.opacity), Quality(stage.quality, stage.max_width, stage.max_fps))
-    server = _Server(stage, board, darkroom, token)
-    darkroom.start()
+    state = PageState(current_streams=streams)
+    limits = StreamLimits(config.quality, config.max_width, config.max_fps)
+    renderer = Renderer(state, DrawSettings(config.opacity), limits)
+    server = _PageServer(config, state, renderer, TokenAuth(token), registry or CollectorRegistry())
+    renderer.start()
     server.start()
     try:
-        yield board, server.address
+        yield state, server.url
     finally:
-        board.close()
+        state.close()
         server.stop()
-        darkroom.join(0.5)
+        renderer.join(0.5)
 
 
-class _Server:
-    def __init__(self, stage: Wishes, board: Board, darkroom: Darkroom, token: str | None) -> None:
-        self._board, self._darkroom = board, darkroom
-        self._feeds = Feeds(darkroom, stage.max_clients, self._abort)
-        page = Page(board, self._feeds, TokenAuth(token), stage.registry)
-        guard = Guard(page.app(), page.door, (stage.host, *stage.hosts))
-        self._uvicorn = uvicorn.Server(_settings(stage, guard))
-        self._socket = _listening(stage.host, stage.port)
-        scheme = "https" if stage.certfile else "http"
-        self.address = f"{scheme}://{in_address(stage.host)}:{self._socket.getsockname()[1]}"
-        self._up = Event()
+class _PageServer:
+    def __init__(
+        self, config: ServeConfig, state: PageState, renderer: Renderer, auth: TokenAuth, registry: CollectorRegistry
+    ) -> None:
+        self._state = state
+        self._streams = MjpegStreams(renderer, config.max_clients, self._abort)
+        page = Page(state, self._streams, auth, registry)
+        guard = AccessGuard(page.app(), auth, (config.host, *config.hosts))
+        self._uvicorn = uvicorn.Server(_configure_uvicorn(config, guard))
+        self._socket = _listen(config.host, config.port)
+        scheme = "https" if config.certfile else "http"
+        self.url = f"{scheme}://{format_host(config.host)}:{self._socket.getsockname()[1]}"
+        self._started = Event()
         self._thread = Thread(target=self._run, name="page", daemon=True)
-        darkroom.publish = self._publish
+        renderer.publish = self._publish
 
     def start(self) -> None:
         self._thread.start()
-        self._up.wait(5)
+        self._started.wait(5)
 
     def stop(self) -> None:
         self._uvicorn.should_exit = True
@@ -99,23 +108,24 @@ class _Server:
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except Exception as error:  # noqa: BLE001 - whatever it is ends the stage, not only the page
-            self._board.error = error
+        except Exception as error:  # noqa: BLE001 - any error ends the stage, not only the page
+            self._state.error = error
         finally:
-            self._up.set()
+            self._started.set()
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        beside = [self._loop.create_task(task) for task in (self._sweep(), self._sample(), self._watch_end())]
+        coroutines = (self._close_idle_connections(), self._sample_state(), self._watch_server())
+        tasks = [self._loop.create_task(coroutine) for coroutine in coroutines]
         try:
             await self._uvicorn.serve(sockets=[self._socket])
         finally:
-            for task in beside:
+            for task in tasks:
                 task.cancel()
 
-    def _publish(self, watched: Watched, picture: bytes) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has just ended
-            self._loop.call_soon_threadsafe(self._feeds.show, watched, picture)
+    def _publish(self, key: ViewKey, jpeg: bytes) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has just been closed
+            self._loop.call_soon_threadsafe(self._streams.publish, key, jpeg)
 
     def _connections(self) -> list[H11Protocol]:
         return [c for c in self._uvicorn.server_state.connections if isinstance(c, H11Protocol)]
@@ -123,46 +133,47 @@ class _Server:
     def _abort(self, scope: Scope) -> None:
         for connection in self._connections():
             if connection.client == scope["client"]:
-                _hang_up(connection)
+                _reset_connection(connection)
 
-    async def _watch_end(self) -> None:
+    async def _watch_server(self) -> None:
         while not self._uvicorn.should_exit:
-            self._up.set() if self._uvicorn.started else None
+            if self._uvicorn.started:
+                self._started.set()
             await asyncio.sleep(0.02)
         for connection in self._connections():
-            _hang_up(connection)
+            _reset_connection(connection)
 
-    async def _sample(self) -> None:
+    async def _sample_state(self) -> None:
         while True:
-            self._board.sample()
+            self._state.sample()
             await asyncio.sleep(1)
 
-    async def _sweep(self) -> None:
-        """Close connections that do nothing: uvicorn waits for the end of a request's head for ever."""
+    async def _close_idle_connections(self) -> None:
+        """Close connections that make no progress: uvicorn waits forever for the end of a request's headers."""
         idle: dict[H11Protocol, tuple[object, float]] = {}
         while True:
-            now, before, idle = time.monotonic(), idle, {}
+            now_s, before, idle = time.monotonic(), idle, {}
             for connection in self._connections():
                 if connection.cycle is None or connection.cycle.response_complete:
-                    doing = id(connection.cycle), connection.transport.get_write_buffer_size()
-                    was, since = before.get(connection, (None, now))
-                    idle[connection] = doing, since if was == doing else now
-            ages = sorted((since, id(connection), connection) for connection, (_, since) in idle.items())
-            too_many = max(0, len(self._connections()) - MAX_CONNECTIONS)
-            for rank, (since, _, connection) in enumerate(ages):
-                if rank < too_many or now - since > IDLE_S:
-                    _hang_up(connection)
+                    progress = id(connection.cycle), connection.transport.get_write_buffer_size()
+                    previous, since_s = before.get(connection, (None, now_s))
+                    idle[connection] = progress, since_s if previous == progress else now_s
+            oldest = sorted((since_s, id(connection), connection) for connection, (_, since_s) in idle.items())
+            excess = max(0, len(self._connections()) - MAX_CONNECTIONS)
+            for rank, (since_s, _, connection) in enumerate(oldest):
+                if rank < excess or now_s - since_s > IDLE_S:
+                    _reset_connection(connection)
             await asyncio.sleep(0.25)
 
 
-def _hang_up(connection: H11Protocol) -> None:
-    """Close at once: an ordinary close waits, here and in the kernel, until the viewer has read what it was sent."""
-    connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+def _reset_connection(connection: H11Protocol) -> None:
+    """Close at once. An ordinary close waits, in asyncio and in the kernel, until the viewer has read all data."""
+    connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
     connection.transport.abort()
 
 
-def _settings(stage: Wishes, guard: Guard) -> uvicorn.Config:
-    config = uvicorn.Config(
+def _configure_uvicorn(config: ServeConfig, guard: AccessGuard) -> uvicorn.Config:
+    uvicorn_config = uvicorn.Config(
         guard,
         http="h11",
         ws="none",
@@ -175,25 +186,25 @@ def _settings(stage: Wishes, guard: Guard) -> uvicorn.Config:
         timeout_keep_alive=5,
         timeout_graceful_shutdown=1,
         h11_max_incomplete_event_size=16384,
-        ssl_certfile=stage.certfile,
-        ssl_keyfile=stage.keyfile and str(stage.keyfile),
+        ssl_certfile=config.certfile,
+        ssl_keyfile=config.keyfile and str(config.keyfile),
     )
     try:
-        config.load()
+        uvicorn_config.load()
     except (ssl.SSLError, OSError) as error:
         reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
-        raise ConfigError(f"serve: certfile {stage.certfile}, keyfile {stage.keyfile}: {reason}") from error
-    return config
+        raise ConfigError(f"serve: certfile {config.certfile}, keyfile {config.keyfile}: {reason}") from error
+    return uvicorn_config
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listening = socket.create_server((host, port), family=family, backlog=512)
+        listener = socket.create_server((host, port), family=family, backlog=512)
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(
             f"serve: cannot serve on {without_secrets(host)}:{port}: {reason}; choose another port or host"
         ) from error
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-    return listening
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    return listener

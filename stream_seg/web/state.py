@@ -1,6 +1,6 @@
-"""The board: the newest frame of every stream and its figures, written by the pipeline and read by the page.
+"""The newest frame and the statistics of every stream: written by the pipeline, read by the page.
 
-Writing is a swap under a lock, whatever the readers do.
+A write swaps in a frame under a lock, so readers never hold up the pipeline.
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ from threading import Condition
 from stream_seg.frame import Frame, Semantic, Signal, State
 
 STALLED_S = 3.0
-"""A stream without a frame for so long is stalled, whatever its source says."""
-FORGOTTEN_S = 300.0
-"""A stream without a frame for so long is no longer listed."""
+"""A stream without a frame for this long is stalled, whatever state its source last reported."""
+EXPIRY_S = 300.0
+"""A stream without a frame for this long is no longer listed."""
 WINDOW_S = 2.0
-"""Rates are of the frames of so many seconds."""
-HISTORY = 120
-"""How many seconds the charts go back."""
+"""Rates and ages are averages over this window."""
+HISTORY_SAMPLES = 120
+"""Samples for the charts, one per second."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A stream at one moment: frames per second and milliseconds since capture of its last seconds, frames that did
-    not reach the page since it started, as seq counts them."""
+class Measurement:
+    """Statistics of a stream at one moment: frame rate and mean age over WINDOW_S, frames dropped since the start.
+
+    `dropped` counts gaps in `seq`, so it includes frames lost anywhere between the source and the page.
+    """
 
     fps: float
     age_ms: float | None
@@ -34,110 +36,110 @@ class Reading:
 
 
 @dataclass
-class Stream:
-    """One stream on the board: its newest frame, and what was last said of its classes, which a card does not say."""
+class StreamState:
+    """The newest frame of a stream and the last classes, which a placeholder frame does not carry."""
 
     frame: Frame
     arrived_ns: int
     semantic: Semantic | None = None
-    changes: int = 0
+    version: int = 0
     dropped: int = 0
     arrivals: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=256))
-    history: deque[tuple[float, Reading]] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    history: deque[tuple[float, Measurement]] = field(default_factory=lambda: deque(maxlen=HISTORY_SAMPLES))
 
     @property
     def signal(self) -> Signal | None:
-        """What the source says with a card that it sends in the place of a picture; None with a picture."""
+        """The source state that a placeholder frame carries; None for an image of the source."""
         return self.frame.signal
 
     def state(self, now_ns: int) -> tuple[State, str | None]:
-        """What the source said of itself with its last frame, and why; stalled where it says nothing at all."""
+        """Return the source state of the newest frame and its reason, or "stalled" after STALLED_S without a frame."""
         if now_ns - self.arrived_ns > STALLED_S * 1e9:
             return "stalled", "no frames"
         return (self.signal.state, self.signal.reason) if self.signal else ("up", None)
 
     def silent_s(self, now_ns: int) -> float:
-        """Seconds since the last picture; a card is none."""
+        """Return the seconds since the last image; placeholder frames do not count."""
         return max(0, now_ns - (self.signal.since_ns if self.signal else self.arrived_ns)) / 1e9
 
-    def reading(self, now_ns: int) -> Reading:
-        """The figures of this moment."""
+    def measure(self, now_ns: int) -> Measurement:
+        """Return the statistics of this moment."""
         recent = [(at, age) for at, age in tuple(self.arrivals) if now_ns - at < WINDOW_S * 1e9]
         span_s = (recent[-1][0] - recent[0][0]) / 1e9 if len(recent) > 1 else 0.0
         fps = (len(recent) - 1) / span_s if span_s else 0.0
         age_ms = sum(age for _, age in recent) / len(recent) / 1e6 if recent else None
-        return Reading(fps, age_ms, self.dropped)
+        return Measurement(fps, age_ms, self.dropped)
 
 
-class Board:
-    """What the page knows of the pipeline. `put` is the pipeline's; everything else the page's.
+class PageState:
+    """State shared by the pipeline, which calls `put`, and the page, which calls everything else.
 
-    `kept` gives the streams that the pipeline still has; without it, one is there as long as it is not forgotten.
+    `current_streams` returns the streams of the running graph. Without it, streams only leave by EXPIRY_S.
     """
 
     def __init__(
         self,
         clock: Callable[[], int] = time.monotonic_ns,
         *,
-        kept: Callable[[], Container[str]] | None = None,
+        current_streams: Callable[[], Container[str]] | None = None,
     ) -> None:
         self.clock = clock
-        self._kept = kept
+        self._current_streams = current_streams
         self.closed = False
         self.error: Exception | None = None
-        self._streams: dict[str, Stream] = {}
+        self._streams: dict[str, StreamState] = {}
         self._changed = Condition()
-        self._changes = 0
+        self._version = 0
 
     def put(self, frame: Frame) -> None:
-        """Show a frame as the newest of its stream. Raises what the page itself failed with, if it did."""
+        """Store a frame as the newest of its stream. Raise the error that ended the page, if one did."""
         if self.error is not None:
             raise self.error
         now_ns = self.clock()
         with self._changed:
-            shown = self._streams.get(frame.stream)
-            if shown is None:
-                shown = self._streams[frame.stream] = Stream(frame, now_ns)
-            elif frame.seq > shown.frame.seq:  # a source that starts anew counts anew
-                shown.dropped += frame.seq - shown.frame.seq - 1
-            self._changes += 1
-            shown.frame, shown.arrived_ns, shown.changes = frame, now_ns, self._changes
-            shown.semantic = frame.semantic or shown.semantic
-            if shown.signal is None:
-                shown.arrivals.append((now_ns, now_ns - frame.captured_ns))
+            stream = self._streams.get(frame.stream)
+            if stream is None:
+                stream = self._streams[frame.stream] = StreamState(frame, now_ns)
+            elif frame.seq > stream.frame.seq:  # a restarted source counts from 0 again
+                stream.dropped += frame.seq - stream.frame.seq - 1
+            self._version += 1
+            stream.frame, stream.arrived_ns, stream.version = frame, now_ns, self._version
+            stream.semantic = frame.semantic or stream.semantic
+            if stream.signal is None:
+                stream.arrivals.append((now_ns, now_ns - frame.captured_ns))
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Nothing more comes: who waits for a change is woken."""
+        """Mark the end of the frames and wake all waiting threads."""
         with self._changed:
             self.closed = True
             self._changed.notify_all()
 
-    def wait(self, after: int, timeout_s: float) -> int:
-        """Wait for a change later than number `after`; the number of the last one."""
+    def wait(self, version: int, timeout_s: float) -> int:
+        """Wait for a frame newer than `version`, the end or the timeout. Return the current version."""
         with self._changed:
-            self._changed.wait_for(lambda: self._changes > after or self.closed, timeout_s)
-            return self._changes
+            self._changed.wait_for(lambda: self._version > version or self.closed, timeout_s)
+            return self._version
 
-    def streams(self) -> dict[str, Stream]:
-        """By name, in the order of their first frames; those silent for long left out, and those that were removed."""
+    def streams(self) -> dict[str, StreamState]:
+        """Return the streams by name, in order of their first frames, without expired and removed ones."""
         now_ns = self.clock()
         with self._changed:
-            kept = self._streams if self._kept is None else self._kept()
+            current = self._streams if self._current_streams is None else self._current_streams()
             self._streams = {
                 name: stream
                 for name, stream in self._streams.items()
-                if name in kept and now_ns - stream.arrived_ns <= FORGOTTEN_S * 1e9
+                if name in current and now_ns - stream.arrived_ns <= EXPIRY_S * 1e9
             }
             return dict(self._streams)
 
-    def ready(self) -> bool:
-        """Whether any stream has a picture and is up."""
+    def is_ready(self) -> bool:
+        """Return True if any stream is up."""
         now_ns = self.clock()
         return any(stream.state(now_ns)[0] == "up" for stream in self.streams().values())
 
     def sample(self) -> None:
-        """Note every stream's figures for the charts; called once a second."""
+        """Append a measurement of every stream to its history; call once a second."""
         now_ns = self.clock()
         for stream in self.streams().values():
-            stream.history.append((now_ns / 1e9, stream.reading(now_ns)))
+            stream.history.append((now_ns / 1e9, stream.measure(now_ns)))

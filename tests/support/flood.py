@@ -1,7 +1,7 @@
-"""Bad viewers, as a program of its own: `python flood.py PORT TOKEN SECONDS STALLED SLOW`. Prints what became of them.
+"""Misbehaving clients as a program of its own: `python flood.py PORT TOKEN SECONDS STALLED SLOW`. Prints JSON counts.
 
-Stalled viewers ask for a moving picture and read nothing; slow ones never end the head of a request; 50 scrapes and 50
-wrong tokens a second come on top.
+STALLED clients request a live stream and read nothing, SLOW clients never finish their request headers. In addition,
+50 metrics requests and 50 wrong tokens are sent per second.
 """
 
 from __future__ import annotations
@@ -13,31 +13,33 @@ import sys
 import time
 from collections import Counter
 
-PICTURE = "/api/sources/camera/stream.mjpg?view=original"
+STREAM_PATH = "/api/sources/camera/stream.mjpg?view=original"
+TCP_ESTABLISHED = 1
 
 
-def request(path: str, token: str) -> bytes:
+def encode_request(path: str, token: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
 
 
-def connected(port: int, sent: bytes) -> socket.socket:
-    link = socket.socket()
-    link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-    link.connect(("127.0.0.1", port))
-    link.sendall(sent)
-    return link
+def open_connection(port: int, content: bytes) -> socket.socket:
+    """Connect to a port of 127.0.0.1 with a small receive buffer and send `content`."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    connection.connect(("127.0.0.1", port))
+    connection.sendall(content)
+    return connection
 
 
-def closed(link: socket.socket) -> bool:
-    """Whether the other side has hung up, without reading what it sent."""
-    state = link.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-    return state != 1  # ESTABLISHED
+def is_closed(connection: socket.socket) -> bool:
+    """Return True if the server has closed the connection, without reading what it sent."""
+    state = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    return state != TCP_ESTABLISHED
 
 
-async def asked(port: int, path: str, token: str, address: str) -> int:
-    """The status of the answer to a client at `address`."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
-    writer.write(request(path, token).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+async def fetch_status(port: int, path: str, token: str, client_address: str) -> int:
+    """Send a GET request from `client_address`, read the whole answer and return its status."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(client_address, 0))
+    writer.write(encode_request(path, token).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
     status = int((await reader.read(64)).split()[1])
     while await reader.read(65536):
         pass
@@ -46,25 +48,29 @@ async def asked(port: int, path: str, token: str, address: str) -> int:
 
 
 async def main(port: int, token: str, seconds: float, stalled: int, slow: int) -> None:
-    links = {
-        "stalled": [connected(port, request(PICTURE, token)) for _ in range(stalled)],
-        "slow": [connected(port, b"GET / HTTP/1.1\r\nHost: 127") for _ in range(slow)],
+    connections = {
+        "stalled": [open_connection(port, encode_request(STREAM_PATH, token)) for _ in range(stalled)],
+        "slow": [open_connection(port, b"GET / HTTP/1.1\r\nHost: 127") for _ in range(slow)],
     }
-    began, ended = time.monotonic(), dict.fromkeys(links, 0.0)
-    early = Counter[str]()
+    start_s, last_open_s = time.monotonic(), dict.fromkeys(connections, 0.0)
+    open_at_1s = Counter[str]()
     tasks: list[asyncio.Task[int]] = []
-    while time.monotonic() < began + seconds:
-        tasks.append(asyncio.create_task(asked(port, "/metrics", token, "127.0.0.1")))
-        tasks.append(asyncio.create_task(asked(port, "/api/sources", "a wrong token", "127.0.0.2")))
+    while time.monotonic() < start_s + seconds:
+        tasks.append(asyncio.create_task(fetch_status(port, "/metrics", token, "127.0.0.1")))
+        tasks.append(asyncio.create_task(fetch_status(port, "/api/sources", "a wrong token", "127.0.0.2")))
         await asyncio.sleep(0.02)
-        at = time.monotonic() - began
-        for kind, those in links.items():
-            open_ = sum(not closed(link) for link in those)
-            early[kind] = open_ if at < 1 else early[kind]
-            ended[kind] = at if open_ else ended[kind]
-    codes = Counter(await asyncio.gather(*tasks))
-    left = {kind: sum(not closed(link) for link in those) for kind, those in links.items()}
-    print(json.dumps({"open_at_1s": early, "last_open_s": ended, "left": left, "codes": codes}))
+        now_s = time.monotonic() - start_s
+        for kind, open_count in count_open(connections).items():
+            open_at_1s[kind] = open_count if now_s < 1 else open_at_1s[kind]
+            last_open_s[kind] = now_s if open_count else last_open_s[kind]
+    statuses = Counter(await asyncio.gather(*tasks))
+    counts = {"open_at_1s": open_at_1s, "last_open_s": last_open_s, "open_at_end": count_open(connections)}
+    print(json.dumps({**counts, "statuses": statuses}))
+
+
+def count_open(connections: dict[str, list[socket.socket]]) -> dict[str, int]:
+    """Return the number of open connections of each kind."""
+    return {kind: sum(not is_closed(one) for one in group) for kind, group in connections.items()}
 
 
 if __name__ == "__main__":

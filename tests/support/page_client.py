@@ -1,10 +1,9 @@
-"""The page at work for tests: a real server on a free port of 127.0.0.1, fed by hand."""
+"""Run the page in tests: the stage `serve` on a free port of 127.0.0.1, with an HTTP client."""
 
 from __future__ import annotations
 
 import ssl
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,105 +13,115 @@ from typing import Any
 
 import httpx
 import numpy as np
+from prometheus_client import CollectorRegistry
 
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.errors import StreamSegError
 from stream_seg.frame import EngineInfo, Frame, Semantic
+from stream_seg.stages.base import Context
 from stream_seg.stages.serve import Serve
 from tests.support.frames import frame
 
 ENGINE = EngineInfo("road", "openvino", "int8", "CPU")
 
 
-def segmented(seq: int, *, stream: str = "front", size: tuple[int, int] = (90, 160), grey: int | None = None) -> Frame:
-    """A grey picture whose upper half is sky and whose lower half is road."""
+def make_segmented_frame(
+    seq: int, *, stream: str = "front", size: tuple[int, int] = (90, 160), grey: int | None = None
+) -> Frame:
+    """Return a frame whose upper 4/9 are sky and whose lower 5/9 are road; `grey` makes its image uniform."""
     labels = np.full((9, 16), CAMVID.index("sky"), np.uint8)
     labels[4:] = CAMVID.index("road")
-    taken = frame(seq, stream=stream, size=size)
-    image = taken.image if grey is None else np.full_like(taken.image, grey)
-    return replace(taken, image=image, semantic=Semantic(CAMVID, ENGINE, (9, 16), verdict=labels))
+    plain = frame(seq, stream=stream, size=size)
+    image = plain.image if grey is None else np.full_like(plain.image, grey)
+    return replace(plain, image=image, semantic=Semantic(CAMVID, ENGINE, (9, 16), label_map=labels))
 
 
 @dataclass
-class Shown:
-    """A running page. `put` gives it a frame; `http` asks it."""
+class PageClient:
+    """A running page: `put` passes a frame to the stage, `get` and `http` send requests."""
 
     stage: Serve
-    address: str
-    http: httpx.Client
-    _frames: SimpleQueue[Frame | None] = field(default_factory=SimpleQueue)
+    registry: CollectorRegistry
+    url: str = ""
+    http: httpx.Client = field(default_factory=httpx.Client)
     yielded: list[Frame] = field(default_factory=list)
+    _frames: SimpleQueue[Frame | None] = field(default_factory=SimpleQueue)
 
-    def put(self, given: Frame) -> None:
-        """Give a frame and wait until the stage has dealt with it."""
+    def put(self, frame: Frame) -> None:
+        """Pass a frame to the stage and wait until the stage has yielded it."""
         before = len(self.yielded)
-        self._frames.put(given)
-        until(lambda: len(self.yielded) > before)
+        self._frames.put(frame)
+        wait_for(lambda: len(self.yielded) > before)
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        """Ask for a path."""
+        """Send a GET request."""
         return self.http.get(path, **options)
+
+    def end_stream(self) -> None:
+        """End the stage's frames, and with them the server."""
+        self._frames.put(None)
+
+    def run_stage(self) -> None:
+        """Run the stage over the frames of `put` until `end_stream`."""
+        for yielded in self.stage(iter(self._frames.get, None)):
+            self.yielded.append(yielded)
 
 
 @contextmanager
-def shown(
+def run_page(
     *, headers: dict[str, str] | None = None, verify: ssl.SSLContext | bool = True, **keys: Any
-) -> Iterator[Shown]:
-    """A page on a free port while the body runs."""
-    stage, addresses = Serve(**{"port": 0, **keys}), SimpleQueue[str]()
-    stage.announce = addresses.put
-    page = Shown(stage, "", httpx.Client())
-    failed: list[StreamSegError] = []
+) -> Iterator[PageClient]:
+    """Run a page while the body runs. `keys` are those of the stage. Raise the stage's error if it fails to start."""
+    messages, registry = SimpleQueue[str](), CollectorRegistry()
+    stage = Serve(**{"port": 0, **keys}).bind(Context(announce=messages.put, registry=registry))
+    page = PageClient(stage, registry)
+    errors: list[StreamSegError] = []
 
-    def work() -> None:
+    def run() -> None:
         try:
-            for given in stage(iter(page._frames.get, None)):
-                page.yielded.append(given)
+            page.run_stage()
         except StreamSegError as error:
-            failed.append(error)
+            errors.append(error)
 
-    thread = Thread(target=work, name="stage serve")
+    thread = Thread(target=run, name="stage serve")
     thread.start()
-    until(lambda: bool(failed) or not addresses.empty(), 15)
-    if failed:
-        raise failed[0]
-    page.address = addresses.get().replace("0.0.0.0", "127.0.0.1")
+    wait_for(lambda: bool(errors) or not messages.empty(), 15)
+    if errors:
+        raise errors[0]
+    page.url = messages.get().removeprefix("page at ").replace("0.0.0.0", "127.0.0.1")
     page.http.close()
-    with httpx.Client(base_url=page.address, headers=headers, verify=verify, timeout=10, trust_env=False) as page.http:
+    with httpx.Client(base_url=page.url, headers=headers, verify=verify, timeout=10, trust_env=False) as page.http:
         try:
             yield page
         finally:
-            page._frames.put(None)
+            page.end_stream()
             thread.join(5)
     assert not thread.is_alive()
 
 
 @contextmanager
-def fed(page: Shown, *, rate: float = 30.0, **keys: Any) -> Iterator[deque[float]]:
-    """Give a page a moving stream while the body runs; gives the seconds that each frame took the stage."""
-    end, took = Event(), deque[float]()
+def feed_frames(page: PageClient) -> Iterator[None]:
+    """Put 30 frames per second, each with another grey, while the body runs."""
+    end = Event()
 
     def feed() -> None:
-        began, seq = time.monotonic(), 0
-        while not end.wait(max(0.0, began + seq / rate - time.monotonic())):
-            given = segmented(seq, grey=(seq * 8) % 256, **keys)
-            start = time.monotonic()
-            page.put(given)
-            took.append(time.monotonic() - start)
+        start_s, seq = time.monotonic(), 0
+        while not end.wait(max(0.0, start_s + seq / 30 - time.monotonic())):
+            page.put(make_segmented_frame(seq, grey=(seq * 8) % 256))
             seq += 1
 
-    thread = Thread(target=feed, name="feeds the page")
+    thread = Thread(target=feed, name="feed frames")
     thread.start()
     try:
-        yield took
+        yield
     finally:
         end.set()
         thread.join(5)
 
 
-def until(there: Callable[[], bool], within_s: float = 10.0) -> None:
-    """Look every 5 ms until it is there."""
-    end = time.monotonic() + within_s
-    while not there():
-        assert time.monotonic() < end, "it did not come"
+def wait_for(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    """Poll a condition every 5 ms. Fail after `timeout_s`."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, f"not true within {timeout_s} s"
         time.sleep(0.005)

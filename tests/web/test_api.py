@@ -108,7 +108,7 @@ def test_errors_name_the_cause(page: PageClient, path: str, status: int, message
         ({"opacity": 2, "hidden": []}, 422, "opacity: expected number >= 0 and <= 1, got 2"),
         ({"opacity": 0.5, "hidden": ["lorry"]}, 422, "hidden: unknown class 'lorry' (known: sky, building"),
         ({"opacity": 0.5, "hidden": [], "more": 1}, 422, "unknown key 'more' (known: opacity, hidden)"),
-        ("text", 422, "invalid JSON"),
+        ("text", 422, "expected a mapping"),
         ({"opacity": 0.5, "hidden": ["x" * 70000]}, 413, "the body exceeds 65536 bytes"),
     ],
 )

@@ -1,9 +1,10 @@
-"""The page in a real browser: what a viewer sees and what the controls do."""
+"""Test the page in Chromium: images, charts, controls, keyboard, states."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,29 +13,29 @@ import numpy as np
 import pytest
 
 from stream_seg.datasets.palettes import CAMVID
-from tests.support.page_client import Shown, fed, segmented, shown, until
+from tests.support.page_client import PageClient, feed_frames, make_segmented_frame, run_page, wait_for
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 CHROMIUM = Path("/usr/bin/chromium")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+BROWSER_ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 TOKEN = "only for this test"
-PIXEL = """([source, x, y]) => {
+READ_PIXEL = """([source, x, y]) => {
     const image = document.querySelector(`[data-source="${source}"] img`);
     if (!image?.naturalWidth) return null;
     const canvas = document.createElement("canvas");
     [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
-    const ink = canvas.getContext("2d");
-    ink.drawImage(image, 0, 0);
-    return [...ink.getImageData(x * canvas.width, y * canvas.height, 1, 1).data].slice(0, 3);
+    const context = canvas.getContext("2d");
+    context.drawImage(image, 0, 0);
+    return [...context.getImageData(x * canvas.width, y * canvas.height, 1, 1).data].slice(0, 3);
 }"""
-DRAWN = """(id) => {
+OPAQUE_PER_COLUMN = """(id) => {
     const canvas = document.getElementById(id);
     const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-    let strong = 0;
-    for (let i = 3; i < data.length; i += 4) strong += data[i] > 200;
-    return strong / canvas.width;
+    let count = 0;
+    for (let i = 3; i < data.length; i += 4) count += data[i] > 200;
+    return count / canvas.width;
 }"""
 SKY, ROAD = (0.5, 0.1), (0.5, 0.9)
 
@@ -42,177 +43,178 @@ SKY, ROAD = (0.5, 0.1), (0.5, 0.9)
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is not here")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not here")
+        pytest.skip(f"{CHROMIUM} is not installed")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=BROWSER_ARGS)
         yield browser
         browser.close()
 
 
 @contextmanager
-def viewer(browser: Browser, page: Shown, *, path: str = "/") -> Iterator[Page]:
-    """A browser at the page; what its console complains of is an error."""
-    complaints: list[str] = []
+def open_page(browser: Browser, page: PageClient, *, path: str = "/") -> Iterator[Page]:
+    """Open the page in a new browser context. Fail if its console shows an error."""
+    errors: list[str] = []
     with browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light") as context:
-        seen = context.new_page()
-        seen.set_default_timeout(20_000)
-        seen.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        seen.on("pageerror", lambda error: complaints.append(str(error)))
-        seen.goto(page.address + path)
-        yield seen
-    assert not complaints
+        tab = context.new_page()
+        tab.set_default_timeout(20_000)
+        tab.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        tab.on("pageerror", lambda error: errors.append(str(error)))
+        tab.goto(page.url + path)
+        yield tab
+    assert not errors
 
 
-def soon(seen: Page, there: Callable[[], object]) -> None:
-    """Wait until it is there. (Playwright's own wait_for_function is what the page's security policy forbids.)"""
+def wait_in(tab: Page, condition: Callable[[], object]) -> None:
+    """Poll a condition. Playwright's wait_for_function needs eval, which the page's security policy forbids."""
 
-    def looked() -> bool:
-        seen.wait_for_timeout(20)  # lets the browser's messages in
-        return bool(there())
+    def poll() -> bool:
+        tab.wait_for_timeout(20)  # processes the browser's messages
+        return bool(condition())
 
-    until(looked, 20)
-
-
-def pixel(seen: Page, place: tuple[float, float], source: str = "front") -> list[int] | None:
-    found: list[int] | None = seen.evaluate(PIXEL, [source, *place])
-    return found
+    wait_for(poll, 20)
 
 
-def like(seen: Page, place: tuple[float, float], bgr: np.ndarray, source: str = "front") -> bool:
-    """Whether a place of the picture has a colour, as near as JPEG brings it."""
-    found = pixel(seen, place, source)
-    return found is not None and bool(np.abs(np.array(found[::-1]) - bgr.astype(int)).max() <= 12)
+def read_pixel(tab: Page, position: tuple[float, float], source: str = "front") -> list[int] | None:
+    rgb: list[int] | None = tab.evaluate(READ_PIXEL, [source, *position])
+    return rgb
 
 
-def test_the_picture_moves_and_the_charts_fill(browser: Browser) -> None:
-    with shown() as page, fed(page), viewer(browser, page) as seen:
-        seen.click("[data-view=original]")
+def has_colour(tab: Page, position: tuple[float, float], bgr: np.ndarray, source: str = "front") -> bool:
+    """Return True if the image has a colour at a relative position, within the error of JPEG."""
+    rgb = read_pixel(tab, position, source)
+    return rgb is not None and bool(np.abs(np.array(rgb[::-1]) - bgr.astype(int)).max() <= 12)
+
+
+def test_live_images_and_charts_update(browser: Browser) -> None:
+    with run_page() as page, feed_frames(page), open_page(browser, page) as tab:
+        tab.click("[data-view=original]")
         greys = set[int]()
 
-        def moves() -> bool:
-            greys.update((pixel(seen, SKY) or [])[:1])
+        def has_changed() -> bool:
+            greys.update((read_pixel(tab, SKY) or [])[:1])
             return len(greys) > 4
 
-        soon(seen, moves)
-        soon(seen, lambda: float(seen.inner_text("#fps").replace("–", "0")) > 5)
-        soon(seen, lambda: seen.evaluate(DRAWN, "chart-fps") > 1.02 and seen.evaluate(DRAWN, "chart-age") > 1.02)
-        assert seen.locator("#legend li").count() == len(CAMVID)
-        assert "fps" in seen.inner_text("figcaption span >> nth=0")
-        assert seen.inner_text("#engine") == "road, openvino int8 on CPU"
-        assert "for all viewers" in seen.inner_text("[aria-label=Classes]")
+        wait_in(tab, has_changed)
+        wait_in(tab, lambda: float(tab.inner_text("#fps").replace("–", "0")) > 5)
+        for chart in ("chart-fps", "chart-age"):  # more than the axis
+            wait_in(tab, partial(lambda chart: tab.evaluate(OPAQUE_PER_COLUMN, chart) > 1.02, chart))
+        assert tab.locator("#legend li").count() == len(CAMVID)
+        assert "fps" in tab.inner_text("figcaption span >> nth=0")
+        assert tab.inner_text("#engine") == "road, openvino int8 on CPU"
+        assert "apply to all viewers" in tab.inner_text("[aria-label=Classes]")
 
 
-def test_the_controls_act(browser: Browser) -> None:
+def test_the_controls(browser: Browser) -> None:
     sky, road = (CAMVID.bgr[CAMVID.index(name)] for name in ("sky", "road"))
-    with shown() as page, viewer(browser, page) as seen:
-        page.put(segmented(0, grey=200))
+    with run_page() as page, open_page(browser, page) as tab:
+        page.put(make_segmented_frame(0, grey=200))
         grey = np.full(3, 200)
-        soon(seen, lambda: like(seen, ROAD, (grey + road) // 2))
-        seen.click("[data-view=mask]")
-        soon(seen, lambda: like(seen, SKY, sky) and like(seen, ROAD, road))
-        seen.click("#legend li:has-text('sky') label")
-        soon(seen, lambda: like(seen, SKY, np.zeros(3)) and like(seen, ROAD, road))
-        seen.click("[data-view=overlay]")
-        seen.fill("#opacity", "100")
-        soon(seen, lambda: like(seen, SKY, grey) and like(seen, ROAD, road))
-        assert seen.inner_text("#opacity-said") == "100 %"
-        with viewer(browser, page) as other:  # the settings are everybody's, the view is not
+        wait_in(tab, lambda: has_colour(tab, ROAD, (grey + road) // 2))
+        tab.click("[data-view=mask]")
+        wait_in(tab, lambda: has_colour(tab, SKY, sky) and has_colour(tab, ROAD, road))
+        tab.click("#legend li:has-text('sky') label")
+        wait_in(tab, lambda: has_colour(tab, SKY, np.zeros(3)) and has_colour(tab, ROAD, road))
+        tab.click("[data-view=overlay]")
+        tab.fill("#opacity", "100")
+        wait_in(tab, lambda: has_colour(tab, SKY, grey) and has_colour(tab, ROAD, road))
+        assert tab.inner_text("#opacity-value") == "100 %"
+        with open_page(browser, page) as other:  # settings are shared, the view is not
             other.wait_for_selector("#legend li:has-text('sky') input:not(:checked)", state="attached")
             assert other.get_attribute("[data-view=overlay]", "aria-pressed") == "true"
             other.click("[data-view=original]")
-            soon(other, lambda: like(other, ROAD, grey))
-            other.click("#every")
-            soon(other, lambda: page.get("/api/view").json() == {"opacity": 1.0, "hidden": []})
-        soon(seen, lambda: like(seen, SKY, sky))
+            wait_in(other, lambda: has_colour(other, ROAD, grey))
+            other.click("#show-all")
+            wait_in(other, lambda: page.get("/api/view").json() == {"opacity": 1.0, "hidden": []})
+        wait_in(tab, lambda: has_colour(tab, SKY, sky))
 
 
 def test_the_keyboard(browser: Browser, tmp_path: Path) -> None:
-    with shown() as page, viewer(browser, page) as seen:
-        page.put(segmented(0, grey=200))
-        page.put(segmented(0, stream="rear", grey=50))
-        seen.wait_for_selector("[data-source=rear]")
-        seen.keyboard.press("o")
-        soon(seen, lambda: like(seen, SKY, np.full(3, 200)))
-        seen.keyboard.press("ArrowRight")
-        seen.wait_for_selector("[data-source=rear].chosen")
-        with seen.expect_download() as saved:
-            seen.keyboard.press("s")
+    with run_page() as page, open_page(browser, page) as tab:
+        page.put(make_segmented_frame(0, grey=200))
+        page.put(make_segmented_frame(0, stream="rear", grey=50))
+        tab.wait_for_selector("[data-source=rear]")
+        tab.keyboard.press("o")
+        wait_in(tab, lambda: has_colour(tab, SKY, np.full(3, 200)))
+        tab.keyboard.press("ArrowRight")
+        tab.wait_for_selector("[data-source=rear].selected")
+        with tab.expect_download() as saved:
+            tab.keyboard.press("s")
         assert saved.value.suggested_filename == "rear_000000_original.png"
         saved.value.save_as(tmp_path / "a.png")
         assert (cv2.imread(str(tmp_path / "a.png")) == 50).all()
-        seen.keyboard.press("g")
-        seen.wait_for_selector("#wall.all")
-        soon(seen, lambda: like(seen, SKY, np.full(3, 50), "rear") and like(seen, SKY, np.full(3, 200)))
-        seen.keyboard.press("m")
-        assert seen.get_attribute("[data-view=mask]", "aria-pressed") == "true"
+        tab.keyboard.press("g")
+        tab.wait_for_selector("#tiles.all")
+        wait_in(tab, lambda: has_colour(tab, SKY, np.full(3, 50), "rear") and has_colour(tab, SKY, np.full(3, 200)))
+        tab.keyboard.press("m")
+        assert tab.get_attribute("[data-view=mask]", "aria-pressed") == "true"
         for _ in range(3):
-            seen.keyboard.press("+")
-        soon(seen, lambda: page.get("/api/view").json()["opacity"] == 0.65)
-        light = seen.evaluate("getComputedStyle(document.body).backgroundColor")
-        seen.keyboard.press("t")
-        assert seen.evaluate("getComputedStyle(document.body).backgroundColor") != light
-        seen.reload()
-        assert seen.evaluate("document.documentElement.dataset.theme") == "dark"
-        seen.wait_for_selector("[data-source=rear]")
-        seen.keyboard.press("?")
-        seen.wait_for_selector("#keys[open]")
-        seen.keyboard.press("Escape")
-        seen.keyboard.press("f")
-        soon(seen, lambda: seen.evaluate("document.fullscreenElement?.dataset.source") == "front")
+            tab.keyboard.press("+")
+        wait_in(tab, lambda: page.get("/api/view").json()["opacity"] == 0.65)
+        light = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+        tab.keyboard.press("t")
+        assert tab.evaluate("getComputedStyle(document.body).backgroundColor") != light
+        tab.reload()
+        assert tab.evaluate("document.documentElement.dataset.theme") == "dark"
+        tab.wait_for_selector("[data-source=rear]")
+        tab.keyboard.press("?")
+        tab.wait_for_selector("#keys[open]")
+        tab.keyboard.press("Escape")
+        tab.keyboard.press("f")
+        wait_in(tab, lambda: tab.evaluate("document.fullscreenElement?.dataset.source") == "front")
 
 
-def test_a_source_dies_and_returns(browser: Browser) -> None:
-    with shown() as page, viewer(browser, page) as seen:
-        with fed(page):
-            seen.wait_for_selector(".tile.up:not(.veiled)")
-        seen.wait_for_selector(".tile.veiled:not(.up)")
-        assert seen.inner_text(".veil b") == "stalled"
-        assert "no frames" in seen.inner_text(".veil small")
-        with fed(page):
-            seen.wait_for_selector(".tile.up:not(.veiled)")
-            first = pixel(seen, SKY)
-            soon(seen, lambda: pixel(seen, SKY) != first)
+def test_a_source_stalls_and_recovers(browser: Browser) -> None:
+    with run_page() as page, open_page(browser, page) as tab:
+        with feed_frames(page):
+            tab.wait_for_selector(".tile.up:not(.dimmed)")
+        tab.wait_for_selector(".tile.dimmed:not(.up)")
+        assert tab.inner_text(".scrim b") == "stalled"
+        assert "no frames" in tab.inner_text(".scrim small")
+        with feed_frames(page):
+            tab.wait_for_selector(".tile.up:not(.dimmed)")
+            first = read_pixel(tab, SKY)
+            wait_in(tab, lambda: read_pixel(tab, SKY) != first)
 
 
-def test_a_hidden_page_asks_for_nothing_and_a_gone_server_is_said(browser: Browser) -> None:
-    with shown() as page, browser.new_context() as context:
-        page.put(segmented(0))
-        seen = context.new_page()
-        seen.goto(page.address)
-        soon(seen, lambda: page.get("/api/stats").json()["viewers"] == 1)
-        seen.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
-        seen.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-        soon(seen, lambda: page.get("/api/stats").json()["viewers"] == 0)
-        seen.evaluate("Object.defineProperty(document, 'hidden', {value: false})")
-        seen.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-        soon(seen, lambda: page.get("/api/stats").json()["viewers"] == 1)
-        page._frames.put(None)
-        seen.wait_for_selector("#link.lost:has-text('no connection; trying again')")
+def test_a_hidden_page_stops_its_stream_and_a_lost_server_is_reported(browser: Browser) -> None:
+    with run_page() as page, browser.new_context() as context:
+        page.put(make_segmented_frame(0))
+        tab = context.new_page()
+        tab.goto(page.url)
+        wait_in(tab, lambda: page.get("/api/stats").json()["viewers"] == 1)
+        tab.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
+        tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        wait_in(tab, lambda: page.get("/api/stats").json()["viewers"] == 0)
+        tab.evaluate("Object.defineProperty(document, 'hidden', {value: false})")
+        tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        wait_in(tab, lambda: page.get("/api/stats").json()["viewers"] == 1)
+        page.end_stream()
+        tab.wait_for_selector("#connection.error:has-text('Disconnected. Reconnecting…')")
 
 
 def test_the_login(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAM_SEG_TOKEN", TOKEN)
-    with shown() as page, viewer(browser, page) as seen:
-        page.put(segmented(0))
-        seen.fill("#token", "not the right one")
-        seen.click("button")
-        seen.wait_for_selector("#said:has-text('That is not the token.')")
-        seen.fill("#token", TOKEN)
-        seen.click("button")
-        seen.wait_for_selector(".tile.up")
-        assert seen.evaluate("document.cookie") == ""
-        seen.click("#leave button")
-        seen.wait_for_selector("#token")
+    with run_page() as page, open_page(browser, page) as tab:
+        page.put(make_segmented_frame(0))
+        tab.fill("#token", "not the right one")
+        tab.click("button")
+        tab.wait_for_selector("#message:has-text('Invalid token.')")
+        tab.fill("#token", TOKEN)
+        tab.click("button")
+        tab.wait_for_selector(".tile.up")
+        assert tab.evaluate("document.cookie") == ""
+        tab.click("#logout button")
+        tab.wait_for_selector("#token")
 
 
 @pytest.mark.parametrize("width", [320, 390, 820, 1920])
-def test_nothing_is_cut_off_at_the_side(browser: Browser, width: int) -> None:
-    with shown() as page, viewer(browser, page) as seen:
-        page.put(segmented(0, stream="a camera with a rather long name"))
-        page.put(segmented(0, stream="rear"))
-        seen.set_viewport_size({"width": width, "height": 800})
-        seen.wait_for_selector("[data-source=rear]")
-        assert seen.evaluate("document.documentElement.scrollWidth") <= width
+def test_nothing_overflows_horizontally(browser: Browser, width: int) -> None:
+    with run_page() as page, open_page(browser, page) as tab:
+        page.put(make_segmented_frame(0, stream="a camera with a rather long name"))
+        page.put(make_segmented_frame(0, stream="rear"))
+        tab.set_viewport_size({"width": width, "height": 800})
+        tab.wait_for_selector("[data-source=rear]")
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
         small = "[...document.querySelectorAll('button')].filter((b) => b.offsetWidth && b.offsetHeight < 24).length"
-        assert seen.evaluate(small) == 0
+        assert tab.evaluate(small) == 0

@@ -1,4 +1,4 @@
-"""The whole program with a page: it says where, shows the graph's figures, keeps its secrets and ends in time."""
+"""Test the program with a page: URL, metrics, redaction of the token, shutdown, reload, TLS."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ import httpx
 import pytest
 
 from stream_seg.cli.app import main
-from tests.support.page_client import segmented, shown
+from tests.support.page_client import make_segmented_frame, run_page
 from tests.support.program import DRAWN, certified, running, wait_until
 
 TOKEN = "canary-0123456789"
 STOP_S = 2.0
 
 
-def ready(address: str) -> bool:
+def is_ready(address: str) -> bool:
     try:
         return httpx.get(f"{address}/readyz", trust_env=False).status_code == 200
     except httpx.TransportError:
         return False
 
 
-def stalled(port: int) -> socket.socket:
-    """A viewer that asks for the moving picture and reads nothing."""
-    link = socket.create_connection(("127.0.0.1", port))
+def open_stalled_viewer(port: int) -> socket.socket:
+    """Request the live stream and read nothing."""
+    connection = socket.create_connection(("127.0.0.1", port))
     path = "/api/sources/capture/stream.mjpg"
-    link.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
-    return link
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
+    return connection
 
 
-def test_the_main_job_with_a_page(unused_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_with_a_page(unused_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAM_SEG_TOKEN", TOKEN)
     address, header = f"http://127.0.0.1:{unused_port}", {"Authorization": f"Bearer {TOKEN}"}
     with running("-v", "run", f"{DRAWN}&paced=1", address, "--metrics-port", 0) as program:
-        wait_until(lambda: ready(address), program, within_s=60)
+        wait_until(lambda: is_ready(address), program, within_s=60)
         with httpx.Client(base_url=address, headers=header, trust_env=False, timeout=20) as http:
             assert http.get("/api/sources").json()[0]["id"] == "capture"
             assert 'stream_seg_frames_total{outcome="in",stage="serve"}' in http.get("/metrics").text
@@ -47,14 +47,14 @@ def test_the_main_job_with_a_page(unused_port: int, monkeypatch: pytest.MonkeyPa
             assert len(http.get("/api/sources/capture/frame.jpg").content) > 1000
             http.post("/login", data={"token": TOKEN})
             http.get("/metrics", headers={"Authorization": "Bearer not the right one"})
-            with http.stream("GET", "/api/sources/capture/stream.mjpg") as moving, stalled(unused_port):
-                next(moving.iter_raw())
-                asked = time.monotonic()
+            with http.stream("GET", "/api/sources/capture/stream.mjpg") as stream, open_stalled_viewer(unused_port):
+                next(stream.iter_raw())
+                signal_s = time.monotonic()
                 program.send_signal(signal.SIGTERM)
                 out, err = program.communicate(timeout=20)
-                took = time.monotonic() - asked
+                duration_s = time.monotonic() - signal_s
     assert program.returncode == 0, err
-    assert took <= STOP_S
+    assert duration_s <= STOP_S
     assert f"page at {address}" in err
     for text in (out, err):
         assert TOKEN not in text
@@ -69,24 +69,24 @@ def test_a_removed_source_leaves_the_page_with_the_metrics(tmp_path: Path, unuse
         sources = "".join(f"  {name}: {{stage: synthetic, width: 96, height: 64, paced: true}}\n" for name in names)
         file.write_text(f"stages:\n{sources}  serve: {{input: [{', '.join(names)}], port: {unused_port}}}\n")
 
-    def listed(http: httpx.Client) -> list[tuple[str, str]]:
+    def list_states(http: httpx.Client) -> list[tuple[str, str]]:
         return sorted((source["id"], source["state"]) for source in http.get("/api/sources").json())
 
     write_graph("front", "rear")
     with running("run", "--config", file) as program:
-        wait_until(lambda: ready(address), program, within_s=60)
+        wait_until(lambda: is_ready(address), program, within_s=60)
         with httpx.Client(base_url=address, trust_env=False, timeout=20) as http:
-            wait_until(lambda: listed(http) == [("front", "up"), ("rear", "up")], program)
+            wait_until(lambda: list_states(http) == [("front", "up"), ("rear", "up")], program)
             write_graph("front")
             program.send_signal(signal.SIGHUP)
             wait_until(lambda: 'stream="rear"' not in http.get("/metrics").text, program)
-            wait_until(lambda: listed(http) == [("front", "up")], program, within_s=10)
+            wait_until(lambda: list_states(http) == [("front", "up")], program, within_s=10)
             write_graph("front", "rear")
             program.send_signal(signal.SIGHUP)
-            wait_until(lambda: listed(http) == [("front", "up"), ("rear", "up")], program)
+            wait_until(lambda: list_states(http) == [("front", "up"), ("rear", "up")], program)
 
 
-def test_a_recording_ends_with_its_page(unused_port: int, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_recording_ends_its_page(unused_port: int, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["run", f"{DRAWN}&frames=8&rate=100", f"http://127.0.0.1:{unused_port}"])
     assert ended.value.code == 0
@@ -102,9 +102,9 @@ def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "keyfile": key,
         "verify": ssl.create_default_context(cafile=certificate),
     }
-    with shown(**keys, headers={"Authorization": f"Bearer {TOKEN}"}) as page:
-        assert page.address.startswith("https://")
-        page.put(segmented(0))
+    with run_page(**keys, headers={"Authorization": f"Bearer {TOKEN}"}) as page:
+        assert page.url.startswith("https://")
+        page.put(make_segmented_frame(0))
         assert page.get("/api/sources").json()[0]["state"] == "up"
         with page.http.stream("GET", "/api/sources/front/stream.mjpg") as answer:
             chunks = answer.iter_raw()

@@ -1,4 +1,4 @@
-"""What the views show, and that each is drawn once for all and never for nobody."""
+"""Test the views, and that each is rendered once for all its viewers and not at all without viewers."""
 
 from __future__ import annotations
 
@@ -13,106 +13,106 @@ import pytest
 
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.types import Classes
-from stream_seg.web.renderer import Darkroom, Quality, Settings, Watched, drawn
-from stream_seg.web.state import Board
-from tests.support.page_client import segmented
+from stream_seg.web.renderer import DrawSettings, Renderer, StreamLimits, ViewKey, render
+from stream_seg.web.state import PageState
+from tests.support.page_client import make_segmented_frame
 
 SKY, ROAD = (CAMVID.bgr[CAMVID.index(name)].astype(float) for name in ("sky", "road"))
-QUALITY = Quality(jpeg=90, max_width=1280, max_fps=30)
+LIMITS = StreamLimits(jpeg_quality=90, max_width=1280, max_fps=30)
 
 
 def test_views() -> None:
-    frame = segmented(0, grey=100)
+    frame = make_segmented_frame(0, grey=100)
     before = frame.image.copy()
-    half, none = Settings(0.5), Settings(0.5, frozenset({"sky"}))
-    assert (drawn(frame, "original", half) == 100).all()
-    overlay = drawn(frame, "overlay", half)
+    half, none = DrawSettings(0.5), DrawSettings(0.5, frozenset({"sky"}))
+    assert (render(frame, "original", half) == 100).all()
+    overlay = render(frame, "overlay", half)
     assert np.abs(overlay[10, 80] - (50 + SKY / 2)).max() <= 1
     assert np.abs(overlay[80, 80] - (50 + ROAD / 2)).max() <= 1
-    assert (drawn(frame, "overlay", none)[10, 80] == 100).all()
-    mask = drawn(frame, "mask", none)
+    assert (render(frame, "overlay", none)[10, 80] == 100).all()
+    mask = render(frame, "mask", none)
     assert (mask[80, 80] == ROAD).all()
     assert (mask[10, 80] == 0).all()
     assert (frame.image == before).all()
 
 
-def test_a_mask_has_the_colours_of_classes_and_no_others() -> None:
-    mask = drawn(segmented(0), "mask", Settings(0.5))
+def test_a_mask_contains_only_class_colours() -> None:
+    mask = render(make_segmented_frame(0), "mask", DrawSettings(0.5))
     assert {tuple(pixel) for pixel in mask.reshape(-1, 3).tolist()} == {tuple(SKY), tuple(ROAD)}
 
 
-def test_the_background_is_drawn_in_a_mask_only() -> None:
-    frame = segmented(0, grey=100)
+def test_background_is_drawn_only_in_the_mask() -> None:
+    frame = make_segmented_frame(0, grey=100)
     assert frame.semantic is not None
     lane = Classes(("background", "lane"), ((9, 9, 9), (0, 255, 0)))
-    semantic = replace(frame.semantic, classes=lane, verdict=np.zeros((9, 16), np.uint8))
+    semantic = replace(frame.semantic, classes=lane, label_map=np.zeros((9, 16), np.uint8))
     frame = replace(frame, semantic=semantic)
-    assert (drawn(frame, "overlay", Settings(0.5)) == 100).all()
-    assert (drawn(frame, "mask", Settings(0.5)) == 9).all()
+    assert (render(frame, "overlay", DrawSettings(0.5)) == 100).all()
+    assert (render(frame, "mask", DrawSettings(0.5)) == 9).all()
 
 
-def test_a_frame_without_classes_is_itself_in_every_view() -> None:
-    frame = replace(segmented(0, grey=7), semantic=None)
-    assert (drawn(frame, "mask", Settings(1)) == 7).all()
+def test_every_view_of_a_frame_without_classes_is_its_image() -> None:
+    frame = replace(make_segmented_frame(0, grey=7), semantic=None)
+    assert (render(frame, "mask", DrawSettings(1)) == 7).all()
 
 
-def test_a_wide_picture_is_narrowed() -> None:
-    assert drawn(segmented(0), "overlay", Settings(1), max_width=64).shape == (36, 64, 3)
+def test_a_wide_image_is_resized() -> None:
+    assert render(make_segmented_frame(0), "overlay", DrawSettings(1), max_width=64).shape == (36, 64, 3)
 
 
-def test_a_view_is_encoded_once_for_all_and_never_for_nobody() -> None:
-    board = Board()
-    darkroom, published = Darkroom(board, Settings(0.5), QUALITY), SimpleQueue[tuple[Watched, bytes]]()
-    darkroom.publish = lambda watched, picture: published.put((watched, picture))
-    darkroom.start()
+def test_a_view_is_encoded_once_for_all_viewers_and_never_without() -> None:
+    state = PageState()
+    renderer, published = Renderer(state, DrawSettings(0.5), LIMITS), SimpleQueue[tuple[ViewKey, bytes]]()
+    renderer.publish = lambda key, jpeg: published.put((key, jpeg))
+    renderer.start()
     try:
         for seq in range(10):
-            board.put(segmented(seq))
+            state.put(make_segmented_frame(seq))
         with ExitStack() as viewers:
             for _ in range(5):
-                viewers.enter_context(darkroom.watching(("front", "overlay")))
+                viewers.enter_context(renderer.watch(("front", "overlay")))
             assert published.get(timeout=30)[0] == ("front", "overlay")
-            assert darkroom.encoded == 1
+            assert renderer.encoded == 1
             for seq in range(10, 13):
-                board.put(segmented(seq, grey=200))
-                picture = published.get(timeout=30)[1]
-            assert darkroom.encoded == 4
-            darkroom.settings = Settings(0.0)
-            clear = published.get(timeout=30)[1]
-        assert np.abs(cv2.imdecode(np.frombuffer(clear, np.uint8), 1).astype(int) - 200).max() <= 3
-        assert np.abs(cv2.imdecode(np.frombuffer(picture, np.uint8), 1).astype(int) - 200).max() > 3
-        board.put(segmented(20))
-        with darkroom.watching(("front", "original")):  # a later view tells that the earlier one was looked after
+                state.put(make_segmented_frame(seq, grey=200))
+                changed = published.get(timeout=30)[1]
+            assert renderer.encoded == 4
+            renderer.settings = DrawSettings(0.0)
+            transparent = published.get(timeout=30)[1]
+        assert np.abs(cv2.imdecode(np.frombuffer(transparent, np.uint8), 1).astype(int) - 200).max() <= 3
+        assert np.abs(cv2.imdecode(np.frombuffer(changed, np.uint8), 1).astype(int) - 200).max() > 3
+        state.put(make_segmented_frame(20))
+        with renderer.watch(("front", "original")):  # published after the first view was left
             assert published.get(timeout=30)[0] == ("front", "original")
-        assert darkroom.encoded == 6
+        assert renderer.encoded == 6
     finally:
-        board.close()
-        darkroom.join(5)
+        state.close()
+        renderer.join(5)
 
 
-def test_a_failure_while_drawing_ends_the_stage() -> None:
-    board = Board()
-    darkroom = Darkroom(board, Settings(0.5), QUALITY)
-    darkroom.start()
-    board.put(replace(segmented(0), image=np.zeros((4, 4), np.float64)))
-    with darkroom.watching(("front", "overlay")):
-        darkroom.join(20)
+def test_an_error_while_rendering_ends_the_stage() -> None:
+    state = PageState()
+    renderer = Renderer(state, DrawSettings(0.5), LIMITS)
+    renderer.start()
+    state.put(replace(make_segmented_frame(0), image=np.zeros((4, 4), np.float64)))
+    with renderer.watch(("front", "overlay")):
+        renderer.join(20)
     with pytest.raises(ValueError, match="image"):
-        board.put(segmented(1))
+        state.put(make_segmented_frame(1))
 
 
-def test_a_fast_stream_is_drawn_no_oftener_than_asked_for() -> None:
-    board = Board()
-    darkroom = Darkroom(board, Settings(0.5), replace(QUALITY, max_fps=20))
-    darkroom.start()
+def test_a_fast_stream_is_rendered_at_most_at_max_fps() -> None:
+    state = PageState()
+    renderer = Renderer(state, DrawSettings(0.5), replace(LIMITS, max_fps=20))
+    renderer.start()
     try:
-        with darkroom.watching(("front", "original")):
-            began = time.monotonic()
+        with renderer.watch(("front", "original")):
+            start_s = time.monotonic()
             for seq in range(200):
-                board.put(segmented(seq))
-                board.wait(10**9, 0.005)
-            seconds = time.monotonic() - began
-        assert 3 <= darkroom.encoded <= 3 + 20 / 0.95 * seconds
+                state.put(make_segmented_frame(seq))
+                state.wait(10**9, 0.005)
+            seconds = time.monotonic() - start_s
+        assert 3 <= renderer.encoded <= 3 + 20 / 0.95 * seconds
     finally:
-        board.close()
-        darkroom.join(5)
+        state.close()
+        renderer.join(5)

@@ -1,4 +1,4 @@
-// Why the form is shown again, as the address says it.
-const asked = new URLSearchParams(location.search);
-const said = asked.has("again") ? "That is not the token." : asked.has("later") ? "Too many wrong tokens; wait a minute." : "";
-document.getElementById("said").textContent = said;
+// Show why the last login failed: the server redirects to /login?error=STATUS.
+const MESSAGES = { 401: "Invalid token.", 429: "Too many invalid tokens. Try again in a minute." };
+const status = new URLSearchParams(location.search).get("error");
+document.getElementById("message").textContent = MESSAGES[status] ?? "";

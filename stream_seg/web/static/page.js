@@ -1,53 +1,61 @@
-// The page. What it knows it asks of the API, once a second; pictures come by themselves.
-import { draw } from "/static/charts.js";
+// The page: polls the API once a second. Live images arrive as endless MJPEG responses of their <img> elements.
+import { drawChart } from "/static/charts.js";
 
-const LIVE = 4; // moving pictures at once: a browser opens six connections to a server, and the API needs one
-const VIEWS = ["original", "overlay", "mask"];
+const MAX_LIVE = 4; // live streams at once: browsers open six connections per server, and the API needs one
 const $ = (id) => document.getElementById(id);
-const tiles = new Map();
+const tiles = new Map(); // source id -> <figure>
 let sources = [];
-let chosen = null;
-let all = false;
+let selected = null; // source id
+let showAll = false;
 let view = "overlay";
 let settings = { opacity: 0.5, hidden: [] };
-let touched = 0; // when this viewer last changed a setting: answers from before are not shown
+let changedAt = 0; // last change of the settings by this viewer: responses to older requests are outdated
 let connected = false;
 
-async function ask(path, options) {
-  const answer = await fetch(path, options);
-  if (answer.status === 401) location.assign("/login");
-  if (!answer.ok) throw new Error((await answer.json()).error);
-  return answer.json();
+async function request(path, options) {
+  const response = await fetch(path, options);
+  if (response.status === 401) location.assign("/login");
+  if (!response.ok) throw new Error((await response.json()).error);
+  return response.json();
 }
 
-const of = (id, file, query = "") => `/api/sources/${encodeURIComponent(id)}/${file}?view=${view}${query}`;
+const sourceUrl = (id, file, query = "") => `/api/sources/${encodeURIComponent(id)}/${file}?view=${view}${query}`;
+const tileImage = (id) => tiles.get(id).querySelector("img");
 
-// pictures
+// tiles
 
-function tile(id) {
+function createTile(id) {
   const figure = document.createElement("figure");
   figure.className = "tile";
   figure.dataset.source = id;
-  figure.innerHTML = '<img alt=""><div class="veil"><div><b></b><br><small></small></div></div><figcaption><i class="dot"></i><span></span></figcaption>';
+  figure.innerHTML = '<img alt=""><div class="scrim"><div><b></b><br><small></small></div></div><figcaption><i class="dot"></i><span></span></figcaption>';
   const image = figure.querySelector("img");
-  image.alt = `the stream ${id}`;
-  image.addEventListener("error", () => image.dataset.live && setTimeout(() => feed(id, true, true), 2000));
-  figure.addEventListener("click", () => (all || chosen !== id) && choose(id));
-  $("wall").append(figure);
+  image.alt = `video of ${id}`;
+  image.addEventListener("error", () => image.dataset.live && setTimeout(() => loadImage(id, true, true), 2000));
+  figure.addEventListener("click", () => (showAll || selected !== id) && select(id));
+  $("tiles").append(figure);
   return figure;
 }
 
-function feed(id, live, again = false) {
-  const image = tiles.get(id)?.querySelector("img");
-  if (!image) return;
-  const wanted = live ? of(id, "stream.mjpg") : of(id, "frame.jpg", "&width=480");
-  if (live && image.dataset.live === wanted && !again) return;
-  image.dataset.live = live ? wanted : "";
+function loadImage(id, live, retry = false) {
+  if (!tiles.has(id)) return;
+  const image = tileImage(id);
+  const url = live ? sourceUrl(id, "stream.mjpg") : sourceUrl(id, "frame.jpg", "&width=480");
+  if (live && image.dataset.live === url && !retry) return;
+  image.dataset.live = live ? url : "";
   if (document.hidden) image.removeAttribute("src");
-  else image.src = `${wanted}&at=${Date.now()}`; // never from a cache
+  else image.src = `${url}&at=${Date.now()}`; // bypasses the cache
 }
 
-function arrange() {
+function stopLiveImages() {
+  for (const id of tiles.keys()) tileImage(id).dataset.live = "";
+}
+
+function loadStillImages() {
+  for (const { id } of sources) if (!tileImage(id).dataset.live) loadImage(id, false);
+}
+
+function updateTiles() {
   for (const [id, figure] of tiles) {
     if (!sources.some((source) => source.id === id)) {
       figure.querySelector("img").removeAttribute("src");
@@ -55,179 +63,199 @@ function arrange() {
       tiles.delete(id);
     }
   }
-  for (const source of sources) if (!tiles.has(source.id)) tiles.set(source.id, tile(source.id));
-  if (!tiles.has(chosen)) chosen = sources[0]?.id ?? null;
+  for (const { id } of sources) if (!tiles.has(id)) tiles.set(id, createTile(id));
+  if (!tiles.has(selected)) selected = sources[0]?.id ?? null;
+  const grid = showAll && sources.length > 1;
   $("empty").hidden = sources.length > 0;
   $("bar").hidden = !sources.length;
   $("all").hidden = sources.length < 2;
-  $("all").setAttribute("aria-pressed", all);
-  $("wall").className = all && sources.length > 1 ? "all" : "one";
-  sources.forEach(({ id }, place) => {
-    tiles.get(id).classList.toggle("chosen", id === chosen);
-    feed(id, $("wall").className === "all" ? place < LIVE : id === chosen);
+  $("all").setAttribute("aria-pressed", showAll);
+  $("tiles").className = grid ? "all" : "one";
+  sources.forEach(({ id }, index) => {
+    tiles.get(id).classList.toggle("selected", id === selected);
+    loadImage(id, grid ? index < MAX_LIVE : id === selected);
   });
   for (const button of document.querySelectorAll("[data-view]")) button.setAttribute("aria-pressed", button.dataset.view === view);
 }
 
-function caption(source) {
+function updateCaption(source) {
   const figure = tiles.get(source.id);
   const up = source.state === "up";
   figure.classList.toggle("up", up);
   figure.classList.toggle("down", source.state === "down");
-  figure.classList.toggle("veiled", !up && !source.card); // a card says it itself
+  figure.classList.toggle("dimmed", !up && !source.placeholder); // a placeholder frame shows the state itself
   figure.querySelector("b").textContent = source.state;
-  figure.querySelector("small").textContent = `${source.reason ?? ""} · last picture ${Math.round(source.since_s)} s ago`;
-  const small = !all && source.id !== chosen;
-  const figures = up ? `${source.fps.toFixed(0)} fps` + (small ? "" : ` · ${source.width}×${source.height}`) : [source.state, source.reason].filter(Boolean).join(", ");
-  figure.querySelector("figcaption span").textContent = `${source.id} · ${figures}`;
+  figure.querySelector("small").textContent = [source.reason, `last image ${Math.round(source.since_s)} s ago`].filter(Boolean).join(" · ");
+  const small = !showAll && source.id !== selected;
+  const details = up ? `${source.fps.toFixed(0)} fps` + (small ? "" : ` · ${source.width}×${source.height}`) : [source.state, source.reason].filter(Boolean).join(", ");
+  figure.querySelector("figcaption span").textContent = `${source.id} · ${details}`;
 }
 
-// figures and classes
+// statistics and classes
 
-function plot(stats) {
-  const series = stats.series.find((one) => one.id === chosen);
-  const source = sources.find((one) => one.id === chosen);
+function updateStats(stats) {
+  const series = stats.series.find(({ id }) => id === selected);
+  const source = sources.find(({ id }) => id === selected);
   if (!series || !source) return;
-  draw($("chart-fps"), series.seconds_ago, series.fps, { least: 10 });
-  draw($("chart-age"), series.seconds_ago, series.age_ms, { least: 50 });
-  draw($("chart-dropped"), series.seconds_ago, series.dropped, { least: 5, bars: true });
+  drawChart($("chart-fps"), series.seconds_ago, series.fps, { minTop: 10 });
+  drawChart($("chart-age"), series.seconds_ago, series.age_ms, { minTop: 50 });
+  drawChart($("chart-dropped"), series.seconds_ago, series.dropped, { minTop: 5, bars: true });
   $("fps").textContent = source.fps.toFixed(1);
   $("age").textContent = source.age_ms === null ? "–" : `${source.age_ms.toFixed(0)} ms`;
-  $("dropped").textContent = `${series.dropped.at(-1) ?? 0} (${source.dropped} in all)`;
-  $("whose").textContent = source.id;
-  $("engine").textContent = source.engine ?? (source.card ? "" : "nothing segments this source");
-  $("leave").hidden = !stats.login;
-  $("link").textContent = stats.viewers === 1 ? "1 picture watched" : `${stats.viewers} of ${stats.max_viewers} pictures watched`;
+  $("dropped").textContent = `${series.dropped.at(-1) ?? 0} (${source.dropped} total)`;
+  $("source-name").textContent = source.id;
+  $("engine").textContent = source.engine ?? (source.placeholder ? "" : "No segmentation of this source.");
+  $("logout").hidden = !stats.login;
+  $("connection").textContent = `${stats.viewers} of ${stats.max_viewers} live streams in use`;
 }
 
-function legend(classes) {
+function updateLegend(classes) {
   const list = $("legend");
-  if (list.dataset.names !== classes.map((one) => one.name).join()) {
-    list.dataset.names = classes.map((one) => one.name).join();
-    list.replaceChildren(...classes.map(entry));
+  const names = classes.map(({ name }) => name).join();
+  if (list.dataset.names !== names) {
+    list.dataset.names = names;
+    list.replaceChildren(...classes.map(createLegendRow));
   }
-  classes.forEach((one, place) => {
-    const row = list.children[place];
-    row.querySelector("input").checked = !settings.hidden.includes(one.name);
-    row.querySelector(".share").textContent = one.share >= 0.0995 ? `${Math.round(one.share * 100)} %` : `${(one.share * 100).toFixed(1)} %`;
-    row.querySelector("i").style.transform = `scaleX(${one.share})`;
+  classes.forEach(({ name, share }, index) => {
+    const row = list.children[index];
+    row.querySelector("input").checked = !settings.hidden.includes(name);
+    row.querySelector(".share").textContent = share >= 0.0995 ? `${Math.round(share * 100)} %` : `${(share * 100).toFixed(1)} %`;
+    row.querySelector("i").style.transform = `scaleX(${share})`;
   });
-  $("every").hidden = !settings.hidden.length;
-  if (document.activeElement !== $("opacity") || Date.now() - touched > 3000) $("opacity").value = Math.round(settings.opacity * 100);
-  $("opacity-said").textContent = `${Math.round(settings.opacity * 100)} %`;
+  if (document.activeElement !== $("opacity") || Date.now() - changedAt > 3000) $("opacity").value = Math.round(settings.opacity * 100);
+  updateSettings();
 }
 
-function entry({ name, colour }) {
+function createLegendRow({ name, colour }) {
   const row = document.createElement("li");
   row.innerHTML = '<label><input type="checkbox"><span class="swatch"></span><span class="name"></span><span class="share"></span><span class="track"><i></i></span></label>';
   row.querySelector(".swatch").style.background = colour;
   row.querySelector(".name").textContent = name;
   row.querySelector("input").addEventListener("change", ({ target }) => {
     const others = settings.hidden.filter((hidden) => hidden !== name);
-    change({ hidden: target.checked ? others : [...others, name] });
+    changeSettings({ hidden: target.checked ? others : [...others, name] });
   });
   return row;
 }
 
-let sending = null;
-function change(some) {
-  settings = { ...settings, ...some };
-  touched = Date.now();
-  $("opacity-said").textContent = `${Math.round(settings.opacity * 100)} %`;
-  $("every").hidden = !settings.hidden.length;
-  clearTimeout(sending);
-  sending = setTimeout(async () => {
+function updateSettings() {
+  $("opacity-value").textContent = `${Math.round(settings.opacity * 100)} %`;
+  $("show-all").hidden = !settings.hidden.length;
+}
+
+let sendTimer = null;
+function changeSettings(changes) {
+  settings = { ...settings, ...changes };
+  changedAt = Date.now();
+  updateSettings();
+  clearTimeout(sendTimer);
+  sendTimer = setTimeout(async () => {
     const body = JSON.stringify(settings);
-    await ask("/api/view", { method: "PUT", headers: { "Content-Type": "application/json" }, body }).catch(lost);
+    await request("/api/view", { method: "PUT", headers: { "Content-Type": "application/json" }, body }).catch(showError);
   }, 60);
 }
 
 // controls
 
-function choose(id, { stay = false } = {}) { chosen = id; all &&= stay; arrange(); refresh().catch(lost); }
-function look(at) { view = at; arrange(); for (const { id } of sources) if (!tiles.get(id).querySelector("img").dataset.live) feed(id, false); }
-function step(by) {
-  const place = sources.findIndex((source) => source.id === chosen);
-  if (sources.length) choose(sources[(place + by + sources.length) % sources.length].id, { stay: true });
+function select(id, { keepGrid = false } = {}) {
+  selected = id;
+  showAll &&= keepGrid;
+  updateTiles();
+  refresh().catch(showError);
 }
-function opacity(value) { $("opacity").value = value; change({ opacity: Math.min(1, Math.max(0, value / 100)) }); }
-function snapshot() {
+function selectNext(step) {
+  const index = sources.findIndex(({ id }) => id === selected);
+  if (sources.length) select(sources[(index + step + sources.length) % sources.length].id, { keepGrid: true });
+}
+function setView(name) {
+  view = name;
+  updateTiles();
+  loadStillImages();
+}
+function setOpacity(percent) {
+  $("opacity").value = percent;
+  changeSettings({ opacity: Math.min(1, Math.max(0, percent / 100)) });
+}
+function toggleGrid() {
+  showAll = !showAll;
+  updateTiles();
+}
+function saveSnapshot() {
   const link = document.createElement("a");
-  link.href = of(chosen, "snapshot.png");
+  link.href = sourceUrl(selected, "snapshot.png");
   link.download = "";
   link.click();
 }
-function full() {
+function toggleFullscreen() {
   if (document.fullscreenElement) document.exitFullscreen();
-  else tiles.get(chosen)?.requestFullscreen?.();
+  else tiles.get(selected)?.requestFullscreen?.();
 }
-const dark = () => (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
-function theme(name) {
+const isDark = () => (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+function setTheme(name) {
   if (name) document.documentElement.dataset.theme = name;
-  $("theme").textContent = dark() ? "Light" : "Dark";
+  $("theme").textContent = isDark() ? "Light" : "Dark";
 }
 function toggleTheme() {
-  theme(dark() ? "light" : "dark");
+  setTheme(isDark() ? "light" : "dark");
   localStorage.setItem("theme", document.documentElement.dataset.theme);
-  refresh().catch(lost);
+  refresh().catch(showError);
 }
-const KEYS = {
-  o: () => look("original"), l: () => look("overlay"), m: () => look("mask"),
-  "+": () => opacity(+$("opacity").value + 5), "=": () => opacity(+$("opacity").value + 5), "-": () => opacity($("opacity").value - 5),
-  ArrowLeft: () => step(-1), ArrowRight: () => step(1),
-  g: () => { all = !all; arrange(); }, s: snapshot, f: full, t: toggleTheme, "?": () => $("keys").showModal(),
+const SHORTCUTS = {
+  o: () => setView("original"), l: () => setView("overlay"), m: () => setView("mask"),
+  "+": () => setOpacity(+$("opacity").value + 5), "=": () => setOpacity(+$("opacity").value + 5), "-": () => setOpacity($("opacity").value - 5),
+  ArrowLeft: () => selectNext(-1), ArrowRight: () => selectNext(1),
+  g: toggleGrid, s: saveSnapshot, f: toggleFullscreen, t: toggleTheme, "?": () => $("keys").showModal(),
 };
 
 document.addEventListener("keydown", (event) => {
-  const typing = event.target.matches("input[type=range]") && event.key.startsWith("Arrow");
-  const key = KEYS[event.key] ?? KEYS[event.key.toLowerCase()];
-  if (!key || typing || event.ctrlKey || event.metaKey || event.altKey || $("keys").open) return;
+  const movesSlider = event.target.matches("input[type=range]") && event.key.startsWith("Arrow");
+  const action = SHORTCUTS[event.key] ?? SHORTCUTS[event.key.toLowerCase()];
+  if (!action || movesSlider || event.ctrlKey || event.metaKey || event.altKey || $("keys").open) return;
   event.preventDefault();
-  key();
+  action();
 });
-for (const button of document.querySelectorAll("[data-view]")) button.addEventListener("click", () => look(button.dataset.view));
-$("opacity").addEventListener("input", ({ target }) => opacity(+target.value));
-$("every").addEventListener("click", () => { change({ hidden: [] }); refresh().catch(lost); });
-$("all").addEventListener("click", KEYS.g);
-$("snapshot").addEventListener("click", snapshot);
-$("full").addEventListener("click", full);
+for (const button of document.querySelectorAll("[data-view]")) button.addEventListener("click", () => setView(button.dataset.view));
+$("opacity").addEventListener("input", ({ target }) => setOpacity(+target.value));
+$("show-all").addEventListener("click", () => { changeSettings({ hidden: [] }); refresh().catch(showError); });
+$("all").addEventListener("click", toggleGrid);
+$("snapshot").addEventListener("click", saveSnapshot);
+$("full").addEventListener("click", toggleFullscreen);
 $("theme").addEventListener("click", toggleTheme);
-$("help").addEventListener("click", KEYS["?"]);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => theme());
+$("help").addEventListener("click", SHORTCUTS["?"]);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTheme());
 document.addEventListener("visibilitychange", () => {
-  for (const figure of tiles.values()) figure.querySelector("img").dataset.live = ""; // nobody looks: nothing is sent
-  arrange();
+  stopLiveImages(); // a hidden page requests nothing
+  updateTiles();
 });
 
-// once a second
+// polling
 
-function lost(error) {
+function showError(error) {
   connected = false;
-  $("link").textContent = error instanceof TypeError ? "no connection; trying again" : error.message;
-  $("link").classList.add("lost");
+  $("connection").textContent = error instanceof TypeError ? "Disconnected. Reconnecting…" : error.message;
+  $("connection").classList.add("error");
 }
 
 async function refresh() {
-  const asked = Date.now();
-  const [listed, classes, stats, shown] = await Promise.all(["/api/sources", "/api/classes", "/api/stats", "/api/view"].map((path) => ask(path)));
-  sources = listed;
-  if (asked > touched + 300) settings = shown;
-  if (!connected) for (const figure of tiles.values()) figure.querySelector("img").dataset.live = "";
+  const requestedAt = Date.now();
+  const paths = ["/api/sources", "/api/classes", "/api/stats", "/api/view"];
+  const [newSources, classes, stats, newSettings] = await Promise.all(paths.map((path) => request(path)));
+  sources = newSources;
+  if (requestedAt > changedAt + 300) settings = newSettings;
+  if (!connected) stopLiveImages();
   connected = true;
-  $("link").classList.remove("lost");
-  arrange();
-  for (const source of sources) {
-    caption(source);
-    if (!tiles.get(source.id).querySelector("img").dataset.live) feed(source.id, false);
-  }
-  legend(classes.find((one) => one.id === chosen)?.classes ?? []);
-  plot(stats);
+  $("connection").classList.remove("error");
+  updateTiles();
+  sources.forEach(updateCaption);
+  loadStillImages();
+  updateLegend(classes.find(({ id }) => id === selected)?.classes ?? []);
+  updateStats(stats);
 }
 
-async function live() {
-  if (!document.hidden) await refresh().catch(lost);
-  setTimeout(live, 1000);
+async function poll() {
+  if (!document.hidden) await refresh().catch(showError);
+  setTimeout(poll, 1000);
 }
 
-theme(localStorage.getItem("theme"));
-live();
+setTheme(localStorage.getItem("theme"));
+poll();
