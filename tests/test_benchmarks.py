@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stream_seg.backends.tensorrt.backend import lack
 from tests.evaluation.test_images import pair
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -23,25 +22,6 @@ KEYS = {
     "keys.py --frames 6": {"network", "drives"},
     "sustained.py --frames 3": {"file_to_mp4", "without_encode", "start"},
 }
-
-
-@pytest.mark.skipif(lack() is None, reason="there is a GPU")
-def test_the_gpu_benchmark_wants_a_gpu() -> None:
-    done = subprocess.run(
-        [sys.executable, str(FOLDER / "gpu.py")], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith("gpu.py: tensorrt: no NVIDIA GPU")
-    assert done.stderr.count("\n") == 1
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(lack() is not None, reason=f"tensorrt {lack()}")
-def test_the_gpu_benchmark_runs(tmp_path: Path) -> None:
-    path = tmp_path / "figures.json"
-    arguments = [sys.executable, str(FOLDER / "gpu.py"), "--seconds", "0.1", "--json", str(path)]
-    subprocess.run(arguments, check=True, timeout=110)
-    assert {"batch_1", "batch_8", "io_ratio"} <= json.loads(path.read_text(encoding="utf-8")).keys()
 
 
 def test_the_benchmark_of_lights_runs(tmp_path: Path) -> None:
