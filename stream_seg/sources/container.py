@@ -52,9 +52,13 @@ UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOS
 
 @contextmanager
 def opened(
-    source: Source, options: Mapping[str, str], *, timeouts_s: tuple[float, float]
+    source: Source, options: Mapping[str, str], *, timeouts_s: tuple[float, float], stay_on_host: bool = False
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and its video stream. `timeouts_s` are for opening and for each read. Raises SourceError."""
+    """Open a video and yield its container and its video stream. Raises SourceError.
+
+    `timeouts_s` are for opening and for each read. With `stay_on_host` an RTSP server is asked first whether it
+    redirects to another host, which FFmpeg would follow; redirects of http are never followed.
+    """
     _refuse_without_opening(source)
     allow()
     fences = {"protocol_whitelist": PROTOCOLS[source.kind]} if source.kind in PROTOCOLS else {}
@@ -73,7 +77,7 @@ def opened(
         return av.open(address, format=form, options={**options, **fences}, timeout=(open_s, timeouts_s[1]))
 
     try:
-        if source.kind == "rtsp":
+        if source.kind == "rtsp" and stay_on_host:
             container = _opened_here(source, opened_within, open_s=timeouts_s[0])
         else:
             container = opened_within(timeouts_s[0])

@@ -25,7 +25,13 @@ INDEXED = ("mp4", "matroska", "avi")
 
 
 def video_pictures(
-    source: Source, options: Mapping[str, str], *, timeouts_s: tuple[float, float], max_pixels: int, threads: int
+    source: Source,
+    options: Mapping[str, str],
+    *,
+    timeouts_s: tuple[float, float],
+    max_pixels: int,
+    threads: int,
+    stay_on_host: bool = False,
 ) -> Pictures:
     """Upright BGR pictures. Raises SourceError where the stream cannot be opened, is too large or breaks off, there
     with the number of the last good frame and after every frame before the break.
@@ -34,7 +40,7 @@ def video_pictures(
     never saw would be a wrong answer that looks right.
     """
     limit = {"max_pixels": str(max_pixels)}
-    with opened(source, {**options, **limit}, timeouts_s=timeouts_s) as (container, stream):
+    with opened(source, {**options, **limit}, timeouts_s=timeouts_s, stay_on_host=stay_on_host) as (container, stream):
         if stream.width * stream.height > max_pixels:
             size = f"{stream.width}x{stream.height} pixels"
             raise SourceError(

@@ -15,7 +15,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from stream_seg.errors import ConfigError, SourceError
-from stream_seg.frame import NOTHING, Frame
+from stream_seg.frame import NONE_MISSED, Frame
 from stream_seg.sources.image_header import MAX_PIXELS
 from stream_seg.sources.images import image_pictures, picture_files
 from stream_seg.sources.live import Patience, supply
@@ -95,6 +95,9 @@ class Capture:
     ] = MAX_PIXELS
     threads: Annotated[int, Field(ge=0, le=64, description="threads that decode; 0 is one per core")] = 0
 
+    def __post_init__(self) -> None:
+        self._context = Context()
+
     def __call__(self, _: Frames) -> Generator[Frame, None, Mapping[str, int]]:
         source = self.source()
         self._warn(source)
@@ -110,14 +113,14 @@ class Capture:
                 time_s = None if picture.pts is None else picture.pts * tick
                 pts = clock.place(time_s, tick, interval_s=interval * (1 + missed) * tick)
                 interval = max(1, picture.duration)
-                lost = MappingProxyType({"decode_error": missed}) if missed else NOTHING
+                lost = MappingProxyType({"decode_error": missed}) if missed else NONE_MISSED
                 yield Frame(self.stream, seq, pts, tick, picture.captured_ns, picture.image, missed=lost)
                 count, missed = count + 1, 0
                 if count == self.frames:
-                    return NOTHING
+                    return NONE_MISSED
         if count == 0:
             raise SourceError(f"{source.shown}: no picture in it can be decoded ({seq + 1} tried)")
-        return {"decode_error": missed} if missed else NOTHING  # no frame is left to carry the count
+        return {"decode_error": missed} if missed else NONE_MISSED  # no frame is left to carry the count
 
     @property
     def live(self) -> bool:
@@ -131,12 +134,15 @@ class Capture:
         return {"uri": text}
 
     def bind(self, context: Context) -> Capture:
-        """Return the source with `reconnect` decided: beside other sources a live one is waited for from the start.
+        """Return the source with the context of a graph, and with `reconnect` decided.
 
-        A loop is waited for only in a running graph: at the start, a missing file is a mistyped name.
+        Beside other sources a live one is waited for from the start; a loop only in a running graph: at the start, a
+        missing file is a mistyped name.
         """
         waits = context.other_sources and self.reconnect is None and self.live and (context.running or not self.loop)
-        return replace(self, reconnect=True) if waits else self
+        bound = replace(self, reconnect=True if waits else self.reconnect)
+        bound._context = context
+        return bound
 
     def expected_frames(self) -> int | None:
         """Return the number of frames of a recording, from its header. None: unknown, live, or on a network.
@@ -172,7 +178,7 @@ class Capture:
                 count += item.signal is None
                 if count == self.frames:
                     break
-        return NOTHING
+        return NONE_MISSED
 
     def _pictures(self, source: Source) -> Pictures:
         if source.kind == "synth":
@@ -189,4 +195,11 @@ class Capture:
         lasts = self.live and self.reconnect is not False
         read_timeout_s = min(self.read_timeout_s, self.stall_s) if lasts else self.read_timeout_s
         timeouts_s = (self.open_timeout_s, read_timeout_s)
-        return video_pictures(source, options, timeouts_s=timeouts_s, max_pixels=self.max_pixels, threads=self.threads)
+        return video_pictures(
+            source,
+            options,
+            timeouts_s=timeouts_s,
+            max_pixels=self.max_pixels,
+            threads=self.threads,
+            stay_on_host=self._context.restricted,
+        )

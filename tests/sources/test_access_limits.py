@@ -25,6 +25,8 @@ import pytest
 
 from stream_seg.config.graph_file import check
 from stream_seg.errors import ConfigError, SourceError, StreamSegError
+from stream_seg.runtime.graph import Graph
+from stream_seg.stages.base import Context
 from stream_seg.stages.capture import Capture
 from tests.sources.test_image_header import png_of
 from tests.support.clips import numbered, write_video
@@ -64,9 +66,11 @@ def serving(canary: Canary) -> Iterator[Canary]:
         server.shutdown()
 
 
-def refused(uri: str, **keys: Any) -> StreamSegError:
+def refused(uri: str, *, restricted: bool = True) -> StreamSegError:
+    """Return the error of a source, in a graph that restricts the hosts or in one that does not."""
+    source = Capture(uri=uri, reconnect=False, open_timeout_s=2, read_timeout_s=2).bind(Context(restricted=restricted))
     with pytest.raises(StreamSegError) as caught:
-        list(Capture(uri=uri, reconnect=False, open_timeout_s=2, read_timeout_s=2, **keys)(iter(())))
+        list(source(iter(())))
     return caught.value
 
 
@@ -199,7 +203,7 @@ def moved(to: RtspServer, status: str = "RTSP/1.0 302 Found", more: str = "") ->
     return f"{status}\r\nCSeq: %d\r\n{more}Location: {to.address}\r\n\r\n".encode()
 
 
-NONE_MISSED = {"DESCRIBE": b"RTSP/1.0 404 Not Found\r\nCSeq: %d\r\n\r\n"}
+NOT_FOUND = {"DESCRIBE": b"RTSP/1.0 404 Not Found\r\nCSeq: %d\r\n\r\n"}
 GOOD = b"RTSP/1.0 200 OK\r\nCSeq: %d\r\n"
 
 
@@ -209,7 +213,7 @@ GOOD = b"RTSP/1.0 200 OK\r\nCSeq: %d\r\n"
     ["RTSP/1.0 301 Moved", "RTSP/1.0 302 Found", "RTSP/1.0 305 Use Proxy", "RTSP/1.00 302", "RTSP/1.0\t302", "x 302"],
 )
 def test_an_rtsp_server_cannot_send_the_reader_elsewhere(status: str, method: str) -> None:
-    with RtspServer(NONE_MISSED) as secret, RtspServer({method: moved(secret, status)}) as outside:
+    with RtspServer(NOT_FOUND) as secret, RtspServer({method: moved(secret, status)}) as outside:
         error = refused(outside.address)
         assert isinstance(error, SourceError)
         assert error.reason == "not allowed"
@@ -235,7 +239,7 @@ class RtspsServer(RtspServer):
 
 
 def test_nor_can_one_behind_tls(tmp_path: Path) -> None:
-    with RtspServer(NONE_MISSED) as secret, RtspsServer({"DESCRIBE": moved(secret)}, folder=tmp_path) as outside:
+    with RtspServer(NOT_FOUND) as secret, RtspsServer({"DESCRIBE": moved(secret)}, folder=tmp_path) as outside:
         error = refused(outside.address)
         assert isinstance(error, SourceError)
         assert (error.reason, outside.hits, secret.hits) == ("not allowed", 1, 0)
@@ -252,7 +256,7 @@ def test_nor_can_one_behind_tls(tmp_path: Path) -> None:
     ids=["body", "packet", "many headers", "no end"],
 )
 def test_nothing_before_hides_that_it_sends_elsewhere(first: bytes) -> None:
-    with RtspServer(NONE_MISSED) as secret, RtspServer({"OPTIONS": first, "DESCRIBE": moved(secret)}) as outside:
+    with RtspServer(NOT_FOUND) as secret, RtspServer({"OPTIONS": first, "DESCRIBE": moved(secret)}) as outside:
         error = refused(outside.address)
         assert isinstance(error, SourceError)
         assert error.reason == "not allowed"
@@ -261,16 +265,38 @@ def test_nothing_before_hides_that_it_sends_elsewhere(first: bytes) -> None:
 
 def test_ffmpeg_by_itself_follows_an_rtsp_server_elsewhere() -> None:
     """The negative control."""
-    with RtspServer(NONE_MISSED) as secret, RtspServer({"DESCRIBE": moved(secret)}) as outside:
+    with RtspServer(NOT_FOUND) as secret, RtspServer({"DESCRIBE": moved(secret)}) as outside:
         with pytest.raises(av.FFmpegError):
             av.open(outside.address, options={"rtsp_transport": "tcp"}, timeout=5)
         assert secret.hits
 
 
-def test_an_rtsp_server_that_drips_is_given_up_in_time() -> None:
+def test_an_rtsp_server_is_asked_twice_only_where_hosts_are_restricted() -> None:
+    for restricted, connections in ((False, 1), (True, 2)):
+        with RtspServer(NOT_FOUND) as server:
+            error = refused(server.address, restricted=restricted)
+            assert isinstance(error, SourceError)
+            assert (error.reason, server.hits) == ("not found", connections)
+
+
+def test_the_hosts_of_a_graph_file_restrict_its_sources(tmp_path: Path) -> None:
+    with RtspServer(NOT_FOUND) as secret, RtspServer({"DESCRIBE": moved(secret)}) as outside:
+        stages = {
+            "capture": {"uri": outside.address, "reconnect": False},
+            "write": {"path": str(tmp_path / "out.mp4"), "input": "capture"},
+        }
+        config = check({"stages": stages, "sources": {"hosts": ["127.0.0.1"]}}, where="g")
+        with Graph(config) as running:
+            assert running.wait(10)
+        assert "redirect" in str(running.error)
+        assert secret.hits == 0
+
+
+@pytest.mark.parametrize("restricted", [False, True])
+def test_an_rtsp_server_that_drips_is_given_up_in_time(restricted: bool) -> None:
     with RtspServer({"OPTIONS": GOOD + b"\r\n"}, pause_s=0.2) as slow:
         began_s = time.monotonic()
-        error = refused(slow.address)
+        error = refused(slow.address, restricted=restricted)
         assert time.monotonic() - began_s < 4  # two seconds are allowed
     assert isinstance(error, SourceError)
     assert error.reason == "no data"
@@ -280,7 +306,7 @@ def test_an_rtsp_server_of_one_reader_at_a_time_is_heard() -> None:
     class OneAtATime(RtspServer):
         process_request = socketserver.TCPServer.process_request
 
-    with OneAtATime(NONE_MISSED) as server:
+    with OneAtATime(NOT_FOUND) as server:
         error = refused(server.address)
     assert isinstance(error, SourceError)
     assert error.reason == "not found"
