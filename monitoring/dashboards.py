@@ -1,6 +1,7 @@
-"""Make the Grafana dashboards of dashboards/: python monitoring/dashboards.py
+"""Generate the Grafana dashboards in dashboards/: python monitoring/dashboards.py
 
-They are committed as they come out; a test makes them again and compares, and asks a real Prometheus every expression.
+The generated files are committed. Tests compare them with the output of this script and query a real Prometheus for
+every expression.
 """
 
 from __future__ import annotations
@@ -29,73 +30,75 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 FOLDER = Path(__file__).parent / "dashboards"
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
-HERE = 'instance=~"$instance"'
-STREAM = f'{HERE}, stream=~"$stream"'
+INSTANCE = 'instance=~"$instance"'
+STREAM = f'{INSTANCE}, stream=~"$stream"'
 STATES = (("down", "red"), ("starting", "blue"), ("stalled", "orange"), ("up", "green"), ("ended", "text"))
-"""A source's states and their colours; the place in this list is what the chart is asked for."""
+"""States of a source and their colours; the chart shows the index in this list."""
 GPU_ROW = "GPU (dcgm-exporter)"
-"""Its metrics come from another exporter, which a machine without an NVIDIA GPU does not have."""
+"""Row whose metrics come from another exporter, which exists only on machines with an NVIDIA GPU."""
 
 
 @dataclass(frozen=True)
-class Graph:
-    """A chart: expressions by legend, and the unit of the axis. `kind` is timeseries, stat, states, heatmap or
-    table."""
+class Chart:
+    """A panel: its expressions by legend, and the unit of its axis.
+
+    `kind` is timeseries, stat, states, heatmap or table; `width` is in 24ths of the dashboard.
+    """
 
     title: str
     expressions: Mapping[str, str]
     unit: str = "short"
     kind: str = "timeseries"
     width: int = 12
-    says: str = ""
+    description: str = ""
 
 
 def age_percentile(share: float) -> str:
-    """The age below which `share` of the frames lie, by stream."""
+    """Return the expression of a percentile of the frame age, by stream; `share` is 0 to 1."""
     rate = f"rate(stream_seg_frame_age_seconds_bucket{{{STREAM}}}[$__rate_interval])"
     return f"histogram_quantile({share}, sum by (stream, le) ({rate}))"
 
 
-def state_number() -> str:
-    """The place of each source's state in STATES."""
-    state = f"stream_seg_source_state{{{HERE}, state="
+def source_state_index() -> str:
+    """Return the expression of the index in STATES of each source's state."""
+    state = f"stream_seg_source_state{{{INSTANCE}, state="
     return " + ".join(f'{n} * sum by (instance, stage) ({state}"{name}"}})' for n, (name, _) in enumerate(STATES))
 
 
-def lately(metric: str) -> str:
-    """By how much a counter has grown, where it has."""
-    return f"increase({metric}{{{HERE}}}[$__rate_interval]) > 0"
+def recent_increase(metric: str) -> str:
+    """Return the expression of the increase of a counter, without series that did not increase."""
+    return f"increase({metric}{{{INSTANCE}}}[$__rate_interval]) > 0"
 
 
-def key_share() -> str:
-    """The share of its pictures that a stage asked the network about."""
-    keys = f"rate(stream_seg_key_frames_total{{{HERE}}}[$__rate_interval])"
-    out = f'rate(stream_seg_frames_total{{{HERE}, outcome="out"}}[$__rate_interval])'
-    cards = f"rate(stream_seg_cards_total{{{HERE}}}[$__rate_interval])"
-    each = "sum by (instance, stage)"
-    return f"{each} ({keys}) / ({each} ({out}) - {each} ({cards}))"
+def key_frame_share() -> str:
+    """Return the expression of the key frames among the images that a stage yields, 0 to 1."""
+    keys = f"rate(stream_seg_key_frames_total{{{INSTANCE}}}[$__rate_interval])"
+    frames = f'rate(stream_seg_frames_total{{{INSTANCE}, outcome="out"}}[$__rate_interval])'
+    placeholders = f"rate(stream_seg_placeholder_frames_total{{{INSTANCE}}}[$__rate_interval])"
+    by_stage = "sum by (instance, stage)"
+    return f"{by_stage} ({keys}) / ({by_stage} ({frames}) - {by_stage} ({placeholders}))"
 
 
-LIVE: Mapping[str, tuple[Graph, ...]] = MappingProxyType(
+LIVE: Mapping[str, tuple[Chart, ...]] = MappingProxyType(
     {
         "Now": (
-            Graph(
+            Chart(
                 "Sources delivering",
-                {"": f"sum(stream_seg_source_up{{{HERE}}})"},
+                {"": f"sum(stream_seg_source_up{{{INSTANCE}}})"},
                 kind="stat",
                 width=4,
-                says="How many sources deliver frames at this moment.",
+                description="Number of sources that deliver frames now.",
             ),
-            Graph(
-                "Oldest picture on show",
+            Chart(
+                "Longest time without a frame",
                 {"": f"max(time() - (stream_seg_last_frame_timestamp_seconds{{{STREAM}}} > 0))"},
                 unit="s",
                 kind="stat",
                 width=5,
-                says="Time since the last frame of the stream that has waited longest.",
+                description="Of all streams that had a frame: time since the last one reached an output.",
             ),
-            Graph("Frame age p99", {"": f"max({age_percentile(0.99)})"}, unit="s", kind="stat", width=5),
-            Graph(
+            Chart("Frame age p99", {"": f"max({age_percentile(0.99)})"}, unit="s", kind="stat", width=5),
+            Chart(
                 "Late frames, 5 minutes",
                 {
                     "": f"sum(increase(stream_seg_late_frames_total{{{STREAM}}}[5m])) / "
@@ -104,29 +107,29 @@ LIVE: Mapping[str, tuple[Graph, ...]] = MappingProxyType(
                 unit="percentunit",
                 kind="stat",
                 width=5,
-                says="Share of the frames that were older than deadline_ms at an output: the service level indicator.",
+                description="Share of frames older than deadline_ms at an output: the service level indicator.",
             ),
-            Graph(
-                "Running for",
-                {"": f"min(time() - process_start_time_seconds{{{HERE}}})"},
+            Chart(
+                "Uptime",
+                {"": f"min(time() - process_start_time_seconds{{{INSTANCE}}})"},
                 unit="s",
                 kind="stat",
                 width=5,
             ),
         ),
         "Streams": (
-            Graph(
+            Chart(
                 "Frames per second at the outputs",
                 {"{{stream}} {{stage}}": f"rate(stream_seg_frame_age_seconds_count{{{STREAM}}}[$__rate_interval])"},
                 unit="fps",
             ),
-            Graph(
+            Chart(
                 "Frame age",
                 {f"{{{{stream}}}} p{percent}": age_percentile(percent / 100) for percent in (50, 95, 99)},
                 unit="s",
-                says="From the capture of a frame until an output had dealt with it.",
+                description="From the capture of a frame to the end of its output.",
             ),
-            Graph(
+            Chart(
                 "Frame age, all frames",
                 {
                     "{{le}}": f"sum by (le) (increase(stream_seg_frame_age_seconds_bucket{{{STREAM}}}"
@@ -135,119 +138,132 @@ LIVE: Mapping[str, tuple[Graph, ...]] = MappingProxyType(
                 unit="s",
                 kind="heatmap",
             ),
-            Graph(
+            Chart(
                 "Frames dropped, by reason",
                 {
-                    "{{link}} {{reason}}": f"rate(stream_seg_dropped_frames_total{{{HERE}}}[$__rate_interval])",
-                    "{{stage}} {{reason}}": f"rate(stream_seg_missed_frames_total{{{HERE}}}[$__rate_interval])",
+                    "{{link}} {{reason}}": f"rate(stream_seg_dropped_frames_total{{{INSTANCE}}}[$__rate_interval])",
+                    "{{stage}} {{reason}}": f"rate(stream_seg_missed_frames_total{{{INSTANCE}}}[$__rate_interval])",
                 },
                 unit="fps",
-                says="superseded: a newer frame took its place, since a stage could not keep up; so age stays bounded.",
+                description="superseded: replaced by a newer frame while a stage was busy, which bounds the frame age.",
             ),
         ),
         "Sources": (
-            Graph("State", {"{{stage}}": state_number()}, kind="states"),
-            Graph(
+            Chart("State", {"{{stage}}": source_state_index()}, kind="states", width=8),
+            Chart(
                 "Reconnects and stalls, by reason",
                 {
-                    "{{stage}} back after: {{reason}}": lately("stream_seg_source_reconnects_total"),
-                    "{{stage}} stalled: {{reason}}": lately("stream_seg_source_stalls_total"),
+                    "{{stage}} reconnected after: {{reason}}": recent_increase("stream_seg_source_reconnects_total"),
+                    "{{stage}} stalled: {{reason}}": recent_increase("stream_seg_source_stalls_total"),
                 },
-                says="A reconnect counts when the source is back, by why it had been away.",
+                width=8,
+                description="A reconnect is counted when the source is back, with the reason of its outage.",
+            ),
+            Chart(
+                "Placeholder frames per second",
+                {"{{stage}}": f"rate(stream_seg_placeholder_frames_total{{{INSTANCE}}}[$__rate_interval])"},
+                unit="fps",
+                width=8,
+                description="Frames in place of a missing image, while a source is away or repeats one image.",
             ),
         ),
         "Labels over time": (
-            Graph(
-                "Share of frames that the network looked at",
-                {"{{stage}}": key_share()},
+            Chart(
+                "Key frames, share of frames",
+                {"{{stage}}": key_frame_share()},
                 unit="percentunit",
-                width=6,
-                says="Key frames; the labels of the others are carried along by motion.",
+                width=8,
+                description="Frames that the network processed; the labels of the others follow the motion.",
             ),
-            Graph(
-                "Rung",
-                {"{{stage}}": f"stream_seg_rung{{{HERE}}}"},
-                width=6,
-                says="Steps that segment has gone down to hold its target_ms; 0 is what was asked for.",
+            Chart(
+                "Quality level",
+                {"{{stage}}": f"stream_seg_quality_level{{{INSTANCE}}}"},
+                width=8,
+                description="0 is full quality. segment raises the level to keep frames within its target_ms.",
             ),
-            Graph("Smoothing resets, by reason", {"{{stage}} {{reason}}": lately("stream_seg_resets_total")}, width=6),
-            Graph(
+            Chart(
+                "Quality changes, by reason",
+                {"{{stage}} {{reason}}": recent_increase("stream_seg_quality_changes_total")},
+                width=8,
+                description="slow: lowered because frames were too old; spare: raised because there was time to spare.",
+            ),
+            Chart("Smoothing resets, by reason", {"{{stage}} {{reason}}": recent_increase("stream_seg_resets_total")}),
+            Chart(
                 "Confidence in the motion",
                 {"{{stage}} {{stream}}": f"stream_seg_motion_confidence{{{STREAM}}}"},
                 unit="percentunit",
-                width=6,
-                says="0 where smooth forgot the past.",
+                description="0 after a smoothing reset.",
             ),
         ),
         "Stages": (
-            Graph(
+            Chart(
                 "Time per frame, p95",
                 {
                     "{{stage}}": "histogram_quantile(0.95, sum by (stage, le) "
-                    f"(rate(stream_seg_stage_duration_seconds_bucket{{{HERE}}}[$__rate_interval])))"
+                    f"(rate(stream_seg_stage_duration_seconds_bucket{{{INSTANCE}}}[$__rate_interval])))"
                 },
                 unit="s",
             ),
-            Graph("Frames per second", {"{{stage}}": f"stream_seg_fps{{{HERE}}}"}, unit="fps"),
-            Graph("Frames waiting in links", {"{{link}}": f"stream_seg_queue_depth_frames{{{HERE}}}"}),
-            Graph("What computes", {"": f"stream_seg_engine_info{{{HERE}}}"}, kind="table"),
+            Chart("Frames per second", {"{{stage}}": f"stream_seg_fps{{{INSTANCE}}}"}, unit="fps"),
+            Chart("Frames waiting in links", {"{{link}}": f"stream_seg_queue_depth_frames{{{INSTANCE}}}"}),
+            Chart("Engines", {"": f"stream_seg_engine_info{{{INSTANCE}}}"}, kind="table"),
         ),
     }
 )
-MACHINE: Mapping[str, tuple[Graph, ...]] = MappingProxyType(
+MACHINE: Mapping[str, tuple[Chart, ...]] = MappingProxyType(
     {
         "Process": (
-            Graph(
+            Chart(
                 "CPU cores in use",
-                {"{{instance}}": f"rate(process_cpu_seconds_total{{{HERE}}}[$__rate_interval])"},
+                {"{{instance}}": f"rate(process_cpu_seconds_total{{{INSTANCE}}}[$__rate_interval])"},
             ),
-            Graph("Memory", {"{{instance}}": f"process_resident_memory_bytes{{{HERE}}}"}, unit="bytes"),
-            Graph(
+            Chart("Memory", {"{{instance}}": f"process_resident_memory_bytes{{{INSTANCE}}}"}, unit="bytes"),
+            Chart(
                 "Open files",
                 {
-                    "{{instance}} open": f"process_open_fds{{{HERE}}}",
-                    "{{instance}} allowed": f"process_max_fds{{{HERE}}}",
+                    "{{instance}} open": f"process_open_fds{{{INSTANCE}}}",
+                    "{{instance}} limit": f"process_max_fds{{{INSTANCE}}}",
                 },
             ),
-            Graph(
+            Chart(
                 "Time since start",
-                {"{{instance}}": f"time() - process_start_time_seconds{{{HERE}}}"},
+                {"{{instance}}": f"time() - process_start_time_seconds{{{INSTANCE}}}"},
                 unit="s",
-                says="A saw is a crash loop.",
+                description="Repeated drops to zero are a crash loop.",
             ),
         ),
         GPU_ROW: (
-            Graph("GPU busy", {"GPU {{gpu}}": "DCGM_FI_DEV_GPU_UTIL"}, unit="percent"),
-            Graph("GPU memory", {"GPU {{gpu}}": "DCGM_FI_DEV_FB_USED * 1048576"}, unit="bytes"),
-            Graph("GPU temperature", {"GPU {{gpu}}": "DCGM_FI_DEV_GPU_TEMP"}, unit="celsius"),
-            Graph("GPU power", {"GPU {{gpu}}": "DCGM_FI_DEV_POWER_USAGE"}, unit="watt"),
+            Chart("GPU busy", {"GPU {{gpu}}": "DCGM_FI_DEV_GPU_UTIL"}, unit="percent"),
+            Chart("GPU memory", {"GPU {{gpu}}": "DCGM_FI_DEV_FB_USED * 1048576"}, unit="bytes"),
+            Chart("GPU temperature", {"GPU {{gpu}}": "DCGM_FI_DEV_GPU_TEMP"}, unit="celsius"),
+            Chart("GPU power", {"GPU {{gpu}}": "DCGM_FI_DEV_POWER_USAGE"}, unit="watt"),
         ),
     }
 )
 
 
-def board(title: str, uid: str, rows: Mapping[str, tuple[Graph, ...]]) -> str:
-    """A dashboard as Grafana's JSON."""
-    built = (
+def build_dashboard(title: str, uid: str, rows: Mapping[str, tuple[Chart, ...]]) -> str:
+    """Return a dashboard as Grafana's JSON."""
+    builder = (
         dashboard.Dashboard(title)
         .uid(uid)
         .tags(["stream_seg"])
         .refresh("5s")
         .time("now-15m", "now")
         .with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
-        .with_variable(choice("instance", "label_values(stream_seg_frames_total, instance)"))
-        .with_variable(choice("stream", "label_values(stream_seg_frame_age_seconds_count, stream)"))
+        .with_variable(build_variable("instance", "label_values(stream_seg_frames_total, instance)"))
+        .with_variable(build_variable("stream", "label_values(stream_seg_frame_age_seconds_count, stream)"))
     )
-    numbers = count(1)
-    for heading, graphs in rows.items():
-        built = built.with_row(dashboard.Row(heading).id(next(numbers)))
-        for graph in graphs:
-            built = built.with_panel(panel(graph).id(next(numbers)))
-    return JSONEncoder(sort_keys=True, indent=2).encode(built.build()) + "\n"
+    ids = count(1)
+    for heading, charts in rows.items():
+        builder = builder.with_row(dashboard.Row(heading).id(next(ids)))
+        for chart in charts:
+            builder = builder.with_panel(build_panel(chart).id(next(ids)))
+    return JSONEncoder(sort_keys=True, indent=2).encode(builder.build()) + "\n"
 
 
-def choice(name: str, query: str) -> dashboard.QueryVariable:
-    """A variable of which any number of values can be chosen."""
+def build_variable(name: str, query: str) -> dashboard.QueryVariable:
+    """Return a variable with multiple choice."""
     return (
         dashboard.QueryVariable(name)
         .datasource(SOURCE)
@@ -264,40 +280,41 @@ def choice(name: str, query: str) -> dashboard.QueryVariable:
 Panel: TypeAlias = timeseries.Panel | stat.Panel | statetimeline.Panel | heatmap.Panel | table.Panel
 
 
-def panel(graph: Graph) -> Panel:
-    """A panel that shows a graph."""
-    built: Panel
-    if graph.kind == "stat":
-        built = stat.Panel().color_mode(BigValueColorMode.VALUE)
-    elif graph.kind == "states":
+def build_panel(chart: Chart) -> Panel:
+    """Return the panel of a chart."""
+    panel: Panel
+    if chart.kind == "stat":
+        panel = stat.Panel().color_mode(BigValueColorMode.VALUE)
+    elif chart.kind == "states":
         names = {str(n): ValueMappingResult(text=name, color=color) for n, (name, color) in enumerate(STATES)}
-        built = statetimeline.Panel().mappings([ValueMap(options=names)])
-    elif graph.kind == "heatmap":
+        panel = statetimeline.Panel().mappings([ValueMap(options=names)])
+    elif chart.kind == "heatmap":
         scheme = heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme("Blues").steps(64)
-        built = heatmap.Panel().calculate(False).color(scheme)
-    elif graph.kind == "table":
-        built = table.Panel()
+        panel = heatmap.Panel().calculate(False).color(scheme)
+    elif chart.kind == "table":
+        panel = table.Panel()
     else:
-        built = timeseries.Panel().fill_opacity(8).line_width(1.5).min(0)
-    built = built.title(graph.title).unit(graph.unit).datasource(SOURCE).span(graph.width).height(7)
-    if graph.says:
-        built = built.description(graph.says)
-    for place, (legend, expression) in enumerate(graph.expressions.items()):
-        query = prometheus.Dataquery().expr(expression).legend_format(legend).ref_id(chr(ord("A") + place))
-        if graph.kind == "heatmap":
+        panel = timeseries.Panel().fill_opacity(8).line_width(1.5).min(0)
+    panel = panel.title(chart.title).unit(chart.unit).datasource(SOURCE).span(chart.width).height(7)
+    if chart.description:
+        panel = panel.description(chart.description)
+    for index, (legend, expression) in enumerate(chart.expressions.items()):
+        query = prometheus.Dataquery().expr(expression).legend_format(legend).ref_id(chr(ord("A") + index))
+        if chart.kind == "heatmap":
             query = query.format(PromQueryFormat.HEATMAP)
-        if graph.kind == "table":
+        if chart.kind == "table":
             query = query.format(PromQueryFormat.TABLE).instant()
-        built = built.with_target(query)
-    return built
+        panel = panel.with_target(query)
+    return panel
 
 
 DASHBOARDS: Mapping[str, str] = MappingProxyType(
     {
-        "stream_seg_live.json": board("stream_seg: live", "stream-seg-live", LIVE),
-        "stream_seg_machine.json": board("stream_seg: machine", "stream-seg-machine", MACHINE),
+        "stream_seg_live.json": build_dashboard("stream_seg: live", "stream-seg-live", LIVE),
+        "stream_seg_machine.json": build_dashboard("stream_seg: machine", "stream-seg-machine", MACHINE),
     }
 )
+"""Dashboards by file name."""
 
 if __name__ == "__main__":
     for name, text in DASHBOARDS.items():

@@ -1,4 +1,4 @@
-"""A run scraped by a real Prometheus, which is then asked every expression that a dashboard or an alert uses."""
+"""Query a real Prometheus, which scrapes a run, for every expression of the dashboards and alerts."""
 
 from __future__ import annotations
 
@@ -24,60 +24,61 @@ MONITORING = Path(__file__).parents[2] / "monitoring"
 
 
 class Prometheus:
-    """A server of its own on loopback: asked with `values`."""
+    """A Prometheus server at a port of 127.0.0.1."""
 
     def __init__(self, port: int) -> None:
         self._address = f"http://127.0.0.1:{port}"
 
     def ready(self) -> bool:
         try:
-            with urlopen(f"{self._address}/-/ready", timeout=5) as answer:
-                return bool(answer.status == 200)
+            with urlopen(f"{self._address}/-/ready", timeout=5) as response:
+                return bool(response.status == 200)
         except URLError:
             return False
 
     def values(self, expression: str) -> list[str]:
-        """The values of an instant query."""
+        """Return the values of an instant query."""
         query = urlencode({"query": expression})
-        with urlopen(f"{self._address}/api/v1/query?{query}", timeout=10) as answer:
-            said = json.load(answer)
-        return [series["value"][1] for series in said["data"]["result"]]
+        with urlopen(f"{self._address}/api/v1/query?{query}", timeout=10) as response:
+            result = json.load(response)
+        return [series["value"][1] for series in result["data"]["result"]]
 
 
 def expressions() -> dict[str, str]:
-    """Where it is used, and what is asked: of dashboards (but for the GPU row), alerts and recording rules."""
-    used: dict[str, str] = {}
+    """Return every expression by its place: dashboards without the GPU row, alerts and recording rules."""
+    result: dict[str, str] = {}
     for path in sorted(FOLDER.glob("*.json")):
         row = ""
         for panel in json.loads(path.read_text())["panels"]:
             row = panel["title"] if panel["type"] == "row" else row
             for target in panel.get("targets", ()) if row != GPU_ROW else ():
-                used[f"{path.name}: {panel['title']} {target['refId']}"] = target["expr"]
+                result[f"{path.name}: {panel['title']} {target['refId']}"] = target["expr"]
     for group in yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"]:
         for rule in group["rules"]:
-            used[f"alerts.yml: {rule.get('alert') or rule['record']}"] = rule["expr"]
-    return used
+            result[f"alerts.yml: {rule.get('alert') or rule['record']}"] = rule["expr"]
+    return result
 
 
-def asked(expression: str) -> str:
-    """With Grafana's variables filled in; a condition gives its truth instead of nothing where it is false."""
+def to_query(expression: str) -> str:
+    """Return an expression with Grafana's variables filled in; its conditions yield 0 or 1 instead of filtering."""
     for name, value in {"instance": ".+", "stream": ".+", "__rate_interval": "10s"}.items():
         expression = expression.replace(f"${name}", value)
     return re.sub(r"(==|>|<) (?=[\d.])", r"\1 bool ", expression)
 
 
-def unanswered(prometheus: Prometheus, used: dict[str, str]) -> list[str]:
-    return [where for where, expression in used.items() if not prometheus.values(asked(expression))]
+def places_without_data(prometheus: Prometheus, expressions: dict[str, str]) -> list[str]:
+    """Return the places whose expression has no value."""
+    return [place for place, expression in expressions.items() if not prometheus.values(to_query(expression))]
 
 
 @contextmanager
 def scraping(target: int, port: int, folder: Path) -> Iterator[Prometheus]:
-    """Prometheus with the config that is handed out, but for the target and the intervals."""
-    said = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
-    said["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms", "scrape_timeout": "500ms"}
-    said["rule_files"] = [str(MONITORING / "alerts.yml")]
-    said["scrape_configs"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{target}"]
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(said))
+    """Run Prometheus with monitoring/prometheus.yml, except for the target and the intervals."""
+    config = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms", "scrape_timeout": "500ms"}
+    config["rule_files"] = [str(MONITORING / "alerts.yml")]
+    config["scrape_configs"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{target}"]
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
     command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
@@ -88,21 +89,22 @@ def scraping(target: int, port: int, folder: Path) -> Iterator[Prometheus]:
 
 
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs prometheus (Debian: prometheus)")
-def test_every_expression_of_dashboards_and_alerts_is_answered(tmp_path: Path) -> None:
+def test_every_expression_of_dashboards_and_alerts_has_data(tmp_path: Path) -> None:
     port = free_port()
-    drive = ("run", f"{DRAWN}&paced=1", tmp_path / "out.jsonl", "--metrics-port", port, "--quiet")
-    with running(*drive) as program, scraping(port, free_port(), tmp_path) as prometheus:
+    arguments = ("run", f"{DRAWN}&paced=1", tmp_path / "out.jsonl", "--metrics-port", port, "--quiet")
+    with running(*arguments) as program, scraping(port, free_port(), tmp_path) as prometheus:
         wait_until(prometheus.ready, program)
         frames = "sum(stream_seg_frame_age_seconds_count)"
         wait_until(lambda: any(float(value) > 0 for value in prometheus.values(frames)), program)
-        used = expressions()
-        assert len(used) > 25
-        end = time.monotonic() + 30
-        while (empty := unanswered(prometheus, used)) and time.monotonic() < end:
+        every_expression = expressions()
+        assert len(every_expression) > 25
+        end_s = time.monotonic() + 30
+        while (empty := places_without_data(prometheus, every_expression)) and time.monotonic() < end_s:
             time.sleep(0.5)
         assert not empty
         assert prometheus.values('ALERTS{alertstate="firing"}') == []
         renamed = {
-            where: expression.replace("stream_seg_fps", "stream_seg_speed") for where, expression in used.items()
+            place: expression.replace("stream_seg_fps", "stream_seg_speed")
+            for place, expression in every_expression.items()
         }
-        assert unanswered(prometheus, renamed) == ["stream_seg_live.json: Frames per second A"]
+        assert places_without_data(prometheus, renamed) == ["stream_seg_live.json: Frames per second A"]
