@@ -1,4 +1,4 @@
-"""Every metric of a graph: its name, its labels, and where its numbers stand."""
+"""The Prometheus metrics of a running graph, read from its counters at each scrape."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import Any, TypeAlias
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -22,67 +21,111 @@ from prometheus_client.registry import Collector
 
 from stream_seg.errors import ConfigError
 from stream_seg.redact import without_secrets
-from stream_seg.runtime.counters import SOURCE_STATES, SegmentTally, SmoothTally, SourceTally
+from stream_seg.runtime.counters import SOURCE_STATES, LabelCounters, SmoothingCounters, SourceCounters
 from stream_seg.runtime.graph import Graph
 from stream_seg.runtime.histogram import BOUNDS_MS, Ages, Samples
-from stream_seg.runtime.link_stats import Account
-from stream_seg.telemetry.server import Server
+from stream_seg.runtime.link_stats import LinkCounts
+from stream_seg.telemetry.server import MetricsServer
 
+LOG = logging.getLogger(__name__)
 Row: TypeAlias = tuple[Any, ...]
-"""The values of a family's labels, then what is measured."""
+"""The values of a family's labels, then the measured value."""
+
+
+class Metrics(Collector):
+    """Collects the metrics of one graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the current counters, gauges and histograms."""
+        return [family.collect(self._graph) for family in FAMILIES]
+
+
+def register(graph: Graph) -> None:
+    """Add the metrics of a graph and of its process to the graph's registry."""
+    ProcessCollector(registry=graph.registry)
+    graph.registry.register(Metrics(graph))
+
+
+@contextmanager
+def serve_metrics(graph: Graph, *, host: str, port: int) -> Iterator[int]:
+    """Serve the graph's registry at http://HOST:PORT/metrics and yield the port, a free one for 0.
+
+    Enter before the graph starts. Raises ConfigError if the port is not available.
+    """
+    try:
+        server = MetricsServer(host, port, graph.registry)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(
+            f"metrics: cannot serve on {without_secrets(host)}:{port}: {reason}; choose another metrics.port"
+        ) from error
+    if not server.loopback_only:
+        LOG.warning("metrics.host %s: everyone who reaches it can read them; there is no token", without_secrets(host))
+    thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 @dataclass(frozen=True)
 class Family:
-    """A metric as Prometheus knows it, and where its numbers stand."""
+    """A metric family: its Prometheus type, name, help and labels, and a function that reads its values."""
 
-    kind: Callable[..., Any]
+    type: Callable[..., Any]
     name: str
-    says: str
+    help: str
     labels: tuple[str, ...]
     rows: Callable[[Graph], Iterable[Row]]
 
-    def collected(self, graph: Graph) -> Metric:
-        """The metric at this moment."""
-        metric: Metric = self.kind(self.name, self.says, labels=self.labels)
+    def collect(self, graph: Graph) -> Metric:
+        """Return the metric with its current values."""
+        metric: Metric = self.type(self.name, self.help, labels=self.labels)
         count = len(self.labels)
         for row in self.rows(graph):
-            metric.add_metric(row[:count], *row[count:])  # type: ignore[attr-defined] # of every kind of family
+            metric.add_metric(row[:count], *row[count:])  # type: ignore[attr-defined] # every family type has it
         return metric
 
 
-def _sources(graph: Graph) -> Iterator[tuple[str, SourceTally]]:
-    return ((task.node.name, task.source) for task in graph.tasks if task.is_source)
+def _sources(graph: Graph) -> Iterator[tuple[str, SourceCounters]]:
+    return ((worker.node.name, worker.source) for worker in graph.workers if worker.is_source)
 
 
-def _segments(graph: Graph) -> Iterator[tuple[str, SegmentTally]]:
-    return ((task.node.name, task.segment) for task in graph.tasks if task.node.kind == "segment")
+def _labels(graph: Graph) -> Iterator[tuple[str, LabelCounters]]:
+    return ((worker.node.name, worker.labels) for worker in graph.workers if "labels" in worker.traits.produces)
 
 
-def _smooths(graph: Graph) -> Iterator[tuple[str, SmoothTally]]:
-    return ((task.node.name, task.smooth) for task in graph.tasks if task.node.kind == "smooth")
+def _smoothing(graph: Graph) -> Iterator[tuple[str, SmoothingCounters]]:
+    return ((w.node.name, w.smoothing) for w in graph.workers if "smoothing" in w.traits.produces)
 
 
 def _confidences(graph: Graph) -> Iterator[tuple[str, str, float]]:
-    for task in graph.tasks:
-        if task.node.kind == "smooth":
-            yield from ((task.node.name, stream, task.smooth.confidence.get(stream, 0.0)) for stream in task.streams())
-
-
-def _going_on(graph: Graph) -> Iterator[tuple[str, str, Ages]]:
-    """Those of streams whose source has not ended."""
-    over = {stream for task in graph.tasks if task.is_source and task.source.state == "ended" for stream in task.ages}
-    return (row for row in _ages(graph) if row[1] not in over)
+    for worker in graph.workers:
+        if "smoothing" in worker.traits.produces:
+            confidence = worker.smoothing.confidence
+            yield from ((worker.node.name, stream, confidence.get(stream, 0.0)) for stream in worker.streams())
 
 
 def _ages(graph: Graph) -> Iterator[tuple[str, str, Ages]]:
-    for task in graph.tasks:
-        if task.is_sink:
-            yield from ((task.node.name, stream, ages) for stream, ages in tuple(task.ages.items()))
+    for worker in graph.workers:
+        if worker.is_output:
+            yield from ((worker.node.name, stream, ages) for stream, ages in tuple(worker.ages.items()))
 
 
-def _accounts(graph: Graph) -> Iterator[tuple[str, Account]]:
-    return ((link.name, link.account()) for link in graph.links)
+def _ages_of_running_sources(graph: Graph) -> Iterator[tuple[str, str, Ages]]:
+    """Yield the ages of streams whose source has not ended."""
+    ended = {stream for w in graph.workers if w.is_source and w.source.state == "ended" for stream in w.ages}
+    return (row for row in _ages(graph) if row[1] not in ended)
+
+
+def _link_counts(graph: Graph) -> Iterator[tuple[str, LinkCounts]]:
+    return ((stats.name, stats.counts()) for stats in graph.link_stats)
 
 
 def _each(name: str, numbers: Mapping[str, float]) -> list[Row]:
@@ -90,7 +133,7 @@ def _each(name: str, numbers: Mapping[str, float]) -> list[Row]:
 
 
 def _histogram(samples: Samples) -> tuple[list[tuple[str, float]], float]:
-    """Buckets with their upper bounds, and the sum; in seconds."""
+    """Return the buckets by upper bound, and the sum, both in seconds."""
     bounds = [*(str(bound / 1000) for bound in BOUNDS_MS), "+Inf"]
     return [*zip(bounds, samples.at_most(), strict=True)], samples.total / 1000
 
@@ -101,28 +144,28 @@ FAMILIES = (
         "stream_seg_frames",
         "Frames by stage and outcome (in: taken from its links; out: yielded).",
         ("stage", "outcome"),
-        lambda g: (row for t in g.tasks for row in _each(t.node.name, {"in": t.taken, "out": t.yielded})),
+        lambda g: (row for w in g.workers for row in _each(w.node.name, {"in": w.taken, "out": w.yielded})),
     ),
     Family(
         CounterMetricFamily,
-        "stream_seg_cards",
-        "Frames that a stage yielded and that stand in the place of a picture.",
+        "stream_seg_placeholder_frames",
+        "Frames that a stage yielded in place of a missing image.",
         ("stage",),
-        lambda g: ((task.node.name, task.cards) for task in g.tasks),
+        lambda g: ((worker.node.name, worker.placeholders) for worker in g.workers),
     ),
     Family(
         GaugeMetricFamily,
         "stream_seg_fps",
         "Frames per second that a stage yields, over its last frames.",
         ("stage",),
-        lambda g: ((task.node.name, task.fps()) for task in g.tasks),
+        lambda g: ((worker.node.name, worker.fps()) for worker in g.workers),
     ),
     Family(
         HistogramMetricFamily,
         "stream_seg_stage_duration_seconds",
-        "Time a stage spent on a frame.",
+        "Time that a stage spent on a frame.",
         ("stage",),
-        lambda g: ((task.node.name, *_histogram(task.duration_ms)) for task in g.tasks),
+        lambda g: ((worker.node.name, *_histogram(worker.duration_ms)) for worker in g.workers),
     ),
     Family(
         CounterMetricFamily,
@@ -141,103 +184,103 @@ FAMILIES = (
     Family(
         GaugeMetricFamily,
         "stream_seg_source_state",
-        "1 for the state that a source is in, 0 for the others.",
+        "1 for the current state of a source, 0 for the other states.",
         ("stage", "state"),
         lambda g: ((name, state, source.state == state) for name, source in _sources(g) for state in SOURCE_STATES),
     ),
     Family(
         CounterMetricFamily,
         "stream_seg_source_stalls",
-        "Times that a source gave no new picture, by reason.",
+        "Times that a source stopped giving new images, by reason.",
         ("stage", "reason"),
         lambda g: (row for name, source in _sources(g) for row in _each(name, source.stalls)),
     ),
     Family(
         CounterMetricFamily,
         "stream_seg_source_reconnects",
-        "Times that a source came back, by why it had been away.",
+        "Times that a source came back, by the reason of its outage.",
         ("stage", "reason"),
         lambda g: (row for name, source in _sources(g) for row in _each(name, source.reconnects)),
     ),
     Family(
         InfoMetricFamily,
         "stream_seg_engine",
-        "What computes the classes; empty before the first frame.",
+        "The engine that computes the labels; empty before the first frame.",
         ("stage",),
         lambda g: ((name, {} if info is None else vars(info)) for name, info in g.engines().items()),
     ),
     Family(
         CounterMetricFamily,
         "stream_seg_key_frames",
-        "Frames that the network looked at; it knows the others by motion.",
+        "Frames that the network processed; the labels of the others are propagated along the motion.",
         ("stage",),
-        lambda g: ((name, segment.keys) for name, segment in _segments(g)),
+        lambda g: ((name, labels.keys) for name, labels in _labels(g)),
     ),
     Family(
         GaugeMetricFamily,
-        "stream_seg_rung",
-        "Steps that a stage has gone down to hold its target_ms.",
+        "stream_seg_quality_level",
+        "Current quality level; 0 is full quality, each level above it costs less time.",
         ("stage",),
-        lambda g: ((name, segment.rung) for name, segment in _segments(g)),
+        lambda g: ((name, labels.quality_level) for name, labels in _labels(g)),
     ),
     Family(
         CounterMetricFamily,
-        "stream_seg_rung_changes",
-        "Changes of the rung by reason (slow: frames came too late; spare: time to spare).",
+        "stream_seg_quality_changes",
+        "Changes of the quality level by reason (slow: frames came too late; spare: time to spare).",
         ("stage", "reason"),
-        lambda g: (row for name, segment in _segments(g) for row in _each(name, segment.changes)),
+        lambda g: (row for name, labels in _labels(g) for row in _each(name, labels.changes)),
     ),
     Family(
         CounterMetricFamily,
         "stream_seg_resets",
-        "Times that smooth forgot the past of a stream, by reason.",
+        "Times that smoothing discarded the past of a stream, by reason.",
         ("stage", "reason"),
-        lambda g: (row for name, smooth in _smooths(g) for row in _each(name, smooth.resets)),
+        lambda g: (row for name, smoothing in _smoothing(g) for row in _each(name, smoothing.resets)),
     ),
     Family(
         GaugeMetricFamily,
         "stream_seg_motion_confidence",
-        "Mean confidence in the motion to the last frame, 0 where the past was forgotten.",
+        "Mean confidence in the motion to the last frame, 0 after a reset.",
         ("stage", "stream"),
         _confidences,
     ),
     Family(
         HistogramMetricFamily,
         "stream_seg_frame_age_seconds",
-        "Age of a frame, since its capture, when an output had dealt with it.",
+        "Age of a frame, since its capture, when an output finished it.",
         ("stage", "stream"),
         lambda g: ((name, stream, *_histogram(ages.samples)) for name, stream, ages in _ages(g)),
     ),
     Family(
         CounterMetricFamily,
         "stream_seg_late_frames",
-        "Frames that were older than deadline_ms at an output.",
+        "Frames that were older than deadline_ms when an output finished them.",
         ("stage", "stream"),
         lambda g: ((name, stream, ages.late) for name, stream, ages in _ages(g)),
     ),
     Family(
         GaugeMetricFamily,
         "stream_seg_last_frame_timestamp_seconds",
-        "When an output had dealt with the last frame, since the Unix epoch; 0 before the first; not of ended sources.",
+        "Unix time at which an output finished its last frame; 0 before the first; absent for sources that have ended.",
         ("stage", "stream"),
-        lambda g: ((name, stream, ages.last_s) for name, stream, ages in _going_on(g)),
+        lambda g: ((name, stream, ages.last_s) for name, stream, ages in _ages_of_running_sources(g)),
     ),
     Family(
         CounterMetricFamily,
         "stream_seg_dropped_frames",
         "Frames that a link dropped, by reason.",
         ("link", "reason"),
-        lambda g: (row for name, account in _accounts(g) for row in _each(name, account.dropped)),
+        lambda g: (row for name, counts in _link_counts(g) for row in _each(name, counts.dropped)),
     ),
     Family(
         CounterMetricFamily,
         "stream_seg_link_frames",
-        "Frames given to a link, and delivered by it.",
+        "Frames that entered a link, and frames that it delivered.",
         ("link", "outcome"),
         lambda g: (
             row
-            for name, account in _accounts(g)
-            for row in _each(name, {"entered": account.entered, "delivered": account.delivered})
+            for name, counts in _link_counts(g)
+            for row in _each(name, {"entered": counts.entered, "delivered": counts.delivered})
         ),
     ),
     Family(
@@ -245,49 +288,7 @@ FAMILIES = (
         "stream_seg_queue_depth_frames",
         "Frames in a link, neither delivered nor dropped.",
         ("link",),
-        lambda g: ((name, account.in_flight) for name, account in _accounts(g)),
+        lambda g: ((name, counts.in_flight) for name, counts in _link_counts(g)),
     ),
 )
-"""Every metric of a graph; docs/metrics.md says the same, which a test sees to."""
-
-
-LOG = logging.getLogger(__name__)
-
-
-class Metrics(Collector):
-    """The registry of one graph."""
-
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        self.registry.register(self)
-
-    def collect(self) -> Iterable[Metric]:
-        """The counters, gauges and histograms of this moment."""
-        return [family.collected(self._graph) for family in FAMILIES]
-
-
-@contextmanager
-def serving(graph: Graph, *, host: str, port: int) -> Iterator[int]:
-    """Answer scrapes of a graph at http://HOST:PORT/metrics; gives the port, which is a free one for 0.
-
-    To be entered before the graph starts. Raises ConfigError where the port cannot be had.
-    """
-    try:
-        server = Server(host, port, Metrics(graph).registry)
-    except OSError as error:
-        reason = error.strerror or error
-        raise ConfigError(
-            f"metrics: cannot serve on {without_secrets(host)}:{port}: {reason}; choose another metrics.port"
-        ) from error
-    if not server.private:
-        LOG.warning("metrics.host %s: anybody who reaches it may read them; there is no token", without_secrets(host))
-    thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+"""Every metric of a graph. A test keeps docs/metrics.md equal to this table."""

@@ -1,5 +1,7 @@
-"""OpenTelemetry traces of frames: a share of them, and every late one. A frame carries the stamps of all its stages, so
-its whole trace is made when an output has dealt with it, and nothing is done on the way."""
+"""OpenTelemetry traces of a share of the frames, and of every late frame.
+
+A frame carries the stamps of all its stages, so the whole trace is made when an output has finished the frame.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from stream_seg.config.graph_file import TracesConfig
+from stream_seg.config.document import TracesConfig
 from stream_seg.errors import ConfigError
 from stream_seg.files import refuse_unwritable
 from stream_seg.frame import Frame
@@ -21,15 +23,15 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
 INSTALL = "pip install '.[trace]'"
-GIVE_UP_S = 1.0
-"""How long a collector may take for a batch; the end of a run waits no longer for one that is gone."""
+EXPORT_TIMEOUT_S = 1.0
+"""Time that a collector may take for a batch; the end of a run waits no longer for a missing collector."""
 
 
 @contextmanager
-def tracing(graph: Graph, config: TracesConfig, *, deadline_ms: float) -> Iterator[None]:
-    """Give the traces of a graph to where `config` says. To be entered before the graph starts.
+def trace_frames(graph: Graph, config: TracesConfig, *, deadline_ms: float) -> Iterator[None]:
+    """Export the traces of a graph as `config` says. Enter before the graph starts.
 
-    Raises ConfigError where the package is missing, OutputError where the file cannot be written.
+    Raises ConfigError if the package is missing, OutputError if the file cannot be written.
     """
     try:
         from opentelemetry.sdk.resources import Resource
@@ -39,7 +41,7 @@ def tracing(graph: Graph, config: TracesConfig, *, deadline_ms: float) -> Iterat
         raise ConfigError(f"traces: needs OpenTelemetry ({error}): {INSTALL}") from error
     with _exporter(config) as exporter:
         provider = TracerProvider(resource=Resource.create({"service.name": "stream_seg"}), shutdown_on_exit=False)
-        provider.add_span_processor(BatchSpanProcessor(exporter, export_timeout_millis=1000 * GIVE_UP_S))
+        provider.add_span_processor(BatchSpanProcessor(exporter, export_timeout_millis=1000 * EXPORT_TIMEOUT_S))
         follow(graph, provider, every=max(1, round(1 / config.sample)) if config.sample else 0, deadline_ms=deadline_ms)
         try:
             yield
@@ -48,36 +50,36 @@ def tracing(graph: Graph, config: TracesConfig, *, deadline_ms: float) -> Iterat
 
 
 def follow(graph: Graph, provider: TracerProvider, *, every: int, deadline_ms: float) -> None:
-    """Trace every so-manieth frame of each stream, and all that are late; 0 traces the late ones alone."""
+    """Trace every `every`-th frame of each stream, and every late one; 0 traces late frames only."""
     tracer = provider.get_tracer("stream_seg")
-    for task in graph.tasks:
-        if task.is_sink:
-            task.trace = _watcher(tracer, every=every, deadline_ms=deadline_ms)
+    for worker in graph.workers:
+        if worker.is_output:
+            worker.trace = _sampler(tracer, every=every, deadline_ms=deadline_ms)
 
 
-def _watcher(tracer: Tracer, *, every: int, deadline_ms: float) -> Callable[[Frame], None]:
-    def watch(frame: Frame) -> None:
+def _sampler(tracer: Tracer, *, every: int, deadline_ms: float) -> Callable[[Frame], None]:
+    def sample(frame: Frame) -> None:
         ended_ns = frame.stamps[-1].ended_ns
         late = ended_ns - frame.captured_ns > deadline_ms * 1e6
         if late or (every and frame.seq % every == 0):
             emit(tracer, frame, late=late)
 
-    return watch
+    return sample
 
 
 def emit(tracer: Tracer, frame: Frame, *, late: bool) -> None:
-    """A span `frame` from its capture to its end, and in it a span for every stage."""
+    """Export a span `frame`, from its capture to the end of its output, with a child span for every stage."""
     from opentelemetry.trace import set_span_in_context
 
-    # stamps are of the monotonic clock, which nobody sets; a trace is of the calendar's, as it is now
+    # stamps use the monotonic clock, which is never set; a trace needs calendar time
     to_epoch_ns = time.time_ns() - time.monotonic_ns()
-    about: dict[str, str | int | bool] = {"stream": frame.stream, "seq": frame.seq, "late": late}
-    whole = tracer.start_span("frame", start_time=frame.captured_ns + to_epoch_ns, attributes=about)
-    inside = set_span_in_context(whole)
+    attributes: dict[str, str | int | bool] = {"stream": frame.stream, "seq": frame.seq, "late": late}
+    frame_span = tracer.start_span("frame", start_time=frame.captured_ns + to_epoch_ns, attributes=attributes)
+    parent = set_span_in_context(frame_span)
     for stamp in frame.stamps:
-        part = tracer.start_span(stamp.stage, inside, start_time=stamp.began_ns + to_epoch_ns)
-        part.end(stamp.ended_ns + to_epoch_ns)
-    whole.end(frame.stamps[-1].ended_ns + to_epoch_ns)
+        stage_span = tracer.start_span(stamp.stage, parent, start_time=stamp.began_ns + to_epoch_ns)
+        stage_span.end(stamp.ended_ns + to_epoch_ns)
+    frame_span.end(frame.stamps[-1].ended_ns + to_epoch_ns)
 
 
 @contextmanager
@@ -87,14 +89,14 @@ def _exporter(config: TracesConfig) -> Iterator[SpanExporter]:
 
         refuse_unwritable(config.file)
         with config.file.open("a", encoding="utf-8") as file:
-            yield ConsoleSpanExporter(out=file, formatter=_line)
+            yield ConsoleSpanExporter(out=file, formatter=_json_line)
         return
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError as error:
         raise ConfigError(f"traces.endpoint: needs OpenTelemetry's exporter ({error}): {INSTALL}") from error
-    yield OTLPSpanExporter(endpoint=config.endpoint, timeout=GIVE_UP_S)
+    yield OTLPSpanExporter(endpoint=config.endpoint, timeout=EXPORT_TIMEOUT_S)
 
 
-def _line(span: ReadableSpan) -> str:
+def _json_line(span: ReadableSpan) -> str:
     return json.dumps(json.loads(span.to_json())) + "\n"

@@ -4,7 +4,8 @@ import gzip
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread, active_count
@@ -21,23 +22,30 @@ from prometheus_client.registry import Collector
 
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.errors import ConfigError
-from stream_seg.frame import EngineInfo, Semantic, Signal, Temporal
+from stream_seg.frame import RESETS, EngineInfo, Semantic, Signal, Temporal
 from stream_seg.runtime.graph import Graph
 from stream_seg.stages.base import Frames
-from stream_seg.stages.smooth import RESETS
-from stream_seg.telemetry import server as scrapes
-from stream_seg.telemetry.metrics import serving
+from stream_seg.telemetry import server as metrics_server
+from stream_seg.telemetry.metrics import register, serve_metrics
 from tests.support.fake_stages import Camera, Ledger, Work, config, line, node
-from tests.support.flood import closed, connected
+from tests.support.flood import is_closed, open_connection
 from tests.support.frames import frame
 
-LISTED = Path(__file__).parents[2] / "docs" / "metrics.md"
+METRICS_PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
-def scraped(port: int) -> dict[str, float]:
-    """Every sample of a scrape: 'name{label="value"}' to its value, histogram buckets left out."""
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-        text = answer.read().decode()
+@contextmanager
+def serving(graph: Graph, *, host: str, port: int) -> Iterator[int]:
+    """Register and serve the metrics of a graph; yield the port."""
+    register(graph)
+    with serve_metrics(graph, host=host, port=port) as bound_port:
+        yield bound_port
+
+
+def scrape(port: int) -> dict[str, float]:
+    """Return the samples of a scrape without histogram buckets, by 'name label=value ...' with sorted labels."""
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
+        text = response.read().decode()
     return {
         s.name + "".join(f" {k}={v}" for k, v in sorted(s.labels.items())): s.value
         for family in text_string_to_metric_families(text)
@@ -46,250 +54,253 @@ def scraped(port: int) -> dict[str, float]:
     }
 
 
-def test_a_scrape_agrees_with_the_ledger() -> None:
+def test_a_scrape_agrees_with_the_frames_that_an_output_received() -> None:
     sink = Ledger()
-    graph = Graph(config(line(Camera(50), Work(), sink)), live=False)
+    graph = Graph(config(line(Camera(50), Work(), sink)))
     with serving(graph, host="127.0.0.1", port=0) as port, graph:
         assert graph.wait(10)
-        seen = scraped(port)
+        samples = scrape(port)
     assert len(sink.numbers) == 50
-    assert seen["stream_seg_frames_total outcome=out stage=camera"] == 50
-    assert seen["stream_seg_frames_total outcome=in stage=sink"] == 50
-    assert seen["stream_seg_link_frames_total link=work->sink outcome=delivered"] == 50
-    assert seen["stream_seg_queue_depth_frames link=work->sink"] == 0
-    assert seen["stream_seg_stage_duration_seconds_count stage=work"] == 50
-    assert seen["stream_seg_frame_age_seconds_count stage=sink stream=camera"] == 50
-    assert seen["stream_seg_source_up stage=camera"] == 0
+    assert samples["stream_seg_frames_total outcome=out stage=camera"] == 50
+    assert samples["stream_seg_frames_total outcome=in stage=sink"] == 50
+    assert samples["stream_seg_link_frames_total link=work->sink outcome=delivered"] == 50
+    assert samples["stream_seg_queue_depth_frames link=work->sink"] == 0
+    assert samples["stream_seg_stage_duration_seconds_count stage=work"] == 50
+    assert samples["stream_seg_frame_age_seconds_count stage=sink stream=camera"] == 50
+    assert samples["stream_seg_source_up stage=camera"] == 0
 
 
 def test_late_frames_are_counted_by_stream() -> None:
-    """Two cameras into one slow output: its frames are late, and the ages of each stream are its own."""
-    cameras = [node(name, "synthetic", Camera(number, stream=name)) for name, number in (("front", 4), ("rear", 2))]
+    """Two cameras feed one slow output: its frames are late, and ages are counted by stream."""
+    cameras = [node(name, "source", Camera(number, stream=name)) for name, number in (("front", 4), ("rear", 2))]
     sink = Ledger(delay_s=0.02)
-    nodes = [*cameras, node("sink", "write", sink, "front", "rear")]
+    nodes = [*cameras, node("sink", "output", sink, "front", "rear")]
     strict, lenient = (replace(config(nodes), deadline_ms=deadline_ms) for deadline_ms in (15.0, 10_000.0))
-    for checked, late in ((strict, {"front": 4, "rear": 2}), (lenient, {"front": 0, "rear": 0})):
-        graph, began_s = Graph(checked, live=False), time.time()
+    for deadline_config, late in ((strict, {"front": 4, "rear": 2}), (lenient, {"front": 0, "rear": 0})):
+        graph, began_s = Graph(deadline_config), time.time()
         with serving(graph, host="127.0.0.1", port=0) as port, graph:
             assert graph.wait(10)
-            seen = scraped(port)
-            ages = {stream: graph.tasks[-1].ages[stream].last_s for stream in ("front", "rear")}
+            samples = scrape(port)
+            ages = {stream: graph.workers[-1].ages[stream].last_s for stream in ("front", "rear")}
         for stream, frames in (("front", 4), ("rear", 2)):
             labels = f"stage=sink stream={stream}"
-            assert seen[f"stream_seg_late_frames_total {labels}"] == late[stream]
-            assert seen[f"stream_seg_frame_age_seconds_count {labels}"] == frames
+            assert samples[f"stream_seg_late_frames_total {labels}"] == late[stream]
+            assert samples[f"stream_seg_frame_age_seconds_count {labels}"] == frames
             assert began_s <= ages[stream] <= time.time()
-            assert f"stream_seg_last_frame_timestamp_seconds {labels}" not in seen  # it owes no further one
-            assert seen[f"stream_seg_source_state stage={stream} state=ended"] == 1
+            assert f"stream_seg_last_frame_timestamp_seconds {labels}" not in samples  # its source has ended
+            assert samples[f"stream_seg_source_state stage={stream} state=ended"] == 1
 
 
-def test_every_series_is_there_before_the_first_frame_and_is_documented() -> None:
-    go = Event()
+def test_every_series_exists_before_the_first_frame_and_is_documented() -> None:
+    release = Event()
 
-    def waits(_: Frames) -> Frames:
-        go.wait(10)
+    def wait_for_release(_: Frames) -> Frames:
+        release.wait(10)
         yield frame(0)
 
     nodes = [
-        node("camera", "synthetic", waits),
+        node("camera", "source", wait_for_release),
         node("segment", "segment", Work(), "camera"),
         node("smooth", "smooth", Work(), "segment"),
-        node("sink", "write", Ledger(), "smooth"),
+        node("sink", "output", Ledger(), "smooth"),
     ]
-    graph = Graph(config(nodes), live=False)
+    graph = Graph(config(nodes))
     with serving(graph, host="127.0.0.1", port=0) as port, graph:
-        before = scraped(port)
-        go.set()
+        before = scrape(port)
+        release.set()
         assert graph.wait(10)
-        after = scraped(port)
+        after = scrape(port)
     assert {name for name in before if "last_frame" in name} == before.keys() - after.keys()  # the source has ended
     assert after.keys() - before.keys() == set()
     assert not any("reason=frozen" in name for name in after if "reconnects" in name)
     assert before["stream_seg_frames_total outcome=out stage=camera"] == 0
     assert after["stream_seg_frames_total outcome=out stage=camera"] == 1
     names = {re.sub(r"_(count|sum|created)$", "", series.split(" ")[0]) for series in before}
-    documented = set(re.findall(r"`((?:stream_seg|process)_[a-z_]+)`", LISTED.read_text(encoding="utf-8")))
+    documented = set(re.findall(r"`((?:stream_seg|process)_[a-z_]+)`", METRICS_PAGE.read_text(encoding="utf-8")))
     assert names == documented
 
 
-def test_resets_and_confidence_are_told_by_the_stage_that_smooths() -> None:
-    def temporal(frames: Frames) -> Frames:
-        for taken in frames:
-            reset = {0: "start", 2: "cut"}.get(taken.seq)
-            yield replace(taken, temporal=Temporal(reset=reset, confidence=None if reset else 0.75))
-            if taken.seq == away:
-                yield replace(taken, signal=Signal("down", "no data", 0))
+def test_a_smoothing_stage_has_resets_and_confidence() -> None:
+    def smooth(frames: Frames) -> Frames:
+        for received in frames:
+            reset = {0: "start", 2: "cut"}.get(received.seq)
+            yield replace(received, temporal=Temporal(reset=reset, confidence=None if reset else 0.75))
+            if received.seq == outage_seq:
+                yield replace(received, signal=Signal("down", "no data", 0))
 
-    away = -1
-
-    graph = Graph(config(line(Camera(4), temporal, Ledger())), live=False)
+    outage_seq = -1
+    graph = Graph(config(line(Camera(4), smooth, Ledger())))
     with serving(graph, host="127.0.0.1", port=0) as port, graph:
         assert graph.wait(10)
-        seen = scraped(port)
-    resets = {reason: seen[f"stream_seg_resets_total reason={reason} stage=work"] for reason in RESETS}
+        samples = scrape(port)
+    resets = {reason: samples[f"stream_seg_resets_total reason={reason} stage=work"] for reason in RESETS}
     assert resets == {"start": 1, "gap": 0, "back": 0, "shape": 0, "cut": 1}
-    assert seen["stream_seg_motion_confidence stage=work stream=camera"] == 0.75
-    assert "stream_seg_motion_confidence stage=sink stream=camera" not in seen
-    away = 3
-    graph = Graph(config(line(Camera(4), temporal, Ledger())), live=False)
+    assert samples["stream_seg_motion_confidence stage=work stream=camera"] == 0.75
+    assert "stream_seg_motion_confidence stage=sink stream=camera" not in samples
+    outage_seq = 3
+    graph = Graph(config(line(Camera(4), smooth, Ledger())))
     with serving(graph, host="127.0.0.1", port=0) as port, graph:
         assert graph.wait(10)
-        assert scraped(port)["stream_seg_motion_confidence stage=work stream=camera"] == 0
+        assert scrape(port)["stream_seg_motion_confidence stage=work stream=camera"] == 0
 
 
-def test_only_streams_that_reach_it_have_a_series_of_smooth() -> None:
-    cameras = [node(name, "synthetic", Camera(2, stream=name)) for name in ("front", "rear")]
-    smooths = [node(f"smooth {one.name}", "smooth", Work(), one.name) for one in cameras]
-    sink = node("sink", "write", Ledger(), *(one.name for one in smooths))
-    graph = Graph(config([*cameras, *smooths, sink]), live=False)
+def test_a_smoothing_stage_has_series_only_of_streams_that_reach_it() -> None:
+    cameras = [node(name, "source", Camera(2, stream=name)) for name in ("front", "rear")]
+    filters = [node(f"smooth {camera.name}", "smooth", Work(), camera.name) for camera in cameras]
+    sink = node("sink", "output", Ledger(), *(smooth.name for smooth in filters))
+    graph = Graph(config([*cameras, *filters, sink]))
     with serving(graph, host="127.0.0.1", port=0) as port, graph:
         assert graph.wait(10)
-        confidences = [name for name in scraped(port) if "motion_confidence" in name]
+        confidences = [name for name in scrape(port) if "motion_confidence" in name]
     assert sorted(confidences) == [
         f"stream_seg_motion_confidence stage=smooth {name} stream={name}" for name in ("front", "rear")
     ]
 
 
-def test_the_rung_and_its_changes_are_told_by_the_stage_that_segments() -> None:
+def test_a_labelling_stage_has_a_quality_level_and_its_changes() -> None:
     def segment(frames: Frames) -> Frames:
         engine = EngineInfo("road", "openvino", "int8", "CPU")
-        said = Semantic(CAMVID, engine, (4, 6), verdict=np.zeros((4, 6), np.uint8))
-        for taken in frames:
-            change = {1: "slow", 3: "slow"}.get(taken.seq)
-            yield replace(taken, semantic=said, temporal=Temporal(rung=(taken.seq + 1) // 2, change=change))
+        semantic = Semantic(CAMVID, engine, (4, 6), label_map=np.zeros((4, 6), np.uint8))
+        for received in frames:
+            level, change = (received.seq + 1) // 2, {1: "slow", 3: "slow"}.get(received.seq)
+            yield replace(received, semantic=semantic, temporal=Temporal(quality_level=level, quality_change=change))
 
     nodes = [
-        node("camera", "synthetic", Camera(4)),
+        node("camera", "source", Camera(4)),
         node("segment", "segment", segment, "camera"),
-        node("sink", "write", Ledger(), "segment"),
+        node("sink", "output", Ledger(), "segment"),
     ]
-    graph = Graph(config(nodes), live=False)
+    graph = Graph(config(nodes))
     with serving(graph, host="127.0.0.1", port=0) as port, graph:
         assert graph.wait(10)
-        seen = scraped(port)
-    assert seen["stream_seg_rung stage=segment"] == 2
-    assert seen["stream_seg_rung_changes_total reason=slow stage=segment"] == 2
-    assert seen["stream_seg_rung_changes_total reason=spare stage=segment"] == 0
+        samples = scrape(port)
+    assert samples["stream_seg_quality_level stage=segment"] == 2
+    assert samples["stream_seg_quality_changes_total reason=slow stage=segment"] == 2
+    assert samples["stream_seg_quality_changes_total reason=spare stage=segment"] == 0
 
 
-def test_a_port_in_use_is_refused() -> None:
-    graph = Graph(config(line(Camera(1), Work(), Ledger())), live=False)
+def test_a_port_in_use_is_rejected() -> None:
+    graph = Graph(config(line(Camera(1), Work(), Ledger())))
     with serving(graph, host="127.0.0.1", port=0) as port:
-        refused = pytest.raises(ConfigError, match=f"cannot serve on 127.0.0.1:{port}")
-        with refused, serving(graph, host="127.0.0.1", port=port):
+        rejected = pytest.raises(ConfigError, match=f"cannot serve on 127.0.0.1:{port}")
+        with rejected, serve_metrics(graph, host="127.0.0.1", port=port):
             pass
 
 
-def idle() -> Graph:
-    return Graph(config(line(Camera(1), Work(), Ledger())), live=False)
+def idle_graph() -> Graph:
+    """Return a graph that is not started."""
+    return Graph(config(line(Camera(1), Work(), Ledger())))
 
 
-def asked_as(name: str, port: int) -> int:
-    """The status of a scrape that calls the host by that name."""
+def status_for_host(name: str, port: int) -> int:
+    """Return the HTTP status of a scrape with this `Host` header."""
     try:
-        with urlopen(Request(f"http://127.0.0.1:{port}/metrics", headers={"Host": name}), timeout=5) as answer:
-            return int(answer.status)
+        with urlopen(Request(f"http://127.0.0.1:{port}/metrics", headers={"Host": name}), timeout=5) as response:
+            return int(response.status)
     except HTTPError as error:
         with error:
             return error.code
 
 
-def until(there: Callable[[], bool], within_s: float) -> None:
-    end = time.monotonic() + within_s
-    while not there():
-        assert time.monotonic() < end, "it did not come"
+def wait_for(condition: Callable[[], bool], timeout_s: float) -> None:
+    """Wait until the condition holds; fail after `timeout_s`."""
+    end_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end_s, f"not within {timeout_s} s"
         time.sleep(0.01)
 
 
-def test_slow_connections_are_few_and_end_and_scrapes_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    process, most = psutil.Process(), scrapes.MAX_CONNECTIONS
-    with serving(idle(), host="127.0.0.1", port=0) as port:
+def test_slow_connections_are_limited_and_scrapes_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    process, limit = psutil.Process(), metrics_server.MAX_CONNECTIONS
+    with serving(idle_graph(), host="127.0.0.1", port=0) as port:
         threads, files = active_count(), process.num_fds() + 60
-        links = [connected(port, b"GET /metrics HTTP/1.1\r\nHost: 127") for _ in range(60)]
+        connections = [open_connection(port, b"GET /metrics HTTP/1.1\r\nHost: 127") for _ in range(60)]
         try:
-            assert "stream_seg_fps stage=camera" in scraped(port)
-            until(lambda: active_count() <= threads + most and process.num_fds() <= files + most, within_s=2)
-            assert not all(map(closed, links))  # who is slow is not cut off before there is need
-            monkeypatch.setattr(scrapes, "LIMIT_S", 0.2)
-            until(lambda: all(map(closed, links)), within_s=10)
-            until(lambda: active_count() <= threads and process.num_fds() <= files, within_s=10)
+            assert "stream_seg_fps stage=camera" in scrape(port)
+            wait_for(lambda: active_count() <= threads + limit and process.num_fds() <= files + limit, timeout_s=2)
+            assert not all(map(is_closed, connections))  # a slow connection is not closed before the limit is reached
+            monkeypatch.setattr(metrics_server, "TIMEOUT_S", 0.2)
+            wait_for(lambda: all(map(is_closed, connections)), timeout_s=10)
+            wait_for(lambda: active_count() <= threads and process.num_fds() <= files, timeout_s=10)
         finally:
-            for link in links:
-                link.close()
-        assert "stream_seg_fps stage=camera" in scraped(port)
+            for connection in connections:
+                connection.close()
+        assert "stream_seg_fps stage=camera" in scrape(port)
 
 
-class Gate(Collector):
-    """Metrics that a scrape waits for until they may go."""
+class BlockingCollector(Collector):
+    """Metrics that block a scrape until `release` is set."""
 
     def __init__(self) -> None:
-        self.asked, self.go = Event(), Event()
+        self.started, self.release = Event(), Event()
 
     def collect(self) -> list[Metric]:
-        """None, when they may go."""
-        self.asked.set()
-        self.go.wait(30)
+        """Return no metrics once `release` is set."""
+        self.started.set()
+        self.release.wait(30)
         return []
 
 
-def test_what_is_being_answered_is_not_closed_for_a_newcomer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scrapes, "LIMIT_S", 60.0)
-    gate, registry = Gate(), CollectorRegistry()
-    with scrapes.Server("127.0.0.1", 0, registry) as server:
-        registry.register(gate)
+def test_a_connection_that_is_being_answered_is_not_closed_for_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics_server, "TIMEOUT_S", 60.0)
+    collector, registry = BlockingCollector(), CollectorRegistry()
+    with metrics_server.MetricsServer("127.0.0.1", 0, registry) as server:
+        registry.register(collector)
         thread = Thread(target=server.serve_forever)
         thread.start()
-        links = [connected(server.server_port, b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")]
+        connections = [open_connection(server.server_port, b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")]
         try:
-            assert gate.asked.wait(10)
-            links += [connected(server.server_port, b"GET /metrics") for _ in range(scrapes.MAX_CONNECTIONS)]
-            until(lambda: any(map(closed, links)), within_s=10)
-            assert not closed(links[0])
-            gate.go.set()
-            links[0].settimeout(10)
-            assert b" 200 OK" in links[0].recv(64)
+            assert collector.started.wait(10)
+            connections += [
+                open_connection(server.server_port, b"GET /metrics") for _ in range(metrics_server.MAX_CONNECTIONS)
+            ]
+            wait_for(lambda: any(map(is_closed, connections)), timeout_s=10)
+            assert not is_closed(connections[0])
+            collector.release.set()
+            connections[0].settimeout(10)
+            assert b" 200 OK" in connections[0].recv(64)
         finally:
-            gate.go.set()
-            for link in links:
-                link.close()
+            collector.release.set()
+            for connection in connections:
+                connection.close()
             server.shutdown()
             thread.join()
 
 
-def test_a_drop_now_and_then_does_not_keep_a_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scrapes, "LIMIT_S", 0.5)
-    with serving(idle(), host="127.0.0.1", port=0) as port, connected(port, b"GET /metrics") as link:
-        end = time.monotonic() + 10
-        while not closed(link):
-            assert time.monotonic() < end
-            link.send(b"x")
+def test_sending_single_bytes_does_not_keep_a_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics_server, "TIMEOUT_S", 0.5)
+    with serving(idle_graph(), host="127.0.0.1", port=0) as port, open_connection(port, b"GET /metrics") as connection:
+        end_s = time.monotonic() + 10
+        while not is_closed(connection):
+            assert time.monotonic() < end_s
+            connection.send(b"x")
             time.sleep(0.05)
 
 
-def test_a_foreign_name_is_refused() -> None:
-    with serving(idle(), host="127.0.0.1", port=0) as port:
-        assert asked_as("evil.example", port) == asked_as("localhost.evil.example:80", port) == 421
-        assert asked_as("", port) == 421
-        assert asked_as(f"localhost:{port}", port) == asked_as(f"[::1]:{port}", port) == 200
+def test_an_unknown_host_name_is_rejected() -> None:
+    with serving(idle_graph(), host="127.0.0.1", port=0) as port:
+        assert status_for_host("evil.example", port) == status_for_host("localhost.evil.example:80", port) == 421
+        assert status_for_host("", port) == 421
+        assert status_for_host(f"localhost:{port}", port) == status_for_host(f"[::1]:{port}", port) == 200
 
 
-def test_another_address_answers_to_every_name_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_public_address_allows_every_host_name_and_logs_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    with serving(idle(), host="127.0.0.1", port=0):
+    with serving(idle_graph(), host="127.0.0.1", port=0):
         assert not caplog.messages
-    with serving(idle(), host="0.0.0.0", port=0) as port:
-        assert caplog.messages == ["metrics.host 0.0.0.0: anybody who reaches it may read them; there is no token"]
-        assert asked_as("camera-box", port) == 200
+    with serving(idle_graph(), host="0.0.0.0", port=0) as port:
+        assert caplog.messages == ["metrics.host 0.0.0.0: everyone who reaches it can read them; there is no token"]
+        assert status_for_host("camera-box", port) == 200
 
 
-def test_the_form_of_a_scrape() -> None:
-    with serving(idle(), host="127.0.0.1", port=0) as port:
-        address = f"http://127.0.0.1:{port}/metrics"
-        with urlopen(Request(address, headers={"Accept-Encoding": "gzip"}), timeout=5) as answer:
-            assert answer.headers["Content-Encoding"] == "gzip"
-            assert answer.headers["Content-Type"].startswith("text/plain; version=")
-            assert b"# TYPE stream_seg_fps gauge" in gzip.decompress(answer.read())
+def test_the_formats_of_a_scrape() -> None:
+    with serving(idle_graph(), host="127.0.0.1", port=0) as port:
+        url = f"http://127.0.0.1:{port}/metrics"
+        with urlopen(Request(url, headers={"Accept-Encoding": "gzip"}), timeout=5) as response:
+            assert response.headers["Content-Encoding"] == "gzip"
+            assert response.headers["Content-Type"].startswith("text/plain; version=")
+            assert b"# TYPE stream_seg_fps gauge" in gzip.decompress(response.read())
         openmetrics = {"Accept": "application/openmetrics-text; version=1.0.0"}
-        with urlopen(Request(address, headers=openmetrics), timeout=5) as answer:
-            assert answer.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
-            assert answer.read().endswith(b"# EOF\n")
+        with urlopen(Request(url, headers=openmetrics), timeout=5) as response:
+            assert response.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+            assert response.read().endswith(b"# EOF\n")

@@ -12,34 +12,35 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from stream_seg.config.graph_file import TracesConfig
+from stream_seg.config.document import TracesConfig
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.runtime.graph import Graph
-from stream_seg.telemetry.tracing import follow, tracing
+from stream_seg.telemetry.tracing import follow, trace_frames
 from tests.support.fake_stages import Camera, Ledger, Work, config, line
 from tests.support.program import refused
 
 
-def traced(*, every: int, deadline_ms: float, delay_s: float = 0.0) -> list[ReadableSpan]:
-    """The spans of six frames through camera -> work -> sink."""
-    kept = InMemorySpanExporter()
+def trace(*, every: int, deadline_ms: float, delay_s: float = 0.0) -> list[ReadableSpan]:
+    """Return the spans of six frames through camera -> work -> sink."""
+    exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(kept))
-    graph = Graph(config(line(Camera(6), Work(delay_s), Ledger())), live=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    graph = Graph(config(line(Camera(6), Work(delay_s), Ledger())))
     follow(graph, provider, every=every, deadline_ms=deadline_ms)
     with graph:
         assert graph.wait(10)
-    return list(kept.get_finished_spans())
+    return list(exporter.get_finished_spans())
 
 
-def numbers(spans: list[ReadableSpan]) -> list[object]:
+def frame_numbers(spans: list[ReadableSpan]) -> list[object]:
+    """Return the number of every traced frame."""
     return [(span.attributes or {})["seq"] for span in spans if span.name == "frame"]
 
 
 def test_a_share_of_the_frames_is_traced_with_a_span_for_every_stage() -> None:
     began_ns = time.time_ns()
-    spans = traced(every=3, deadline_ms=60_000)
-    assert numbers(spans) == [0, 3]
+    spans = trace(every=3, deadline_ms=60_000)
+    assert frame_numbers(spans) == [0, 3]
     first = [span for span in spans if span.context.trace_id == spans[0].context.trace_id]
     assert [span.name for span in first] == ["camera", "work", "sink", "frame"]
     *stages, whole = first
@@ -51,42 +52,42 @@ def test_a_share_of_the_frames_is_traced_with_a_span_for_every_stage() -> None:
     assert whole.end_time == stages[-1].end_time
 
 
-def test_a_clock_that_is_set_does_not_mislead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a machine that has no clock of its own and asks for the time after it has begun."""
-    asked, hour_ns = [0], 3_600_000_000_000
+def test_setting_the_clock_affects_only_earlier_spans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without a hardware clock gets its time from the network after the program has started."""
+    calls, hour_ns = [0], 3_600_000_000_000
 
-    def set_back_first() -> int:
-        asked[0] += 1
-        return now() - (hour_ns if asked[0] == 1 else 0)
+    def an_hour_behind_at_first() -> int:
+        calls[0] += 1
+        return now() - (hour_ns if calls[0] == 1 else 0)
 
     now = time.time_ns
-    monkeypatch.setattr("stream_seg.telemetry.tracing.time.time_ns", set_back_first)
-    spans = [span for span in traced(every=1, deadline_ms=60_000) if span.name == "frame"]
+    monkeypatch.setattr("stream_seg.telemetry.tracing.time.time_ns", an_hour_behind_at_first)
+    spans = [span for span in trace(every=1, deadline_ms=60_000) if span.name == "frame"]
     assert len(spans) == 6
     assert sum(abs(now() - (span.end_time or 0)) < hour_ns / 2 for span in spans) == 5
 
 
 def test_every_late_frame_is_traced() -> None:
-    assert numbers(traced(every=0, deadline_ms=60_000, delay_s=0.02)) == []
-    assert numbers(traced(every=0, deadline_ms=10, delay_s=0.02)) == list(range(6))
+    assert frame_numbers(trace(every=0, deadline_ms=60_000, delay_s=0.02)) == []
+    assert frame_numbers(trace(every=0, deadline_ms=10, delay_s=0.02)) == list(range(6))
 
 
-def test_a_file_gets_a_line_per_span(tmp_path: Path) -> None:
+def test_a_file_gets_one_line_per_span(tmp_path: Path) -> None:
     path = tmp_path / "traces.jsonl"
-    graph = Graph(config(line(Camera(6), Work(), Ledger())), live=False)
-    with tracing(graph, TracesConfig(file=path, sample=0.5), deadline_ms=60_000), graph:
+    graph = Graph(config(line(Camera(6), Work(), Ledger())))
+    with trace_frames(graph, TracesConfig(file=path, sample=0.5), deadline_ms=60_000), graph:
         assert graph.wait(10)
-    spans = [json.loads(written) for written in path.read_text().splitlines()]
+    spans = [json.loads(text) for text in path.read_text().splitlines()]
     assert [span["attributes"]["seq"] for span in spans if span["name"] == "frame"] == [0, 2, 4]
     assert len(spans) == 3 * 4
 
 
-def test_a_collector_gets_them(unused_port: int) -> None:
-    got: list[bytes] = []
+def test_a_collector_receives_the_spans(unused_port: int) -> None:
+    requests: list[bytes] = []
 
     class Collector(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            got.append(self.rfile.read(int(self.headers["Content-Length"])))
+            requests.append(self.rfile.read(int(self.headers["Content-Length"])))
             self.send_response(200)
             self.end_headers()
 
@@ -96,40 +97,40 @@ def test_a_collector_gets_them(unused_port: int) -> None:
     thread = Thread(target=server.serve_forever)
     thread.start()
     try:
-        graph = Graph(config(line(Camera(3), Work(), Ledger())), live=False)
-        where = TracesConfig(endpoint=f"http://127.0.0.1:{unused_port}/v1/traces", sample=1)
-        with tracing(graph, where, deadline_ms=60_000), graph:
+        graph = Graph(config(line(Camera(3), Work(), Ledger())))
+        traces = TracesConfig(endpoint=f"http://127.0.0.1:{unused_port}/v1/traces", sample=1)
+        with trace_frames(graph, traces, deadline_ms=60_000), graph:
             assert graph.wait(10)
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
-    assert b"stream_seg" in b"".join(got)
+    assert b"stream_seg" in b"".join(requests)
 
 
 def test_an_unwritable_file_is_refused(tmp_path: Path) -> None:
-    graph = Graph(config(line(Camera(1), Work(), Ledger())), live=False)
-    where = TracesConfig(file=tmp_path / "nowhere" / "traces.jsonl")
-    with pytest.raises(OutputError, match="there is no folder"), tracing(graph, where, deadline_ms=1):
+    graph = Graph(config(line(Camera(1), Work(), Ledger())))
+    traces = TracesConfig(file=tmp_path / "nowhere" / "traces.jsonl")
+    with pytest.raises(OutputError, match="there is no folder"), trace_frames(graph, traces, deadline_ms=1):
         pass
 
 
-def test_neither_place_or_both_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_traces_need_an_endpoint_or_a_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.jsonl"
-    code, said = refused(capfd, "synth://road?frames=1", out, "--set", "traces.sample=0.5")
-    assert (code, "expected endpoint or file" in said) == (2, True), said
+    code, message = refused(capfd, "synth://road?frames=1", out, "--set", "traces.sample=0.5")
+    assert (code, "expected either endpoint or file" in message) == (2, True), message
 
 
-def test_without_traces_nothing_watches() -> None:
-    graph = Graph(replace(config(line(Camera(1), Work(), Ledger())), traces=None), live=False)
-    assert all(task.trace is None for task in graph.tasks)
+def test_without_traces_no_frame_is_sampled() -> None:
+    graph = Graph(replace(config(line(Camera(1), Work(), Ledger())), traces=None))
+    assert all(worker.trace is None for worker in graph.workers)
 
 
 def test_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(__import__("sys").modules, "opentelemetry.sdk.trace", None)
-    graph = Graph(config(line(Camera(1), Work(), Ledger())), live=False)
+    graph = Graph(config(line(Camera(1), Work(), Ledger())))
     with (
         pytest.raises(ConfigError, match=r"'\.\[trace\]'"),
-        tracing(graph, TracesConfig(file=tmp_path / "t"), deadline_ms=1),
+        trace_frames(graph, TracesConfig(file=tmp_path / "t"), deadline_ms=1),
     ):
         pass
