@@ -1,4 +1,7 @@
-"""A frame: one picture and everything that is known of it. Frozen; a stage yields `dataclasses.replace(frame, ...)`."""
+"""A frame: one image of a stream with everything known about it.
+
+Frames are immutable; a stage yields `dataclasses.replace(frame, ...)`.
+"""
 
 from __future__ import annotations
 
@@ -7,89 +10,94 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.errors import Reason
+from stream_seg.errors import ConfigError, Reason
 from stream_seg.types import Classes, Image, Labels, Scores
 
 if TYPE_CHECKING:
-    from stream_seg.ops.motion import Motion
+    from stream_seg.ops.motion import Confidence, Luma, Motion
 
-NOTHING: Mapping[str, int] = MappingProxyType({})
+NONE_MISSED: Mapping[str, int] = MappingProxyType({})
 
 State: TypeAlias = Literal["starting", "up", "stalled", "down"]
-STATES: tuple[State, ...] = ("starting", "up", "stalled", "down")
+STATES: tuple[State, ...] = get_args(State)
+Reset: TypeAlias = Literal["start", "gap", "back", "shape", "cut"]
+"""Reason to discard the past of a stream: its first frame, a pause, time going back (a camera that reconnected), a new
+shape of images or scores, or a cut to unrelated content."""
+RESETS: tuple[Reset, ...] = get_args(Reset)
+QualityChange: TypeAlias = Literal["slow", "spare"]
+"""Reason for a change of the quality level: frames came too late, or there was time to spare."""
+QUALITY_CHANGES: tuple[QualityChange, ...] = get_args(QualityChange)
 
 
 @dataclass(frozen=True, eq=False)
-class Base:
-    """Scores (C, h, w) that later frames are carried from, and where these are of one mind."""
+class ReferenceScores:
+    """Scores float32 (C, h, w) of one frame, from which the scores of later frames are warped."""
 
     scores: Scores
 
     @cached_property
-    def known(self) -> Labels:
-        """What is `settled` of them, uint8 (h, w)."""
-        from stream_seg.ops.propagate import settled  # brings numba: not for a help text
+    def unanimous_labels(self) -> Labels:
+        """The result of `ops.propagate.unanimous_labels`, uint8 (h, w)."""
+        from stream_seg.ops.propagate import unanimous_labels  # imports numba: too slow for a help text
 
-        return settled(self.scores)
+        return unanimous_labels(self.scores)
 
 
 @dataclass(frozen=True, eq=False)
-class Carried:
-    """A base, and the motion since its picture, of any resolution. Scores and labels are those at the present."""
+class WarpedScores:
+    """Scores of an earlier frame, warped to the current frame on first access. `motion` may have any resolution."""
 
-    base: Base
+    reference: ReferenceScores
     motion: Motion
 
     @cached_property
     def scores(self) -> Scores:
         """float32 (C, h, w)."""
-        from stream_seg.ops.propagate import moved
+        from stream_seg.ops.propagate import propagate_scores
 
-        return moved(self.base.scores, self._motion())
+        return propagate_scores(self.reference.scores, self._motion_of_scores())
 
     def labels(self, size: tuple[int, int]) -> Labels:
-        """uint8 (height, width) of `size`: as of the scores here, enlarged, at two thirds of the price."""
+        """Return the labels of the enlarged scores, uint8 of `size` = (height, width), without warping all scores.
+
+        This takes two thirds of the time of `upsampled_argmax(self.scores, size)`.
+        """
         from stream_seg.ops.labels import upsampled_argmax
-        from stream_seg.ops.propagate import moved_labels
+        from stream_seg.ops.propagate import propagate_labels
 
-        if min(self.base.scores.shape[1:]) < 2:
+        scores = self.reference.scores
+        if min(scores.shape[1:]) < 2:
             return upsampled_argmax(self.scores, size)
-        return moved_labels(self.base.scores, self.base.known, self._motion(), size=size)
+        return propagate_labels(scores, self.reference.unanimous_labels, self._motion_of_scores(), size=size)
 
-    def _motion(self) -> Motion:
-        from stream_seg.ops.motion import resized
+    def _motion_of_scores(self) -> Motion:
+        from stream_seg.ops.motion import resize_motion
 
-        height, width = self.base.scores.shape[1:]
-        return resized(self.motion, (height, width))
+        height, width = self.reference.scores.shape[1:]
+        return resize_motion(self.motion, (height, width))
 
 
 class LazyScores:
-    """The field `Semantic.scores`: given as an array, as `Carried` or as None; read as an array or None."""
+    """Descriptor of `Semantic.scores`: set to an array, `WarpedScores` or None; read as an array or None."""
 
     def __get__(self, semantic: Any, _: type | None = None) -> NDArray[np.float32] | None:
-        if semantic is None:  # what the field is where nothing is given
+        if semantic is None:  # dataclasses reads the default of the field from the class
             return None
-        given = given_scores(semantic)
-        return given.scores if isinstance(given, Carried) else given
+        stored = vars(semantic)["scores"]
+        return stored.scores if isinstance(stored, WarpedScores) else stored
 
-    def __set__(self, semantic: Any, scores: NDArray[np.float32] | Carried | None) -> None:
+    def __set__(self, semantic: Any, scores: NDArray[np.float32] | WarpedScores | None) -> None:
         vars(semantic)["scores"] = scores
-
-
-def given_scores(semantic: Any) -> Scores | Carried | None:
-    """The scores of a Semantic as they were given, not yet moved."""
-    given: Scores | Carried | None = vars(semantic)["scores"]
-    return given
 
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What computed a result: shown in reports, metrics and the HUD."""
+    """The engine that computed a result, as reports, metrics and the overlay show it."""
 
     network: str
     backend: str
@@ -99,19 +107,24 @@ class EngineInfo:
 
 @dataclass(frozen=True)
 class Semantic:
-    """The class of every pixel, as the network said it. Everything here covers the whole picture, whatever its size.
+    """The class of every pixel. All arrays cover the whole image, whatever their size.
 
-    Either `scores`, at the network's own low resolution, or (from a network that says no scores) `verdict`, at `size`.
-    `labels` is the verdict at `size` = (height, width), the network's input size; computed when first asked for, since
-    a stage that changes the scores would throw an earlier verdict away. So are the scores of a frame to which those of
-    an earlier one are carried (`carried.Carried`).
+    A network gives either `scores`, at its own low resolution, or a `label_map`, at `size`. `labels` and scores warped
+    from an earlier frame are computed on first access, because a later stage may replace them.
     """
 
     classes: Classes
     engine: EngineInfo
     size: tuple[int, int]
-    scores: LazyScores = LazyScores()  # a descriptor: what the field is stands in each Semantic
-    verdict: Labels | None = None
+    """(height, width) of the network's input, and of `labels`."""
+    scores: LazyScores = LazyScores()
+    label_map: Labels | None = None
+
+    @property
+    def stored_scores(self) -> Scores | WarpedScores | None:
+        """The scores as they were set, not warped."""
+        stored: Scores | WarpedScores | None = vars(self)["scores"]
+        return stored
 
     @cached_property
     def labels(self) -> Labels:
@@ -119,22 +132,24 @@ class Semantic:
         return self.labels_at(self.size)
 
     def labels_at(self, size: tuple[int, int]) -> Labels:
-        """uint8 (height, width) of any other `size`: enlarged as scores, not as labels, where there are scores."""
-        from stream_seg.ops.labels import resized_labels, upsampled_argmax  # brings numba: not for a help text
+        """Return labels uint8 of `size` = (height, width). Where there are scores, these are enlarged, not labels."""
+        from stream_seg.ops.labels import resize_labels, upsampled_argmax  # imports numba: too slow for a help text
 
-        if self.verdict is not None:
-            return resized_labels(self.verdict, size)
-        given = given_scores(self)
-        if given is None:
-            raise ValueError("a Semantic needs scores or a verdict")
-        return given.labels(size) if isinstance(given, Carried) else upsampled_argmax(given, size)
+        if self.label_map is not None:
+            return resize_labels(self.label_map, size)
+        scores = self.stored_scores
+        if scores is None:
+            raise ValueError("a Semantic needs scores or a label_map")
+        return scores.labels(size) if isinstance(scores, WarpedScores) else upsampled_argmax(scores, size)
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What a drawn scene knows of itself, at the picture's size: exact labels uint8 (H, W), exact motion float32
-    (H, W, 2): where a pixel's point stood in the last frame given, as (dx, dy) in pixels to add to (x, y). `classes`
-    are CamVid's. Motion is None in the first frame and after a cut."""
+    """Ground truth of a synthetic frame, at the size of its image; `classes` are those of CamVid.
+
+    labels: uint8 (H, W). motion: float32 (H, W, 2), (dx, dy) in pixels to add to (x, y) for the position of the pixel's
+    point in the previous frame; None in the first frame and after a cut.
+    """
 
     labels: Labels
     classes: Classes
@@ -142,40 +157,42 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Step:
-    """The motion from a frame of the stream, number `since`, to this one, and how far it is believed, at a size of
-    their own: backward, as `ops.motion` says."""
+class FrameMotion:
+    """Optical flow from the frame `from_seq` of the stream to this frame, at a resolution of its own.
 
-    since: int
-    motion: NDArray[np.float32]
-    believed: NDArray[np.float32]
-    luma: NDArray[np.uint8] | None = None
-    """Of this frame, where it is known."""
+    `flow` points backward, as in `ops.motion`; `confidence` is that of each pixel's flow, 0 to 1.
+    """
+
+    from_seq: int
+    flow: Motion
+    confidence: Confidence
+    luma: Luma | None = None
+    """Luminance of this frame, where it was computed."""
 
 
 @dataclass(frozen=True)
 class Temporal:
-    """What the classes of a frame owe to the frames before it."""
+    """Relation of a frame's classes to earlier frames."""
 
-    reset: str | None = None
-    """Why `smooth` forgot the past at this frame, one of `stages.smooth.RESETS`; None where it did not."""
+    reset: Reset | None = None
+    """Reason why `smooth` discarded the past at this frame; None where it did not."""
     confidence: float | None = None
-    """Mean confidence, 0-1, of the motion by which the past was carried here; None where nothing was."""
+    """Mean confidence, 0 to 1, of the motion that warped the past to this frame; None where nothing was warped."""
     key: bool = True
-    """Whether the network looked at this picture."""
+    """True for a key frame: the network ran on this image."""
     age: int = 0
-    """Frames since the picture that the classes come from; 0: from this one."""
-    rung: int = 0
-    """How far `segment` has stepped down to hold `target_ms`; 0: not at all."""
-    change: str | None = None
-    """Why the rung changed at this frame, of `ladder.Change`; None where it did not."""
-    step: Step | None = None
-    """The motion since the frame before, where `segment` had to find it."""
+    """Frames since the key frame that the classes come from; 0: this frame."""
+    quality_level: int = 0
+    """Current quality level of `segment` with `target_ms`; 0 is full quality."""
+    quality_change: QualityChange | None = None
+    """Reason why the quality level changed at this frame; None where it did not."""
+    motion: FrameMotion | None = None
+    """Motion from the previous frame, where `segment` computed it."""
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """When a stage took a frame and when it gave it on, CLOCK_MONOTONIC nanoseconds."""
+    """The times at which a stage received and yielded a frame, CLOCK_MONOTONIC nanoseconds."""
 
     stage: str
     began_ns: int
@@ -184,17 +201,20 @@ class Stamp:
 
 @dataclass(frozen=True)
 class Age:
-    """How old an earlier frame, made on a `rung` of `segment`, was when an output had dealt with it."""
+    """Age of an earlier frame when an output finished it, and the quality level at which it was segmented."""
 
-    rung: int
+    quality_level: int
     ms: float
 
 
 @dataclass(frozen=True)
 class Signal:
-    """Why a live source has no picture to give: it has never been up (`starting`), fell silent or shows the same
-    picture (`stalled`), or is away (`down`). `reason` is None while it is opened for the first time; `since_ns` is the
-    CLOCK_MONOTONIC of its last good picture, or of its start; `attempts` counts those to open it since then."""
+    """State of a live source that has no image to deliver.
+
+    `state` is starting (never up so far), stalled (silent, or repeating one image) or down (unreachable). `reason` is
+    None while the source is opened for the first time. `since_ns` is the CLOCK_MONOTONIC time of its last good image,
+    or of its start; `attempts` counts the attempts to open it since then.
+    """
 
     state: State
     reason: Reason | None
@@ -204,11 +224,14 @@ class Signal:
 
 @dataclass(frozen=True)
 class Frame:
-    """`seq` counts a stream's pictures from 0 without a break: one that never arrives was dropped somewhere, and
-    counted. `missed` counts, by reason, the numbers just before this frame that the source itself could not deliver
-    (so seq has advanced by 1 + sum(missed) since the last frame). `pts` is in units of `time_base` seconds.
-    `ages` is what the outputs have told a `segment` stage since its last frame; the graph writes it. A frame with a
-    `signal` is a card that the source drew in the place of a picture: nothing in it is to be segmented."""
+    """One image of a stream.
+
+    `seq` counts the images of a stream from 0. A number that never arrives belongs to a frame that was dropped and
+    counted. `missed` counts, by reason, the numbers just before this frame that the source could not deliver, so that
+    seq advances by 1 + sum(missed) from frame to frame. `pts` is in units of `time_base` seconds. `ages` holds the
+    ages that the outputs have reported since the last frame; the graph sets it. A frame with a `signal` is a
+    placeholder drawn by its source: it is not segmented.
+    """
 
     stream: str
     seq: int
@@ -220,6 +243,31 @@ class Frame:
     truth: Truth | None = None
     temporal: Temporal | None = None
     ages: tuple[Age, ...] = ()
-    missed: Mapping[str, int] = field(default_factory=lambda: NOTHING)
+    missed: Mapping[str, int] = field(default_factory=lambda: NONE_MISSED)
     stamps: tuple[Stamp, ...] = ()
     signal: Signal | None = None
+
+    @property
+    def time_s(self) -> float:
+        """Time of the frame in its stream, in seconds."""
+        return float(self.pts * self.time_base)
+
+    @property
+    def classes(self) -> Classes:
+        """Class names and colours, by label. Raises ConfigError for a frame without labels."""
+        return self._require_semantic().classes
+
+    @cached_property
+    def labels(self) -> Labels:
+        """Labels uint8 (H, W) at the size of the image; 255 is void. Raises ConfigError for a frame without labels."""
+        height, width = self.image.shape[:2]
+        return self.labels_at((height, width))
+
+    def labels_at(self, size: tuple[int, int]) -> Labels:
+        """Return labels uint8 of `size` = (height, width). Raises ConfigError for a frame without labels."""
+        return self._require_semantic().labels_at(size)
+
+    def _require_semantic(self) -> Semantic:
+        if self.semantic is None:
+            raise ConfigError(f"frame {self.stream}:{self.seq} has no labels; put a segment stage before this one")
+        return self.semantic

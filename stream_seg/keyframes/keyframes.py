@@ -20,10 +20,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.frame import Base, Carried, Frame, Semantic, Step, Temporal
+from stream_seg.frame import Frame, FrameMotion, ReferenceScores, Semantic, Temporal, WarpedScores
 from stream_seg.ops import motion as ops
 from stream_seg.ops.motion import Luma, Motion
-from stream_seg.per_stream import Recent
+from stream_seg.per_stream import PerStream
 from stream_seg.sources.timeline import discontinuity
 from stream_seg.types import Image
 
@@ -32,7 +32,7 @@ Look: TypeAlias = Callable[[Image], Callable[[], Semantic]]
 """Takes what it needs of a picture at once, and gives what the network says of it when that is called."""
 
 DOUBT = 0.9
-"""`auto`: the sum over the frames since the key frame of the share of what it said that is no longer believed, at which
+"""`auto`: the sum over the frames since the key frame of the share of what it said that is no longer trusted, at which
 the next is due. Not the share itself: if the loss grows evenly by s per frame, intervals of sqrt(2 DOUBT / s) frames
 lose least, and on CamVid val the sum costs 0.1 to 0.4 mIoU less than the share at the same number of key frames. 0.9
 means every third frame there."""
@@ -52,21 +52,21 @@ class View:
     @classmethod
     def at(cls, frame: Frame) -> View:
         """What is kept of a frame."""
-        return cls(frame.seq, frame.pts * frame.time_base, frame.image.shape, ops.luma(frame.image))
+        return cls(frame.seq, frame.pts * frame.time_base, frame.image.shape, ops.compute_luma(frame.image))
 
-    def step(self, now: View) -> Step | None:
+    def step(self, now: View) -> FrameMotion | None:
         """The motion from here to `now`; None after a gap, at a cut, when time goes back or the size changes."""
         if self.size != now.size or discontinuity(now.time_s - self.time_s) is not None:
             return None
-        motion = ops.flow(self.luma, now.luma)
-        believed = ops.confidence(self.luma, now.luma, motion)
-        return None if ops.is_cut(believed) else Step(self.seq, motion, believed, now.luma)
+        motion = ops.estimate_flow(self.luma, now.luma)
+        confidence = ops.estimate_confidence(self.luma, now.luma, motion)
+        return None if ops.is_cut(confidence) else FrameMotion(self.seq, motion, confidence, now.luma)
 
 
 @dataclass(frozen=True)
 class Since:
     """The way from a key frame to the present: frames passed, the motion over all of them (None: none yet), how far
-    each pixel is still believed, 0-1 (the network's margin there times the confidence of every step), and the doubt
+    each pixel is still trusted, 0-1 (the network's margin there times the confidence of every step), and the doubt
     that has piled up. Without `auto` nobody asks for the last two, and trust is None."""
 
     age: int = 0
@@ -83,20 +83,20 @@ class Since:
         """The same way, now that it is known what the network says of the key frame."""
         if said.scores is None or self.trust is None:
             return self
-        from stream_seg.ops.propagate import margins  # brings numba: not for a help text
+        from stream_seg.ops.propagate import compute_margins  # brings numba: not for a help text
 
-        sure = cv2.resize(margins(said.scores), ops.SIZE[::-1], interpolation=cv2.INTER_LINEAR)
-        seen = sure if self.motion is None else ops.warped(np.asarray(sure, np.float32), self.motion)
+        sure = cv2.resize(compute_margins(said.scores), ops.SIZE[::-1], interpolation=cv2.INTER_LINEAR)
+        seen = sure if self.motion is None else ops.warp(np.asarray(sure, np.float32), self.motion)
         return replace(self, trust=np.asarray(cv2.multiply(self.trust, seen), np.float32))
 
-    def after(self, step: Step) -> Since:
+    def after(self, step: FrameMotion) -> Since:
         """One frame on."""
-        from stream_seg.ops.propagate import composed  # brings numba: not for a help text
+        from stream_seg.ops.propagate import compose_motion  # brings numba: not for a help text
 
-        motion = step.motion if self.motion is None else composed(self.motion, step.motion)
+        motion = step.flow if self.motion is None else compose_motion(self.motion, step.flow)
         if self.trust is None:
             return Since(self.age + 1, motion)
-        trust = np.asarray(cv2.multiply(ops.warped(self.trust, step.motion), step.believed), np.float32)
+        trust = np.asarray(cv2.multiply(ops.warp(self.trust, step.flow), step.confidence), np.float32)
         return Since(self.age + 1, motion, trust, self.doubt + 1.0 - float(cv2.mean(trust)[0]))
 
     def due(self, every: Every, *, doubt: float = DOUBT) -> bool:
@@ -106,20 +106,20 @@ class Since:
         return self.age >= every
 
 
-def based(said: Semantic) -> Base | None:
+def based(said: Semantic) -> ReferenceScores | None:
     """What can be carried of it as scores."""
-    return None if said.scores is None else Base(said.scores)
+    return None if said.scores is None else ReferenceScores(said.scores)
 
 
-def carried(said: Semantic, base: Base | None, since: Since) -> Semantic:
+def carried(said: Semantic, base: ReferenceScores | None, since: Since) -> Semantic:
     """What a key frame said, at the present; `base` is its scores, if it has any."""
     if since.motion is None:
         return said
     if base is not None:
-        return replace(said, scores=Carried(base, since.motion))
-    assert said.verdict is not None
-    motion = ops.resized(since.motion, said.verdict.shape)
-    return replace(said, verdict=ops.warped(said.verdict, motion, nearest=True))
+        return replace(said, scores=WarpedScores(base, since.motion))
+    assert said.label_map is not None
+    motion = ops.resize_motion(since.motion, said.label_map.shape)
+    return replace(said, label_map=ops.warp(said.label_map, motion, nearest=True))
 
 
 @dataclass
@@ -128,12 +128,12 @@ class _Track:
 
     view: View
     said: Semantic
-    base: Base | None
+    base: ReferenceScores | None
     since: Since
     asked: Future[Semantic] | None = None
     since_asked: Since | None = None
 
-    def move(self, view: View, step: Step) -> None:
+    def move(self, view: View, step: FrameMotion) -> None:
         """One frame on; an answer that has come takes its place."""
         self.view, self.since = view, self.since.after(step)
         if self.asked is not None and self.since_asked is not None:
@@ -155,7 +155,7 @@ class Keys:
 
     def __init__(self, worker: Executor | None, *, doubt: float = DOUBT) -> None:
         self._worker, self._doubt = worker, doubt
-        self._tracks: Recent[_Track] = Recent()
+        self._tracks: PerStream[_Track] = PerStream()
 
     def frame(self, frame: Frame, look: Look, *, every: Every) -> tuple[Frame, Temporal]:
         """A frame with its classes, and what they owe to the frames before. Raises what `look` raises."""
@@ -170,13 +170,13 @@ class Keys:
             if not (due and waits):
                 self._tracks.put(frame.stream, track)
                 asks = due and self._ask(track, look(frame.image), every=every)
-                temporal = Temporal(key=asks, age=track.since.age, step=step)
+                temporal = Temporal(key=asks, age=track.since.age, motion=step)
                 return replace(frame, semantic=carried(track.said, track.base, track.since)), temporal
         if track is not None and track.asked is not None:
             track.asked.cancel()
         said = look(frame.image)()
         self._tracks.put(frame.stream, _Track(view, said, based(said), Since.key(every).told(said)))
-        return replace(frame, semantic=said), Temporal(step=step)
+        return replace(frame, semantic=said), Temporal(motion=step)
 
     def _ask(self, track: _Track, looking: Callable[[], Semantic], *, every: Every) -> bool:
         """Whether the network was asked; it is asked for one frame of a stream at a time."""

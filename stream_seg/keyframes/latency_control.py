@@ -1,6 +1,6 @@
-"""The ladder of a `segment` stage: what each rung does, and what it costs on this machine at this moment.
+"""The ladder of a `segment` stage: what each level does, and what it costs on this machine at this moment.
 
-Rung 0 is what was asked for. Then key frames grow rarer, which costs least: on CamVid val every second one 0.5 mIoU,
+Level 0 is what was asked for. Then key frames grow rarer, which costs least: on CamVid val every second one 0.5 mIoU,
 every fifth 2.9. Then a smaller engine computes them: the road network at half the size needs a quarter of the time and
 has 73.4 mIoU instead of 79.2 on CamVid val (`stream-seg eval --size 192x320`).
 """
@@ -15,23 +15,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from stream_seg.backends.engine import Engine
-from stream_seg.frame import Age, Semantic
+from stream_seg.frame import Age, QualityChange, Semantic
 from stream_seg.keyframes.keyframes import Every
-from stream_seg.keyframes.quality_ladder import Change, Ladder
+from stream_seg.keyframes.quality_ladder import Ladder
 from stream_seg.types import Image
 
 RARER = (2, 3, 5)
-"""Key-frame intervals of the rungs at full size, as far as they are longer than the one asked for."""
+"""Key-frame intervals of the levels at full size, as far as they are longer than the one asked for."""
 SMALLER = (5, 10)
-"""And of the rungs with the smaller engine."""
+"""And of the levels with the smaller engine."""
 USUAL = 4
-"""What `auto` comes to on a drive, for the order of the rungs."""
+"""What `auto` comes to on a drive, for the order of the levels."""
 LATELY = 5
 """Pictures that say how fast the machine is now: the slowest of them counts."""
 
 
 @dataclass(frozen=True)
-class Rung:
+class QualityLevel:
     """A way to work: frames from key frame to key frame, and the number of the engine."""
 
     every: Every
@@ -43,16 +43,16 @@ class Rung:
         return USUAL if self.every == "auto" else self.every
 
 
-def rungs(every: Every, *, engines: int) -> tuple[Rung, ...]:
+def quality_levels(every: Every, *, engines: int) -> tuple[QualityLevel, ...]:
     """From the best to the cheapest; the first is what was asked for. `engines`: 2 where there is a smaller one."""
-    asked = Rung(every, 0)
-    rarer = [Rung(k, 0) for k in RARER if k > asked.interval]
-    smaller = [Rung(k, 1) for k in SMALLER if k >= asked.interval] or [Rung(every, 1)]
+    asked = QualityLevel(every, 0)
+    rarer = [QualityLevel(k, 0) for k in RARER if k > asked.interval]
+    smaller = [QualityLevel(k, 1) for k in SMALLER if k >= asked.interval] or [QualityLevel(every, 1)]
     return (asked, *rarer, *(smaller if engines > 1 else ()))
 
 
 class Steering:
-    """The rung that a stage is on, moved by the ages that the outputs tell; without a target there is one rung.
+    """The level that a stage is on, moved by the ages that the outputs tell; without a target there is one level.
 
     `ask` takes a picture and an engine and gives what asks the engine (`keys.Look`).
     """
@@ -66,31 +66,33 @@ class Steering:
         ask: Callable[[Image, Engine], Callable[[], Semantic]],
     ) -> None:
         self._engines, self._ask = engines, ask
-        self._rungs = rungs(every, engines=len(engines)) if target_ms is not None else (Rung(every, 0),)
-        self._ladder = Ladder(len(self._rungs), target_ms or 0.0)
+        self._levels = (
+            quality_levels(every, engines=len(engines)) if target_ms is not None else (QualityLevel(every, 0),)
+        )
+        self._ladder = Ladder(len(self._levels), target_ms or 0.0)
         self._idle_ms = [_idle_ms(engine) for engine in engines]
         self._slowed: deque[float] = deque([1.0], maxlen=LATELY)  # written by whoever runs an engine
 
     @property
-    def rung(self) -> int:
+    def quality_level(self) -> int:
         """Its number; 0 is the best."""
-        return self._ladder.rung
+        return self._ladder.level
 
     @property
     def every(self) -> Every:
-        """Frames from key frame to key frame, on this rung."""
-        return self._rungs[self.rung].every
+        """Frames from key frame to key frame, on this level."""
+        return self._levels[self.quality_level].every
 
-    def hear(self, ages: Sequence[Age]) -> Change | None:
-        """Take what the outputs tell. Says why, where the rung changed."""
+    def hear(self, ages: Sequence[Age]) -> QualityChange | None:
+        """Take what the outputs tell. Says why, where the level changed."""
         slowed = max(tuple(self._slowed))
-        costs_ms = [self._idle_ms[rung.engine] * slowed / rung.interval for rung in self._rungs]
-        changes = [self._ladder.heard(age.rung, age.ms, costs_ms=costs_ms) for age in ages]
+        costs_ms = [self._idle_ms[level.engine] * slowed / level.interval for level in self._levels]
+        changes = [self._ladder.heard(age.quality_level, age.ms, costs_ms=costs_ms) for age in ages]
         return next((change for change in reversed(changes) if change), None)
 
     def look(self, image: Image) -> Callable[[], Semantic]:
-        """A `keys.Look` with the engine of this rung; how long it takes is noted."""
-        number = self._rungs[self.rung].engine
+        """A `keys.Look` with the engine of this level; how long it takes is noted."""
+        number = self._levels[self.quality_level].engine
         ask = self._ask(image, self._engines[number])
 
         def timed() -> Semantic:

@@ -1,1 +1,1 @@
-"""Pure functions: arrays in, arrays out."""
+"""Pure functions on arrays."""

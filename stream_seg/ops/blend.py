@@ -1,11 +1,11 @@
-"""Class colours over a picture, in one pass over the picture and in place.
+"""Blend class colours into an image, in place and in one pass.
 
-Labels come at the network's size and the picture is larger: enlarged by nearest neighbour they show as blocks. So the
-opacity-weighted colour (`ink`) and what is kept of the picture (`keep`) are interpolated bilinearly between labels:
+Labels have the network's size and the image is larger: enlarged by nearest neighbor they would show as blocks. So the
+opacity-weighted colour (`ink`) and the remaining share of the image (`keep`) are interpolated between labels:
 
-    labels (h, w) --table--> ink, keep --across--> two rows of the picture's width --down--> picture * keep + ink
+    labels (h, w) --table--> ink, keep --across--> two rows of the image's width --down--> image * keep + ink
 
-All in 16-bit fixed point with a product's high half, which is one instruction on 16 or 32 numbers at a time.
+The arithmetic is 16-bit fixed point; the high half of a product is one instruction for 16 or 32 numbers at a time.
 """
 
 from __future__ import annotations
@@ -13,34 +13,36 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.ops.jit import compiled
-from stream_seg.ops.labels import taps
+from stream_seg.ops.jit import jit
+from stream_seg.ops.labels import bilinear_taps
 from stream_seg.types import Image, Labels
 
 U16 = NDArray[np.uint16]
 ONE = 65535
-"""A weight of one."""
+"""The weight 1.0 in fixed point."""
 
 
 def blend(
     image: Image, labels: Labels, colours: NDArray[np.uint8], opacity: NDArray[np.floating], *, soft: bool = True
 ) -> None:
-    """Draw the colours of `labels` over `image`, in place.
+    """Blend the colours of `labels` into `image`, in place.
 
-    image: uint8 (H, W, 3), C-contiguous. labels: uint8 (h, w) of any size. By label: colours uint8 (256, 3) in the
-    picture's channel order, opacity (256,) in [0, 1], where 0 leaves pixels untouched and 1 replaces them.
-    soft=False keeps the labels' own hard edges. Raises ValueError where it would have to draw on a copy.
+    image: uint8 (H, W, 3), C-contiguous. labels: uint8 (h, w) of any size. colours: uint8 (256, 3) by label, in the
+    channel order of the image. opacity: (256,) by label, from 0 (pixels stay) to 1 (pixels are replaced). soft=False
+    keeps the hard edges of the labels. Raises ValueError for other arrays, and for an image that cannot be written.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"image: uint8 (H, W, 3) is needed, not {image.dtype} {image.shape}")
+        raise ValueError(f"image: expected uint8 (H, W, 3), got {image.dtype} {image.shape}")
     if not (image.flags.writeable and image.flags.c_contiguous):
-        raise ValueError("image: drawing in place needs a writeable, C-contiguous array; copy it first")
+        raise ValueError("image: expected a writeable, C-contiguous array; copy it first")
     if labels.dtype != np.uint8 or labels.ndim != 2 or not labels.size:
-        raise ValueError(f"labels: uint8 (h, w) is needed, not {labels.dtype} {labels.shape}")
+        raise ValueError(f"labels: expected uint8 (h, w), got {labels.dtype} {labels.shape}")
     (height, width), (rows, columns) = image.shape[:2], labels.shape
-    above, below, down = taps(height, rows)
-    left, _, across = taps(width, columns)
-    cells = np.searchsorted(left, np.arange(columns + 1, dtype=np.uintp))  # cell j: outputs from column j to column j+1
+    above, below, down = bilinear_taps(height, rows)
+    left, _, across = bilinear_taps(width, columns)
+    cells = np.searchsorted(
+        left, np.arange(columns + 1, dtype=np.uintp)
+    )  # cell j: outputs from column j to j + 1
     ink = np.rint(colours * (opacity[:, None] * 256.0)).astype(np.uint16)  # 8.8 bits
     keep = np.rint((1.0 - opacity) * ONE).astype(np.uint16)
     _blend_rows(
@@ -59,19 +61,19 @@ def _weights(weight: NDArray[np.float32], soft: bool) -> U16:
     return np.rint((weight if soft else weight >= 0.5) * np.float32(ONE)).astype(np.uint16)
 
 
-@compiled
+@jit
 def _high(a: np.uint16, b: np.uint16) -> np.uint16:
     return np.uint16((np.uint32(a) * np.uint32(b)) >> np.uint32(16))
 
 
-@compiled
-def _mixed(a: np.uint16, b: np.uint16, weight: np.uint16) -> np.uint16:
+@jit
+def _interpolate(a: np.uint16, b: np.uint16, weight: np.uint16) -> np.uint16:
     return np.uint16(_high(a, np.uint16(ONE - weight)) + _high(b, weight))
 
 
-@compiled
+@jit
 def _blend_rows(
-    picture: NDArray[np.uint8],
+    image: NDArray[np.uint8],
     labels: Labels,
     table: U16,
     above: NDArray[np.uintp],
@@ -80,22 +82,24 @@ def _blend_rows(
     cells: NDArray[np.intp],
     across: U16,
 ) -> None:
-    # Label row r stands widened in slot r & 1, once per channel of the picture so that mixing is one plain loop.
-    ink = np.empty((2, picture.shape[1]), np.uint16)
-    keep = np.empty((2, picture.shape[1]), np.uint16)
-    held = np.full(2, -1)
-    for y in range(picture.shape[0]):
+    # Label row r, resized to the image's width, is in slot r & 1; `keep` is stored per channel, which allows one loop.
+    ink = np.empty((2, image.shape[1]), np.uint16)
+    keep = np.empty((2, image.shape[1]), np.uint16)
+    label_rows = np.full(2, -1)
+    for y in range(image.shape[0]):
         for r in (above[y], below[y]):
-            if held[r & 1] != r:
-                before = labels[held[r & 1]] if held[r & 1] >= 0 else labels[0, :0]
-                _widen(ink[r & 1], keep[r & 1], before, labels[r], table, cells, across)
-                held[r & 1] = r
-        _mix_row(picture[y], ink[above[y] & 1], ink[below[y] & 1], keep[above[y] & 1], keep[below[y] & 1], down[y])
+            if label_rows[r & 1] != r:
+                before = labels[label_rows[r & 1]] if label_rows[r & 1] >= 0 else labels[0, :0]
+                _resize_row(ink[r & 1], keep[r & 1], before, labels[r], table, cells, across)
+                label_rows[r & 1] = r
+        _blend_row(image[y], ink[above[y] & 1], ink[below[y] & 1], keep[above[y] & 1], keep[below[y] & 1], down[y])
 
 
-@compiled
-def _widen(ink: U16, keep: U16, before: Labels, now: Labels, table: U16, cells: NDArray[np.intp], across: U16) -> None:
-    """Interpolate one row of labels. Label rows resemble each other: what equals the row `before` is there already."""
+@jit
+def _resize_row(
+    ink: U16, keep: U16, before: Labels, now: Labels, table: U16, cells: NDArray[np.intp], across: U16
+) -> None:
+    """Interpolate ink and keep of the label row `now`; cells equal to those of `before` are in place already."""
     last = now.size - 1
     for j in range(now.size):
         k = min(j + 1, last)
@@ -103,14 +107,14 @@ def _widen(ink: U16, keep: U16, before: Labels, now: Labels, table: U16, cells: 
             continue
         a, b = table[now[j]], table[now[k]]
         for x in range(cells[j], cells[j + 1]):
-            kept = _mixed(a[3], b[3], across[x])
+            keep_x = _interpolate(a[3], b[3], across[x])
             for channel in range(3):
-                ink[3 * x + channel] = _mixed(a[channel], b[channel], across[x])
-                keep[3 * x + channel] = kept
+                ink[3 * x + channel] = _interpolate(a[channel], b[channel], across[x])
+                keep[3 * x + channel] = keep_x
 
 
-@compiled
-def _mix_row(row: NDArray[np.uint8], ink0: U16, ink1: U16, keep0: U16, keep1: U16, weight: np.uint16) -> None:
+@jit
+def _blend_row(row: NDArray[np.uint8], ink0: U16, ink1: U16, keep0: U16, keep1: U16, weight: np.uint16) -> None:
     for i in range(row.size):
-        kept = _high(np.uint16(row[i] << 8), _mixed(keep0[i], keep1[i], weight))
-        row[i] = np.uint16(kept + _mixed(ink0[i], ink1[i], weight) + np.uint16(128)) >> np.uint16(8)
+        remaining = _high(np.uint16(row[i] << 8), _interpolate(keep0[i], keep1[i], weight))
+        row[i] = np.uint16(remaining + _interpolate(ink0[i], ink1[i], weight) + np.uint16(128)) >> np.uint16(8)

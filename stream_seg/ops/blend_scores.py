@@ -1,42 +1,43 @@
-"""Class scores of the past, seen from the present and mixed into it."""
+"""Blend the class scores of the past, warped to the current image, into those of the network."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from stream_seg.ops.jit import compiled
+from stream_seg.ops.jit import jit
 from stream_seg.ops.motion import Confidence, Motion
 from stream_seg.types import Scores
 
 SURE = 4.0
-"""Margin of the best class over the next, in the network's scores, at which the past counts half; the road network's
-median is 7. It is what lets a nearly perfect network keep its outlines: docs/temporal.md."""
+"""Margin of the best class over the second, in the network's scores, at which the weight of the past is halved. The
+road network's median is 7. Without this a nearly perfect network would lose its outlines: docs/temporal.md."""
 
 
-def carried_on(past: Scores, now: Scores, motion: Motion, believed: Confidence, *, weight: float) -> Scores:
-    """now + a x (past moved here - now), where a = weight x confidence / (1 + (margin / SURE)^2) of each pixel.
+def blend_scores(past: Scores, now: Scores, motion: Motion, confidence: Confidence, *, weight: float) -> Scores:
+    """Return now + a x (warped past - now), a = weight x confidence / (1 + (margin / SURE)^2) for each pixel.
 
-    `margin` is by how much the network prefers its best class to the next one, now: where it is sure, the past has less
-    to say. past, now: float32 (C, h, w); motion (h, w, 2) and believed (h, w) at their size. All in one pass.
+    `margin` is the difference between the two best classes of `now`: where the network is sure, the past counts less.
+    past, now: float32 (C, h, w); motion (h, w, 2) and confidence (h, w) of the same size. All in one pass.
     """
-    mixed = np.empty_like(now)
-    _mix(past, now, motion, believed, np.float32(weight), np.float32(1 / SURE), mixed)
-    return mixed
+    result = np.empty_like(now)
+    _blend_scores(past, now, motion, confidence, np.float32(weight), np.float32(1 / SURE), result)
+    return result
 
 
-@compiled
-def _mix(
+@jit
+def _blend_scores(
     past: Scores,
     now: Scores,
     motion: Motion,
-    believed: Confidence,
+    confidence: Confidence,
     weight: np.float32,
     per_sure: np.float32,
-    mixed: Scores,
+    result: Scores,
 ) -> None:
     classes, height, width = now.shape
     best, second, share = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
-    corner, aside = np.empty((2, width), np.int64), np.empty(width, np.int64)  # above, below; one column on
+    # Indices into a plane: the left pixel of the row above and of the row below; the offset of their right pixels.
+    corner, aside = np.empty((2, width), np.int64), np.empty(width, np.int64)
     across, down = np.empty(width, np.float32), np.empty(width, np.float32)
     one = np.float32(1)
     for y in range(height):
@@ -49,8 +50,8 @@ def _mix(
                 best[x] = max(row[x], best[x])
                 second[x] = max(lesser, second[x])
         for x in range(width):
-            margin = min((best[x] - second[x]) * per_sure, np.float32(1e6))  # of a single class it is infinite
-            share[x] = weight * believed[y, x] / (one + margin * margin)
+            margin = min((best[x] - second[x]) * per_sure, np.float32(1e6))  # infinite for a single class
+            share[x] = weight * confidence[y, x] / (one + margin * margin)
             column = min(max(np.float32(x) + motion[y, x, 0], np.float32(0)), np.float32(width - 1))
             line = min(max(np.float32(y) + motion[y, x, 1], np.float32(0)), np.float32(height - 1))
             left, above = np.int64(column), np.int64(line)
@@ -64,4 +65,4 @@ def _mix(
                 i, j = corner[0, x], corner[1, x]
                 upper = plane[i] + (plane[i + aside[x]] - plane[i]) * across[x]
                 lower = plane[j] + (plane[j + aside[x]] - plane[j]) * across[x]
-                mixed[c, y, x] = now[c, y, x] + share[x] * (upper + (lower - upper) * down[x] - now[c, y, x])
+                result[c, y, x] = now[c, y, x] + share[x] * (upper + (lower - upper) * down[x] - now[c, y, x])

@@ -1,10 +1,11 @@
-"""What stands over the picture besides the class colours: the legend, the line of figures, the outlines of regions.
+"""Draw the legend, the line of figures and the outlines of regions on an image.
 
-Panels are painted once into a sprite and stamped on every frame. Sizes follow the picture's height.
+Panels are rendered once into a sprite, which is drawn on every frame. Sizes are relative to the image's height.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
@@ -18,6 +19,7 @@ from stream_seg.types import Classes, Image, Labels
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 BGR = tuple[int, int, int]
 
+BACKGROUND = "background"
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 SPECIMEN = "pedestrian 0123456789"
 """Text whose width sets the font's scale: OpenCV 4 and 5 draw different letters under the same name."""
@@ -29,7 +31,7 @@ GREY: BGR = (178, 174, 170)
 
 @dataclass(frozen=True)
 class Sprite:
-    """A translucent picture to stamp: picture * keep / 255 + ink. Both uint8 (h, w, 3)."""
+    """A translucent image to draw: image * keep / 255 + ink. Both uint8 (h, w, 3)."""
 
     ink: NDArray[np.uint8]
     keep: NDArray[np.uint8]
@@ -37,7 +39,7 @@ class Sprite:
 
 @dataclass(frozen=True)
 class Measures:
-    """The sizes in pixels of text and panels on a picture `height` pixels high: 1/50 of it, but never unreadable."""
+    """Sizes in pixels of text and panels on an image of this height: text is 1/50 of it, but always readable."""
 
     height: int
     font_scale: float = field(init=False)
@@ -50,30 +52,30 @@ class Measures:
 
     @property
     def text(self) -> int:
-        """The size of text: a capital letter is three quarters of it. Also the margin round panels."""
+        """Size of text; a capital letter is three quarters of it. Also the margin around panels."""
         return max(11, round(self.height / 50))
 
     @property
     def line(self) -> int:
-        """From one line of text to the next, and the height of a panel of one line without its padding."""
+        """Distance between lines of text, and the height of a panel of one line without its padding."""
         return round(self.text * 1.55)
 
     @property
     def padding(self) -> int:
-        """Between a panel's edge and what is in it."""
+        """Distance between the edge of a panel and its contents."""
         return round(self.text * 0.6)
 
     def width(self, text: str) -> int:
-        """Of a text."""
+        """Return the width of a text."""
         return int(cv2.getTextSize(text, FONT, self.font_scale, self.stroke)[0][0])
 
     def write(self, mask: NDArray[np.uint8], text: str, x: int, y: int) -> None:
-        """Add a text to a mask, its baseline at y."""
+        """Draw a text on a mask, its baseline at y."""
         cv2.putText(mask, text, (x, y), FONT, self.font_scale, 255, self.stroke, cv2.LINE_AA)
 
 
 class Canvas:
-    """A dark rounded panel to paint on, in floating point."""
+    """A dark panel with round corners to paint on, in floating point."""
 
     def __init__(self, height: int, width: int, radius: int) -> None:
         self.ink = np.zeros((height, width, 3), np.float32)
@@ -81,36 +83,36 @@ class Canvas:
         self.box(0, 0, height, width, radius=radius, colour=PANEL, opacity=PANEL_OPACITY)
 
     def mask(self) -> NDArray[np.uint8]:
-        """An empty mask of the canvas's size."""
+        """Return an empty mask of the size of the canvas."""
         return np.zeros(self.ink.shape[:2], np.uint8)
 
     def paint(self, mask: NDArray[np.uint8], colour: BGR, *, x: int = 0, y: int = 0, opacity: float = 1.0) -> None:
-        """Paint through a mask whose top left corner is at (x, y)."""
+        """Paint through a mask, its top left corner at (x, y)."""
         covered = mask[..., None] * np.float32(opacity / 255)
         at = np.s_[y : y + mask.shape[0], x : x + mask.shape[1]]
         self.ink[at] += (np.array(colour, np.float32) - self.ink[at]) * covered
         self.keep[at] -= self.keep[at] * covered
 
     def box(self, x: int, y: int, height: int, width: int, *, radius: int, colour: BGR, opacity: float = 1.0) -> None:
-        """Paint a rectangle with round corners, smooth because it is drawn four times as large."""
+        """Paint a rectangle with round corners, drawn at four times its size for smooth edges."""
         large = np.zeros((4 * height, 4 * width), np.uint8)
         r = 4 * radius
         cv2.rectangle(large, (r, 0), (4 * width - r - 1, 4 * height), 255, cv2.FILLED)
         cv2.rectangle(large, (0, r), (4 * width, 4 * height - r - 1), 255, cv2.FILLED)
-        for centre in ((r, r), (4 * width - r, r), (r, 4 * height - r), (4 * width - r, 4 * height - r)):
-            cv2.circle(large, centre, r, 255, cv2.FILLED)
+        for center in ((r, r), (4 * width - r, r), (r, 4 * height - r), (4 * width - r, 4 * height - r)):
+            cv2.circle(large, center, r, 255, cv2.FILLED)
         mask = np.asarray(cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
         self.paint(mask, colour, x=x, y=y, opacity=opacity)
 
     def sprite(self) -> Sprite:
-        """What was painted, ready to stamp."""
+        """Return the painted panel."""
         keep = np.repeat(np.rint(self.keep * 255), 3, axis=2).astype(np.uint8)
         return Sprite(ink=np.rint(self.ink).astype(np.uint8), keep=keep)
 
 
 @lru_cache(maxsize=16)
-def legend(classes: Classes, height: int) -> Sprite:
-    """Swatch and name of every class, in columns of at most half the picture's `height`."""
+def render_legend(classes: Classes, height: int) -> Sprite:
+    """Render the colour and name of every class, in columns of at most half the image's `height`."""
     m = Measures(height)
     rows = min(len(classes), max(1, (height // 2) // m.line))
     columns = -(-len(classes) // rows)
@@ -123,7 +125,7 @@ def legend(classes: Classes, height: int) -> Sprite:
         x, y = m.padding + i // rows * column, m.padding // 2 + i % rows * m.line + (m.line - swatch) // 2
         canvas.box(
             x - 1, y - 1, swatch + 2, swatch + 2, radius=swatch // 4, colour=WHITE, opacity=0.3
-        )  # dark colours too
+        )  # a rim, so that dark colours are visible
         canvas.box(x, y, swatch, swatch, radius=swatch // 5, colour=(colour[2], colour[1], colour[0]))
         m.write(names, name, x + swatch + m.padding, y + round(swatch * 0.88))
     canvas.paint(names, WHITE)
@@ -131,9 +133,11 @@ def legend(classes: Classes, height: int) -> Sprite:
 
 
 @lru_cache(maxsize=16)
-def figures(items: tuple[tuple[str, str, str], ...], height: int) -> Sprite:
-    """One line of (value, unit, widest value): values white, units grey; as wide as the widest values, so that the
-    panel stays when the figures change."""
+def render_figures(items: tuple[tuple[str, str, str], ...], height: int) -> Sprite:
+    """Render one line of (value, unit, widest value): values white, units grey.
+
+    It is as wide as its widest values, so that the panel does not move when the figures change.
+    """
     m = Measures(height)
     gap, space = 2 * m.padding, round(m.text * 0.35)
     slots = [max(m.width(value), m.width(widest)) for value, _, widest in items]
@@ -150,8 +154,19 @@ def figures(items: tuple[tuple[str, str, str], ...], height: int) -> Sprite:
     return canvas.sprite()
 
 
-def stamp(image: Image, sprite: Sprite, corner: Corner, *, below: Sprite | None = None) -> None:
-    """Draw a sprite in a corner of the image, in place, or next `below` one that is there. What does not fit is cut."""
+def opacity_table(classes: Classes, opacity: float, exceptions: Mapping[str, float]) -> NDArray[np.float32]:
+    """Return the opacity of every label, float32 (256,): `opacity`, or that of `exceptions` by class name.
+
+    Void has 0, and so has the class `background` unless it is an exception: its colour would only darken the image.
+    """
+    table = np.zeros(256, np.float32)
+    for label, name in enumerate(classes.names):
+        table[label] = exceptions.get(name, 0.0 if name == BACKGROUND else opacity)
+    return table
+
+
+def draw_sprite(image: Image, sprite: Sprite, corner: Corner, *, below: Sprite | None = None) -> None:
+    """Draw a sprite in a corner of the image, in place, `below` another sprite if given; clip it to the image."""
     margin = Measures(image.shape[0]).text
     away = margin + (below.ink.shape[0] + margin // 2 if below else 0)
     height, width = sprite.ink.shape[:2]
@@ -164,28 +179,31 @@ def stamp(image: Image, sprite: Sprite, corner: Corner, *, below: Sprite | None 
         cv2.add(region, sprite.ink[:h, :w], dst=region)
 
 
-def stamp_beside(image: Image, sprite: Sprite, corner: Corner, *, line: Sprite) -> None:
-    """Draw a sprite in a corner of the image, in place, so that it covers nothing of the `line` in the top left one.
+def draw_sprite_beside(image: Image, sprite: Sprite, corner: Corner, *, line: Sprite) -> None:
+    """Draw a sprite in a corner of the image, in place, without covering the `line` in the top left corner.
 
-    Where both do not fit side by side, it stands below the line; where it does not fit there whole, it is left out.
+    Where they do not fit side by side, the sprite goes below the line; where it does not fit there, it is omitted.
     """
     margin = Measures(image.shape[0]).text
     gap = margin // 2
-    left_high, left_wide = np.subtract(image.shape[:2], sprite.ink.shape[:2]) - 2 * margin
-    beside = corner.endswith("right") and left_wide >= line.ink.shape[1] + gap
-    if beside or (left_wide >= 0 and left_high >= line.ink.shape[0] + gap):
-        stamp(image, sprite, corner, below=None if beside or corner.startswith("bottom") else line)
+    free_height, free_width = np.subtract(image.shape[:2], sprite.ink.shape[:2]) - 2 * margin
+    beside = corner.endswith("right") and free_width >= line.ink.shape[1] + gap
+    if beside or (free_width >= 0 and free_height >= line.ink.shape[0] + gap):
+        draw_sprite(image, sprite, corner, below=None if beside or corner.startswith("bottom") else line)
 
 
-def outline(image: Image, labels: Labels, bgr: NDArray[np.uint8], *, drawn: NDArray[np.bool_]) -> None:
-    """Draw a thin line just inside every region of the labels, in place: by label in colour `bgr` where `drawn`."""
+def draw_outlines(image: Image, labels: Labels, bgr: NDArray[np.uint8], *, visible: NDArray[np.bool_]) -> None:
+    """Draw a thin line just inside every region of the labels, in place.
+
+    bgr: uint8 (256, 3) and visible: bool (256,), by label; regions of other labels get no line.
+    """
     height, width = labels.shape
     scale = np.array([image.shape[1] / width, image.shape[0] / height], np.float32)
     present = np.bincount(labels.ravel(), minlength=256) > 0
-    padded = cv2.copyMakeBorder(labels, 3, 3, 3, 3, cv2.BORDER_REPLICATE)  # the picture's own edge falls outside it
-    for label in np.flatnonzero(present & drawn):
+    padded = cv2.copyMakeBorder(labels, 3, 3, 3, 3, cv2.BORDER_REPLICATE)  # moves the edge of the image outside
+    for label in np.flatnonzero(present & visible):
         mask = (padded == label).view(np.uint8)
         contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE, offset=(-3, -3))
-        # In sixteenths of a pixel: the centre of a label is no whole pixel of a larger picture.
+        # In sixteenths of a pixel: the center of a label is between the pixels of a larger image.
         lines = [np.rint(((contour + 0.5) * scale - 0.5) * 16).astype(np.int32) for contour in contours]
         cv2.polylines(image, lines, True, bgr[label].tolist(), Measures(image.shape[0]).stroke, cv2.LINE_AA, 4)

@@ -1,4 +1,4 @@
-"""Machine code from Python loops, by numba, kept on disk between runs."""
+"""Compile Python loops to machine code with numba, cached on disk between runs."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from numba import njit
 F = TypeVar("F", bound=Callable[..., object])
 
 
-def compiled(function: F) -> F:
-    """Compile at the first call, without the GIL; later runs load it from numba's cache (in `__pycache__`, else in the
-    user's cache directory, or NUMBA_CACHE_DIR). What it calls must be in the same file, or the cache goes stale.
+def jit(function: F) -> F:
+    """Compile a function on its first call; it runs without the GIL.
 
-    That cache is code, pickled: one that everybody may write is left alone.
+    Later runs load it from numba's cache: `__pycache__`, else the user's cache directory, or NUMBA_CACHE_DIR. Functions
+    that it calls must be in the same file, or the cache goes stale. The cache is pickled code, so a directory that
+    other users can write is not used.
     """
     try:
-        kept = njit(cache=True, nogil=True)(function)
-        if _ours(Path(kept.stats.cache_path or ""), beside=Path(function.__code__.co_filename)):
-            return cast(F, kept)
-    except RuntimeError:  # no directory can be written
+        cached = njit(cache=True, nogil=True)(function)
+        if _is_private(Path(cached.stats.cache_path or ""), beside=Path(function.__code__.co_filename)):
+            return cast(F, cached)
+    except RuntimeError:  # no writable directory
         pass
-    return cast(F, njit(nogil=True)(function))  # compiled anew in every run
+    return cast(F, njit(nogil=True)(function))  # compiled again in every run
 
 
-def _ours(folder: Path, *, beside: Path) -> bool:
-    """Whether it is this user's and not everybody's; or beside the program, which is no safer."""
+def _is_private(folder: Path, *, beside: Path) -> bool:
+    """Return True for a folder that only this user can write, or that is as safe as the program `beside` it."""
     if folder.parent == beside.parent:
         return True
-    found = folder.stat()
-    return found.st_uid == os.geteuid() and not found.st_mode & stat.S_IWOTH
+    status = folder.stat()
+    return status.st_uid == os.geteuid() and not status.st_mode & stat.S_IWOTH

@@ -1,4 +1,4 @@
-"""Label maps: from the class scores of a network, enlarged, and counted."""
+"""Label maps: the argmax of class scores, resizing, and the share of each class."""
 
 from __future__ import annotations
 
@@ -6,34 +6,42 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.ops.jit import compiled
+from stream_seg.ops.jit import jit
 from stream_seg.types import Classes, Labels, Scores
 
 Taps = tuple[NDArray[np.uintp], NDArray[np.uintp], NDArray[np.float32]]
-"""For each output position: the source position before it, the one after it, and the weight of the latter in [0, 1)."""
+"""For each output position: the input position before it, the one after it, and the weight of the latter in [0, 1)."""
 
 
-def taps(outputs: int, inputs: int) -> Taps:
-    """Bilinear taps along one axis with half-pixel centres (torch's align_corners=False, ONNX's half_pixel)."""
+def bilinear_taps(outputs: int, inputs: int) -> Taps:
+    """Return the taps of a bilinear resize along one axis, with half-pixel centers.
+
+    The same as align_corners=False in torch and half_pixel in ONNX.
+    """
     position = np.clip((np.arange(outputs) + 0.5) * (inputs / outputs) - 0.5, 0, inputs - 1)
     before = position.astype(np.uintp)
     return before, np.minimum(before + np.uintp(1), np.uintp(inputs - 1)), (position - before).astype(np.float32)
 
 
 def upsampled_argmax(scores: Scores, size: tuple[int, int]) -> Labels:
-    """The likeliest class of each pixel of the bilinearly resized scores, in one pass and without the resized scores.
+    """Return the class with the highest bilinearly resized score of each pixel, without storing the resized scores.
 
-    scores: float32 (C, h, w), C at most 255. size: (H, W), larger or smaller. Returns uint8 (H, W); of equals, the
-    first. Raises ValueError for other scores.
+    scores: float32 (C, h, w), C at most 255. size: (H, W), larger or smaller. Returns uint8 (H, W); of equal scores the
+    first class wins. Raises ValueError for other scores.
     """
     if scores.ndim != 3 or scores.dtype != np.float32 or not 1 <= scores.shape[0] <= 255 or 0 in scores.shape:
-        raise ValueError(f"scores: float32 (1..255 classes, h, w) is needed, not {scores.dtype} {scores.shape}")
+        raise ValueError(f"scores: expected float32 (1..255 classes, h, w), got {scores.dtype} {scores.shape}")
     labels = np.empty(size, np.uint8)
-    _argmax_rows(np.ascontiguousarray(scores), *taps(size[0], scores.shape[1]), *taps(size[1], scores.shape[2]), labels)
+    _argmax_rows(
+        np.ascontiguousarray(scores),
+        *bilinear_taps(size[0], scores.shape[1]),
+        *bilinear_taps(size[1], scores.shape[2]),
+        labels,
+    )
     return labels
 
 
-@compiled
+@jit
 def _argmax_rows(
     scores: Scores,
     above: NDArray[np.uintp],
@@ -46,15 +54,15 @@ def _argmax_rows(
 ) -> None:
     classes = scores.shape[0]
     height, width = labels.shape
-    # Source rows widened to the output: row r stands in slot r & 1, so that the two a row needs are always both there.
+    # Source rows resized to the output's width. Row r is in slot r & 1, so both rows that an output row needs fit.
     wide = np.empty((2, classes, width), np.float32)
-    held = np.full(2, -1)
+    source_rows = np.full(2, -1)
     best = np.empty(width, np.float32)
     winner = np.empty(width, np.int32)  # as wide as a float32, so that one comparison mask serves both
     for y in range(height):
         for r in (above[y], below[y]):
-            if held[r & 1] != r:
-                held[r & 1] = r
+            if source_rows[r & 1] != r:
+                source_rows[r & 1] = r
                 for c in range(classes):
                     row, out = scores[c, r], wide[r & 1, c]
                     for x in range(width):
@@ -72,14 +80,14 @@ def _argmax_rows(
             labels[y, x] = winner[x]
 
 
-def resized_labels(labels: Labels, size: tuple[int, int]) -> Labels:
-    """Labels by nearest neighbour at size (H, W), for files: no class appears that was not there."""
+def resize_labels(labels: Labels, size: tuple[int, int]) -> Labels:
+    """Resize labels to `size` = (H, W) by nearest neighbor: no class appears that was not there before."""
     if labels.shape == size:
         return labels
     return np.asarray(cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
 
 
 def class_shares(labels: Labels, classes: Classes) -> NDArray[np.float32]:
-    """The share of the picture that each class covers, float32 (C,), in [0, 1]; the rest of the sum to 1 is void."""
+    """Return the share of the image that each class covers, float32 (C,), 0 to 1; the rest up to 1 is void."""
     counts = cv2.calcHist([labels], [0], None, [256], [0, 256]).ravel()
     return (counts[: len(classes)] / labels.size).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What is shown in the place of a picture that does not come."""
+"""Draw the images that replace or mark missing images of a live source."""
 
 from __future__ import annotations
 
@@ -12,25 +12,30 @@ TOP, BOTTOM = (46, 38, 33), (24, 19, 16)
 AMBER = (60, 176, 245)
 
 
-def no_signal(size: tuple[int, int], stream: str, said: str, *, since_s: float) -> Image:
-    """A quiet dark card at `size` = (height, width): NO SIGNAL, whose, why and for how long. BGR, fresh."""
+def draw_placeholder(size: tuple[int, int], stream: str, reason: str, *, since_s: float) -> Image:
+    """Return a dark image of `size` = (height, width) with NO SIGNAL, the stream, the reason and the elapsed time."""
     height, width = size
     shade = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
     column = (1 - shade) * np.array(TOP, np.float32) + shade * np.array(BOTTOM, np.float32)
     image: Image = np.ascontiguousarray(np.broadcast_to(np.rint(column), (height, width, 3)).astype(np.uint8))
-    lines = [("NO SIGNAL", 0.085, WHITE), (stream, 0.05, AMBER), (said, 0.04, GREY), (elapsed(since_s), 0.04, GREY)]
+    lines = [
+        ("NO SIGNAL", 0.085, WHITE),
+        (stream, 0.05, AMBER),
+        (reason, 0.04, GREY),
+        (format_elapsed(since_s), 0.04, GREY),
+    ]
     y = height * 0.36
     for text, share, colour in lines:
-        _centred(image, _drawable(text), round(y), share * height, colour)
+        _draw_centered(image, _to_ascii(text), round(y), share * height, colour)
         y += height * (share * 0.9 + 0.045)
     return image
 
 
-def banner(image: Image, said: str, *, since_s: float) -> Image:
-    """The picture, dimmed, with a line on what is wrong with it in its middle. Fresh."""
+def draw_banner(image: Image, message: str, *, since_s: float) -> Image:
+    """Return a dimmed copy of the image with a message and the elapsed time in its middle."""
     dimmed = np.asarray(cv2.convertScaleAbs(image, alpha=0.45), np.uint8)
     m = Measures(image.shape[0])
-    text = f"{said}  {elapsed(since_s)}"
+    text = f"{message}  {format_elapsed(since_s)}"
     canvas = Canvas(m.line + 2 * m.padding, m.width(text) + 4 * m.padding, radius=m.padding)
     mask = canvas.mask()
     m.write(mask, text, 2 * m.padding, m.padding + round(m.line * 0.7))
@@ -44,15 +49,15 @@ def banner(image: Image, said: str, *, since_s: float) -> Image:
     return dimmed
 
 
-def elapsed(seconds: float) -> str:
-    """`0:07`, `12:40`, `3:05:09`."""
+def format_elapsed(seconds: float) -> str:
+    """Return a duration as `0:07`, `12:40` or `3:05:09`."""
     minutes, rest = divmod(int(max(0.0, seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _centred(image: Image, text: str, y: int, size: float, colour: tuple[int, int, int]) -> None:
-    """A text `size` pixels high at the most, its baseline at y, never wider than nine tenths of the picture."""
+def _draw_centered(image: Image, text: str, y: int, size: float, colour: tuple[int, int, int]) -> None:
+    """Draw a text at most `size` pixels high and nine tenths of the image wide, its baseline at y."""
     font = cv2.FONT_HERSHEY_SIMPLEX
     (full, tall), _ = cv2.getTextSize(text, font, 1.0, 1)
     scale = min(size / max(tall, 1), 0.9 * image.shape[1] / max(full, 1))
@@ -61,6 +66,6 @@ def _centred(image: Image, text: str, y: int, size: float, colour: tuple[int, in
     cv2.putText(image, text, (round((image.shape[1] - full) / 2), y), font, scale, colour, stroke, cv2.LINE_AA)
 
 
-def _drawable(text: str) -> str:
-    """OpenCV draws ASCII only."""
+def _to_ascii(text: str) -> str:
+    """Replace the characters that OpenCV cannot draw."""
     return text.encode("ascii", "replace").decode()

@@ -1,9 +1,9 @@
-"""What a key frame said, seen from a later frame.
+"""Propagate the scores of a key frame to later frames.
 
-The motion since the key frame is composed frame by frame and the scores are moved once by the whole of it: moved anew
-from frame to frame they blur. On CamVid val (15 frames/s, the road network) every fifth frame a key frame gives 68.90
-mIoU composed, 68.83 moved from frame to frame, 60.2 held still, and 68.99 where the labels are sampled straight from
-the key frame (`moved_labels`); every frame one gives 71.0 (weights of before the third part).
+The motion since the key frame is composed frame by frame, and the scores are warped once by all of it: warped again
+from frame to frame they blur. mIoU on CamVid val (15 frames/s, the road network) with a key frame every fifth frame:
+68.90 composed, 68.83 warped from frame to frame, 60.2 not moved, 68.99 with labels sampled directly from the key frame
+(`propagate_labels`); 71.0 with a key frame every frame (weights of before the third part).
 """
 
 from __future__ import annotations
@@ -12,63 +12,67 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.ops.jit import compiled
-from stream_seg.ops.labels import taps
-from stream_seg.ops.motion import Motion, places, warped_scores
+from stream_seg.ops.jit import jit
+from stream_seg.ops.labels import bilinear_taps
+from stream_seg.ops.motion import Motion, absolute_positions, warp_scores
 from stream_seg.types import Labels, Scores
 
-UNSETTLED = 255
+AMBIGUOUS = 255
+"""Value of `unanimous_labels` where the four pixels differ."""
 
 
-def composed(since: Motion, step: Motion) -> Motion:
-    """The motion over two spans: `since` from some picture to the one before, `step` from that one to the present."""
-    far = cv2.remap(since, places(step), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
-    return np.asarray(cv2.add(far, step), np.float32)
+def compose_motion(first: Motion, second: Motion) -> Motion:
+    """Return the motion over two spans: `first` up to the previous image, `second` from there to the current one."""
+    earlier = cv2.remap(first, absolute_positions(second), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+    return np.asarray(cv2.add(earlier, second), np.float32)
 
 
-def moved(scores: Scores, motion: Motion) -> Scores:
-    """`motion.warped_scores` (bilinear, the border goes on outside) in one pass over all classes, at a quarter of its
-    time. scores: float32 (C, h, w); motion of the same h and w."""
-    if min(scores.shape[1:]) < 2:
-        return warped_scores(scores, motion)
-    seen = np.empty_like(scores)
-    _move(np.ascontiguousarray(scores), motion, seen)
-    return seen
+def propagate_scores(scores: Scores, motion: Motion) -> Scores:
+    """Warp scores float32 (C, h, w) by a motion of the same h and w, all classes in one pass.
 
-
-def settled(scores: Scores) -> Labels:
-    """For every pixel of scores (C, h, w), h and w at least 2, the likeliest class of all four of it, its right, its
-    lower and its lower right neighbour; UNSETTLED where they are not of one mind. uint8 (h, w), the last row and column
-    of no use."""
-    found = np.full(scores.shape[1:], UNSETTLED, np.uint8)
-    _settle(np.ascontiguousarray(scores), found)
-    return found
-
-
-def moved_labels(scores: Scores, known: Labels, motion: Motion, *, size: tuple[int, int]) -> Labels:
-    """The labels of moved and enlarged scores, uint8 of `size` = (H, W), sampled once.
-
-    scores: float32 (C, h, w), h and w at least 2; `known` is what is `settled` of them; motion of the same h and w.
-    Where the four pixels round a place have one winner, so has every mixture of them: only along outlines the scores
-    themselves are looked at.
+    The result is that of `motion.warp_scores` (bilinear, border replicated) in a quarter of the time.
     """
-    labels = np.empty(size, np.uint8)
-    rows, columns = taps(size[0], scores.shape[1]), taps(size[1], scores.shape[2])
-    _move_labels(np.ascontiguousarray(scores), known, motion, *rows, *columns, labels)
+    if min(scores.shape[1:]) < 2:
+        return warp_scores(scores, motion)
+    result = np.empty_like(scores)
+    _propagate_scores(np.ascontiguousarray(scores), motion, result)
+    return result
+
+
+def unanimous_labels(scores: Scores) -> Labels:
+    """Return the label on which each pixel and its right, lower and lower right neighbors agree, else AMBIGUOUS.
+
+    scores: float32 (C, h, w), h and w at least 2. Returns uint8 (h, w); the last row and column are not used.
+    """
+    labels = np.full(scores.shape[1:], AMBIGUOUS, np.uint8)
+    _unanimous_labels(np.ascontiguousarray(scores), labels)
     return labels
 
 
-def margins(scores: Scores) -> NDArray[np.float32]:
-    """How sure the network is of each pixel, float32 (h, w) from 0 to 1: 1 - p2 / p1 of its two likeliest classes."""
+def propagate_labels(scores: Scores, unanimous: Labels, motion: Motion, *, size: tuple[int, int]) -> Labels:
+    """Return the labels of warped and enlarged scores, uint8 of `size` = (H, W), each sampled once.
+
+    scores: float32 (C, h, w), h and w at least 2; `unanimous` are its `unanimous_labels`; motion of the same h and w.
+    Where the four pixels around a position agree, every interpolation between them does: scores are interpolated only
+    along outlines.
+    """
+    labels = np.empty(size, np.uint8)
+    rows, columns = bilinear_taps(size[0], scores.shape[1]), bilinear_taps(size[1], scores.shape[2])
+    _propagate_labels(np.ascontiguousarray(scores), unanimous, motion, *rows, *columns, labels)
+    return labels
+
+
+def compute_margins(scores: Scores) -> NDArray[np.float32]:
+    """Return the certainty of each pixel, float32 (h, w) from 0 to 1: 1 - p2 / p1 of its two likeliest classes."""
     margin = np.empty(scores.shape[1:], np.float32)
-    _margins(np.ascontiguousarray(scores), margin)
+    _compute_margins(np.ascontiguousarray(scores), margin)
     return margin
 
 
-@compiled
-def _move(scores: Scores, motion: Motion, seen: Scores) -> None:
+@jit
+def _propagate_scores(scores: Scores, motion: Motion, result: Scores) -> None:
     classes, height, width = scores.shape
-    corner = np.empty(width, np.int32)  # of the four pixels round a place, the upper left one
+    corner = np.empty(width, np.int32)  # index of the upper left of the four pixels around a position
     across, down = np.empty(width, np.float32), np.empty(width, np.float32)
     for y in range(height):
         for x in range(width):
@@ -83,11 +87,11 @@ def _move(scores: Scores, motion: Motion, seen: Scores) -> None:
                 i = corner[x]
                 upper = plane[i] + (plane[i + 1] - plane[i]) * across[x]
                 lower = plane[i + width] + (plane[i + width + 1] - plane[i + width]) * across[x]
-                seen[c, y, x] = upper + (lower - upper) * down[x]
+                result[c, y, x] = upper + (lower - upper) * down[x]
 
 
-@compiled
-def _margins(scores: Scores, margin: NDArray[np.float32]) -> None:
+@jit
+def _compute_margins(scores: Scores, margin: NDArray[np.float32]) -> None:
     classes, height, width = scores.shape
     best, second = np.empty(width, np.float32), np.empty(width, np.float32)
     for y in range(height):
@@ -102,30 +106,30 @@ def _margins(scores: Scores, margin: NDArray[np.float32]) -> None:
             margin[y, x] = np.float32(1) - np.exp(second[x] - best[x])
 
 
-@compiled
-def _settle(scores: Scores, found: Labels) -> None:
+@jit
+def _unanimous_labels(scores: Scores, labels: Labels) -> None:
     classes, height, width = scores.shape
     best, winner = np.empty(width, np.float32), np.empty((2, width), np.int32)
     for y in range(height):
-        won, over = winner[y & 1], winner[1 - (y & 1)]
+        current, above = winner[y & 1], winner[1 - (y & 1)]
         for x in range(width):
-            best[x], won[x] = -np.inf, 0
+            best[x], current[x] = -np.inf, 0
         for c in range(classes):
             row = scores[c, y]
             for x in range(width):
                 better = row[x] > best[x]
                 best[x] = row[x] if better else best[x]
-                won[x] = c if better else won[x]
+                current[x] = c if better else current[x]
         if y:
             for x in range(width - 1):
-                agree = (won[x] == won[x + 1]) & (won[x] == over[x]) & (won[x] == over[x + 1])
-                found[y - 1, x] = won[x] if agree else 255
+                agree = (current[x] == current[x + 1]) & (current[x] == above[x]) & (current[x] == above[x + 1])
+                labels[y - 1, x] = current[x] if agree else 255
 
 
-@compiled
-def _move_labels(
+@jit
+def _propagate_labels(
     scores: Scores,
-    known: Labels,
+    unanimous: Labels,
     motion: Motion,
     above: NDArray[np.uintp],
     below: NDArray[np.uintp],
@@ -137,9 +141,9 @@ def _move_labels(
 ) -> None:
     classes, height, width = scores.shape
     tall, wide = labels.shape
-    row = np.empty((2, width), np.float32)  # the motion between two rows of it
+    row = np.empty((2, width), np.float32)  # the motion, interpolated between two of its rows
     corner, by_x, by_y = np.empty(wide, np.int32), np.empty(wide, np.float32), np.empty(wide, np.float32)
-    settled, flat = known.ravel(), scores.reshape(classes, height * width)
+    winners, flat = unanimous.ravel(), scores.reshape(classes, height * width)
     for y in range(tall):
         for i in range(2):
             for x in range(width):
@@ -156,7 +160,7 @@ def _move_labels(
             by_x[x], by_y[x] = column - np.float32(x0), line - np.float32(y0)
         for x in range(wide):
             i = corner[x]
-            winner = settled[i]
+            winner = winners[i]
             if winner == 255:
                 best = np.float32(-np.inf)
                 for c in range(classes):

@@ -1,4 +1,4 @@
-"""`masks`: label maps into a folder, one PNG per frame."""
+"""`masks`: write label maps to a folder, one PNG per frame."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pydantic.dataclasses import dataclass
 
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.files import STREAM, at_home, replace_file, require_folder, semantic_of, stream_path, writing
-from stream_seg.ops.labels import resized_labels
-from stream_seg.stages.base import STRICT, Frames
+from stream_seg.ops.labels import resize_labels
+from stream_seg.stages.base import STRICT, Frames, Traits
 from stream_seg.types import Classes, Labels
 
 LOG = logging.getLogger(__name__)
@@ -22,22 +22,29 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(config=STRICT)
 class Masks:
-    """Write one PNG label map per frame into a folder.
+    """Write one PNG label map per frame to a folder.
 
-    000042.png is the frame with seq 42: 8-bit grey at the picture's size, a pixel's value is its class, 255 is void.
-    `classes.json` beside them lists the classes by label: {"label", "name", "colour": [red, green, blue]}. The folder
-    is made when the first frame comes; files of the same names are replaced, all others are left alone. A card
-    in the place of a picture (`Frame.signal`) has none.
+    000042.png belongs to the frame with seq 42: 8-bit grey at the size of the image; the value of a pixel is its class,
+    255 is void. `classes.json` beside them lists the classes by label: {"label", "name", "colour": [red, green, blue]}.
+    The folder is created with the first frame; files of the same names are replaced, other files stay. Placeholder
+    frames (`Frame.signal`) are skipped.
     """
+
+    traits = Traits(role="output", argument="a folder for label maps (masks/)")
 
     path: Annotated[
         Path,
         AfterValidator(at_home),
-        Field(description="the folder; {stream} in it stands for the stream's name"),
+        Field(description="the folder; {stream} in it stands for the name of the stream"),
     ]
 
+    @classmethod
+    def argument(cls, text: str) -> dict[str, object] | None:
+        """Return the keys for a command-line OUTPUT; None for one that is no folder."""
+        return {"path": text} if "://" not in text and (text.endswith("/") or Path(text).is_dir()) else None
+
     def __call__(self, frames: Frames) -> Frames:
-        _require_place(self.path)
+        _require_writable(self.path)
         folders: dict[Path, str] = {}
         for frame in frames:
             if frame.signal is not None:
@@ -48,44 +55,44 @@ class Masks:
             if folder not in folders:
                 with writing(folder):
                     folder.mkdir(parents=True, exist_ok=True)
-                _list_classes(folder, described(semantic.classes))
+                _write_classes(folder, encode_classes(semantic.classes))
             if folders.setdefault(folder, frame.stream) != frame.stream:
                 raise ConfigError(
                     f"masks: the streams {folders[folder]} and {frame.stream} cannot share {self.path}; "
-                    f"one folder for each is path: '{self.path / STREAM}'"
+                    f"for one folder each use path: '{self.path / STREAM}'"
                 )
-            labels = resized_labels(semantic.labels, frame.image.shape[:2])
-            replace_file(folder / f"{frame.seq:06}.png", encoded(labels))
+            labels = resize_labels(semantic.labels, frame.image.shape[:2])
+            replace_file(folder / f"{frame.seq:06}.png", encode_label_map(labels))
             yield frame
 
 
-def _list_classes(folder: Path, listed: bytes) -> None:
-    place = folder / "classes.json"
-    with writing(place):
-        if place.exists() and place.read_bytes() != listed and any(folder.glob("*.png")):
-            LOG.warning("%s: has label maps of other classes; %s now lists this run's", folder, place.name)
-    replace_file(place, listed)
+def _write_classes(folder: Path, content: bytes) -> None:
+    path = folder / "classes.json"
+    with writing(path):
+        if path.exists() and path.read_bytes() != content and any(folder.glob("*.png")):
+            LOG.warning("%s: contains label maps of other classes; %s lists those of this run", folder, path.name)
+    replace_file(path, content)
 
 
-def encoded(labels: Labels) -> bytes:
-    """A label map as a PNG: OpenCV's own choice, level 1 and run lengths, is the fast one for flat areas."""
+def encode_label_map(labels: Labels) -> bytes:
+    """Encode a label map as PNG. OpenCV's defaults, level 1 and run lengths, are fast for flat areas."""
     _, png = cv2.imencode(".png", labels)
     return png.tobytes()
 
 
-def described(classes: Classes) -> bytes:
-    """The classes as JSON, one a line."""
+def encode_classes(classes: Classes) -> bytes:
+    """Encode the classes as JSON, one per line."""
     entries = zip(range(len(classes)), classes.names, classes.colours, strict=True)
     lines = [json.dumps({"label": label, "name": name, "colour": colour}) for label, name, colour in entries]
     return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
 
 
-def _require_place(path: Path) -> None:
-    """Raise OutputError unless the folder is there to be written to, or its parent is, to make it in."""
-    fixed = path
-    while STREAM in str(fixed):
-        fixed = fixed.parent
+def _require_writable(path: Path) -> None:
+    """Raise OutputError unless the folder can be written to, or created in its parent."""
+    folder = path
+    while STREAM in str(folder):
+        folder = folder.parent
     with writing(path):
-        if fixed.exists() and not fixed.is_dir():
-            raise OutputError(f"cannot write {path}: {fixed} exists and is not a folder")
-        require_folder(fixed if fixed.is_dir() else fixed.parent, path)
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"cannot write {path}: {folder} exists and is not a folder")
+        require_folder(folder if folder.is_dir() else folder.parent, path)

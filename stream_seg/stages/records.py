@@ -1,4 +1,4 @@
-"""`records`: what is known of each frame, as a line of JSON."""
+"""`records`: write a line of JSON for each frame."""
 
 from __future__ import annotations
 
@@ -15,29 +15,36 @@ from pydantic.dataclasses import dataclass
 from stream_seg.files import file_path, final_files, semantic_of, writing
 from stream_seg.frame import Frame, Signal
 from stream_seg.ops.labels import class_shares
-from stream_seg.stages.base import STRICT, Frames
+from stream_seg.stages.base import STRICT, Frames, Traits
 
 
 @dataclass(config=STRICT)
 class Records:
-    """Write one JSON object per frame, a line each.
+    """Write one JSON object per frame, one per line.
 
-    | key | is |
+    | key | value |
     |---|---|
-    | `stream`, `seq` | whose picture, and its number in the stream, from 0 |
-    | `pts_s` | when it was shown in the stream, seconds |
-    | `size` | [width, height] of the picture, pixels |
-    | `classes` | the share of the picture that each class covers, 0 to 1; what is missing from the sum is void |
-    | `latency_ms` | from its capture to this line |
-    | `signal` | of a card in the place of a picture, instead of `classes`: `state`, `reason`, `since_s` without one |
-    | `missed` | the numbers just before it that the source could not deliver, counted by reason |
+    | `stream`, `seq` | name of the stream, and number of the frame in it, from 0 |
+    | `pts_s` | presentation time in the stream, seconds |
+    | `size` | [width, height] of the image, pixels |
+    | `classes` | share of the image that each class covers, 0 to 1; the rest up to 1 is void |
+    | `latency_ms` | milliseconds from the capture to this line |
+    | `signal` | of a placeholder frame, instead of `classes`: `state`, `reason`, `since_s` (seconds without an image) |
+    | `missed` | count by reason of the frames just before it that the source could not deliver |
     """
+
+    traits = Traits(role="output", argument="a table (.jsonl)")
 
     path: Annotated[
         Path,
         AfterValidator(file_path(".jsonl")),
-        Field(description="the file, .jsonl; {stream} in its name makes a file for each stream"),
+        Field(description="the file, .jsonl; with {stream} in its name, one file per stream"),
     ]
+
+    @classmethod
+    def argument(cls, text: str) -> dict[str, object] | None:
+        """Return the keys for a command-line OUTPUT; None for one that is no table."""
+        return {"path": text} if "://" not in text and Path(text).suffix.lower() == ".jsonl" else None
 
     def __call__(self, frames: Frames) -> Frames:
         with final_files(self.path) as partial_of, ExitStack() as open_files:
@@ -46,42 +53,45 @@ class Records:
                 line = json.dumps(record(frame)).encode() + b"\n"
                 partial = partial_of(frame.stream)
                 if partial not in files:
-                    files[partial] = open_files.enter_context(_opened(partial, self.path))
+                    files[partial] = open_files.enter_context(_open_file(partial, self.path))
                 with writing(self.path):
                     files[partial].write(line)
-                    files[partial].flush()  # so that a crash costs no line
+                    files[partial].flush()  # a crash loses no line
                 yield frame
 
 
 def record(frame: Frame) -> dict[str, Any]:
-    """The line of a frame, as it is now. Raises ConfigError for a frame without classes."""
+    """Return the record of a frame at this moment. Raises ConfigError for a frame without classes."""
     height, width = frame.image.shape[:2]
     return {
         "stream": frame.stream,
         "seq": frame.seq,
         "pts_s": round(float(frame.pts * frame.time_base), 6),
         "size": [width, height],
-        **(_classes(frame) if frame.signal is None else {"signal": _said(frame.signal)}),
+        **(_classes_of(frame) if frame.signal is None else {"signal": _signal_of(frame.signal)}),
         "latency_ms": round((time.monotonic_ns() - frame.captured_ns) / 1e6, 3),
         "missed": dict(frame.missed),
     }
 
 
-def _classes(frame: Frame) -> dict[str, Any]:
+def _classes_of(frame: Frame) -> dict[str, Any]:
     semantic = semantic_of(frame, "records")
     shares = class_shares(semantic.labels, semantic.classes)
     names = semantic.classes.names
     return {"classes": {name: round(float(share), 6) for name, share in zip(names, shares, strict=True)}}
 
 
-def _said(signal: Signal) -> dict[str, Any]:
+def _signal_of(signal: Signal) -> dict[str, Any]:
     since_s = round((time.monotonic_ns() - signal.since_ns) / 1e9, 3)
     return {"state": signal.state, "reason": signal.reason, "since_s": since_s}
 
 
 @contextmanager
-def _opened(partial: Path, path: Path) -> Iterator[BinaryIO]:
-    """A file to write to. What a failed write left in its buffer makes closing fail too, with the same OutputError."""
+def _open_file(partial: Path, path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing.
+
+    After a failed write the buffer still holds data, so closing fails too, and raises the same OutputError.
+    """
     with writing(path):
         file = partial.open("wb")
     try:

@@ -1,4 +1,4 @@
-"""`show`: a window on the screen."""
+"""`show`: show the frames in a window on the screen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from stream_seg.errors import OutputError
-from stream_seg.stages.base import STRICT, Frames
+from stream_seg.stages.base import STRICT, Frames, Traits
 from stream_seg.types import Image
 
 Result = TypeVar("Result")
@@ -28,12 +28,19 @@ QUIT_KEYS = (ord("q"), 27)
 class Show:
     """Show the frames in a window; q, Esc or closing it ends the run.
 
-    Every stream has its own window, named `title: stream`. A larger picture opens at `max_width`; the window can be
-    resized, which scales the picture. Keys are seen when a frame comes.
+    Every stream has its own window, named `title: stream`. It opens at most `max_width` wide; resizing it scales the
+    image. Keys take effect with the next frame.
     """
 
-    title: Annotated[str, Field(min_length=1, description="what the windows are called")] = "stream_seg"
-    max_width: Annotated[int, Field(ge=64, description="width of a window at most when it opens, pixels")] = 1280
+    traits = Traits(role="output", images="drawn", argument="the word window")
+
+    title: Annotated[str, Field(min_length=1, description="title of the windows")] = "stream_seg"
+    max_width: Annotated[int, Field(ge=64, description="largest width of a window when it opens, pixels")] = 1280
+
+    @classmethod
+    def argument(cls, text: str) -> dict[str, object] | None:
+        """Return the keys for a command-line OUTPUT; None for one other than `window`."""
+        return {} if text == "window" else None
 
     def __call__(self, frames: Frames) -> Frames:
         require_display()
@@ -44,9 +51,9 @@ class Show:
                 if title not in titles:
                     _in_gui_thread(_open, title, frame.image, self.max_width)
                     titles.add(title)
-                wanted = _in_gui_thread(_shown, title, frame.image)
+                is_open = _in_gui_thread(_show, title, frame.image)
                 yield frame
-                if not wanted:
+                if not is_open:
                     return
         finally:
             _in_gui_thread(_close, titles)
@@ -54,7 +61,7 @@ class Show:
 
 @cache
 def _gui_thread() -> ThreadPoolExecutor:
-    """The one thread of this process that has windows: Qt is bound for good to the thread that used it first."""
+    """Return the only thread of this process that uses windows: Qt is bound to the thread that used it first."""
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="windows")
 
 
@@ -63,20 +70,20 @@ def _in_gui_thread(task: Callable[..., Result], *arguments: object) -> Result:
         return _gui_thread().submit(task, *arguments).result()
     except cv2.error as error:
         raise OutputError(
-            f"no window can be shown: OpenCV says {error.err!r}; opencv-python is needed, without the headless package"
+            f"cannot show a window: OpenCV reports {error.err!r}; install opencv-python, without the headless package"
         ) from error
 
 
 def _open(title: str, image: Image, max_width: int) -> None:
-    # GUI_NORMAL leaves out the tool and status bars, whose text needs fonts that OpenCV's wheels lack, with warnings.
+    # GUI_NORMAL omits the tool and status bars: OpenCV's wheels lack the fonts for their text, and Qt would warn.
     cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
     height, width = image.shape[:2]
     scale = min(1.0, max_width / width)
     cv2.resizeWindow(title, round(width * scale), max(1, round(height * scale)))
 
 
-def _shown(title: str, image: Image) -> bool:
-    """Show a picture; False when the user has asked to stop."""
+def _show(title: str, image: Image) -> bool:
+    """Show an image. Return False if the user pressed a quit key or closed the window."""
     cv2.imshow(title, image)
     return cv2.pollKey() not in QUIT_KEYS and _is_open(title)
 
@@ -84,7 +91,7 @@ def _shown(title: str, image: Image) -> bool:
 def _is_open(title: str) -> bool:
     try:
         return cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) > 0
-    except cv2.error:  # Qt's answer when the user has closed the last window
+    except cv2.error:  # raised by Qt after the user closed the last window
         return False
 
 
@@ -92,27 +99,27 @@ def _close(titles: set[str]) -> None:
     for title in filter(_is_open, titles):
         cv2.destroyWindow(title)
     if titles:
-        cv2.pollKey()  # lets Qt do it
+        cv2.pollKey()  # lets Qt process it
 
 
 def require_display() -> None:
-    """Raise OutputError where Qt would abort or hang, and with it the process and every other output."""
+    """Raise OutputError where Qt would abort or hang the process, and thereby every other output."""
     if not sys.platform.startswith("linux"):
         return
     imported = list(sys.modules)
     if "av" in imported and imported.index("av") < imported.index("cv2"):
-        # Qt would load PyAV's private libxcb and spin for ever: PyAV issue 978, OpenCV issue 29195.
-        raise OutputError("no window can be shown: PyAV was imported before OpenCV; import stream_seg or cv2 first")
+        # Qt would load PyAV's private libxcb and loop forever: PyAV issue 978, OpenCV issue 29195.
+        raise OutputError("cannot show a window: PyAV was imported before OpenCV; import stream_seg or cv2 first")
     display = os.environ.get("DISPLAY")
     if not display:
-        raise OutputError("no window can be shown: DISPLAY is not set; run on a desktop, or write to a file instead")
+        raise OutputError("cannot show a window: DISPLAY is not set; run on a desktop, or write to a file instead")
     try:
-        xcb = ctypes.CDLL("libxcb.so.1")  # which OpenCV's windows need as well
+        xcb = ctypes.CDLL("libxcb.so.1")  # OpenCV's windows need it as well
     except OSError as error:
-        raise OutputError(f"no window can be shown: {error}; install libxcb1, or write to a file instead") from error
+        raise OutputError(f"cannot show a window: {error}; install libxcb1, or write to a file instead") from error
     xcb.xcb_connect.restype = ctypes.c_void_p
     connection = ctypes.c_void_p(xcb.xcb_connect(None, None))
-    refused = xcb.xcb_connection_has_error(connection)
+    has_error = xcb.xcb_connection_has_error(connection)
     xcb.xcb_disconnect(connection)
-    if refused:
-        raise OutputError(f"no window can be shown: the display {display} does not answer; write to a file instead")
+    if has_error:
+        raise OutputError(f"cannot show a window: the display {display} does not answer; write to a file instead")

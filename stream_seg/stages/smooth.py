@@ -5,24 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass as plain
 from dataclasses import replace
 from fractions import Fraction
-from typing import Annotated, Literal, TypeAlias, get_args
+from typing import Annotated
 
 import cv2
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from stream_seg.errors import ConfigError
-from stream_seg.frame import Base, Carried, Frame, Semantic, Step, Temporal, given_scores
+from stream_seg.frame import Frame, FrameMotion, ReferenceScores, Reset, Semantic, Temporal, WarpedScores
 from stream_seg.ops import motion as ops
-from stream_seg.per_stream import Recent
+from stream_seg.per_stream import PerStream
 from stream_seg.sources.timeline import GAP_S, discontinuity
 from stream_seg.stages.base import STRICT, Frames, Traits
 from stream_seg.types import Scores
-
-Reset: TypeAlias = Literal["start", "gap", "back", "shape", "cut"]
-"""Why the past is forgotten: the stream begins, a pause of more than `gap_s`, time goes back (a camera that connected
-anew), the picture or the scores change their shape, or the picture has nothing to do with the last one."""
-RESETS: tuple[str, ...] = get_args(Reset)
 
 
 @plain(frozen=True)
@@ -44,7 +39,7 @@ class _Past:
     last: _Now
     source: Scores
     seen: ops.Luma
-    base: Base
+    base: ReferenceScores
     motion: ops.Motion | None = None
 
 
@@ -63,7 +58,7 @@ class Smooth:
     gap_s: Annotated[float, Field(gt=0, description="pause in seconds after which the past is forgotten")] = GAP_S
 
     def __call__(self, frames: Frames) -> Frames:
-        past: Recent[_Past] = Recent()
+        past: PerStream[_Past] = PerStream()
         for frame in frames:
             if frame.signal is not None:  # what comes after it has nothing to do with what was before
                 past.drop(frame.stream)
@@ -79,28 +74,28 @@ class Smooth:
         assert frame.semantic is not None
         reset = self._reset(past, frame, source)
         step = _step(past, frame) if past is not None and reset is None else None
-        if step is not None and ops.is_cut(step.believed):
+        if step is not None and ops.is_cut(step.confidence):
             reset = "cut"
-        luma = ops.luma(frame.image) if step is None or step.luma is None else step.luma
+        luma = ops.compute_luma(frame.image) if step is None or step.luma is None else step.luma
         now = _Now(frame.seq, frame.pts * frame.time_base, frame.image.shape, luma)
         if past is None or step is None or reset is not None:
             temporal = replace(frame.temporal or Temporal(), reset=reset, confidence=None)
-            return replace(frame, temporal=temporal), _Past(now, source, luma, Base(_scores(frame.semantic)))
-        temporal = replace(frame.temporal or Temporal(), reset=None, confidence=float(cv2.mean(step.believed)[0]))
+            return replace(frame, temporal=temporal), _Past(now, source, luma, ReferenceScores(_scores(frame.semantic)))
+        temporal = replace(frame.temporal or Temporal(), reset=None, confidence=float(cv2.mean(step.confidence)[0]))
         past = self._joined(past, frame.semantic, step, now, source)
-        scores = past.base.scores if past.motion is None else Carried(past.base, past.motion)
+        scores = past.base.scores if past.motion is None else WarpedScores(past.base, past.motion)
         return replace(frame, semantic=replace(frame.semantic, scores=scores), temporal=temporal), past
 
-    def _joined(self, past: _Past, said: Semantic, step: Step, now: _Now, source: Scores) -> _Past:
+    def _joined(self, past: _Past, said: Semantic, step: FrameMotion, now: _Now, source: Scores) -> _Past:
         """The past with a frame more: carried on where nothing new is said, else mixed with what is."""
-        from stream_seg.ops.propagate import composed  # brings numba: not for a help text
+        from stream_seg.ops.propagate import compose_motion  # brings numba: not for a help text
 
-        motion = step.motion if past.motion is None else composed(past.motion, step.motion)
+        motion = step.flow if past.motion is None else compose_motion(past.motion, step.flow)
         if source is past.source:
             return replace(past, last=now, motion=motion)
-        believed = step.believed if past.motion is None else ops.confidence(past.seen, now.luma, motion)
-        scores = mixed(past.base.scores, _scores(said), motion, believed, weight=self.weight)
-        return _Past(now, source, now.luma, Base(scores))
+        confidence = step.confidence if past.motion is None else ops.estimate_confidence(past.seen, now.luma, motion)
+        scores = mixed(past.base.scores, _scores(said), motion, confidence, weight=self.weight)
+        return _Past(now, source, now.luma, ReferenceScores(scores))
 
     def _reset(self, past: _Past | None, frame: Frame, source: Scores) -> Reset | None:
         """What is known without looking at the picture."""
@@ -111,35 +106,35 @@ class Smooth:
         return discontinuity(frame.pts * frame.time_base - past.last.time_s, gap_s=self.gap_s)
 
 
-def _step(past: _Past, frame: Frame) -> Step:
+def _step(past: _Past, frame: Frame) -> FrameMotion:
     """As `segment` found it, if it had to: the same function of the same two pictures."""
-    step = frame.temporal.step if frame.temporal is not None else None
-    if step is not None and step.since == past.last.seq:
+    step = frame.temporal.motion if frame.temporal is not None else None
+    if step is not None and step.from_seq == past.last.seq:
         return step
-    luma = ops.luma(frame.image)
-    motion = ops.flow(past.last.luma, luma)
-    return Step(past.last.seq, motion, ops.confidence(past.last.luma, luma, motion), luma)
+    luma = ops.compute_luma(frame.image)
+    motion = ops.estimate_flow(past.last.luma, luma)
+    return FrameMotion(past.last.seq, motion, ops.estimate_confidence(past.last.luma, luma, motion), luma)
 
 
-def mixed(past: Scores, now: Scores, motion: ops.Motion, believed: ops.Confidence, *, weight: float) -> Scores:
+def mixed(past: Scores, now: Scores, motion: ops.Motion, confidence: ops.Confidence, *, weight: float) -> Scores:
     """`carried_on` with motion and confidence of any resolution."""
-    from stream_seg.ops.blend_scores import carried_on  # brings numba: not for a help text
+    from stream_seg.ops.blend_scores import blend_scores  # brings numba: not for a help text
 
     height, width = now.shape[1:]
-    if believed.shape != (height, width):
-        believed = cv2.resize(believed, (width, height), interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
-    return carried_on(past, now, ops.resized(motion, (height, width)), believed, weight=weight)
+    if confidence.shape != (height, width):
+        confidence = cv2.resize(confidence, (width, height), interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
+    return blend_scores(past, now, ops.resize_motion(motion, (height, width)), confidence, weight=weight)
 
 
 def _source(frame: Frame) -> Scores:
     """The scores that a frame's are, or are carried from: frames with the same ones say nothing new."""
     if frame.semantic is None:
         raise ConfigError("smooth: the frames have no classes yet; put a segment stage before it")
-    given = given_scores(frame.semantic)
+    given = frame.semantic.stored_scores
     if given is None:
         network = frame.semantic.engine.network
         raise ConfigError(f"smooth: the network {network} gives labels without scores; leave smooth out")
-    return given.base.scores if isinstance(given, Carried) else given
+    return given.reference.scores if isinstance(given, WarpedScores) else given
 
 
 def _scores(said: Semantic) -> Scores:

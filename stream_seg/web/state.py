@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from threading import Condition
 
 from stream_seg.frame import Frame, Semantic, Signal, State
+from stream_seg.per_stream import FrameRate, LossCounter
 
 STALLED_S = 3.0
 """A stream without a frame for this long is stalled, whatever state its source last reported."""
@@ -43,8 +44,9 @@ class StreamState:
     arrived_ns: int
     semantic: Semantic | None = None
     version: int = 0
-    dropped: int = 0
-    arrivals: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=256))
+    losses: LossCounter = field(default_factory=LossCounter)
+    rate: FrameRate = field(default_factory=lambda: FrameRate(WINDOW_S))
+    ages: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=256))
     history: deque[tuple[float, Measurement]] = field(default_factory=lambda: deque(maxlen=HISTORY_SAMPLES))
 
     @property
@@ -64,11 +66,9 @@ class StreamState:
 
     def measure(self, now_ns: int) -> Measurement:
         """Return the statistics of this moment."""
-        recent = [(at, age) for at, age in tuple(self.arrivals) if now_ns - at < WINDOW_S * 1e9]
-        span_s = (recent[-1][0] - recent[0][0]) / 1e9 if len(recent) > 1 else 0.0
-        fps = (len(recent) - 1) / span_s if span_s else 0.0
-        age_ms = sum(age for _, age in recent) / len(recent) / 1e6 if recent else None
-        return Measurement(fps, age_ms, self.dropped)
+        ages_ns = [age_ns for at_ns, age_ns in tuple(self.ages) if now_ns - at_ns < WINDOW_S * 1e9]
+        age_ms = sum(ages_ns) / len(ages_ns) / 1e6 if ages_ns else None
+        return Measurement(self.rate.fps(now_ns), age_ms, self.losses.lost)
 
 
 class PageState:
@@ -100,13 +100,13 @@ class PageState:
             stream = self._streams.get(frame.stream)
             if stream is None:
                 stream = self._streams[frame.stream] = StreamState(frame, now_ns)
-            elif frame.seq > stream.frame.seq:  # a restarted source counts from 0 again
-                stream.dropped += frame.seq - stream.frame.seq - 1
             self._version += 1
             stream.frame, stream.arrived_ns, stream.version = frame, now_ns, self._version
+            stream.losses.add(frame.seq)
             stream.semantic = frame.semantic or stream.semantic
             if stream.signal is None:
-                stream.arrivals.append((now_ns, now_ns - frame.captured_ns))
+                stream.rate.add(now_ns)
+                stream.ages.append((now_ns, now_ns - frame.captured_ns))
             self._changed.notify_all()
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from stream_seg.frame import EngineInfo, Frame, Semantic, Temporal
 from stream_seg.keyframes.keyframes import LONGEST, Every, Keys
-from stream_seg.per_stream import FORGOTTEN, Recent
+from stream_seg.per_stream import EXPIRY_FRAMES, PerStream
 from stream_seg.types import Classes, Image
 from tests.support.frames import frame
 
@@ -65,7 +65,7 @@ def test_every_third_frame_is_a_key_frame_and_the_others_say_so() -> None:
     out = seen(drive(8), 3)
     assert ages(out) == [0, 1, 2, 0, 1, 2, 0, 1]
     assert [temporal.key for _, temporal in out] == [True, False, False] * 2 + [True, False]
-    assert [None if t.step is None else t.step.since for _, t in out] == [None, 0, 1, None, 3, 4, None, 6]
+    assert [None if t.motion is None else t.motion.from_seq for _, t in out] == [None, 0, 1, None, 3, 4, None, 6]
 
 
 def test_classes_are_carried_with_the_picture() -> None:
@@ -83,7 +83,7 @@ def test_labels_without_scores_are_carried_too() -> None:
 
     def labels_only(image: Image) -> Callable[[], Semantic]:
         whole = said(image)
-        return lambda: Semantic(CLASSES, ENGINE, whole.size, verdict=whole.labels)
+        return lambda: Semantic(CLASSES, ENGINE, whole.size, label_map=whole.labels)
 
     done = [keys.frame(taken, labels_only, every=5)[0].semantic for taken in frames]
     assert done[2] is not None
@@ -144,22 +144,22 @@ def test_auto_asks_an_unsure_network_more_often(aside: bool, often: Sequence[int
 
 
 def test_a_stream_that_is_gone_is_forgotten_and_a_slow_one_is_not() -> None:
-    recent, slow = Recent[int](), FORGOTTEN * 9 // 10
-    for number in range(3 * FORGOTTEN):
+    recent, slow = PerStream[int](), EXPIRY_FRAMES * 9 // 10
+    for number in range(3 * EXPIRY_FRAMES):
         if number % 500 == 0:
             recent.put(f"gone {number}", number)
         if number % slow == 0:
             recent.put("slow", number)
         recent.put("live", number)
         assert recent.get("slow") == number - number % slow
-    assert recent.get("live") == 3 * FORGOTTEN - 1
-    held = [number for number in range(0, 3 * FORGOTTEN, 500) if recent.get(f"gone {number}") is not None]
-    assert held == list(range(2 * FORGOTTEN + 500, 3 * FORGOTTEN, 500))
+    assert recent.get("live") == 3 * EXPIRY_FRAMES - 1
+    held = [number for number in range(0, 3 * EXPIRY_FRAMES, 500) if recent.get(f"gone {number}") is not None]
+    assert held == list(range(2 * EXPIRY_FRAMES + 500, 3 * EXPIRY_FRAMES, 500))
 
 
 @pytest.mark.parametrize("every", [4, "auto"])
 def test_nothing_is_held_of_a_stream_that_is_gone(monkeypatch: pytest.MonkeyPatch, every: Every) -> None:
-    monkeypatch.setattr("stream_seg.per_stream.FORGOTTEN", 5)
+    monkeypatch.setattr("stream_seg.per_stream.EXPIRY_FRAMES", 5)
     gone, live = drive(3, stream="gone"), drive(5)
     assert ages(seen([*gone[:2], *live[:4], gone[2]], every))[-1] == 2
     assert ages(seen([*gone[:2], *live[:5], gone[2]], every))[-1] == 0

@@ -18,13 +18,13 @@ from stream_seg.backends.engine import Engine, EngineSpec, Images, Result
 from stream_seg.errors import ConfigError
 from stream_seg.frame import EngineInfo
 from stream_seg.keyframes.keyframes import Keys
-from stream_seg.keyframes.latency_control import Rung, Steering, rungs
+from stream_seg.keyframes.latency_control import QualityLevel, Steering, quality_levels
 from stream_seg.runtime.graph import Graph
 from stream_seg.stages.base import Frames
-from stream_seg.stages.segment import Segment, asked, keyed
+from stream_seg.stages.segment import Segment, defer_inference, segment_key_frames
 from stream_seg.types import Classes
 from tests.keyframes.test_keyframes import drive
-from tests.support import small_networks as tiny
+from tests.support import small_networks
 from tests.support.fake_stages import Camera, config, node
 from tests.support.frames import frame
 
@@ -39,7 +39,7 @@ SECONDS = 13
 @dataclass
 class Machine:
     """Sleeps instead of working; half as fast between two seconds of its life, which begins with the first frame that
-    comes out. Notes those that do: second, age in seconds, rung."""
+    comes out. Notes those that do: second, age in seconds, level."""
 
     began: float = math.inf
     done: list[tuple[float, float, int]] = field(default_factory=list)
@@ -59,10 +59,10 @@ class Machine:
         """As `Segment` does it, with engines that sleep."""
         with ExitStack() as opened:
             engines = [opened.enter_context(self.engine(seconds)) for seconds in (NETWORK_S, NETWORK_S / 4)]
-            ask = partial(asked, size=SIZE)
+            ask = partial(defer_inference, size=SIZE)
             steering = Steering(engines, every=1, target_ms=target_ms, ask=ask)
             worker = opened.enter_context(ThreadPoolExecutor(1))
-            yield from keyed(frames, Keys(worker), steering)
+            yield from segment_key_frames(frames, Keys(worker), steering)
 
     def sink(self, frames: Frames) -> Frames:
         for taken in frames:
@@ -70,17 +70,17 @@ class Machine:
             now = time.monotonic()
             self.began = min(self.began, now)
             assert taken.temporal is not None
-            self.done.append((now - self.began, now - taken.captured_ns / 1e9, taken.temporal.rung))
+            self.done.append((now - self.began, now - taken.captured_ns / 1e9, taken.temporal.quality_level))
             yield taken
 
     def run(self, *, target_ms: float | None) -> Graph:
         camera = Camera(30 * SECONDS, paced=True)
         nodes = [
-            node("camera", "synthetic", camera),
+            node("camera", "source", camera),
             node("segment", "segment", partial(self.segment, target_ms=target_ms), "camera"),
-            node("sink", "write", self.sink, "segment"),
+            node("sink", "output", self.sink, "segment"),
         ]
-        with Graph(config(nodes, policy="latest"), live=True) as graph:
+        with Graph(config(nodes, policy="latest")) as graph:
             assert graph.wait(SECONDS + 10)
         assert graph.error is None
         return graph
@@ -103,10 +103,10 @@ def test_a_machine_half_as_fast_keeps_the_target_and_comes_back() -> None:
     # at the start frames wait for the engines; one second more may be that of a machine which does other things too
     assert len(set(late) - {0, CALM_S}) <= 1, held.done
     assert set(range(int(CALM_S) + 1, int(BUSY_S))) <= set(control.late_seconds())  # the negative control
-    assert all(rung == 0 for second, _, rung in held.done if second < CALM_S)
-    assert any(rung == 0 for second, _, rung in held.done if BUSY_S < second < BUSY_S + 5)
-    assert all(rung > 0 for second, _, rung in held.done if CALM_S + 1 < second < BUSY_S)
-    task = next(task for task in graph.tasks if task.node.name == "segment")
+    assert all(level == 0 for second, _, level in held.done if second < CALM_S)
+    assert any(level == 0 for second, _, level in held.done if BUSY_S < second < BUSY_S + 5)
+    assert all(level > 0 for second, _, level in held.done if CALM_S + 1 < second < BUSY_S)
+    task = next(task for task in graph.workers if task.node.name == "segment")
     assert 1 <= task.segment.changes["spare"] <= task.segment.changes["slow"]
     assert task.segment.keys < task.yielded
 
@@ -122,12 +122,16 @@ def test_a_machine_half_as_fast_keeps_the_target_and_comes_back() -> None:
     ],
 )
 def test_the_rungs_go_down_from_what_was_asked_for(every: int, engines: int, want: list[tuple[int, int]]) -> None:
-    assert rungs(every, engines=engines) == tuple(Rung(*rung) for rung in want)
+    assert quality_levels(every, engines=engines) == tuple(QualityLevel(*level) for level in want)
 
 
 @pytest.fixture
 def network(tmp_path: Path) -> str:
-    return str(tiny.write(tmp_path, tiny.network(outputs={"out": 3}), {"classes": tiny.CLASSES}))
+    return str(
+        small_networks.write_network(
+            tmp_path, small_networks.make_model(outputs={"out": 3}), {"classes": small_networks.CLASSES}
+        )
+    )
 
 
 def test_every_and_auto_are_keys_of_segment(network: str) -> None:
@@ -163,10 +167,10 @@ def test_live_frames_are_told_that_they_are(network: str) -> None:
     for policy in ("latest", "every"):
         stage = Segment(network=network)
         nodes = [
-            node("camera", "synthetic", Camera(1)),
+            node("camera", "source", Camera(1)),
             replace(node("segment", "segment", stage, "camera"), policy=policy),  # type: ignore[arg-type]
-            node("sink", "write", lambda frames: frames, "segment"),
+            node("sink", "output", lambda frames: frames, "segment"),
         ]
-        graph = Graph(config(nodes), live=False)
-        (task,) = [task for task in graph.tasks if task.node.name == "segment"]
+        graph = Graph(config(nodes))
+        (task,) = [task for task in graph.workers if task.node.name == "segment"]
         assert task.node.stage.policy == policy  # type: ignore[attr-defined]

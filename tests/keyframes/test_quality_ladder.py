@@ -11,7 +11,7 @@ from stream_seg.keyframes.quality_ladder import FORGOTTEN, LOW, LOWER, PATIENCE,
 
 TARGET_MS = 33.0
 NETWORK_MS = (14.0, 7.0, 4.7, 2.8, 0.8, 0.4)
-"""By rung: how long the network works for a frame, on the average."""
+"""By level: how long the network works for a frame, on the average."""
 REST_MS, CARRYING_MS = 8.0, 2.5
 IN_FLIGHT = 3
 
@@ -19,29 +19,29 @@ Drive = tuple[list[tuple[float, str, int]], dict[int, list[float]]]
 
 
 def drive(load: Callable[[float], float], *, seconds: float = 40, spikes: float = 0.0, steered: bool = True) -> Drive:
-    """Changes (second, reason, rung) and the ages of every second, at 30 frames/s and `load` times the usual cost."""
+    """Changes (second, reason, level) and the ages of every second, at 30 frames/s and `load` times the usual cost."""
     chance, ladder = random.Random(3), Ladder(len(NETWORK_MS), TARGET_MS)
     changes, ages, under_way = [], dict[int, list[float]](), list[tuple[int, float]]()
     for number in range(int(30 * seconds)):
-        second, rung = number / 30, ladder.rung if steered else 0
+        second, level = number / 30, ladder.level if steered else 0
         slowed = load(second)
-        work_ms = NETWORK_MS[0] if rung == 0 else CARRYING_MS + NETWORK_MS[rung] / 2
+        work_ms = NETWORK_MS[0] if level == 0 else CARRYING_MS + NETWORK_MS[level] / 2
         age_ms = slowed * (REST_MS + work_ms + abs(chance.gauss(0, 1.2)))
         age_ms += chance.uniform(5, 20) if chance.random() < spikes else 0
         ages.setdefault(int(second), []).append(age_ms)
-        under_way.append((rung, age_ms))
+        under_way.append((level, age_ms))
         if len(under_way) > IN_FLIGHT and steered:
             change = ladder.heard(*under_way.pop(0), costs_ms=[slowed * ms for ms in NETWORK_MS])
             if change:
-                changes.append((second, change, ladder.rung))
+                changes.append((second, change, ladder.level))
     return changes, ages
 
 
-def warm(rungs: int) -> Ladder:
+def warm(levels: int) -> Ladder:
     """A ladder that has forgotten the start."""
-    ladder = Ladder(rungs, TARGET_MS)
+    ladder = Ladder(levels, TARGET_MS)
     for _ in range(WARMING):
-        assert ladder.heard(0, 1000, costs_ms=[1] * rungs) is None
+        assert ladder.heard(0, 1000, costs_ms=[1] * levels) is None
     return ladder
 
 
@@ -84,8 +84,8 @@ def test_steady_load_does_not_make_it_swing(load: float) -> None:
 
 def test_of_a_load_that_no_rung_can_bear_the_cheapest_is_the_answer_and_all_comes_back() -> None:
     changes, ages = drive(lambda second: 6.0 if 5 <= second < 15 else 1.0)
-    assert max(rung for _, _, rung in changes) == len(NETWORK_MS) - 1
-    back = [second for second, _, rung in changes if rung == 0]
+    assert max(level for _, _, level in changes) == len(NETWORK_MS) - 1
+    back = [second for second, _, level in changes if level == 0]
     assert 15 <= back[-1] < 18
     assert late_seconds(ages) == set(range(5, 15))
 
@@ -98,9 +98,9 @@ def test_ages_of_another_rung_are_not_heard() -> None:
 
 
 def frames_until_change(ladder: Ladder, age_ms: float, *, at_most: int = 1000) -> int | None:
-    """Pass frames of one age, all rungs at the same cost, and count them until the rung changes. None: no change."""
+    """Pass frames of one age, all levels at the same cost, and count them until the level changes. None: no change."""
     for number in range(1, at_most + 1):
-        if ladder.heard(ladder.rung, age_ms, costs_ms=[1] * ladder.rungs):
+        if ladder.heard(ladder.level, age_ms, costs_ms=[1] * ladder.levels):
             return number
     return None
 

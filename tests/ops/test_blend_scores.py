@@ -1,4 +1,4 @@
-"""The filter in one pass against its parts, and what it must do on drawn drives."""
+"""Test the temporal filter against its parts and on synthetic drives."""
 
 from __future__ import annotations
 
@@ -8,48 +8,55 @@ import numpy as np
 import pytest
 
 from stream_seg.frame import Frame
-from stream_seg.ops.blend_scores import SURE, carried_on
-from stream_seg.ops.motion import warped_scores
+from stream_seg.ops.blend_scores import SURE, blend_scores
+from stream_seg.ops.motion import warp_scores
 from stream_seg.types import Labels
-from tests.support.noisy_scores import believed_fully, drive, error_at_moving_edges, filtered, flips, still
+from tests.support.noisy_scores import (
+    filter_labels,
+    flip_rate,
+    full_confidence,
+    moving_edge_error,
+    no_motion,
+    noisy_drive,
+)
 
 Filter = Callable[[tuple[Frame, ...]], list[Labels]]
 
 
 @pytest.mark.parametrize("classes", [1, 2, 11])
-def test_equals_warping_then_mixing(classes: int) -> None:
+def test_equals_warping_then_blending(classes: int) -> None:
     random = np.random.default_rng(0)
     past, now = random.normal(0, 4, (2, classes, 19, 31)).astype(np.float32)
-    motion = random.normal(0, 6, (19, 31, 2)).astype(np.float32)  # out of the picture too
-    believed = random.uniform(0, 1, (19, 31)).astype(np.float32)
+    motion = random.normal(0, 6, (19, 31, 2)).astype(np.float32)  # some of it out of the image
+    confidence = random.uniform(0, 1, (19, 31)).astype(np.float32)
     ordered = np.sort(now, axis=0)
     margin = ordered[-1] - ordered[-2] if classes > 1 else np.inf
-    share = 0.8 * believed / (1 + (margin / SURE) ** 2)
-    expected = now + share * (warped_scores(past, motion) - now)
-    # OpenCV rounds places to 1/32 of a pixel
-    np.testing.assert_allclose(carried_on(past, now, motion, believed, weight=0.8), expected, atol=0.4)
+    share = 0.8 * confidence / (1 + (margin / SURE) ** 2)
+    expected = now + share * (warp_scores(past, motion) - now)
+    # OpenCV rounds positions to 1/32 of a pixel
+    np.testing.assert_allclose(blend_scores(past, now, motion, confidence, weight=0.8), expected, atol=0.4)
     whole = np.rint(motion)
-    expected = now + share * (warped_scores(past, whole) - now)
-    np.testing.assert_allclose(carried_on(past, now, whole, believed, weight=0.8), expected, atol=1e-4)
+    expected = now + share * (warp_scores(past, whole) - now)
+    np.testing.assert_allclose(blend_scores(past, now, whole, confidence, weight=0.8), expected, atol=1e-4)
 
 
 def crossing() -> tuple[Frame, ...]:
-    """A van comes into a standing camera's view; the network is nearly perfect, so that a trail would show."""
-    return drive(28, first=14, unsure=0.7, seed=4, camera="static", shake=0, crossing=True)
+    """Return a van crossing the view of a static camera; the network is nearly perfect, so a trail would show."""
+    return noisy_drive(28, first=14, unsure=0.7, seed=4, camera="static", shake=0, crossing=True)
 
 
 def panning() -> tuple[Frame, ...]:
-    return drive(12, unsure=1.2, seed=4, camera="pan", rate=15)
+    return noisy_drive(12, unsure=1.2, seed=4, camera="pan", rate=15)
 
 
-def leaves_no_trail(smooth: Filter) -> bool:
+def leaves_no_trail(filter_: Filter) -> bool:
     frames = crossing()
-    return error_at_moving_edges(frames, smooth(frames)) <= 1.02 * error_at_moving_edges(frames, raw(frames))
+    return moving_edge_error(frames, filter_(frames)) <= 1.02 * moving_edge_error(frames, raw(frames))
 
 
-def steadies(smooth: Filter) -> bool:
+def reduces_flips(filter_: Filter) -> bool:
     frames = panning()
-    return flips(frames, smooth(frames)) <= 0.7 * flips(frames, raw(frames))
+    return flip_rate(frames, filter_(frames)) <= 0.7 * flip_rate(frames, raw(frames))
 
 
 def raw(frames: tuple[Frame, ...]) -> list[Labels]:
@@ -57,23 +64,23 @@ def raw(frames: tuple[Frame, ...]) -> list[Labels]:
 
 
 def without_confidence(frames: tuple[Frame, ...]) -> list[Labels]:
-    return filtered(frames, believed_of=believed_fully)
+    return filter_labels(frames, confidence=full_confidence)
 
 
 def without_motion(frames: tuple[Frame, ...]) -> list[Labels]:
-    return filtered(frames, motion_of=still)
+    return filter_labels(frames, flow=no_motion)
 
 
 def without_weight(frames: tuple[Frame, ...]) -> list[Labels]:
-    return filtered(frames, weight=0)
+    return filter_labels(frames, weight=0)
 
 
-def test_what_crosses_the_view_leaves_no_trail() -> None:
-    assert leaves_no_trail(filtered)
+def test_a_crossing_van_leaves_no_trail() -> None:
+    assert leaves_no_trail(filter_labels)
     assert not leaves_no_trail(without_confidence)
 
 
-def test_points_keep_their_class_while_the_camera_turns() -> None:
-    assert steadies(filtered)
-    assert not steadies(without_motion)
-    assert not steadies(without_weight)
+def test_points_keep_their_class_while_the_camera_pans() -> None:
+    assert reduces_flips(filter_labels)
+    assert not reduces_flips(without_motion)
+    assert not reduces_flips(without_weight)

@@ -1,10 +1,10 @@
-"""The panels fit, stay legible, and stand where they should."""
+"""Test the size, legibility and position of the panels."""
 
 import numpy as np
 import pytest
 
 from stream_seg.datasets.palettes import CAMVID, CITYSCAPES, VOC
-from stream_seg.ops.draw import PANEL_OPACITY, Corner, Sprite, figures, legend, outline, stamp
+from stream_seg.ops.draw import PANEL_OPACITY, Corner, Sprite, draw_outlines, draw_sprite, render_figures, render_legend
 from stream_seg.types import Classes
 
 ITEMS = (("29.8", "fps", "00.0"), ("41", "ms", "000"), ("0", "dropped", "0"), ("road", "openvino bf16", ""))
@@ -12,8 +12,8 @@ ITEMS = (("29.8", "fps", "00.0"), ("41", "ms", "000"), ("0", "dropped", "0"), ("
 
 @pytest.mark.parametrize(("height", "width"), [(360, 640), (540, 960), (1080, 1920), (2160, 3840)])
 @pytest.mark.parametrize("classes", [CAMVID, CITYSCAPES, VOC], ids=["camvid", "cityscapes", "voc"])
-def test_the_legend_shows_every_colour_and_leaves_the_picture_room(classes: Classes, height: int, width: int) -> None:
-    sprite = legend(classes, height)
+def test_the_legend_shows_every_colour_and_leaves_room(classes: Classes, height: int, width: int) -> None:
+    sprite = render_legend(classes, height)
     panel_height, panel_width = sprite.ink.shape[:2]
     assert panel_height <= 0.55 * height
     assert panel_width <= 0.45 * width
@@ -22,14 +22,14 @@ def test_the_legend_shows_every_colour_and_leaves_the_picture_room(classes: Clas
     assert set(classes.colours) <= shown
 
 
-def test_the_legend_is_drawn_once() -> None:
-    assert legend(CAMVID, 720) is legend(CAMVID, 720)
-    assert legend(CAMVID, 720) is not legend(CAMVID, 360)
+def test_the_legend_is_rendered_once() -> None:
+    assert render_legend(CAMVID, 720) is render_legend(CAMVID, 720)
+    assert render_legend(CAMVID, 720) is not render_legend(CAMVID, 360)
 
 
-def test_the_line_of_figures_keeps_its_width_when_they_change() -> None:
+def test_the_line_of_figures_has_a_constant_width() -> None:
     short = (("9.8", "fps", "00.0"), ("4", "ms", "000"), *ITEMS[2:])
-    one, other = figures(ITEMS, 720), figures(short, 720)
+    one, other = render_figures(ITEMS, 720), render_figures(short, 720)
     assert one.ink.shape == other.ink.shape
     assert not np.array_equal(one.ink, other.ink)
     assert one.ink.shape[1] < 1280 / 2
@@ -37,53 +37,53 @@ def test_the_line_of_figures_keeps_its_width_when_they_change() -> None:
 
 @pytest.mark.parametrize("height", [120, 360, 1080])
 def test_text_is_bright_on_dark(height: int) -> None:
-    sprite = figures(ITEMS, height)
+    sprite = render_figures(ITEMS, height)
     assert sprite.ink.max() > 200
     assert np.median(sprite.keep) == round(255 * (1 - PANEL_OPACITY))
     assert np.median(sprite.ink) < 30
 
 
-def test_a_sprite_keeps_and_adds() -> None:
+def test_a_sprite_scales_and_adds() -> None:
     image = np.full((100, 100, 3), 200, np.uint8)
     half = Sprite(ink=np.full((10, 20, 3), 7, np.uint8), keep=np.full((10, 20, 3), 51, np.uint8))
-    stamp(image, half, "top-left")
-    drawn = image != 200
-    assert (image[drawn] == 200 // 5 + 7).all()
-    assert drawn.sum() == 10 * 20 * 3
+    draw_sprite(image, half, "top-left")
+    changed = image != 200
+    assert (image[changed] == 200 // 5 + 7).all()
+    assert changed.sum() == 10 * 20 * 3
 
 
 @pytest.mark.parametrize("corner", ["top-left", "top-right", "bottom-left", "bottom-right"])
 def test_corners(corner: Corner) -> None:
     image = np.full((200, 300, 3), 255, np.uint8)
-    sprite = figures(ITEMS[:1], 200)
-    stamp(image, sprite, corner)
+    sprite = render_figures(ITEMS[:1], 200)
+    draw_sprite(image, sprite, corner)
     dark = np.argwhere(image[..., 0] < 255)
     top, left = dark.mean(axis=0) < (100, 150)
     assert (bool(top), bool(left)) == (corner.startswith("top"), corner.endswith("left"))
     only = image.copy()
-    stamp(image, sprite, corner, below=sprite)
+    draw_sprite(image, sprite, corner, below=sprite)
     assert np.array_equal(image[only < 255], only[only < 255])
     assert (image < only).sum() == (only < 255).sum()
 
 
 @pytest.mark.parametrize("size", [(4, 4), (15, 400), (300, 12)])
-def test_what_does_not_fit_is_cut(size: tuple[int, int]) -> None:
+def test_sprites_are_clipped_to_the_image(size: tuple[int, int]) -> None:
     image = np.full((*size, 3), 255, np.uint8)
     for corner in ("top-left", "top-right", "bottom-left", "bottom-right"):
-        stamp(image, legend(VOC, size[0]), corner)
+        draw_sprite(image, render_legend(VOC, size[0]), corner)
 
 
-def test_outlines_stand_at_the_edges_of_regions_only() -> None:
+def test_outlines_are_only_at_the_edges_of_regions() -> None:
     labels = np.full((36, 48), CAMVID.index("road"), np.uint8)
     labels[10:20, 10:30] = CAMVID.index("car")
     image = np.zeros((360, 480, 3), np.uint8)
     everything = np.arange(256) < len(CAMVID)
-    outline(image, labels, CAMVID.bgr, drawn=everything)
+    draw_outlines(image, labels, CAMVID.bgr, visible=everything)
     inside, outside, frame = image[120:180, 120:280], image[:80, :80], image[[0, -1]]
     assert not inside.any()
     assert not outside.any()
-    assert not frame.any(), "the picture's own edge is no edge of a region"
+    assert not frame.any(), "the edge of the image is no edge of a region"
     assert image[100:110, 200].any()
     untouched = np.zeros_like(image)
-    outline(untouched, labels, CAMVID.bgr, drawn=~everything)
+    draw_outlines(untouched, labels, CAMVID.bgr, visible=~everything)
     assert not untouched.any()

@@ -1,11 +1,11 @@
-"""The fused enlargement and arg-max against the plain two steps in double precision."""
+"""Compare the fused resize and argmax with separate steps in double precision."""
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from stream_seg.datasets.palettes import CAMVID
-from stream_seg.ops.labels import class_shares, resized_labels, upsampled_argmax
+from stream_seg.ops.labels import class_shares, resize_labels, upsampled_argmax
 
 SIZES = {
     "the road network's 2x": ((88, 120), (176, 240)),
@@ -19,12 +19,12 @@ SIZES = {
 
 
 def interpolation(outputs: int, inputs: int) -> NDArray[np.float64]:
-    """The matrix of bilinear resizing with half-pixel centres."""
+    """Return the matrix of a bilinear resize with half-pixel centers."""
     position = np.clip((np.arange(outputs) + 0.5) * inputs / outputs - 0.5, 0, inputs - 1)
     return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(inputs)))
 
 
-def resized(scores: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.float64]:
+def resize(scores: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.float64]:
     rows, columns = interpolation(size[0], scores.shape[1]), interpolation(size[1], scores.shape[2])
     return np.einsum("yh,chw,xw->cyx", rows, scores.astype(np.float64), columns, optimize=True)
 
@@ -33,7 +33,7 @@ def resized(scores: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.f
 @pytest.mark.parametrize("classes", [1, 2, 11, 255])
 def test_equals_resize_then_argmax(source: tuple[int, int], size: tuple[int, int], classes: int) -> None:
     scores = np.random.default_rng(0).standard_normal((classes, *source)).astype(np.float32)
-    plain = resized(scores, size)
+    plain = resize(scores, size)
     best = np.sort(plain, axis=0)
     clear = best[-1] - best[-2] > 1e-4 if classes > 1 else np.ones(size, bool)
     labels = upsampled_argmax(scores, size)
@@ -42,7 +42,7 @@ def test_equals_resize_then_argmax(source: tuple[int, int], size: tuple[int, int
     assert np.array_equal(labels[clear], plain.argmax(axis=0)[clear])
 
 
-def test_is_the_resize_of_torch() -> None:
+def test_equals_the_resize_of_torch() -> None:
     torch = pytest.importorskip("torch")
     scores = np.random.default_rng(1).standard_normal((5, 17, 23)).astype(np.float32)
     enlarged = torch.nn.functional.interpolate(torch.from_numpy(scores)[None], (40, 61), mode="bilinear")[0]
@@ -51,13 +51,13 @@ def test_is_the_resize_of_torch() -> None:
     assert np.array_equal(upsampled_argmax(scores, (40, 61))[clear], enlarged.argmax(0).numpy()[clear])
 
 
-def test_of_equals_the_first() -> None:
+def test_of_equal_scores_the_first_class_wins() -> None:
     scores = np.zeros((4, 3, 3), np.float32)
     scores[[1, 3]] = 2.0
     assert (upsampled_argmax(scores, (7, 8)) == 1).all()
 
 
-def test_not_a_number_is_never_chosen() -> None:
+def test_nan_never_wins() -> None:
     scores = np.zeros((3, 4, 4), np.float32)
     scores[0] = np.nan
     scores[2] = 1.0
@@ -65,25 +65,25 @@ def test_not_a_number_is_never_chosen() -> None:
     assert (upsampled_argmax(np.full_like(scores, np.nan), (8, 8)) == 0).all()
 
 
-def test_takes_scores_that_are_not_contiguous() -> None:
+def test_accepts_scores_that_are_not_contiguous() -> None:
     scores = np.random.default_rng(2).standard_normal((20, 30, 6)).astype(np.float32).transpose(2, 0, 1)
     assert np.array_equal(upsampled_argmax(scores, (40, 60)), upsampled_argmax(scores.copy(order="C"), (40, 60)))
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (0, 3, 4), (256, 3, 4), (3, 0, 4)])
-def test_refuses_what_are_no_scores(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="scores: float32"):
+def test_rejects_invalid_scores(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="scores: expected float32"):
         upsampled_argmax(np.zeros(shape, np.float32), (8, 8))
-    with pytest.raises(ValueError, match="not float64"):
+    with pytest.raises(ValueError, match="got float64"):
         upsampled_argmax(np.zeros((2, 3, 4)), (8, 8))
 
 
-def test_resized_labels_invents_no_class() -> None:
+def test_resize_labels_adds_no_class() -> None:
     labels = np.tile(np.array([0, 10, 255], np.uint8), (6, 4))
-    assert resized_labels(labels, labels.shape) is labels
-    larger = resized_labels(labels, (12, 24))
+    assert resize_labels(labels, labels.shape) is labels
+    larger = resize_labels(labels, (12, 24))
     assert np.array_equal(larger, labels.repeat(2, 0).repeat(2, 1))
-    assert set(np.unique(resized_labels(labels, (7, 31)))) == {0, 10, 255}
+    assert set(np.unique(resize_labels(labels, (7, 31)))) == {0, 10, 255}
 
 
 def test_class_shares_count_pixels() -> None:

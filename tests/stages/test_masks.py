@@ -1,4 +1,4 @@
-"""The label maps that `masks` writes."""
+"""Test the label maps that `masks` writes."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ LABELS = np.array([[1, 1, 255], [0, 0, 0]], np.uint8)
 
 
 def frames(*numbers: int, stream: str = "front") -> Iterator[Frame]:
-    """Frames of 6 x 4 pixels whose network saw 3 x 2."""
-    semantic = Semantic(CLASSES, ENGINE, (2, 3), verdict=LABELS)
+    """Yield frames of 6x4 pixels with labels of 3x2."""
+    semantic = Semantic(CLASSES, ENGINE, (2, 3), label_map=LABELS)
     for seq in numbers:
         yield Frame(stream, seq, seq, Fraction(1, 30), 0, np.zeros((4, 6, 3), np.uint8), semantic)
 
 
-def test_a_map_per_frame_at_the_size_of_the_picture(tmp_path: Path) -> None:
+def test_one_map_per_frame_at_the_size_of_the_image(tmp_path: Path) -> None:
     folder = tmp_path / "masks"
     seen = [frame.seq for frame in Masks(folder)(frames(0, 42, 1_000_000))]
     assert seen == [0, 42, 1_000_000]
@@ -42,7 +42,7 @@ def test_a_map_per_frame_at_the_size_of_the_picture(tmp_path: Path) -> None:
     ]
 
 
-def test_each_map_is_there_when_its_frame_is_yielded(tmp_path: Path) -> None:
+def test_a_map_is_written_before_its_frame_is_yielded(tmp_path: Path) -> None:
     stage = Masks(tmp_path)(frames(0, 1, 2))
     next(stage)
     next(stage)
@@ -50,7 +50,7 @@ def test_each_map_is_there_when_its_frame_is_yielded(tmp_path: Path) -> None:
     assert {file.name for file in tmp_path.iterdir()} == {"classes.json", "000000.png", "000001.png"}
 
 
-def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
+def test_other_files_stay(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "000000.png").write_text("an older mask")
     list(Masks(tmp_path)(frames(0)))
@@ -58,23 +58,23 @@ def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
     assert cv2.imread(str(tmp_path / "000000.png")) is not None
 
 
-def test_label_maps_of_other_classes_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_label_maps_of_other_classes_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "classes.json").write_text("[]")
     list(Masks(tmp_path)(frames(0)))
-    assert caplog.text == ""  # a list of nothing that is there
+    assert caplog.text == ""  # there are no label maps that it describes
     list(Masks(tmp_path)(frames(1)))
     assert caplog.text == ""
     (tmp_path / "classes.json").write_text("[]")
     list(Masks(tmp_path)(frames(2)))
-    assert "has label maps of other classes; classes.json now lists this run's" in caplog.text
+    assert "contains label maps of other classes; classes.json lists those of this run" in caplog.text
 
 
-def test_no_frame_is_no_folder(tmp_path: Path) -> None:
+def test_no_folder_without_frames(tmp_path: Path) -> None:
     assert list(Masks(tmp_path / "masks")(frames())) == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_streams_have_a_folder_each(tmp_path: Path) -> None:
+def test_streams_need_a_folder_each(tmp_path: Path) -> None:
     both = [*frames(0), *frames(0, stream="rear")]
     with pytest.raises(ConfigError, match=r"front and rear cannot share .*masks; .*masks/\{stream\}"):
         list(Masks(tmp_path / "masks")(iter(both)))
@@ -98,7 +98,7 @@ def test_frames_without_classes(tmp_path: Path) -> None:
         ("file", "file exists and is not a folder"),
     ],
 )
-def test_an_unwritable_folder_is_refused_before_a_frame_is_asked_for(tmp_path: Path, path: str, reason: str) -> None:
+def test_an_unwritable_folder_is_refused_before_the_first_frame(tmp_path: Path, path: str, reason: str) -> None:
     (tmp_path / "file").write_text("")
     source = frames(0)
     with pytest.raises(OutputError, match=reason):

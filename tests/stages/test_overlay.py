@@ -1,4 +1,4 @@
-"""What `overlay` draws, on whose pixels, and the figures it shows."""
+"""Test the pixels that `overlay` draws, the images that it draws on, and its figures."""
 
 import time
 from collections.abc import Iterator
@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from stream_seg.datasets.palettes import CAMVID, CITYSCAPES, PALETTES, VOC
 from stream_seg.errors import ConfigError
 from stream_seg.frame import EngineInfo, Frame, Semantic, Temporal
-from stream_seg.stages.overlay import Overlay, Readings
+from stream_seg.ops.draw import Sprite, render_figures
+from stream_seg.stages.overlay import Overlay, StreamFigures
 from stream_seg.types import Classes, Labels
 
 ENGINE = EngineInfo("road", "openvino", "bf16", "CPU")
@@ -23,49 +24,49 @@ BARE: dict[str, Any] = {"legend": False, "hud": False}
 
 
 def labels() -> Labels:
-    """Sky above, road below, void at the right, a car in the middle."""
-    map_ = np.full((36, 48), SKY, np.uint8)
-    map_[18:] = ROAD
-    map_[:, 40:] = 255
-    map_[14:22, 20:28] = CAR
-    return map_
+    """Return labels: sky above, road below, void at the right, a car in the middle."""
+    label_map = np.full((36, 48), SKY, np.uint8)
+    label_map[18:] = ROAD
+    label_map[:, 40:] = 255
+    label_map[14:22, 20:28] = CAR
+    return label_map
 
 
 def frames(count: int = 1, *, classes: Classes = CAMVID, size: tuple[int, int] = (180, 240)) -> Iterator[Frame]:
-    semantic = Semantic(classes, ENGINE, (36, 48), verdict=labels())
+    semantic = Semantic(classes, ENGINE, (36, 48), label_map=labels())
     for seq in range(count):
         image = np.full((*size, 3), 100, np.uint8)
         yield Frame("front", seq, seq, Fraction(1, 25), 0, image, semantic)
 
 
-def drawn(classes: Classes = CAMVID, **settings: Any) -> np.ndarray:
+def draw(classes: Classes = CAMVID, **settings: Any) -> np.ndarray:
     return next(Overlay(**settings)(frames(classes=classes))).image
 
 
 def test_colours_each_class_and_leaves_void() -> None:
-    image = drawn(opacity=0.25, **BARE)
+    image = draw(opacity=0.25, **BARE)
     assert np.abs(image[20, 20] - (75 + CAMVID.bgr[SKY] / 4)).max() <= 0.5
     assert np.abs(image[90, 120] - (75 + CAMVID.bgr[CAR] / 4)).max() <= 0.5
     assert (image[:, 210:] == 100).all()
 
 
 def test_opacity_per_class() -> None:
-    image = drawn(opacities={"car": 1, "sky": 0}, **BARE)
+    image = draw(opacities={"car": 1, "sky": 0}, **BARE)
     assert (image[90, 120] == CAMVID.bgr[CAR]).all()
     assert (image[20, 20] == 100).all()
     assert (image[170, 20] != 100).any()
 
 
-def test_a_class_that_is_not_drawn_has_no_outline_and_no_line_in_the_legend() -> None:
-    assert (drawn(opacity=0, contours=True, **BARE) == 100).all()
-    assert Overlay(opacities={"car": 0, "sky": 0}).look(CAMVID).legend.names == tuple(
+def test_a_class_with_opacity_0_has_no_outline_and_no_legend_entry() -> None:
+    assert (draw(opacity=0, contours=True, **BARE) == 100).all()
+    assert Overlay(opacities={"car": 0, "sky": 0}).style(CAMVID).legend.names == tuple(
         name for name in CAMVID.names if name not in ("car", "sky")
     )
 
 
-def test_background_is_not_drawn_unless_asked_for() -> None:
+def test_background_is_not_drawn_by_default() -> None:
     lane = Classes(("background", "lane"), ((0, 0, 0), (0, 255, 0)))
-    semantic = Semantic(lane, ENGINE, (36, 48), verdict=np.zeros((36, 48), np.uint8))
+    semantic = Semantic(lane, ENGINE, (36, 48), label_map=np.zeros((36, 48), np.uint8))
     frame = replace(next(frames()), semantic=semantic)
     frame.image.flags.writeable = False
     assert (next(Overlay(**BARE)(iter([frame]))).image == 100).all()
@@ -73,8 +74,8 @@ def test_background_is_not_drawn_unless_asked_for() -> None:
 
 
 @pytest.mark.parametrize("colour", ["#10fF30", [16, 255, 48], (16, 255, 48)])
-def test_own_colours(colour: Any) -> None:
-    image = drawn(opacity=1, colours={"car": colour}, **BARE)
+def test_custom_colours(colour: Any) -> None:
+    image = draw(opacity=1, colours={"car": colour}, **BARE)
     assert image[90, 120].tolist() == [48, 255, 16]
     assert (image[20, 20] == CAMVID.bgr[SKY]).all()
 
@@ -103,22 +104,22 @@ def test_an_unknown_class_is_refused_with_the_known_ones(setting: str) -> None:
 def test_palette_by_name() -> None:
     assert set(get_args(get_args(get_type_hints(Overlay)["palette"])[0])) == set(PALETTES)
     grey = Classes(CAMVID.names, ((9, 9, 9),) * len(CAMVID))
-    assert (drawn(grey, opacity=1, **BARE)[90, 120] == 9).all()
-    assert (drawn(grey, opacity=1, palette="camvid", **BARE)[90, 120] == CAMVID.bgr[CAR]).all()
+    assert (draw(grey, opacity=1, **BARE)[90, 120] == 9).all()
+    assert (draw(grey, opacity=1, palette="camvid", **BARE)[90, 120] == CAMVID.bgr[CAR]).all()
     with pytest.raises(ConfigError, match=r"overlay\.palette: cityscapes has 19 classes .* the network has 11"):
-        drawn(palette="cityscapes")
+        draw(palette="cityscapes")
 
 
 def test_soft_and_contours_change_only_the_edges() -> None:
-    soft = drawn(opacity=1, **BARE)
-    for other in (drawn(opacity=1, soft=False, **BARE), drawn(opacity=1, contours=True, **BARE)):
+    soft = draw(opacity=1, **BARE)
+    for other in (draw(opacity=1, soft=False, **BARE), draw(opacity=1, contours=True, **BARE)):
         different = (soft != other).any(axis=2)
         assert different.any()
         assert not different[100:104, 110:130].any()
         assert not different[:60, :60].any()
 
 
-def test_draws_in_place_where_it_may() -> None:
+def test_draws_in_place_on_a_writeable_image() -> None:
     own = next(frames())
     assert next(Overlay()(iter([own]))).image is own.image
     shared = next(frames())
@@ -131,18 +132,20 @@ def test_draws_in_place_where_it_may() -> None:
         assert np.array_equal(result[150:], own.image[150:])
 
 
-def test_the_legend_stands_in_its_corner() -> None:
-    bare = drawn(**BARE)
+def test_the_legend_is_in_its_corner() -> None:
+    bare = draw(**BARE)
     for corner, rows, columns in (("top-right", 0, 1), ("bottom-left", 1, 0)):
         size: dict[str, Any] = {"size": (480, 640)}
-        with_, without = (next(Overlay(legend=legend, hud=False)(frames(**size))).image for legend in (corner, False))
-        centre = np.argwhere((with_ != without).any(axis=2)).mean(axis=0) / (480, 640)
-        assert np.abs(centre - (rows, columns)).max() < 0.45
-    assert np.array_equal(drawn(legend=True, hud=False), drawn(legend="top-right", hud=False))
-    assert not np.array_equal(drawn(legend=True, hud=False), bare)
+        image, bare_image = (
+            next(Overlay(legend=legend, hud=False)(frames(**size))).image for legend in (corner, False)
+        )
+        center = np.argwhere((image != bare_image).any(axis=2)).mean(axis=0) / (480, 640)
+        assert np.abs(center - (rows, columns)).max() < 0.45
+    assert np.array_equal(draw(legend=True, hud=False), draw(legend="top-right", hud=False))
+    assert not np.array_equal(draw(legend=True, hud=False), bare)
 
 
-def test_in_the_top_left_corner_the_legend_stands_below_the_figures() -> None:
+def test_in_the_top_left_corner_the_legend_is_below_the_figures() -> None:
     def lowest(*, hud: bool) -> int:
         image = next(
             Overlay(opacity=0, opacities={"car": 0.01}, legend="top-left", hud=hud)(frames(size=(360, 640)))
@@ -176,18 +179,17 @@ def test_the_legend_covers_no_figures(
 
     def image(legend: Any) -> np.ndarray:
         settings: dict[str, Any] = {"opacity": 0.001, "opacities": {"background": 0.001} if classes is VOC else {}}
-        given = frames(classes=white, size=(height, width))
-        return next(Overlay(legend=legend, **settings)(given)).image
+        return next(Overlay(legend=legend, **settings)(frames(classes=white, size=(height, width)))).image
 
     figures, both = image(False), image(legend)
-    assert both.min() == figures.min()  # where two panels overlap it is darker
+    assert both.min() == figures.min()  # overlapping panels would be darker
     changed = (both != 100).any(axis=2)
     bottom = int(np.argwhere(figures != 100).max(axis=0)[0])
     assert (changed[bottom + 1].any(), changed[bottom + 2 :].any()) == (place == "beside", place is not None)
-    assert not changed[bottom + 1 :, [0, -1]].any()  # it stands there whole
+    assert not changed[bottom + 1 :, [0, -1]].any()  # the legend is complete
 
 
-def test_a_frame_without_classes_gets_the_figures_only() -> None:
+def test_a_frame_without_classes_gets_only_the_figures() -> None:
     frame = replace(next(frames(size=(360, 640))), semantic=None)
     image = next(Overlay()(iter([frame]))).image
     changed = np.argwhere((image != 100).any(axis=2))
@@ -197,9 +199,9 @@ def test_a_frame_without_classes_gets_the_figures_only() -> None:
     assert (next(Overlay(hud=False)(iter([bare]))).image == 100).all()
 
 
-def test_every_frame_comes_out_with_all_it_had() -> None:
-    given = list(frames(5))
-    for before, after in zip(given, Overlay()(iter(given)), strict=True):
+def test_other_fields_of_a_frame_stay() -> None:
+    inputs = list(frames(5))
+    for before, after in zip(inputs, Overlay()(iter(inputs)), strict=True):
         assert replace(after, image=before.image) == before
 
 
@@ -210,66 +212,69 @@ def test_classes_may_change_between_frames() -> None:
     assert (images[1][90, 120] == CITYSCAPES.bgr[CAR]).all()
 
 
-def figures(*, seqs: list[int], step_ms: int, latency_ms: int) -> dict[str, str]:
-    """What is shown after frames that arrive every `step_ms`."""
-    readings, given = Readings(), next(frames())
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """Return the list of rendered figures, {unit: value}, oldest first."""
+    rendered: list[dict[str, str]] = []
+
+    def render(items: tuple[tuple[str, str, str], ...], height: int) -> Sprite:
+        rendered.append({unit: value for value, unit, _ in items})
+        return render_figures(items, height)
+
+    monkeypatch.setattr("stream_seg.stages.overlay.render_figures", render)
+    return rendered
+
+
+def render_frames(seqs: list[int], *, step_ms: int, latency_ms: int) -> None:
+    """Render the figures of frames that arrive every `step_ms`."""
+    stream, frame = StreamFigures(), next(frames())
     for i, seq in enumerate(seqs):
         now_ns = (1 + i) * step_ms * MS
-        readings.sprite(replace(given, seq=seq, captured_ns=now_ns - latency_ms * MS), now_ns)
-    readings.latencies.append(latency_ms * MS)
-    return {unit: value for value, unit, _ in readings.items(given)}
+        current = replace(frame, seq=seq, captured_ns=now_ns - latency_ms * MS)
+        stream.add(current)
+        stream.render(current, now_ns)
 
 
-def test_figures() -> None:
-    assert figures(seqs=list(range(60)), step_ms=40, latency_ms=38) == {
-        "fps": "25.0",
-        "ms": "38",
-        "dropped": "0",
-        "openvino bf16": "road",
-    }
-    slow = figures(seqs=[7, 8, 10, 15], step_ms=2000, latency_ms=1500)
-    assert (slow["fps"], slow["ms"], slow["dropped"]) == ("0.5", "1500", "5")
+def test_figures(shown: list[dict[str, str]]) -> None:
+    render_frames(list(range(60)), step_ms=40, latency_ms=38)
+    assert shown[-1] == {"fps": "25.0", "ms": "38", "dropped": "0", "openvino bf16": "road"}
+    render_frames([7, 8, 10, 15], step_ms=2000, latency_ms=1500)
+    assert (shown[-1]["fps"], shown[-1]["ms"], shown[-1]["dropped"]) == ("0.5", "1500", "5")
 
 
-def test_fps_are_of_the_last_second() -> None:
-    readings, given, now_ns = Readings(), next(frames()), 0
+def test_fps_cover_the_last_second(shown: list[dict[str, str]]) -> None:
+    stream, frame, now_ns = StreamFigures(), next(frames()), 0
     for seq, step_ms in enumerate([200] * 30 + [40] * 30):
         now_ns += step_ms * MS
-        readings.sprite(replace(given, seq=seq), now_ns)
-    readings.latencies.append(MS)
-    assert readings.items(given)[0][:2] == ("25.0", "fps")
+        stream.render(replace(frame, seq=seq), now_ns)
+    assert shown[-1]["fps"] == "25.0"
 
 
-def test_the_line_is_drawn_anew_four_times_a_second() -> None:
-    readings, given = Readings(), next(frames())
-    lines = [readings.sprite(replace(given, seq=i), 10**9 + i * 10 * MS) for i in range(100)]
+def test_the_line_is_rendered_four_times_a_second() -> None:
+    stream, frame = StreamFigures(), next(frames())
+    lines = [stream.render(replace(frame, seq=i), 10**9 + i * 10 * MS) for i in range(100)]
     assert len({id(line) for line in lines}) == 4
 
 
 def test_streams_do_not_share_figures() -> None:
-    given = next(frames(size=(360, 640)))
-    assert given.semantic is not None
-    long = replace(given.semantic, engine=replace(ENGINE, network="a network with a longer name"))
+    frame = next(frames(size=(360, 640)))
+    assert frame.semantic is not None
+    long = replace(frame.semantic, engine=replace(ENGINE, network="a network with a longer name"))
     both = [
-        replace(given, image=given.image.copy(), captured_ns=time.monotonic_ns()),
-        replace(given, stream="rear", semantic=long, image=given.image.copy(), captured_ns=time.monotonic_ns()),
+        replace(frame, image=frame.image.copy(), captured_ns=time.monotonic_ns()),
+        replace(frame, stream="rear", semantic=long, image=frame.image.copy(), captured_ns=time.monotonic_ns()),
     ]
     images = [frame.image for frame in Overlay(opacity=0, legend=False)(iter(both))]
     widths = [np.argwhere((image != 100).any(axis=2)).max(axis=0)[1] for image in images]
     assert widths[1] > widths[0] + 50
 
 
-def test_the_line_says_how_old_the_classes_are_and_how_far_the_stage_stepped_down() -> None:
-    readings, given = Readings(), next(frames())
-
-    def shown(temporal: Temporal | None) -> dict[str, str]:
-        readings.sprite(replace(given, temporal=temporal), 10**9)
-        readings.latencies.append(MS)
-        return {unit: value for value, unit, _ in readings.items(replace(given, temporal=temporal))}
-
-    for nothing in (None, Temporal()):
-        assert not {"frame", "rung"} & shown(nothing).keys()
-    carried = shown(Temporal(key=False, age=3, rung=2))
-    assert (carried["frame"], carried["rung"]) == ("+3", "2")
-    again = shown(Temporal())
-    assert (again["frame"], again["rung"]) == ("key", "0")
+def test_the_line_shows_the_age_of_the_labels_and_the_quality_level(shown: list[dict[str, str]]) -> None:
+    stream, frame = StreamFigures(), next(frames())
+    temporals = (None, Temporal(), Temporal(key=False, age=3, quality_level=2), Temporal())
+    for second, temporal in enumerate(temporals):
+        stream.render(replace(frame, temporal=temporal), second * 10**9)
+    for figures in shown[:2]:
+        assert not {"frame", "quality level"} & figures.keys()
+    assert (shown[2]["frame"], shown[2]["quality level"]) == ("+3", "2")
+    assert (shown[3]["frame"], shown[3]["quality level"]) == ("key", "0")

@@ -1,4 +1,4 @@
-"""What every stage does with a card in the place of a picture."""
+"""Test how every stage handles placeholder frames."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stream_seg.cli.report import report
 from stream_seg.frame import Frame, Signal
 from stream_seg.runtime.graph import Graph
+from stream_seg.runtime.report import Report
 from stream_seg.stages.base import Frames
 from stream_seg.stages.masks import Masks
 from stream_seg.stages.overlay import Overlay
@@ -21,7 +21,7 @@ from stream_seg.stages.records import Records
 from stream_seg.stages.segment import Segment
 from stream_seg.stages.smooth import Smooth
 from stream_seg.stages.write import Write
-from stream_seg.telemetry.metrics import Metrics
+from stream_seg.telemetry.metrics import register
 from tests.support.clips import read_video
 from tests.support.fake_stages import Ledger, Work, config, line
 from tests.support.frames import frame
@@ -29,42 +29,42 @@ from tests.support.frames import frame
 SIZE = (48, 64)
 
 
-def card(seq: int, reason: str = "refused") -> Frame:
+def placeholder(seq: int, reason: str = "refused") -> Frame:
     signal = Signal("down", reason, time.monotonic_ns() - 7_000_000_000, 2)  # type: ignore[arg-type]
     return replace(frame(seq, size=SIZE), image=np.full((*SIZE, 3), 40, np.uint8), signal=signal)
 
 
 def stream() -> list[Frame]:
-    """A card before anything, four pictures, two cards, two pictures."""
-    return [card(n) if n in (0, 5, 6) else frame(n, size=SIZE) for n in range(9)]
+    """Return a placeholder frame, four images, two placeholder frames, two images."""
+    return [placeholder(n) if n in (0, 5, 6) else frame(n, size=SIZE) for n in range(9)]
 
 
-def test_filters_pass_cards_as_they_are_and_work_on_the_rest() -> None:
-    given = stream()
-    segmented = list(Segment(precision="f32")(iter(given)))
-    assert [result.semantic is None for result in segmented] == [one.signal is not None for one in given]
-    steadied = list(Smooth()(iter(segmented)))
-    drawn = list(Overlay()(iter(steadied)))
-    for before, after in zip(given, drawn, strict=True):
+def test_filters_pass_placeholder_frames_unchanged() -> None:
+    frames = stream()
+    segmented = list(Segment(precision="f32")(iter(frames)))
+    assert [result.semantic is None for result in segmented] == [one.signal is not None for one in frames]
+    smooth = list(Smooth()(iter(segmented)))
+    overlaid = list(Overlay()(iter(smooth)))
+    for before, after in zip(frames, overlaid, strict=True):
         assert after.seq == before.seq
         if before.signal is not None:
             assert after.image is before.image
             assert (after.image == 40).all()
-    scores = [result.semantic.scores for result in (segmented[7], steadied[7]) if result.semantic is not None]
-    assert np.array_equal(scores[0], scores[1])  # type: ignore[arg-type]  # begun anew after the gap
+    scores = [result.semantic.scores for result in (segmented[7], smooth[7]) if result.semantic is not None]
+    assert np.array_equal(scores[0], scores[1])  # type: ignore[arg-type]  # smooth starts again after the gap
 
 
-def test_a_card_is_no_drop_and_what_is_missing_before_it_is() -> None:
-    """Of the figures only how many frames were dropped changes the width of their panel here."""
+def test_a_placeholder_frame_is_no_drop_but_a_gap_before_it_is() -> None:
+    """The number of dropped frames is the only figure that changes the width of the panel here."""
 
-    def width(cards: range, last: int) -> int:
-        def given() -> Iterator[Frame]:
+    def width(placeholders: range, last: int) -> int:
+        def frames() -> Iterator[Frame]:
             yield frame(0, size=(180, 640))
-            yield from (card(seq) for seq in cards)
-            time.sleep(0.02)  # so that there are less than 100 frames per second, whatever the machine
-            yield frame(last, size=(182, 640))  # of another height: the figures are drawn anew
+            yield from (placeholder(seq) for seq in placeholders)
+            time.sleep(0.02)  # less than 100 frames per second on any machine
+            yield frame(last, size=(182, 640))  # another height, so that the figures are rendered again
 
-        *_, result = Overlay()(given())
+        *_, result = Overlay()(frames())
         return int(np.argwhere((result.image != last).any(axis=2)).max(axis=0)[1])
 
     none = width(range(1, 1), 1)
@@ -82,15 +82,15 @@ def test_outputs_mark_the_gap(tmp_path: Path) -> None:
     assert (lines[5]["signal"]["state"], lines[5]["signal"]["reason"]) == ("down", "refused")
     assert 7 <= lines[5]["signal"]["since_s"] < 30
     assert "classes" not in lines[5]
-    pictures = [image for _, image in read_video(tmp_path / "o.mp4")]
-    assert len(pictures) == 8  # without the card before the first picture
-    assert abs(float(pictures[4].mean()) - 40) < 6
+    images = [image for _, image in read_video(tmp_path / "o.mp4")]
+    assert len(images) == 8  # without the placeholder before the first image
+    assert abs(float(images[4].mean()) - 40) < 6
 
 
 def source(_: Frames) -> Frames:
-    """Starts with the camera off, comes, falls silent, comes, freezes, comes, goes."""
+    """Yield frames of a camera that starts off, comes up, goes silent, returns, freezes, returns and ends."""
     now_ns = time.monotonic_ns()
-    told = [
+    signals = [
         Signal("starting", None, now_ns),
         Signal("down", "refused", now_ns),
         None,
@@ -102,20 +102,20 @@ def source(_: Frames) -> Frames:
         None,
         Signal("down", "ended", now_ns),
     ]
-    for number, signal in enumerate(told):
+    for number, signal in enumerate(signals):
         yield replace(frame(number), signal=signal)
 
 
 @pytest.mark.parametrize(("count", "state"), [(0, "starting"), (10, "down")])
-def test_metrics_tell_states_stalls_and_reconnects(count: int, state: str) -> None:
-    graph = Graph(config(line(source, Work(), Ledger())), live=False)
-    registry = Metrics(graph).registry
+def test_metrics_of_states_stalls_and_reconnects(count: int, state: str) -> None:
+    graph = Graph(config(line(source, Work(), Ledger())))
+    register(graph)
     if count:
         with graph:
             assert graph.wait(20)
 
     def value(name: str, **labels: str) -> float | None:
-        return registry.get_sample_value(f"stream_seg_{name}", {"stage": "camera", **labels})
+        return graph.registry.get_sample_value(f"stream_seg_{name}", {"stage": "camera", **labels})
 
     assert [value("source_state", state=name) for name in ("starting", "up", "stalled", "down")] == [
         float(name == state) for name in ("starting", "up", "stalled", "down")
@@ -125,23 +125,26 @@ def test_metrics_tell_states_stalls_and_reconnects(count: int, state: str) -> No
     back = {reason: value("source_reconnects_total", reason=reason) for reason in ("refused", "auth", "dns", "no data")}
     assert back == {"refused": 1.0 if count else 0.0, "auth": 1.0 if count else 0.0, "dns": 0.0, "no data": 0.0}
     assert value("source_up") == 0
-    ages = registry.get_sample_value("stream_seg_frame_age_seconds_count", {"stage": "sink", "stream": "camera"})
-    assert ages == (3 if count else 0)  # a card has no age
+    ages = graph.registry.get_sample_value("stream_seg_frame_age_seconds_count", {"stage": "sink", "stream": "camera"})
+    assert ages == (3 if count else 0)  # a placeholder frame has no age
 
 
-def test_the_report_and_the_metrics_tell_pictures_from_cards() -> None:
+def test_report_and_metrics_count_placeholder_frames_separately() -> None:
     def source(_: Frames) -> Frames:
-        yield from (card(number) for number in range(3))
+        yield from (placeholder(number) for number in range(3))
         began_s = time.monotonic()
         for number in range(3, 13):
             time.sleep(max(0.0, began_s + (number - 3) / 50 - time.monotonic()))
             yield frame(number)
 
-    with Graph(config(line(source, Work(), Ledger())), live=False) as graph:
+    with Graph(config(line(source, Work(), Ledger()))) as graph:
         assert graph.wait(20)
-    facts = report(graph, seconds=1)
-    assert facts["frames"]["captured"] == facts["frames"]["written"] == 10
-    assert (facts["frames"]["cards"], facts["frames"]["by_output"]) == (3, {"sink": 13})
-    assert 30 < facts["fps"] < 51  # of the pictures, from the first of them on
-    counted = Metrics(graph).registry.get_sample_value
-    assert {counted("stream_seg_cards_total", {"stage": stage}) for stage in ("camera", "work", "sink")} == {3}
+    figures = Report.of(graph, seconds=1)
+    assert figures.frames.captured == figures.frames.written == 10
+    assert (figures.frames.placeholders, figures.frames.by_output) == (3, {"sink": 13})
+    assert 30 < figures.fps < 51  # counts only images, from the first one on
+    register(graph)
+    value = graph.registry.get_sample_value
+    assert {value("stream_seg_placeholder_frames_total", {"stage": stage}) for stage in ("camera", "work", "sink")} == {
+        3
+    }

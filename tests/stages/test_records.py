@@ -1,4 +1,4 @@
-"""The lines that `records` writes."""
+"""Test the lines that `records` writes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from stream_seg.types import Classes
 
 CLASSES = Classes(("road", "sky", "élan"), ((128, 64, 128), (70, 130, 180), (1, 2, 3)))
 SEMANTIC = Semantic(
-    CLASSES, EngineInfo("fake", "none", "u8", "cpu"), (2, 3), verdict=np.array([[1, 1, 255], [0, 0, 0]], np.uint8)
+    CLASSES, EngineInfo("fake", "none", "u8", "cpu"), (2, 3), label_map=np.array([[1, 1, 255], [0, 0, 0]], np.uint8)
 )
 
 
@@ -57,7 +57,7 @@ def test_a_line_per_frame(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_crash_costs_no_line(tmp_path: Path) -> None:
+def test_a_crash_loses_no_line(tmp_path: Path) -> None:
     stage = Records(tmp_path / "out.jsonl")(frames(3))
     next(stage)
     next(stage)
@@ -74,7 +74,7 @@ def test_streams_share_a_file_or_have_one_each(tmp_path: Path) -> None:
     assert [len(lines(tmp_path / f"{stream}.jsonl")) for stream in ("front", "rear")] == [2, 1]
 
 
-def test_no_frame_is_no_file(tmp_path: Path) -> None:
+def test_no_file_without_frames(tmp_path: Path) -> None:
     assert list(Records(tmp_path / "out.jsonl")(frames(0))) == []
     assert list(tmp_path.iterdir()) == []
 
@@ -95,7 +95,7 @@ def test_bad_paths(tmp_path: Path) -> None:
         Records("out.json")  # type: ignore[arg-type]
 
 
-def test_a_file_that_may_not_grow_is_removed(tmp_path: Path) -> None:
+def test_a_file_that_cannot_grow_is_removed(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from stream_seg.errors import OutputError\n"
         "from tests.stages.test_records import Records, frames\n"

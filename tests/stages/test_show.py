@@ -1,4 +1,4 @@
-"""`show` on a real X server without a screen (Xvfb), each time in a process of its own."""
+"""Test `show` on an X server without a screen (Xvfb), each time in a separate process."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ x11.XCloseDisplay(display)
 
 @pytest.fixture(scope="module")
 def display() -> Iterator[dict[str, str]]:
-    """The environment of a process that sees an X server of its own."""
+    """Yield the environment of a process with its own X server."""
     if not (shutil.which("Xvfb") and shutil.which("xdotool")):
         pytest.skip("Xvfb and xdotool are needed to show a window and to press its keys")
     command = ["Xvfb", "-displayfd", "1", "-screen", "0", "640x480x24", "-nolisten", "tcp"]
@@ -81,7 +81,7 @@ def display() -> Iterator[dict[str, str]]:
         server.terminate()
 
 
-def started(environment: dict[str, str], runs: int = 1) -> subprocess.Popen[str]:
+def start(environment: dict[str, str], runs: int = 1) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", SHOW, str(runs)]
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -89,59 +89,59 @@ def started(environment: dict[str, str], runs: int = 1) -> subprocess.Popen[str]
 
 
 def window(environment: dict[str, str], number: int = 0) -> str:
-    """The id of a window, whose picture is shown by now."""
+    """Return the id of a window that shows its image."""
     find = ["xdotool", "search", "--sync", "--onlyvisible", "--name", f"window {number}: front"]
     return subprocess.run(find, env=environment, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
 
 
-def answer_to(key: str, show: subprocess.Popen[str], environment: dict[str, str], number: int = 0) -> str:
-    """What the process says when a key is pressed in a window. A key that comes before the window listens is lost."""
+def press(key: str, show: subprocess.Popen[str], environment: dict[str, str], number: int = 0) -> str:
+    """Press a key in a window until the process prints a line; return it. Keys are lost until the window listens."""
     assert show.stdout is not None
     target = window(environment, number)
     for _ in range(40):
         subprocess.run(["xdotool", "key", "--window", target, key], env=environment, check=False, capture_output=True)
         if select.select([show.stdout], [], [], 0.5)[0]:
             return show.stdout.readline()
-    raise AssertionError(f"the window did not answer to {key}")
+    raise AssertionError(f"the window did not react to {key}")
 
 
 @pytest.mark.parametrize("key", ["q", "Escape"])
-def test_a_key_ends_it(display: dict[str, str], key: str) -> None:
-    with started(display) as show:
+def test_a_key_ends_the_run(display: dict[str, str], key: str) -> None:
+    with start(display) as show:
         assert show.stdout is not None
         assert show.stdout.readline() == "shown\n"
-        assert answer_to(key, show, display) == "ended\n"
+        assert press(key, show, display) == "ended\n"
         assert show.communicate(timeout=20) == ("", "")
         assert show.returncode == 0
 
 
-def test_closing_the_window_ends_it(display: dict[str, str]) -> None:
-    with started(display) as show:
+def test_closing_the_window_ends_the_run(display: dict[str, str]) -> None:
+    with start(display) as show:
         assert show.stdout is not None
         assert show.stdout.readline() == "shown\n"
         subprocess.run([sys.executable, "-c", CLOSE, window(display)], env=display, check=True)
         assert show.communicate(timeout=20) == ("ended\n", "")
 
 
-def test_a_second_graph_of_a_process_has_a_window_too(display: dict[str, str]) -> None:
-    with started(display, runs=2) as show:
+def test_a_second_graph_of_a_process_opens_a_window(display: dict[str, str]) -> None:
+    with start(display, runs=2) as show:
         assert show.stdout is not None
         for number in range(2):
             assert show.stdout.readline() == "shown\n"
-            assert answer_to("q", show, display, number) == "ended\n"
+            assert press("q", show, display, number) == "ended\n"
         assert show.wait(timeout=20) == 0
 
 
-def test_the_picture_is_on_the_screen(display: dict[str, str], tmp_path: Path) -> None:
+def test_the_image_is_on_the_screen(display: dict[str, str], tmp_path: Path) -> None:
     if not shutil.which("import"):
         pytest.skip("ImageMagick's import is needed to take a screenshot")
-    with started(display) as show:
+    with start(display) as show:
         assert show.stdout is not None
         assert show.stdout.readline() == "shown\n"
         end = time.monotonic() + 20
         while not is_red_and_green(screenshot(tmp_path / "shot.png", display)):
-            assert time.monotonic() < end, "the picture never came to the screen"
-        assert answer_to("q", show, display) == "ended\n"
+            assert time.monotonic() < end, "the image did not appear on the screen"
+        assert press("q", show, display) == "ended\n"
 
 
 def screenshot(path: Path, environment: dict[str, str]) -> Image:
@@ -150,9 +150,9 @@ def screenshot(path: Path, environment: dict[str, str]) -> Image:
     return np.asarray(cv2.imread(str(path)), np.uint8)
 
 
-def is_red_and_green(picture: Image) -> bool:
-    assert picture.shape == (100, 150, 3)
-    return bool(np.abs(picture[50, [30, 120]].astype(int) - [(0, 0, 250), (0, 250, 0)]).max() <= 2)
+def is_red_and_green(image: Image) -> bool:
+    assert image.shape == (100, 150, 3)
+    return bool(np.abs(image[50, [30, 120]].astype(int) - [(0, 0, 250), (0, 250, 0)]).max() <= 2)
 
 
 @pytest.mark.parametrize(
@@ -160,15 +160,15 @@ def is_red_and_green(picture: Image) -> bool:
     [("", "DISPLAY is not set; run on a desktop, or write to a file instead"), (":987", "the display :987 does not")],
 )
 def test_no_display(display_name: str, reason: str) -> None:
-    with started({**os.environ, "DISPLAY": display_name}) as show:
+    with start({**os.environ, "DISPLAY": display_name}) as show:
         out, err = show.communicate(timeout=20)
-    assert out.startswith(f"no window can be shown: {reason}")
+    assert out.startswith(f"cannot show a window: {reason}")
     assert (out.count("\n"), err, show.returncode) == (1, "", 0)
 
 
 def test_the_package_loads_opencv_before_pyav() -> None:
-    """The other way round, Qt loads PyAV's libxcb, and the first window hangs (PyAV issue 978)."""
-    script = "import sys, stream_seg.stages.registry; n = list(sys.modules); print(n.index('cv2') < n.index('av'))"
+    """In the other order Qt loads PyAV's libxcb, and the first window hangs (PyAV issue 978)."""
+    script = "import sys, stream_seg.sources.container; n = list(sys.modules); print(n.index('cv2') < n.index('av'))"
     command = [sys.executable, "-c", script]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout == "True\n"
 

@@ -2,20 +2,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import get_args
 
 import numpy as np
 import pytest
 
 from stream_seg.errors import ConfigError
-from stream_seg.frame import Base, Carried, EngineInfo, Frame, Semantic, Step, Temporal, given_scores
+from stream_seg.frame import (
+    RESETS,
+    EngineInfo,
+    Frame,
+    FrameMotion,
+    ReferenceScores,
+    Reset,
+    Semantic,
+    Temporal,
+    WarpedScores,
+)
 from stream_seg.keyframes.keyframes import Keys
 from stream_seg.ops.blend_scores import SURE
 from stream_seg.ops.motion import SIZE
-from stream_seg.stages.smooth import Reset, Smooth
+from stream_seg.stages.smooth import Smooth
 from stream_seg.types import Classes, Image
 from tests.support.frames import frame
-from tests.support.noisy_scores import drive, filtered, smoothed
+from tests.support.noisy_scores import filter_labels, noisy_drive, smooth
 
 CLASSES = Classes(("road", "car"), ((0, 0, 0), (255, 0, 0)))
 ENGINE = EngineInfo("stub", "numpy", "f32", "cpu")
@@ -74,7 +83,7 @@ def test_the_past_is_forgotten_where_it_says_nothing(reason: Reset) -> None:
 
 
 def test_every_reason_is_tried() -> None:
-    assert {"start", *UNRELATED} == set(get_args(Reset))
+    assert {"start", *UNRELATED} == set(RESETS)
 
 
 def test_a_picture_of_another_size_is_another_shape() -> None:
@@ -95,7 +104,7 @@ def test_streams_do_not_mix() -> None:
 
 
 def test_nothing_is_held_of_a_stream_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stream_seg.per_stream.FORGOTTEN", 5)
+    monkeypatch.setattr("stream_seg.per_stream.EXPIRY_FRAMES", 5)
     first, second = scored(0, 1, stream="gone"), scored(1, 0, stream="gone")
     live = [scored(seq, 1) for seq in range(5)]
     assert roads([first, *live[:4], second], weight=0.4)[-1] == pytest.approx(share(0, 0.4))
@@ -116,18 +125,18 @@ def test_the_scores_that_came_are_left_alone() -> None:
 
 
 def test_the_stage_filters_along_the_motion() -> None:
-    frames = drive(12, unsure=1.2, seed=4, camera="pan", rate=15)
-    out = smoothed(frames)
-    for given, labels in zip(out, filtered(frames), strict=True):
+    frames = noisy_drive(12, unsure=1.2, seed=4, camera="pan", rate=15)
+    out = smooth(frames)
+    for given, labels in zip(out, filter_labels(frames), strict=True):
         np.testing.assert_array_equal(given.semantic.labels, labels)  # type: ignore[union-attr]
-    again = smoothed(frames)
+    again = smooth(frames)
     assert [f.temporal for f in out] == [f.temporal for f in again]
 
 
 def test_motion_that_segment_has_found_is_taken() -> None:
     def doubted(since: int) -> Frame:
         nothing = np.zeros((4, 6, 2), np.float32), np.full((4, 6), 0.5, np.float32)
-        return replace(scored(1, 0), temporal=Temporal(key=False, step=Step(since, *nothing)))
+        return replace(scored(1, 0), temporal=Temporal(key=False, motion=FrameMotion(since, *nothing)))
 
     assert roads([scored(0, 1), doubted(0)], weight=0.4)[1] == pytest.approx(share(0, 0.4) / 2)
     other = roads([scored(0, 1), doubted(7)], weight=0.4)[1]  # a step from a frame that never came here
@@ -142,9 +151,11 @@ def test_what_is_merely_carried_is_not_mixed_with_itself() -> None:
     first, key = scored(0, 1), scored(1, 0)
     assert key.semantic is not None
     assert key.semantic.scores is not None
-    base = Base(key.semantic.scores)
+    base = ReferenceScores(key.semantic.scores)
     later = [
-        replace(scored(seq, 0), semantic=replace(key.semantic, scores=Carried(base, np.zeros((2, 3, 2), np.float32))))
+        replace(
+            scored(seq, 0), semantic=replace(key.semantic, scores=WarpedScores(base, np.zeros((2, 3, 2), np.float32)))
+        )
         for seq in (2, 3, 4)
     ]
     assert roads([first, key, *later], weight=0.4) == pytest.approx([1, *[share(0, 0.4)] * 4])
@@ -156,13 +167,16 @@ def test_what_was_said_late_is_new() -> None:
     """A live frame may carry the answer of a key frame that had none yet when it passed."""
     first, late = scored(0, 1), scored(2, 0)
     assert late.semantic is not None
-    answer = replace(late.semantic, scores=Carried(Base(scored(1, 0).semantic.scores), np.zeros((2, 3, 2), np.float32)))  # type: ignore[union-attr, arg-type]
+    answer = replace(
+        late.semantic,
+        scores=WarpedScores(ReferenceScores(scored(1, 0).semantic.scores), np.zeros((2, 3, 2), np.float32)),
+    )  # type: ignore[union-attr, arg-type]
     assert roads([first, replace(late, semantic=answer)], weight=0.4) == pytest.approx([1, share(0, 0.4)])
 
 
 def test_a_result_is_carried_by_the_whole_motion_since_it_was_made() -> None:
     """The scores of a carried frame stand where the town stands by then; nothing is moved before it is asked for."""
-    frames = drive(5, unsure=0.1, seed=4, camera="pan", rate=15)
+    frames = noisy_drive(5, unsure=0.1, seed=4, camera="pan", rate=15)
     key = frames[0].semantic
     assert key is not None
     assert key.scores is not None
@@ -178,8 +192,8 @@ def test_a_result_is_carried_by_the_whole_motion_since_it_was_made() -> None:
     assert last is not None
     for asked in (given[-1].semantic, last):
         assert asked is not None
-        moved = given_scores(asked)
-        assert isinstance(moved, Carried)
+        moved = asked.stored_scores
+        assert isinstance(moved, WarpedScores)
         assert "scores" not in vars(moved)
     truth = frames[-1].truth
     assert truth is not None
@@ -196,8 +210,12 @@ def test_a_key_frame_is_believed_where_the_two_pictures_themselves_are_alike() -
     first, carried, key = scored(0, 1), scored(1, 0), scored(2, 0)
     assert first.semantic is not None
     assert first.semantic.scores is not None
-    moved = replace(first.semantic, scores=Carried(Base(first.semantic.scores), np.zeros((2, 3, 2), np.float32)))
-    steps = [Temporal(step=Step(k, np.zeros((*SIZE, 2), np.float32), np.ones(SIZE, np.float32))) for k in (0, 1)]
+    moved = replace(
+        first.semantic, scores=WarpedScores(ReferenceScores(first.semantic.scores), np.zeros((2, 3, 2), np.float32))
+    )
+    steps = [
+        Temporal(motion=FrameMotion(k, np.zeros((*SIZE, 2), np.float32), np.ones(SIZE, np.float32))) for k in (0, 1)
+    ]
     given = [
         replace(first, image=past),
         replace(carried, image=now, semantic=moved, temporal=steps[0]),
@@ -211,16 +229,16 @@ def test_a_key_frame_is_believed_where_the_two_pictures_themselves_are_alike() -
 
 
 def test_a_cut_in_a_drive_is_seen_and_a_change_of_light_is_not() -> None:
-    cut = smoothed(drive(6, unsure=1.0, seed=4, cut=3))
+    cut = smooth(noisy_drive(6, unsure=1.0, seed=4, cut=3))
     assert [f.temporal.reset for f in cut] == ["start", None, None, "cut", None, None]  # type: ignore[union-attr]
-    light = smoothed(drive(6, unsure=1.0, seed=4, exposure=3))
+    light = smooth(noisy_drive(6, unsure=1.0, seed=4, exposure=3))
     assert [f.temporal.reset for f in light[1:]] == [None] * 5  # type: ignore[union-attr]
 
 
 def test_frames_without_scores_are_refused() -> None:
     with pytest.raises(ConfigError, match="segment stage before"):
         list(Smooth()(iter([frame(0)])))
-    labelled = Semantic(CLASSES, ENGINE, (4, 6), verdict=np.zeros((4, 6), np.uint8))
+    labelled = Semantic(CLASSES, ENGINE, (4, 6), label_map=np.zeros((4, 6), np.uint8))
     verdict = replace(frame(0), semantic=labelled)
     with pytest.raises(ConfigError, match="leave smooth out"):
         list(Smooth()(iter([verdict])))
