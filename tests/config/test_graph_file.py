@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from stream_seg.config.graph_file import check, read_document, with_settings
+from stream_seg.config.graph_file import apply_settings, check, read_document
 from stream_seg.errors import ConfigError
 from stream_seg.schema.yaml import parse_yaml
+from stream_seg.stages.registry import StageLoader
 
 GRAPH = """
 stages:
@@ -16,9 +17,26 @@ stages:
   write:   {input: smooth, path: out.mp4}
 metrics: {port: 9108}
 """
+GRAPH_WITH_CODE = """
+stages:
+  synthetic: {frames: 3}
+  own:     {stage: "my_stages.py:Pass", input: synthetic, size: 5}
+  records: {input: own, path: out.jsonl}
+"""
+STAGE_FILE = """
+from dataclasses import dataclass
+
+@dataclass
+class Pass:
+    size: int = 3
+
+    def __call__(self, frames):
+        yield from frames
+"""
 
 
-def refused(text: str) -> str:
+def config_error(text: str) -> str:
+    """Return the error of a graph file, which is one line that begins with the name of the file."""
     with pytest.raises(ConfigError) as caught:
         check(parse_yaml(text, where="g.yaml"), where="g.yaml")
     message = str(caught.value)
@@ -37,7 +55,7 @@ def test_a_graph_is_read() -> None:
     assert (config.metrics.host, config.metrics.port) == ("127.0.0.1", 9108)
 
 
-def test_nodes_follow_their_inputs_whatever_the_order_of_the_file() -> None:
+def test_nodes_follow_their_inputs_in_any_order_of_the_file() -> None:
     lines = GRAPH.strip().splitlines()
     config = check(parse_yaml("\n".join([lines[0], *reversed(lines[1:5]), lines[5]]), where="g"), where="g")
     seen: set[str] = set()
@@ -50,7 +68,7 @@ SIZE = "expected list of 2, each a whole number >= 8 and <= 8192"
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("weight", "wieght", "stages.smooth: unknown key 'wieght', did you mean weight? (known: weight, gap_s, input"),
         ("weight: 0.5", "weight: 1.5", "stages.smooth.weight: expected number >= 0 and < 1, got 1.5"),
@@ -101,13 +119,13 @@ SIZE = "expected list of 2, each a whole number >= 8 and <= 8192"
         ),
     ],
 )
-def test_what_is_not_understood_is_refused(old: str, new: str, said: str) -> None:
+def test_every_mistake_is_rejected_with_its_place(old: str, new: str, message: str) -> None:
     assert old in GRAPH
-    assert said in refused(GRAPH.replace(old, new, 1))
+    assert message in config_error(GRAPH.replace(old, new, 1))
 
 
 @pytest.mark.parametrize(
-    ("stage", "said"),
+    ("stage", "message"),
     [
         ("segment: {every: often}", "segment.every: expected whole number >= 1 and <= 1000 or auto, got 'often'"),
         ("segment: {every: 0}", "segment.every: expected whole number >= 1 and <= 1000 or auto, got 0"),
@@ -121,13 +139,13 @@ def test_what_is_not_understood_is_refused(old: str, new: str, said: str) -> Non
         ("overlay: {colours: {3: '#000000'}}", "overlay.colours.3: expected text, got 3"),
     ],
 )
-def test_of_a_key_of_several_kinds_all_are_said(stage: str, said: str) -> None:
+def test_the_error_lists_all_types_of_a_key(stage: str, message: str) -> None:
     graph = f"stages:\n  {stage}".replace("{", "{input: synthetic, ", 1)
-    assert refused(f"{graph}\n  synthetic:\n") == f"g.yaml: stages.{said}"
+    assert config_error(f"{graph}\n  synthetic:\n") == f"g.yaml: stages.{message}"
 
 
-def test_a_stream_reaches_a_stage_by_one_way() -> None:
-    """Else the two would be written over each other, under the same numbers."""
+def test_a_stream_may_reach_a_stage_on_one_path_only() -> None:
+    """Frames of two paths have the same numbers and would overwrite each other."""
     graph = """
 stages:
   synthetic: {{frames: 3}}
@@ -138,44 +156,44 @@ stages:
   masks: {{input: [road, smooth], path: out/}}
   records: {{input: road, path: out.jsonl}}
 """
-    assert refused(graph.format(road="[rear, synthetic]")) == (
+    assert config_error(graph.format(road="[rear, synthetic]")) == (
         "g.yaml: stages.masks.input: the frames of stream 'synthetic' come by road and smooth; "
-        "give each a stage of its own (`stage: masks`)"
+        "add a stage for each (`stage: masks`)"
     )
-    control = check(parse_yaml(graph.format(road="rear"), where="g.yaml"), where="g.yaml")
-    assert len(control.nodes) == 7
+    valid = check(parse_yaml(graph.format(road="rear"), where="g.yaml"), where="g.yaml")
+    assert len(valid.nodes) == 7
 
 
 @pytest.mark.parametrize(
     "endpoint",
     ["foo", "127.0.0.1:4318", "grpc://host:4317", "http://", "http://:4318/v1", "http://host:x", "http://a b"],
 )
-def test_traces_go_to_a_web_address(endpoint: str) -> None:
+def test_the_endpoint_of_traces_is_an_http_url(endpoint: str) -> None:
     graph = f"{GRAPH}traces: {{endpoint: '%s'}}\n"
-    assert "g.yaml: traces.endpoint: expected http:// or https:// and a host, got '" in refused(graph % endpoint)
-    for sound in ("http://127.0.0.1:4318/v1/traces", "https://[::1]/v1/traces", "HTTP://collector"):
-        assert check(parse_yaml(graph % sound, where="g"), where="g").traces
+    assert "g.yaml: traces.endpoint: expected http:// or https:// and a host, got '" in config_error(graph % endpoint)
+    for valid in ("http://127.0.0.1:4318/v1/traces", "https://[::1]/v1/traces", "HTTP://collector"):
+        assert check(parse_yaml(graph % valid, where="g"), where="g").traces
 
 
 @pytest.mark.parametrize("text", ["stages: {}", "stages: 3", "policy: latest"])
-def test_a_graph_without_stages_is_refused(text: str) -> None:
-    assert "stages" in refused(text)
+def test_a_graph_without_stages_is_rejected(text: str) -> None:
+    assert "stages" in config_error(text)
 
 
-def test_deep_nesting_is_refused() -> None:
+def test_deep_nesting_is_rejected() -> None:
     with pytest.raises(ConfigError, match="levels deep"):
         parse_yaml("[" * 20_000, where="deep.yaml")
 
 
 @pytest.mark.parametrize("content", [b"just words", b"\xff\xfe\x00bad", b"- a\n- b\n"])
-def test_a_file_that_is_no_graph(content: bytes, tmp_path: Path) -> None:
+def test_a_file_without_a_mapping_is_rejected(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "g.yaml"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"g\.yaml"):
         read_document(path)
 
 
-def test_a_missing_file() -> None:
+def test_a_missing_file_is_reported() -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: No such file"):
         read_document(Path("nowhere.yaml"))
 
@@ -186,9 +204,9 @@ def test_a_large_file_is_not_read(tmp_path: Path) -> None:
         read_document(large)
 
 
-def test_settings_change_the_document_and_are_checked_alike() -> None:
+def test_settings_change_a_copy_of_the_document_and_are_checked() -> None:
     document = parse_yaml(GRAPH, where="g")
-    changed = with_settings(document, ["smooth.weight=0.7", "metrics.port=9000", "policy=latest"])
+    changed = apply_settings(document, ["smooth.weight=0.7", "metrics.port=9000", "policy=latest"])
     config = check(changed, where="g")
     assert config.nodes[2].stage.weight == 0.7  # type: ignore[attr-defined]
     assert config.policy == "latest"
@@ -196,20 +214,43 @@ def test_settings_change_the_document_and_are_checked_alike() -> None:
     assert config.metrics.port == 9000
     assert document["stages"]["smooth"]["weight"] == 0.5
     with pytest.raises(ConfigError, match="unknown key 'wieght'"):
-        check(with_settings(document, ["smooth.wieght=1"]), where="g")
+        check(apply_settings(document, ["smooth.wieght=1"]), where="g")
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         ("smooth.weight", "expected KEY=VALUE"),
         ("smoth.weight=1", "unknown stage 'smoth', did you mean smooth?"),
-        ("smooth=1", "name a key of the stage"),
+        ("smooth=1", "add a key of the stage, for example smooth.KEY=VALUE"),
         ("smooth.weight.deep=1", "has no keys of its own"),
         ("smooth.weight=[", "--set smooth.weight: line 1"),
     ],
 )
-def test_settings_that_are_not_understood(setting: str, said: str) -> None:
+def test_wrong_settings_are_rejected(setting: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        with_settings(parse_yaml(GRAPH, where="g"), [setting])
-    assert said in str(caught.value)
+        apply_settings(parse_yaml(GRAPH, where="g"), [setting])
+    assert message in str(caught.value)
+
+
+def test_a_graph_may_name_a_stage_class_of_a_file_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "my_stages.py").write_text(STAGE_FILE)
+    config = check(parse_yaml(GRAPH_WITH_CODE, where="g"), where="g", loader=StageLoader(tmp_path))
+    assert [(node.kind, node.role) for node in config.nodes][1] == ("my_stages.py:Pass", "filter")
+    with pytest.raises(ConfigError, match=r"^g: stages\.own: unknown key 'sized', did you mean size\? \(known: size, "):
+        check(
+            apply_settings(parse_yaml(GRAPH_WITH_CODE, where="g"), ["own.sized=3"]),
+            where="g",
+            loader=StageLoader(tmp_path),
+        )
+
+
+def test_a_closed_loader_loads_no_new_code(tmp_path: Path) -> None:
+    (tmp_path / "my_stages.py").write_text(STAGE_FILE)
+    loader = StageLoader(tmp_path)
+    check(parse_yaml(GRAPH_WITH_CODE, where="g"), where="g", loader=loader)
+    loader.close()
+    (tmp_path / "my_stages.py").write_text("raise AssertionError('imported again')")
+    check(parse_yaml(GRAPH_WITH_CODE, where="g"), where="g", loader=loader)
+    with pytest.raises(ConfigError, match=r"stages\.own: 'my_stages\.py:Other': a reload loads no new code"):
+        check(parse_yaml(GRAPH_WITH_CODE.replace("Pass", "Other"), where="g"), where="g", loader=loader)

@@ -1,4 +1,4 @@
-"""INPUT and OUTPUT find their places in a graph."""
+"""Command-line INPUT and OUTPUT placed in a graph."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 
 import pytest
 
-from stream_seg.config.graph_file import check, with_settings
+from stream_seg.config.graph_file import apply_settings, check
 from stream_seg.config.overrides import (
     default_document,
-    is_live,
-    outputs_of,
+    output_paths,
     refuse_overwriting,
-    refuse_plain,
     total_frames,
     with_input,
     with_outputs,
 )
 from stream_seg.errors import ConfigError
+from stream_seg.runtime.graph import Graph
+from stream_seg.stages.serve import Serve
 from tests.support.clips import numbered, write_video
 
 
-def arrows(document: dict[str, Any]) -> dict[str, Any]:
-    """What each stage takes its frames from."""
+def inputs_of(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the `input` of every stage."""
     return {name: (keys or {}).get("input") for name, keys in document["stages"].items()}
 
 
@@ -39,42 +39,49 @@ def arrows(document: dict[str, Any]) -> dict[str, Any]:
         (["o.jsonl", "O.MP4"], {"overlay": "smooth", "records": "smooth", "write": "overlay"}),
     ],
 )
-def test_outputs_find_their_place(outputs: list[str], expected: dict[str, str]) -> None:
+def test_outputs_are_placed_before_or_behind_the_overlay(outputs: list[str], expected: dict[str, str]) -> None:
     document = with_outputs(with_input(default_document(), "drive.mp4"), outputs)
-    assert arrows(document) == {"capture": None, "segment": "capture", "smooth": "segment", **expected}
+    assert inputs_of(document) == {"capture": None, "segment": "capture", "smooth": "segment", **expected}
     assert len(check(document, where="g").nodes) == len(expected) + 3
 
 
-def test_a_page_knows_its_address_and_keeps_a_recording_to_its_time() -> None:
+def test_a_page_replaces_the_overlay_and_takes_its_opacity() -> None:
     document = default_document()
     document["stages"]["overlay"]["opacity"] = 0.3
+    page = with_outputs(with_input(document, "drive.mp4"), ["http://127.0.0.1:8080"])["stages"]["serve"]
+    assert page == {"stage": "serve", "input": "smooth", "host": "127.0.0.1", "port": 8080, "opacity": 0.3}
 
-    def page(source: str, *outputs: str) -> dict[str, Any]:
-        keys: dict[str, Any] = with_outputs(with_input(document, source), outputs)["stages"]["serve"]
-        return keys
 
-    given = {"stage": "serve", "input": "smooth", "host": "127.0.0.1", "port": 8080, "opacity": 0.3}
-    assert page("drive.mp4", "http://127.0.0.1:8080") == {**given, "pace": True}
-    assert page("drive.mp4", "http://127.0.0.1:8080", "o.mp4") == given  # as fast as the file can be written
-    assert page("rtsp://host/x", "http://127.0.0.1:8080/") == page("synth://road?paced=1", "http://127.0.0.1:8080")
-    assert page("synth://road", "http://127.0.0.1:8080")["pace"]
-    assert "pace" not in page("rtsp://host/x", "http://127.0.0.1:8080")
+@pytest.mark.parametrize(
+    ("source", "outputs", "paced"),
+    [
+        ("drive.mp4", ["http://127.0.0.1:8080"], True),
+        ("drive.mp4", ["http://127.0.0.1:8080", "o.mp4"], False),  # as fast as the file can be written
+        ("rtsp://host/x", ["http://127.0.0.1:8080/"], False),
+        ("synth://road", ["http://127.0.0.1:8080"], True),
+        ("synth://road?paced=1", ["http://127.0.0.1:8080"], False),
+    ],
+)
+def test_a_page_as_only_output_plays_a_recording_at_its_own_speed(source: str, outputs: list[str], paced: bool) -> None:
+    graph = Graph(check(with_outputs(with_input(default_document(), source), outputs), where="graph"))
+    (page,) = [worker.stage for worker in graph.workers if isinstance(worker.stage, Serve)]
+    assert page.pace is paced
 
 
 @pytest.mark.parametrize(
     "output",
     ["http://127.0.0.1", "http://:80", "ftp://h:1", "http://h:1/x", "http://u:canary@h:1", "http://h:x", "http://["],
 )
-def test_an_address_that_is_none_is_refused(output: str) -> None:
-    with pytest.raises(ConfigError, match=r"a page's address, http://HOST:PORT") as refused:
+def test_a_wrong_page_url_is_rejected(output: str) -> None:
+    with pytest.raises(ConfigError, match="an output URL must be the URL of a page: http://HOST:PORT") as caught:
         with_outputs(default_document(), [output])
-    assert "canary" not in str(refused.value)
+    assert "canary" not in str(caught.value)
 
 
 @pytest.mark.parametrize("output", ["", " ", "\t\n"])
-def test_an_empty_output_is_refused(output: str) -> None:
-    """It would be the working directory, and label maps among what is there."""
-    with pytest.raises(ConfigError, match=r"the output is empty; an output is a video \(\.mp4"):
+def test_an_empty_output_is_rejected(output: str) -> None:
+    """It would mean the working directory, as a folder for label maps."""
+    with pytest.raises(ConfigError, match=r"the output is empty; allowed: a video \(\.mp4"):
         with_outputs(default_document(), [output])
 
 
@@ -82,19 +89,16 @@ def test_https_needs_a_certificate() -> None:
     outputs = ["o.mp4", "http://127.0.0.1:8095", "https://127.0.0.1:8096"]
     document = with_outputs(with_input(default_document(), "drive.mp4"), outputs)
     with pytest.raises(ConfigError) as caught:
-        refuse_plain(document, outputs)
+        check(document, where="graph")
     assert str(caught.value) == (
-        "output https://127.0.0.1:8096: needs a certificate: "
-        "--set serve3.certfile=CERT.pem --set serve3.keyfile=KEY.pem; without one write http://"
+        "graph: stages.serve3: https:// needs a certificate: set certfile and keyfile, or write http://"
     )
-    refuse_plain(with_settings(document, ["serve3.certfile=a.pem", "serve3.keyfile=b.pem"]), outputs)
-    refuse_plain(with_settings(document, ["serve3.port=1", "serve3.certfile=a.pem"]), outputs)
-    refuse_plain(with_outputs(document, outputs[:2]), outputs[:2])
+    check(apply_settings(document, ["serve3.certfile=a.pem", "serve3.keyfile=b.pem"]), where="graph")
 
 
 def test_outputs_replace_those_of_the_graph() -> None:
     document = with_outputs(with_outputs(default_document(), ["a.mp4", "a.jsonl"]), ["b.mp4"])
-    assert outputs_of(document) == [("write", Path("b.mp4"))]
+    assert output_paths(document) == [("write", Path("b.mp4"))]
 
 
 def test_an_input_keeps_the_other_keys_of_its_capture() -> None:
@@ -104,7 +108,7 @@ def test_an_input_keeps_the_other_keys_of_its_capture() -> None:
     assert document["stages"]["front"]["uri"] == "a.mp4"
 
 
-def test_several_ends_are_refused() -> None:
+def test_a_graph_with_several_ends_is_rejected() -> None:
     document = {"stages": {"capture": {}, "smooth": {"input": "capture"}, "overlay": {"input": "capture"}}}
     with pytest.raises(ConfigError, match="the graph ends in smooth, overlay; name the outputs in the graph file"):
         with_outputs(document, ["o.mp4"])
@@ -120,18 +124,18 @@ def test_several_ends_are_refused() -> None:
         ("synth://road?paced=1", True),
     ],
 )
-def test_who_is_live(uri: str, live: bool) -> None:
+def test_a_graph_is_live_if_its_source_is(uri: str, live: bool) -> None:
     document = with_outputs(with_input(default_document(), uri), ["o.mp4"])
-    assert is_live(check(document, where="graph")) is live
+    assert check(document, where="graph").live is live
 
 
 @pytest.mark.parametrize("paced", [1, "yes", True])
-def test_paced_is_live_however_it_is_spelt(paced: object) -> None:
+def test_every_spelling_of_paced_makes_a_source_live(paced: object) -> None:
     stages = {"synthetic": {"paced": paced}, "write": {"input": "synthetic", "path": "o.mp4"}}
-    assert is_live(check({"stages": stages}, where="graph"))
+    assert check({"stages": stages}, where="graph").live
 
 
-def test_how_many_frames_will_come(tmp_path: Path) -> None:
+def test_the_number_of_frames_is_known_for_recordings(tmp_path: Path) -> None:
     clip = str(write_video(tmp_path / "clip.mp4", (numbered(n, (96, 64)) for n in range(12))))
 
     def total(**sources: dict[str, object]) -> int | None:
@@ -147,12 +151,12 @@ def test_how_many_frames_will_come(tmp_path: Path) -> None:
     assert total(capture={"uri": clip}, synthetic={"frames": 3}) == 15
 
 
-def test_pictures_that_are_gone_are_no_input_to_overwrite(tmp_path: Path) -> None:
-    """Whoever opens them says so: at a reload they may have been read long ago."""
+def test_missing_images_are_no_input_to_overwrite(tmp_path: Path) -> None:
+    """The source reports them when it opens; at a reload they may have been deleted after they were read."""
     stages = {"capture": {"uri": str(tmp_path)}, "write": {"input": "capture", "path": str(tmp_path / "o.mp4")}}
     refuse_overwriting({"stages": stages})
 
 
-def test_an_output_for_every_stream() -> None:
+def test_an_output_has_one_path_for_every_stream() -> None:
     stages = {"front": {"stage": "capture"}, "rear": {"stage": "capture"}, "write": {"path": "{stream}.mp4"}}
-    assert outputs_of({"stages": stages}) == [("write", Path("front.mp4")), ("write", Path("rear.mp4"))]
+    assert output_paths({"stages": stages}) == [("write", Path("front.mp4")), ("write", Path("rear.mp4"))]
