@@ -105,7 +105,7 @@ def test_a_missing_package_names_the_extra_to_install(monkeypatch: pytest.Monkey
 
 def test_input_from_an_overlay_is_rejected() -> None:
     stages = {"synthetic": {}, "overlay": {"input": "synthetic"}, "serve": {"input": "overlay"}}
-    with pytest.raises(ConfigError, match=r"stages\.serve\.input: the page draws .* from synthetic, before overlay"):
+    with pytest.raises(ConfigError, match=r"stages\.serve\.input: serve draws .* from synthetic, before overlay"):
         check({"stages": stages}, where="g.yaml")
 
 

@@ -21,6 +21,7 @@ import pytest
 from stream_seg.runtime.graph import Graph
 from stream_seg.stages.base import Context, Frames
 from stream_seg.stages.serve import TOKEN_ENV, Serve
+from stream_seg.telemetry.metrics import register
 from stream_seg.web import server
 from stream_seg.web.mjpeg import MjpegStreams
 from tests.support.fake_stages import config, node
