@@ -1,8 +1,57 @@
-"""stream_seg: real-time video segmentation as a graph of stages."""
+"""stream_seg: real-time video segmentation as a graph of stages.
+
+for frame in stream_seg.open("drive.mp4"):
+    frame.image, frame.labels, frame.classes, frame.seq, frame.time_s
+
+docs/python.md describes the API.
+"""
+
+from __future__ import annotations
 
 from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
-with suppress(ImportError):  # who needs it says what is missing
+with suppress(ImportError):  # the module that needs OpenCV reports that it is missing
     import cv2  # noqa: F401 - before PyAV, whose own libxcb would hang OpenCV's windows (PyAV issue 978)
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from stream_seg.api import FrameStream, ImageEngine, Pipeline, open, open_engine, run  # noqa: A004
+    from stream_seg.errors import ConfigError, NetworkError, OutputError, SourceError, StageError, StreamSegError
+    from stream_seg.frame import Frame
+    from stream_seg.runtime.report import Report
+
+__version__ = "0.2.0"
+__all__ = [
+    "ConfigError",
+    "Frame",
+    "FrameStream",
+    "ImageEngine",
+    "NetworkError",
+    "OutputError",
+    "Pipeline",
+    "Report",
+    "SourceError",
+    "StageError",
+    "StreamSegError",
+    "__version__",
+    "open",
+    "open_engine",
+    "run",
+]
+
+_MODULES = {"Frame": "stream_seg.frame", "Report": "stream_seg.runtime.report"} | dict.fromkeys(
+    ("ConfigError", "NetworkError", "OutputError", "SourceError", "StageError", "StreamSegError"), "stream_seg.errors"
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use, so that `import stream_seg` stays fast."""
+    from importlib import import_module
+
+    if name not in __all__:
+        raise AttributeError(f"module 'stream_seg' has no attribute {name!r}")
+    return getattr(import_module(_MODULES.get(name, "stream_seg.api")), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -15,15 +15,20 @@ import threading
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperArgument, TyperCommand
 
 from stream_seg import __version__
 from stream_seg.cli import engines as engines_commands
+from stream_seg.cli.names import BACKEND_HELP, PRECISION_HELP, fill_names
 from stream_seg.errors import ConfigError, StreamSegError
 from stream_seg.redact import discreet
-from stream_seg.telemetry.logs import Form, configure
+from stream_seg.telemetry.logs import LogFormat, configure
+
+if TYPE_CHECKING:
+    from stream_seg.stages.base import Role
 
 DEMO_INPUT = "synth://road?size=960x540&frames=300&seed=7"
 DEMO_OUTPUT = "demo.mp4"
@@ -80,8 +85,9 @@ def main(arguments: list[str] | None = None, *, only: str | None = None, name: s
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of a half-done import; `run` sets its own
     commands = typer.main.get_group(app)
     command = commands.commands[only] if only else commands
+    fill_names(command, sys.argv[1:] if arguments is None else arguments)
     for part in ("make_context", "invoke"):  # where what is wrong with the arguments is raised
-        setattr(command, part, _discreetly(getattr(command, part)))
+        setattr(command, part, _redacting(getattr(command, part)))
     try:
         command.main(arguments, prog_name=name)
     except StreamSegError as error:
@@ -94,51 +100,63 @@ def main(arguments: list[str] | None = None, *, only: str | None = None, name: s
         signal.signal(signal.SIGINT, before)
 
 
-def _discreetly(part: Callable[..., Any]) -> Callable[..., Any]:
-    """The same, whose complaints repeat no password."""
+def _redacting(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a method of click so that the messages of its errors show no password."""
 
-    @wraps(part)
-    def called(*given: Any, **keys: Any) -> Any:
+    @wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
         try:
-            return part(*given, **keys)
+            return method(*args, **kwargs)
         except Exception as error:
-            if isinstance(said := getattr(error, "message", None), str):
-                error.message = discreet(said)  # type: ignore[attr-defined]
+            if isinstance(message := getattr(error, "message", None), str):
+                error.message = discreet(message)  # type: ignore[attr-defined]
             raise
 
-    return called
+    return call
 
 
 @app.callback(invoke_without_command=True)
 def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
     verbose: Verbose = False,
-    log_format: Annotated[Form, typer.Option(help=LOG_FORMAT)] = "auto",
+    log_format: Annotated[LogFormat, typer.Option(help=LOG_FORMAT)] = "auto",
 ) -> None:
     """Real-time video segmentation: frames in, steady masks and overlays out."""
     if version:
         print(__version__)
         raise typer.Exit
-    configure(verbose=verbose, form=log_format)
+    configure(verbose=verbose, log_format=log_format)
 
 
-@app.command(epilog=EXIT_CODES, context_settings=HELP_OPTIONS)  # which run_pipeline.py has from nowhere else
+class RunCommand(TyperCommand):
+    """The command `run`; its help lists the forms of INPUT and OUTPUT of all registered stages."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from stream_seg.config.overrides import argument_forms
+
+        roles: dict[str | None, Role] = {"source": "source", "outputs": "output"}
+        for parameter in self.params:
+            if isinstance(parameter, TyperArgument) and parameter.name in roles and parameter.help:
+                parameter.help = parameter.help.replace("{forms}", argument_forms(roles[parameter.name]))
+        super().format_help(ctx, formatter)
+
+
+# epilog and options also serve run_pipeline.py, which has no app around the command
+@app.command(cls=RunCommand, epilog=EXIT_CODES, context_settings=HELP_OPTIONS)
 def run(
     context: typer.Context,
     source: Annotated[
         str | None,
         typer.Argument(
             metavar="INPUT",
-            help="A video file, a folder or glob of images, /dev/videoN or a camera number, rtsp://, http(s)://, or synth://road."
-            " Without any argument: the demo, a drawn drive into demo.mp4.",
+            help="One of: {forms}. Without any argument: the demo, a synthetic drive into demo.mp4.",
         ),
     ] = None,
     outputs: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="OUTPUT",
-            help="Any number of: NAME.mp4, NAME.mkv (H.264), NAME.jsonl (a line per frame), FOLDER/ (a PNG label map"
-            " per frame), window, http://127.0.0.1:8080 (a page).",
+            help="Any number of: {forms}.",
         ),
     ] = None,
     config: Annotated[
@@ -161,36 +179,44 @@ def run(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.")] = False,
     verbose: Verbose = False,
-    log_format: Annotated[Form | None, typer.Option(help=LOG_FORMAT)] = None,
+    log_format: Annotated[LogFormat | None, typer.Option(help=LOG_FORMAT)] = None,
 ) -> None:
     """Segment a video: INPUT through the graph into every OUTPUT.
 
     A live input (camera, rtsp, http) drops what it cannot keep up with and stays at the newest frame; a recorded one
     loses nothing. Ctrl-C or SIGTERM ends a run within two seconds, with playable files; that of hours takes up to 30 s.
     """
-    from stream_seg.cli.run import run as run_document
-    from stream_seg.config.graph_file import read_document, with_settings
-    from stream_seg.config.overrides import default_document, refuse_plain, with_input, with_outputs
+    from stream_seg.cli.run import run as run_graph
+    from stream_seg.config.graph_file import apply_settings, read_document
+    from stream_seg.config.overrides import default_document, with_input, with_outputs
+    from stream_seg.stages.registry import StageLoader
 
     before = {} if context.parent is None else context.parent.params  # those of `stream-seg -v run`
-    configure(verbose=verbose or before.get("verbose", False), form=log_format or before.get("log_format", "auto"))
+    configure(
+        verbose=verbose or before.get("verbose", False), log_format=log_format or before.get("log_format", "auto")
+    )
     if source is None and config is None:
         source, outputs = DEMO_INPUT, outputs or [DEMO_OUTPUT]
     if metrics_port is not None:
         settings = [*(settings or []), f"metrics.port={metrics_port}"]
+    loader = StageLoader(config.parent if config else Path())
 
-    def asked() -> dict[str, Any]:
+    def read() -> dict[str, Any]:
         document = read_document(config) if config else default_document()
         if source is not None:
-            document = with_input(document, source)
+            document = with_input(document, source, loader)
         if outputs:
-            document = with_outputs(document, outputs)
-        document = with_settings(document, settings or [])
-        refuse_plain(document, outputs or [])
-        return document
+            document = with_outputs(document, outputs, loader)
+        return apply_settings(document, settings or [])
 
-    where, again = str(config or "graph"), asked if config else None
-    run_document(asked(), where=where, report_file=report_file, quiet=quiet, again=again)
+    run_graph(
+        read,
+        where=str(config or "graph"),
+        loader=loader,
+        report_file=report_file,
+        quiet=quiet,
+        reloadable=config is not None,
+    )
 
 
 @app.command("eval")
@@ -203,8 +229,8 @@ def evaluate(
         typer.Option(help="The folder that holds SPLIT/ (pictures) and SPLITannot/ (label maps of the same names)."),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Which split of it, val without it.")] = None,
-    backend: Annotated[str, typer.Option(help="auto, tensorrt, openvino, onnxruntime or torch.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, f32, bf16, fp16, int8 or fp8.")] = "auto",
+    backend: Annotated[str, typer.Option(help=BACKEND_HELP)] = "auto",
+    precision: Annotated[str, typer.Option(help=PRECISION_HELP)] = "auto",
     size: Annotated[str | None, typer.Option(metavar="HxW", help="The network's input; without it, its own.")] = None,
     prefer: Preferred = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
@@ -227,7 +253,7 @@ def evaluate(
     from stream_seg.evaluation import images as pictures
     from stream_seg.evaluation import videos
     from stream_seg.files import refuse_unwritable
-    from stream_seg.network.sidecar import parsed_prefer, parsed_size
+    from stream_seg.network.sidecar import parse_prefer, parse_size
 
     if frames is not None and not temporal:
         raise ConfigError("--frames: is the length of what --temporal draws; without that nothing is drawn")
@@ -241,15 +267,15 @@ def evaluate(
     engine: dict[str, Any] = {
         "backend": backend,
         "precision": precision,
-        "size": None if size is None else parsed_size(size),
-        "prefer": parsed_prefer(prefer or ()),
+        "size": None if size is None else parse_size(size),
+        "prefer": parse_prefer(prefer or ()),
     }
     if temporal:
-        figures = videos.evaluate(network, data, split=split, frames=frames or 60, engine=engine)
-        table = videos.as_table(figures)
+        figures = videos.evaluate_videos(network, data, split=split, frames=frames or 60, engine=engine)
+        table = videos.tabulate_videos(figures)
     else:
-        figures = pictures.evaluate(network, data or Path(), split=split, **engine)
-        table = pictures.as_table(figures)
+        figures = pictures.evaluate_images(network, data or Path(), split=split, **engine)
+        table = pictures.tabulate_images(figures)
     Console(markup=False).print(table)
     if json_file is not None:
         write_json(figures, json_file)
@@ -261,41 +287,44 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[NETWORK]...",
-            help="A network by name, or a path to an .onnx or side-car; of the zoo's names too, with random weights."
-            " Without any: road.",
+            help="A name, the path of an .onnx or side-car, or a name of the zoo, which gets random weights."
+            " Default: road.",
         ),
     ] = None,
     backends: Annotated[
-        list[str] | None, typer.Option("--backend", "-b", help="Again for each; without any, all that work here.")
+        list[str] | None,
+        typer.Option("--backend", "-b", help="Backend to time, repeatable. Default: all that work here."),
     ] = None,
     precisions: Annotated[
-        list[str] | None, typer.Option("--precision", "-p", help="Again for each; without any, all that are to be had.")
+        list[str] | None,
+        typer.Option("--precision", "-p", help="Precision to time, repeatable. Default: all that are available."),
     ] = None,
     sizes: Annotated[
         list[str] | None,
-        typer.Option("--size", metavar="HxW", help="The network's input, again for each; without any, its own."),
+        typer.Option("--size", metavar="HxW", help="Input size of the network, repeatable. Default: its own."),
     ] = None,
     source: Annotated[
-        str | None, typer.Option("--input", help="What the pictures are taken from; without it, a drawn drive at 720p.")
+        str | None, typer.Option("--input", help="Source of the frames. Default: a synthetic drive at 720p.")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.01, max=3600, help="How long each figure is measured.")] = 1.0,
+    seconds: Annotated[float, typer.Option(min=0.01, max=3600, help="Time to measure each figure.")] = 1.0,
     threads: Annotated[int, typer.Option(min=1, max=256, help="CPU threads of the network.")] = 1,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
 ) -> None:
-    """Measure the time of a frame, in the network alone and through the whole graph: p50, p95, p99, CPU."""
+    """Measure the time per frame, in the network alone and through the whole graph: p50, p95, p99, CPU."""
     from rich.console import Console
 
-    from stream_seg.cli.bench import DRIVE, Plan, as_tables, footnotes, measured
+    from stream_seg.cli.bench import DRIVE, BenchPlan, run_benchmark
+    from stream_seg.cli.bench_table import make_footnotes, make_tables
     from stream_seg.cli.report import write_json
     from stream_seg.files import refuse_unwritable
-    from stream_seg.network.sidecar import parsed_size
+    from stream_seg.network.sidecar import parse_size
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # so that its temporary files go
     if json_file is not None:
         refuse_unwritable(json_file)
-    plan = Plan(
+    plan = BenchPlan(
         networks or ["road"],
-        sizes=[parsed_size(size) for size in sizes or []],
+        sizes=[parse_size(size) for size in sizes or []],
         backends=backends or [],
         precisions=precisions or [],
         source=source or DRIVE,
@@ -303,12 +332,12 @@ def bench(
         threads=threads,
     )
     with Console(stderr=True).status("bench") as status:
-        facts = measured(plan, note=status.update)
+        facts = run_benchmark(plan, on_status=status.update)
     console = Console(markup=False, highlight=False)
-    for table in as_tables(facts):
+    for table in make_tables(facts):
         console.print(table)
         console.print()
-    console.print(footnotes(facts))
+    console.print(make_footnotes(facts))
     if json_file is not None:
         write_json(facts, json_file)
 
@@ -316,18 +345,19 @@ def bench(
 @app.command()
 def train(
     recipe: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="What to train, on what (YAML); see configs/train/.")
+        Path,
+        typer.Argument(metavar="RECIPE", help="Network, data and schedule (YAML); see configs/train/."),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="For checkpoints and the network; runs/RECIPE's name if absent."),
+        typer.Option(metavar="FOLDER", help="Folder for checkpoints and the network; default: runs/RECIPE."),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Another folder of labelled pictures than the recipe's.")
+        Path | None, typer.Option(metavar="DIR", help="Folder of labelled images, instead of the recipe's.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from FOLDER/last.pt, if it is there.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from FOLDER/last.pt, if it exists.")] = False,
 ) -> None:
-    """Train a network on labelled pictures, and export it for the pipeline with its model card."""
+    """Train a network on labelled images, and export it for the pipeline, with a model card."""
     from stream_seg.cli.train import train_command
 
     train_command(recipe, out=out, data=data, resume=resume)
@@ -335,66 +365,81 @@ def train(
 
 @app.command()
 def export(
-    network: Annotated[str, typer.Argument(metavar="NETWORK", help="A network to be trained: see `networks`.")],
+    network: Annotated[str, typer.Argument(metavar="NETWORK", help="A network of `stream-seg networks`.")],
     weights: Annotated[
         list[str],
         typer.Option(
-            help="A .pt, .pth or .safetensors file, a name of torchvision's, or road, which is shipped. Several times,"
-            " of runs with the same beginning: the mean of their weights."
+            help="A .pt, .pth or .safetensors file, a name of torchvision's, or road, which is shipped. Several times:"
+            " the mean of the weights, for runs that started from the same ones."
         ),
     ],
     out: Annotated[
         Path,
         typer.Option(
             metavar="FILE.onnx",
-            help="The network; FILE.json beside it says what it is. FILE.safetensors: the weights, to train on from.",
+            help="The network; FILE.json beside it is its side-car. FILE.safetensors: the weights, to train from.",
         ),
     ],
     classes: Annotated[
         str | None,
-        typer.Option(help="camvid, cityscapes, voc, names with commas, or how many; if the weights say nothing."),
+        typer.Option(help="camvid, cityscapes, voc, names with commas, or their number; if the weights state none."),
     ] = None,
-    picture: Annotated[
+    input_name: Annotated[
         str | None,
         typer.Option(
-            "--input", help="imagenet, unit, centred, bytes or caffe; if neither weights nor side-car say it."
+            "--input", help="imagenet, unit, centred, bytes or caffe; if neither weights nor side-car state the input."
         ),
     ] = None,
-    size: Annotated[str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Of the input, for example 352x480.")] = None,
-    data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Labelled pictures: make int8 too, and check that they fit.")
+    size: Annotated[
+        str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Size of the input, for example 352x480.")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Which split of them, train without it.")] = None,
-    held: Annotated[str | None, typer.Option(metavar="SPLIT", help="The split that int8 is judged on.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of labelled images: also export int8, and check the input on them."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split of DIR; default: train.")] = None,
+    compare: Annotated[
+        str | None, typer.Option("--held", metavar="SPLIT", help="Split of DIR to compare int8 with float32 on.")
+    ] = None,
     check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Refuse weights that DIR's pictures do not fit.")
+        bool, typer.Option("--check/--no-check", help="Reject weights that do not match the images of DIR.")
     ] = True,
     prefer: Preferred = None,
 ) -> None:
-    """Make a network that the pipeline runs from published weights or a checkpoint, or weights to pass on."""
-    from stream_seg.cli.export import Wanted, export_command
-    from stream_seg.network.sidecar import parsed_prefer
+    """Export published weights or a checkpoint: a network for the pipeline, or weights to train from."""
+    from stream_seg.cli.export import ExportOptions, export_command
+    from stream_seg.network.sidecar import parse_prefer
 
-    said = parsed_prefer(prefer or ())
-    export_command(Wanted(network, tuple(weights), out, classes, picture, size, data, split, check, held, said))
+    options = ExportOptions(
+        network,
+        tuple(weights),
+        out,
+        classes=classes,
+        input_name=input_name,
+        size=size,
+        data=data,
+        split=split,
+        compare=compare,
+        check=check,
+        prefer=parse_prefer(prefer or ()),
+    )
+    export_command(options)
 
 
 @app.command()
 def doctor(
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write what was found as JSON.")
-    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the facts as JSON.")] = None,
 ) -> None:
-    """Say what this machine has and whether the main job would run; exit code 1 and the one thing to do if not."""
+    """Show what this machine has, and whether the main job would run; if not, what to do, and exit code 1."""
     from rich.console import Console
 
-    from stream_seg.cli.doctor import as_table, examined
+    from stream_seg.cli.doctor import examine, make_table
     from stream_seg.cli.report import write_json
 
-    found, todo = examined()
-    Console().print(as_table(found, todo))
+    facts, todo = examine()
+    Console().print(make_table(facts, todo))
     if json_file is not None:
-        write_json({**found, "todo": todo}, json_file)
+        write_json({**facts, "todo": todo}, json_file)
     if todo is not None:
         raise typer.Exit(1)
 
@@ -403,27 +448,28 @@ def doctor(
 def networks(
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the list as JSON.")] = None,
 ) -> None:
-    """List the networks that have a name: those that are shipped trained, and those to be trained."""
+    """List the networks that have a name: the shipped, trained ones, and the trainable ones."""
     from rich.console import Console
 
-    from stream_seg.cli.listing import networks_listed, networks_table, zoo_listed, zoo_table
+    from stream_seg.cli.listing import list_networks, list_zoo, networks_table, zoo_table
     from stream_seg.cli.report import write_json
 
-    listed, zoo, console = networks_listed(), zoo_listed(), Console(markup=False)
-    console.print(networks_table(listed))
+    shipped, zoo, console = list_networks(), list_zoo(), Console(markup=False)
+    console.print(networks_table(shipped))
     console.print()
     console.print(zoo_table(zoo))
     if json_file is not None:
-        write_json({"networks": listed, "zoo": zoo}, json_file)
+        write_json({"networks": shipped, "zoo": zoo}, json_file)
 
 
 @app.command()
 def stages() -> None:
-    """List every kind of stage with its keys, ranges and defaults: what a graph file may say."""
-    from stream_seg.cli.listing import as_text
-    from stream_seg.stages.registry import STAGES
+    """List the stages with the keys that a graph file may set, their ranges and defaults."""
+    from stream_seg.cli.listing import list_stages
+    from stream_seg.stages.registry import STAGES, stage_class
 
-    print(as_text(STAGES, width=shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print(list_stages({name: stage_class(name) for name in STAGES}, width=width))
 
 
 if __name__ == "__main__":

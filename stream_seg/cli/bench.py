@@ -1,58 +1,59 @@
-"""How long a frame takes, in the network alone and through the whole graph: network x size x backend x precision.
+"""`stream-seg bench`: time per frame, in the network alone and through the whole graph.
 
-Frames are in memory and go one at a time, so that a time is that of one frame's way and no queue's. The graph is the
-default one with an output that does nothing: decoding and encoding are left out.
+Every combination of network, size, backend and precision is timed. Frames are in memory and go through one at a time,
+so a time is that of one frame without queueing. The graph is the default one with an output that does nothing: decoding
+and encoding are excluded.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import groupby, product
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, get_args
+from typing import Any
 
-from rich.table import Table
-
-from stream_seg.backends.onnxruntime import cpu_name
-from stream_seg.backends.registry import BACKENDS, installed
-from stream_seg.cli.timing import alone, in_graph
+from stream_seg.backends.choose import available_backends
+from stream_seg.backends.device import cpu_name
+from stream_seg.backends.registry import backend_names, precision_names
+from stream_seg.cli.timing import time_engine, time_graph
 from stream_seg.config.graph_file import check
 from stream_seg.config.overrides import default_document, with_input, with_outputs
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.engines.open import open_engine
-from stream_seg.engines.quantize import quantised
+from stream_seg.engines.quantize import quantize
 from stream_seg.errors import ConfigError, NetworkError, SourceError
 from stream_seg.frame import Frame
 from stream_seg.network.network import Network, is_network, open_network, save_network
-from stream_seg.ops.resize import reduced
-from stream_seg.sources.uri import parse
+from stream_seg.ops.resize import resize_image
+from stream_seg.schema.validation import describe_unknown
+from stream_seg.sources.uri import parse_source
 from stream_seg.stages.base import Frames
-from stream_seg.stages.registry import SOURCES
-from stream_seg.stages.segment import Segment
+from stream_seg.stages.registry import StageLoader
 from stream_seg.types import Image
-from stream_seg.zoo import BUILDERS, built
+from stream_seg.zoo import BUILDERS, build_network
 
 DRIVE = "synth://road?size=1280x720&seed=7"
-PICTURES = 12
-"""How many different ones are measured with, over and over; an int8 form is calibrated on them too."""
-PRECISIONS = [p for p in get_args(Segment.__pydantic_fields__["precision"].annotation) if p != "auto"]  # type: ignore[attr-defined]
+FRAME_COUNT = 12
+"""Number of different frames, used over and over; an int8 form is calibrated on them too."""
 SIZE = (352, 480)
-"""Of a network that is built for the purpose."""
+"""Default input size of a network with random weights."""
+MEAN, STD = (0.43, 0.42, 0.41), (0.31, 0.31, 0.31)
+"""Normalization of a network with random weights."""
 PATIENCE_S = 15.0
-"""Without a picture of a live input; longer than capture takes to say that it cannot be opened."""
-FEW = 3
-"""Combinations that are left out for which there is room to say why."""
-TIMES = ("p50_ms", "p95_ms", "p99_ms", "cpu_ms")
+"""Time to wait for an image of a live input; longer than capture takes to report that it cannot be opened."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is measured: every network at every (height, width), without any at its own; in every backend and
-    precision, without any in all that work here; each for `seconds` alone and as long in the graph."""
+class BenchPlan:
+    """Combinations to time: every network at every (height, width), on every backend, in every precision.
+
+    Empty sizes stand for the network's own, empty backends and precisions for all that work here. Each combination is
+    timed for `seconds` alone and as long in the graph.
+    """
 
     networks: Sequence[str] = ("road",)
     sizes: Sequence[tuple[int, int]] = ()
@@ -63,104 +64,114 @@ class Plan:
     threads: int = 1
 
 
-def measured(plan: Plan, *, note: Callable[[str], None] = lambda _said: None) -> dict[str, Any]:
-    """The figures of a plan; `note` is told of what is measured next. Raises ConfigError, NetworkError or SourceError.
+def run_benchmark(plan: BenchPlan, *, on_status: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    """Time all combinations of a plan. Raises ConfigError, NetworkError or SourceError.
 
-    A combination that does not work is left out, unless no other is left. Keys: cpu, cores, load (before), source,
-    picture [height, width], threads, rows [{network, size, trained, backend, precision, device, outside, model,
-    end_to_end}], left_out [{network, size, trained, backend, precision, reason}]. `model` and `end_to_end` are
-    {frames, p50_ms, p95_ms, p99_ms, cpu_ms}; `outside` is the share of a frame's median time that is not the network's.
+    `on_status` is called with the combination that is timed next. Combinations that do not work are omitted, unless
+    none is left. Keys: cpu, cores, load (before), source, picture [height, width], threads, rows [{network, size,
+    trained, backend, precision, device, outside, model, end_to_end}], left_out [{network, size, trained, backend,
+    precision, reason}]. `model` and `end_to_end` are {frames, p50_ms, p95_ms, p99_ms, cpu_ms}; `outside` is the share
+    of a frame's median time that is spent outside the network.
     """
-    _refuse_unknown(plan)
-    facts = {"cpu": cpu_name(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2), "threads": plan.threads}
-    frames = first_frames(plan.source, PICTURES)
-    rows, failed = list[dict[str, Any]](), list[tuple[dict[str, Any], NetworkError]]()
+    _check_names(plan)
+    load = round(os.getloadavg()[0], 2)
+    facts: dict[str, Any] = {"cpu": cpu_name(), "cores": os.cpu_count(), "load": load, "threads": plan.threads}
+    frames = read_frames(plan.source, FRAME_COUNT)
+    backends = plan.backends or available_backends()
+    precisions = plan.precisions or precision_names()[1:]
+    rows, failures = list[dict[str, Any]](), list[tuple[dict[str, Any], NetworkError]]()
     with TemporaryDirectory(prefix="stream-seg-") as folder:
-        for said, path in _found(plan, frames, folder=Path(folder)):
-            for backend, precision in product(plan.backends or installed(), plan.precisions or PRECISIONS):
-                note(f"{said['network']}, {backend} {precision}")
+        for columns, path in _open_networks(plan, frames, folder=Path(folder)):
+            for backend, precision in product(backends, precisions):
+                on_status(f"{columns['network']}, {backend} {precision}")
                 keys = {"network": path, "backend": backend, "precision": precision, "threads": plan.threads}
                 try:
-                    rows.append(said | _row(keys, frames, plan.seconds))
+                    rows.append(columns | _time_combination(keys, frames, plan.seconds))
                 except NetworkError as error:
-                    failed.append((said | {"backend": backend, "precision": precision, "reason": str(error)}, error))
-    if failed and not rows:
-        raise failed[0][1]
-    seen = {"source": parse(plan.source).shown, "picture": frames[0].image.shape[:2]}
-    return {**facts, **seen, "rows": rows, "left_out": [left for left, _ in failed]}
+                    failure = columns | {"backend": backend, "precision": precision, "reason": str(error)}
+                    failures.append((failure, error))
+    if failures and not rows:
+        raise failures[0][1]
+    facts |= {"source": parse_source(plan.source).display, "picture": frames[0].image.shape[:2]}
+    return {**facts, "rows": rows, "left_out": [failure for failure, _ in failures]}
 
 
-def _refuse_unknown(plan: Plan) -> None:
+def _check_names(plan: BenchPlan) -> None:
     for name in plan.networks:
         if name not in BUILDERS and not is_network(name):
-            raise ConfigError(f"unknown network {name!r}; known: {', '.join(BUILDERS)}, or the path of an .onnx file")
-    for what, asked, known in (
-        ("backend", plan.backends, BACKENDS),
-        ("precision", plan.precisions, PRECISIONS),
+            raise ConfigError(f"{describe_unknown('network', name, BUILDERS)}, or the path of an .onnx file")
+    for kind, names, known in (
+        ("backend", plan.backends, backend_names()[1:]),
+        ("precision", plan.precisions, precision_names()[1:]),
     ):
-        for name in asked:
+        for name in names:
             if name not in known:
-                raise ConfigError(f"unknown {what} {name!r}; known: {', '.join(known)}")
+                raise ConfigError(describe_unknown(kind, name, known))
 
 
-def first_frames(uri: str, count: int) -> list[Frame]:
-    """The first frames of an INPUT that are pictures, at least one. Raises SourceError or ConfigError."""
-    shown = parse(uri).shown
-    nodes = check(_graph(uri), where=shown).nodes
-    source = next(node.stage for node in nodes if node.kind in SOURCES)
-    return first_pictures(source(iter(())), count, shown=shown)
+def read_frames(uri: str, count: int) -> list[Frame]:
+    """Return the first frames of an INPUT that have an image, at least one. Raises SourceError or ConfigError."""
+    shown = parse_source(uri).display
+    (source,) = check(_graph_document(uri), where=shown).sources
+    return take_frames(source.stage(iter(())), count, shown=shown)
 
 
-def first_pictures(frames: Frames, count: int, *, shown: str, patience_s: float = PATIENCE_S) -> list[Frame]:
-    """The first of the frames that are no cards; fewer than `count` where no more come for `patience_s`. Raises
-    SourceError where there is none."""
-    found, last_s, signal = list[Frame](), time.monotonic(), None
+def take_frames(frames: Frames, count: int, *, shown: str, patience_s: float = PATIENCE_S) -> list[Frame]:
+    """Return the first `count` frames that are no placeholders, fewer if none comes for `patience_s`.
+
+    Raises SourceError where there is none.
+    """
+    taken, last_s, signal = list[Frame](), time.monotonic(), None
     for frame in frames:
         if frame.signal is None:
-            found.append(frame)
+            taken.append(frame)
             last_s = time.monotonic()
-            if len(found) == count:
+            if len(taken) == count:
                 break
         elif time.monotonic() - last_s >= patience_s:
             signal = frame.signal
             break
-    if not found and signal is not None:
-        why = f"no picture for {patience_s:g} s ({signal.reason or signal.state})"
-        raise SourceError(f"{shown}: {why}", reason=signal.reason or "no data")
-    if not found:
-        raise SourceError(f"{shown}: has no picture to measure with")
-    return found
+    if not taken and signal is not None:
+        cause = signal.reason or signal.state
+        raise SourceError(f"{shown}: no image for {patience_s:g} s ({cause})", reason=signal.reason or "no data")
+    if not taken:
+        raise SourceError(f"{shown}: has no image to measure with")
+    return taken
 
 
-def _graph(uri: str) -> dict[str, Any]:
-    return with_outputs(with_input(default_document(), uri), ["window"])
+def _graph_document(uri: str) -> dict[str, Any]:
+    loader = StageLoader()
+    return with_outputs(with_input(default_document(), uri, loader), ["window"], loader)
 
 
-def _found(plan: Plan, frames: Sequence[Frame], *, folder: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    """What a row says of each network first, and what `network:` names it by. Those without weights are built."""
+def _open_networks(plan: BenchPlan, frames: Sequence[Frame], *, folder: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield the first columns of a row and the value of `network:` for each network and size.
+
+    Networks without weights are built with random ones.
+    """
     sizes: Sequence[tuple[int, int] | None] = plan.sizes or [None]
     for name, size in product(plan.networks, sizes):
         if is_network(name):
             network = open_network(name, size=size)
             path = Path(name)
             if size is not None:
-                path = save_network(network, folder / "network.onnx")  # its name need be no file name
+                path = save_network(network, folder / "network.onnx")  # the name of a network need not be a file name
             yield {"network": name, "size": network.size, "trained": True}, str(path)
         else:
-            pictures = [frame.image for frame in frames] if "int8" in plan.precisions else []
-            path = untrained(name, folder, size=size or SIZE, calibration=pictures)
+            images = [frame.image for frame in frames] if "int8" in plan.precisions else []
+            path = build_untrained(name, folder, size=size or SIZE, calibration=images)
             yield {"network": name, "size": size or SIZE, "trained": False}, str(path)
         for file in folder.iterdir():
             file.unlink()  # up to 1 GB each
 
 
-def _row(keys: dict[str, Any], frames: Sequence[Frame], seconds: float) -> dict[str, Any]:
-    asked = {key: keys[key] for key in ("backend", "precision", "threads")}
-    with open_engine(open_network(keys["network"]), **asked) as engine:
-        model, info = alone(engine, [frame.image for frame in frames], seconds=seconds), engine.spec.info
-    document = _graph(DRIVE)
+def _time_combination(keys: dict[str, Any], frames: Sequence[Frame], seconds: float) -> dict[str, Any]:
+    options = {key: keys[key] for key in ("backend", "precision", "threads")}
+    with open_engine(open_network(keys["network"]), **options) as engine:
+        model, info = time_engine(engine, [frame.image for frame in frames], seconds=seconds), engine.spec.info
+    document = _graph_document(DRIVE)
     document["stages"]["segment"] |= keys
-    whole = in_graph(document, frames, seconds=seconds)
+    whole = time_graph(document, frames, seconds=seconds)
     return {
         "backend": info.backend,
         "precision": info.precision,
@@ -171,66 +182,27 @@ def _row(keys: dict[str, Any], frames: Sequence[Frame], seconds: float) -> dict[
     }
 
 
-def as_tables(facts: Mapping[str, Any]) -> Iterator[Table]:
-    """A table for each network and size, 80 columns wide at most."""
-    height, width = facts["picture"]
-    for head, rows in groupby(facts["rows"], lambda row: (row["network"], row["size"], row["trained"])):
-        name, size, trained = head
-        weights = "" if trained else ", random weights"
-        title = f"{name} at {size[0]}x{size[1]}{weights}; pictures {height}x{width}; ms a frame"
-        table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
-        table.add_column("\nengine", no_wrap=True)
-        for part in ("alone", "graph"):
-            for place, heading in enumerate(("p50", "p95", "p99", "CPU")):
-                table.add_column(f"{'' if place else part}\n{heading}", justify="right", min_width=5)
-        table.add_column("\noutside", justify="right", no_wrap=True)
-        for row in rows:
-            times = [f"{row[part][key]:.1f}" for part in ("model", "end_to_end") for key in TIMES]
-            table.add_row(f"{row['backend']} {row['precision']}", *times, f"{row['outside']:.0%}")
-        yield table
+def build_untrained(name: str, folder: Path, *, size: tuple[int, int], calibration: Sequence[Image] = ()) -> Path:
+    """Write a network of the zoo with random weights to FOLDER/NAME_HxW.onnx, for CamVid's classes. Return its path.
 
-
-def footnotes(facts: Mapping[str, Any]) -> str:
-    """Where it was measured, and what was left out and why."""
-    busy = f"; BUSY: load {facts['load']} before the start" if facts["load"] > 0.5 else ""
-    machine = f"{facts['cpu']}, {facts['cores']} cores, {facts['threads']} for the network{busy}"
-    meant = "outside: share of the median frame that is not the network's"
-    left_out = facts["left_out"]
-    reasons = [f"left out: {left['reason']}" for left in left_out]
-    if len(reasons) > FEW:
-        backends = dict.fromkeys(left["backend"] for left in left_out)
-        told = (
-            f"{name} {' '.join(dict.fromkeys(left['precision'] for left in left_out if left['backend'] == name))}"
-            for name in backends
-        )
-        reasons = [f"not to be had: {'; '.join(told)} (--json says why)"]
-    return "\n".join([meant, machine, *reasons])
-
-
-MEAN, STD = (0.43, 0.42, 0.41), (0.31, 0.31, 0.31)
-
-
-def untrained(name: str, folder: Path, *, size: tuple[int, int], calibration: Sequence[Image] = ()) -> Path:
-    """Write FOLDER/NAME_HxW.onnx with its side-car, for CamVid's classes and pictures of `size` = (height, width).
-
-    With pictures of any size to calibrate on, its int8 form too. Raises ConfigError for a name that is none,
-    NetworkError where the size is too small or a package is missing.
+    With images to calibrate on, its int8 form too. Raises ConfigError for an unknown name, NetworkError where the size
+    is too small or a package is missing.
     """
     if name not in BUILDERS:
-        raise ConfigError(f"unknown network {name!r}; known: {', '.join(BUILDERS)}")
+        raise ConfigError(describe_unknown("network", name, BUILDERS))
     try:
         import torch
 
         from stream_seg.training.export import export_onnx
         from stream_seg.training.setup import refuse_size
     except ImportError as error:
-        raise NetworkError(f"{name} is to be built, but {error}: pip install '.[torch]'") from error
+        raise NetworkError(f"building {name} needs torch ({error}): pip install '.[torch]'") from error
     torch.manual_seed(1)
     refuse_size(name, size, classes=len(CAMVID))
     path = folder / f"{name}_{size[0]}x{size[1]}.onnx"
-    export_onnx(built(name, len(CAMVID)), path, size=size, mean=MEAN, std=STD)
+    export_onnx(build_network(name, len(CAMVID)), path, size=size, mean=MEAN, std=STD)
     network = Network(name, CAMVID, size, path.read_bytes())
     if calibration:
-        int8 = quantised(network.f32, [reduced(image, size) for image in calibration], name=name)
+        int8 = quantize(network.f32, [resize_image(image, size) for image in calibration], name=name)
         network = replace(network, int8=int8)
     return save_network(network, path)

@@ -1,4 +1,4 @@
-"""What a graph file may say: the stages and their keys, taken from the stages themselves; the networks with a name."""
+"""`stream-seg stages` and `stream-seg networks`: the stages with their keys, and the networks that have a name."""
 
 from __future__ import annotations
 
@@ -13,102 +13,102 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from rich.table import Table
 
-from stream_seg.config.graph_file import Document, Shared
-from stream_seg.engines.cache_entry import in_few_words
+from stream_seg.config.document import Document, StageKeys
+from stream_seg.engines.cache_entry import summarize_report
 from stream_seg.network.shipped import NETWORKS, SHIPPED
 from stream_seg.schema.validation import describe_type, format_value
 from stream_seg.stages.base import Stage
 from stream_seg.zoo import BUILDERS
-from stream_seg.zoo.literature import IDEAS, PUBLISHED
 
 
-def as_text(kinds: Mapping[str, type[Stage]], *, width: int | None = None) -> str:
-    """Every kind of stage: its one line, then a line for each key with its type, default and meaning; the same for the
-    keys that all share, and for those beside the stages. Lines are broken at `width` columns, if given."""
+def list_stages(stages: Mapping[str, type[Stage]], *, width: int | None = None) -> str:
+    """Return every stage with its first docstring line and its keys: meaning, type and default of each.
+
+    The keys that all stages share and those of the top level follow. Lines are wrapped at `width` columns, if given.
+    """
     parts: list[tuple[str, type, Mapping[str, FieldInfo]]] = [
-        *((kind, stage, stage.__pydantic_fields__) for kind, stage in kinds.items()),  # type: ignore[attr-defined]
-        ("every stage", Shared, _flat(Shared)),
-        ("top level", Document, _flat(Document)),
+        *((name, stage, stage.__pydantic_fields__) for name, stage in stages.items()),  # type: ignore[attr-defined]
+        ("every stage", StageKeys, _flatten(StageKeys)),
+        ("top level", Document, _flatten(Document)),
     ]
-    return "\n\n".join("\n".join(_keys(*part, width)) for part in parts)
+    return "\n\n".join("\n".join(_describe_keys(*part, width)) for part in parts)
 
 
-def networks_listed() -> list[dict[str, Any]]:
-    """What the side-car of every named network says, and its files: name, size [height, width], classes, files {name:
-    bytes}, int8 (the accuracy gate's report, or null), note."""
-    return [_network(name, SHIPPED / sidecar) for name, sidecar in NETWORKS.items()]
+def list_networks() -> list[dict[str, Any]]:
+    """Return the shipped networks: name, size [height, width], classes, files {name: bytes}, int8 (its accuracy report,
+    or null), note."""
+    return [_read_network(name, SHIPPED / sidecar) for name, sidecar in NETWORKS.items()]
 
 
-def networks_table(listed: list[dict[str, Any]]) -> Table:
-    """The same for a terminal."""
+def networks_table(networks: list[dict[str, Any]]) -> Table:
+    """Return the result of `list_networks` as a table."""
     table = Table("network", "input", "classes", "files", box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for network in listed:
+    for network in networks:
         height, width = network["size"]
         files = "\n".join(f"{name} {size / 1e6:.1f} MB" for name, size in network["files"].items())
-        files += f"\n({in_few_words(network['int8'])})" if network["int8"] else ""
+        files += f"\n({summarize_report(network['int8'])})" if network["int8"] else ""
         table.add_row(network["name"], f"{height}x{width}", ", ".join(network["classes"]), files)
     return table
 
 
-def zoo_listed() -> list[dict[str, Any]]:
-    """Every network that can be built and trained: name, source, year, classes of the source, parameters with those,
-    parameters_source, stride (pixels to a score), idea, published {miou, data, where} or null."""
+def list_zoo() -> list[dict[str, Any]]:
+    """Return the networks that can be trained: name, source, year, classes of the source, parameters with those,
+    parameters_source, stride (pixels per score), idea, published {miou, data, where} or null."""
     hidden = ("builder", "keys")
     return [
         {
             "name": name,
             **{key: value for key, value in vars(entry).items() if key not in hidden},
-            "idea": IDEAS[name],
-            "published": vars(PUBLISHED[name]) if name in PUBLISHED else None,
+            "published": entry.published and vars(entry.published),
         }
         for name, entry in BUILDERS.items()
     ]
 
 
-def zoo_table(listed: list[dict[str, Any]]) -> Table:
-    """The same for a terminal."""
-    table = Table("to be trained", "idea", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+def zoo_table(networks: list[dict[str, Any]]) -> Table:
+    """Return the result of `list_zoo` as a table."""
+    table = Table("trainable", "idea", box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for heading in ("year", "parameters", "stride"):
         table.add_column(heading, justify="right")
-    for network in listed:
+    for network in networks:
         millions = f"{network['parameters'] / 1e6:.1f} M"
         table.add_row(network["name"], network["idea"], str(network["year"]), millions, str(network["stride"]))
     return table
 
 
-def _network(name: str, sidecar: Path) -> dict[str, Any]:
-    said = json.loads(sidecar.read_bytes())
-    files = {file.name: file.stat().st_size for file in sorted(sidecar.parent.glob(f"{sidecar.stem}*.onnx"))}
-    report = said.get("int8", {}).get("report")
-    told = {key: said[key] for key in ("size", "classes")}
-    return {"name": name, **told, "files": files, "int8": report, "note": said.get("note")}
+def _read_network(name: str, path: Path) -> dict[str, Any]:
+    sidecar = json.loads(path.read_bytes())
+    files = {file.name: file.stat().st_size for file in sorted(path.parent.glob(f"{path.stem}*.onnx"))}
+    report = sidecar.get("int8", {}).get("report")
+    keys = {key: sidecar[key] for key in ("size", "classes")}
+    return {"name": name, **keys, "files": files, "int8": report, "note": sidecar.get("note")}
 
 
-def _keys(name: str, described: type, fields: Mapping[str, FieldInfo], width: int | None) -> Iterator[str]:
-    yield _wrapped(f"{name}: {(inspect.getdoc(described) or '').splitlines()[0]}", width, indent=2)
-    for name, field in fields.items():
-        line = f"  {name + ':':<16} {field.description or ''} ({describe_type(field)}; {_default(field)})"
-        yield _wrapped(line, width, indent=19)
+def _describe_keys(name: str, owner: type, fields: Mapping[str, FieldInfo], width: int | None) -> Iterator[str]:
+    yield _wrap(f"{name}: {(inspect.getdoc(owner) or '').splitlines()[0]}", width, indent=2)
+    for key, field in fields.items():
+        line = f"  {key + ':':<16} {field.description or ''} ({describe_type(field)}; {_describe_default(field)})"
+        yield _wrap(line, width, indent=19)
 
 
-def _flat(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """The fields of a model, and behind one that is a mapping with keys of its own those, as metrics.port."""
+def _flatten(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return the fields of a model, each followed by those of the model that it holds, if any, as "metrics.port"."""
     flat: dict[str, FieldInfo] = {}
     for name, field in model.model_fields.items():
         flat[name] = field
         for part in (field.annotation, *get_args(field.annotation)):
             if isinstance(part, type) and issubclass(part, BaseModel):
-                flat |= {f"{name}.{key}": inner for key, inner in _flat(part).items()}
+                flat |= {f"{name}.{key}": inner for key, inner in _flatten(part).items()}
     return flat
 
 
-def _wrapped(line: str, width: int | None, *, indent: int) -> str:
+def _wrap(line: str, width: int | None, *, indent: int) -> str:
     if width is None:
         return line
     return textwrap.fill(line, max(width, 2 * indent), subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
-def _default(field: FieldInfo) -> str:
-    return (
-        "required" if field.is_required() else f"default {format_value(field.get_default(call_default_factory=True))}"
-    )
+def _describe_default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    return f"default {format_value(field.get_default(call_default_factory=True))}"

@@ -1,101 +1,89 @@
-"""From the command line to a graph: INPUT replaces the source of the graph file, every OUTPUT adds an output stage."""
+"""Command-line arguments applied to a graph: INPUT replaces its source, every OUTPUT adds an output stage."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from stream_seg.config.graph_file import Config
 from stream_seg.errors import ConfigError, OutputError, SourceError
 from stream_seg.files import STREAM, at_home, partial_path, refuse_unwritable
 from stream_seg.redact import without_secrets
 from stream_seg.schema.yaml import parse_yaml
-from stream_seg.sources.images import picture_files
-from stream_seg.sources.uri import parse
-from stream_seg.stages.capture import Capture, expected_frames
-from stream_seg.stages.registry import SINKS, SOURCES
-from stream_seg.stages.synthetic import Synthetic, parse_synth
-
-VIDEO_SUFFIXES = (".mp4", ".mkv")
-OUTPUT_FORMS = (
-    "a video (.mp4, .mkv), a table (.jsonl), a folder for label maps (masks/), "
-    "the word window, or a page's address (http://127.0.0.1:8080)"
-)
+from stream_seg.sources.images import list_image_files
+from stream_seg.sources.uri import parse_source
+from stream_seg.stages.base import Role, Traits, expected_frames, parse_argument, traits_of
+from stream_seg.stages.registry import StageLoader, classes_of
 
 
 def default_document() -> dict[str, Any]:
-    """The graph that runs without --config."""
+    """Return the graph that runs without --config."""
     text = resources.files("stream_seg").joinpath("shipped/default.yaml").read_text(encoding="utf-8")
     document: dict[str, Any] = parse_yaml(text, where="default.yaml")
     return document
 
 
-def with_input(document: Mapping[str, Any], uri: str) -> dict[str, Any]:
-    """The document with its one source reading `uri`. Raises ConfigError where it has none or several."""
-    stages = _stages(document)
-    sources = [name for name, keys in stages.items() if _kind(name, keys) in SOURCES]
+def with_input(document: Mapping[str, Any], uri: str, loader: StageLoader | None = None) -> dict[str, Any]:
+    """Return the document with its one source reading `uri`. Raises ConfigError for no source or several."""
+    graph = _Stages(document, loader or StageLoader())
+    sources = graph.names("source")
+    kind, keys = _match("source", uri)
     if len(sources) != 1:
         count = f"the sources {', '.join(map(without_secrets, sources))}" if sources else "no source"
-        raise ConfigError(f"INPUT {parse(uri).shown} cannot be placed: the graph has {count}; set its keys with --set")
+        raise ConfigError(f"INPUT {without_secrets(uri)} cannot be placed: the graph has {count}; use --set instead")
     name = sources[0]
-    old = stages[name]
-    if parse(uri).kind == "synth":
-        new = {"stage": "synthetic", **parse_synth(uri)}
-    else:
-        new = {"stage": "capture", **(old if _kind(name, old) == "capture" else {}), "uri": uri}
-    return {**document, "stages": {**stages, name: new}}
+    old = graph.keys[name] if graph.kind(name) == kind else {}
+    return graph.replaced({**graph.keys, name: {**old, "stage": kind, **keys}})
 
 
-def with_outputs(document: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
-    """The document with the given outputs in the place of its own.
+def with_outputs(
+    document: Mapping[str, Any], outputs: Sequence[str], loader: StageLoader | None = None
+) -> dict[str, Any]:
+    """Return the document with the given outputs instead of its own.
 
-    Pictures are taken from the end of the graph; label maps, tables and pages from before the overlay; an overlay that
-    nobody wants to see is left out. A page keeps a recording that goes nowhere else to the recording's own time.
+    Outputs of drawn images take frames from the end of the graph, all others from before a last stage that draws. That
+    stage is removed if no output is left behind it.
     """
-    stages = {name: keys for name, keys in _stages(document).items() if _kind(name, keys) not in SINKS}
-    taken = {name for keys in stages.values() for name in _inputs(keys)}
-    ends = [name for name in stages if name not in taken]
-    if not ends or taken - stages.keys():
-        return dict(document)  # an arrow that leads nowhere: the check of the graph says it better
+    loader = loader or StageLoader()
+    graph = _Stages(document, loader)
+    stages = {name: keys for name, keys in graph.keys.items() if graph.traits(name).role != "output"}
+    used = {name for keys in stages.values() for name in _inputs(keys)}
+    ends = [name for name in stages if name not in used]
+    if not ends or used - stages.keys():
+        return dict(document)  # an unknown input: the check of the graph reports it better
     if len(ends) != 1:
         listed = ", ".join(map(without_secrets, ends))
         raise ConfigError(f"OUTPUT cannot be placed: the graph ends in {listed}; name the outputs in the graph file")
     end = ends[0]
-    before: Any = stages[end].get("input", end) if _kind(end, stages[end]) == "overlay" else end
+    draws = graph.traits(end).draws
+    before: Any = stages[end].get("input", end) if draws else end
     added: dict[str, dict[str, Any]] = {}
     for number, output in enumerate(dict.fromkeys(outputs)):
-        kind, keys = _sink(output)
-        if kind == "serve":
-            keys |= {"opacity": stages[end]["opacity"]} if before != end and "opacity" in stages[end] else {}
-            keys |= {"pace": True} if len(outputs) == 1 and _recorded(stages) else {}
-        pictures = kind in ("write", "show")
+        kind, keys = _match("output", output)
+        images = traits_of(loader.load(kind)).images
+        if draws and images == "undrawn":  # it draws in place of that stage: with its settings
+            shared = {field.name for field in fields(loader.load(kind))}  # type: ignore[arg-type]
+            keys = {**{key: value for key, value in stages[end].items() if key in shared}, **keys}
         name = kind if kind not in {**stages, **added} else f"{kind}{number + 1}"
-        added[name] = {"stage": kind, "input": end if pictures else before, **keys}
-    if before != end and not any(keys["input"] == end for keys in added.values()):
+        added[name] = {"stage": kind, "input": end if images == "drawn" else before, **keys}
+    if draws and not any(keys["input"] == end for keys in added.values()):
         del stages[end]
-    return {**document, "stages": {**stages, **added}}
+    return graph.replaced({**stages, **added})
 
 
-def refuse_plain(document: Mapping[str, Any], outputs: Sequence[str]) -> None:
-    """Raises ConfigError where an https:// among the outputs became a page without a certificate. To be asked of the
-    document with its settings: the certificate is one."""
-    pages = {name: keys for name, keys in _stages(document).items() if _kind(name, keys) == "serve"}
-    addresses = [output for output in dict.fromkeys(outputs) if "://" in output]
-    for output, (name, keys) in zip(addresses, pages.items(), strict=False):  # in the order of `with_outputs`
-        if urlsplit(output).scheme == "https" and keys.get("certfile") is None:
-            wanted = f"--set {name}.certfile=CERT.pem --set {name}.keyfile=KEY.pem"
-            raise ConfigError(f"output {output}: needs a certificate: {wanted}; without one write http://")
+def refuse_overwriting(
+    document: Mapping[str, Any], loader: StageLoader | None = None, *, report_file: Path | None = None
+) -> None:
+    """Raise OutputError if an output, the report or the traces would overwrite an input or each other.
 
-
-def refuse_overwriting(document: Mapping[str, Any], report_file: Path | None = None) -> None:
-    """Raises OutputError where an output, the report or the traces would go into an input, or two of them into one
-    file or folder; also where what a killed run left of an output, on which it would begin anew, is the input."""
-    written = [*outputs_of(document)]
+    An output grows in a partial file; that file must not be the input either, which a killed run may have left.
+    """
+    written = [*output_paths(document, loader)]
     traces = document.get("traces")
     if isinstance(traces, Mapping) and traces.get("file") is not None:
         written.append(("the traces", at_home(Path(str(traces["file"])))))
@@ -107,109 +95,98 @@ def refuse_overwriting(document: Mapping[str, Any], report_file: Path | None = N
         first = writers.setdefault(partial_path(path), name)
         if first != name:
             raise OutputError(f"{path}: {first} and {name} would both write it; give each its own path")
-    inputs = list(_inputs_on_disk(document))
+    inputs = list(_input_files(document))
     for _, path in written:
-        if any(_same(path, read) for read in inputs):
+        if any(_same(path, file) for file in inputs):
             raise OutputError(f"{path}: is the input as well; choose another name for the output")
         partial = partial_path(path)
-        if any(_same(partial, read) for read in inputs):
+        if any(_same(partial, file) for file in inputs):
             raise OutputError(f"{path}: would grow in {partial.name}, which is the input; choose another name for it")
 
 
-def outputs_of(document: Mapping[str, Any]) -> list[tuple[str, Path]]:
-    """What the graph writes: the name of the output stage, and its path for every stream."""
-    stages = _stages(document)
-    streams = [str(keys.get("stream", name)) for name, keys in stages.items() if _kind(name, keys) in SOURCES]
+def output_paths(document: Mapping[str, Any], loader: StageLoader | None = None) -> list[tuple[str, Path]]:
+    """Return (stage name, path) of everything that the outputs write, one path for each stream."""
+    graph = _Stages(document, loader or StageLoader())
+    streams = [str(graph.keys[name].get("stream", name)) for name in graph.names("source")]
     return [
         (name, path)
-        for name, keys in stages.items()
-        if _kind(name, keys) in SINKS and "path" in keys
-        for path in dict.fromkeys(at_home(Path(str(keys["path"]).replace(STREAM, stream))) for stream in streams)
+        for name in graph.names("output")
+        if "path" in graph.keys[name]
+        for path in dict.fromkeys(
+            at_home(Path(str(graph.keys[name]["path"]).replace(STREAM, stream))) for stream in streams
+        )
     ]
 
 
-def _inputs_on_disk(document: Mapping[str, Any]) -> Iterator[Path]:
-    """The files that are read; of pictures their folders too, for label maps would lie among them."""
-    for keys in _stages(document).values():
-        source = parse(str(keys["uri"])) if "uri" in keys else None
+def total_frames(config: Config) -> int | None:
+    """Return the number of frames that the sources will yield; None if unknown."""
+    counts = [expected_frames(node.stage) for node in config.sources]
+    return None if None in counts else sum(count or 0 for count in counts)
+
+
+def argument_forms(role: Role) -> str:
+    """Return the forms of a command-line INPUT (role source) or OUTPUT (role output), for help texts and errors."""
+    return ", ".join(form for _, stage in classes_of(role) if (form := traits_of(stage).argument))
+
+
+class _Stages:
+    """The stages of a document that has not been checked yet."""
+
+    def __init__(self, document: Mapping[str, Any], loader: StageLoader) -> None:
+        stages = document.get("stages")
+        if not isinstance(stages, dict) or not all(isinstance(keys, dict | None) for keys in stages.values()):
+            raise ConfigError("stages: expected a mapping from names to keys, for example `NAME: {input: NAME}`")
+        self._document, self._loader = document, loader
+        self.keys = {str(name): dict(keys or {}) for name, keys in stages.items()}
+
+    def kind(self, name: str) -> object:
+        return self.keys[name].get("stage", name)
+
+    def traits(self, name: str) -> Traits:
+        """Return the traits of a stage; the defaults for an unknown one, which the check of the graph reports."""
+        try:
+            return traits_of(self._loader.load(self.kind(name)))
+        except ConfigError:
+            return Traits()
+
+    def names(self, role: Role) -> list[str]:
+        return [name for name in self.keys if self.traits(name).role == role]
+
+    def replaced(self, stages: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+        """Return the document with other stages."""
+        return {**self._document, "stages": dict(stages)}
+
+
+def _match(role: Role, text: str) -> tuple[str, dict[str, Any]]:
+    """Return name and keys of the stage that accepts a command-line argument. Raises ConfigError if none does.
+
+    Registered stages are asked in reverse: specific ones come after general ones.
+    """
+    if text.strip():  # an empty text would mean the working directory
+        for name, stage in reversed([*classes_of(role)]):
+            keys = parse_argument(stage, text)
+            if keys is not None:
+                return name, dict(keys)
+    what = {"source": "input", "output": "output"}.get(role, role)
+    shown = f"{what} {without_secrets(text)!r} is not understood" if text.strip() else f"the {what} is empty"
+    raise ConfigError(f"{shown}; allowed: {argument_forms(role)}")
+
+
+def _input_files(document: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield the files that the sources read; for images also their folders, where label maps would mix with them."""
+    for keys in (document.get("stages") or {}).values():
+        source = parse_source(str(keys["uri"])) if keys and "uri" in keys else None
         if source is not None and source.kind == "file":
             yield Path(source.address)
         if source is not None and source.kind == "images":
-            with suppress(SourceError):  # it will be said where they are opened
-                files = picture_files(source)
+            with suppress(SourceError):  # reported when the source is opened
+                files = list_image_files(source)
                 yield from (*files, *{file.parent for file in files})
 
 
 def _same(path: Path, other: Path) -> bool:
-    """Whether both are there, as far as we may see, and are one file, by whatever name."""
+    """Return whether both paths exist, as far as this user may see, and are the same file."""
     return os.path.exists(path) and os.path.exists(other) and path.samefile(other)
-
-
-def is_live(config: Config) -> bool:
-    """Whether any source is live: its frames come whether or not they are taken."""
-    return any(
-        stage.live if isinstance(stage, Capture) else isinstance(stage, Synthetic) and stage.paced
-        for stage in (node.stage for node in config.nodes)
-    )
-
-
-def total_frames(config: Config) -> int | None:
-    """How many frames the sources will give; None where that is not known."""
-    total = 0
-    for stage in (node.stage for node in config.nodes if node.kind in SOURCES):
-        has = expected_frames(stage.uri) if isinstance(stage, Capture) and not stage.loop else None
-        known = [frames for frames in (has, getattr(stage, "frames", None)) if frames is not None]
-        if not known:
-            return None
-        total += min(known)
-    return total
-
-
-def _sink(output: str) -> tuple[str, dict[str, Any]]:
-    if not output.strip():  # else the working directory, for pathlib
-        raise ConfigError(f"the output is empty; an output is {OUTPUT_FORMS}")
-    if "://" in output:
-        return "serve", _address(output)
-    suffix = Path(output).suffix.lower()
-    if output == "window":
-        return "show", {}
-    if suffix in VIDEO_SUFFIXES:
-        return "write", {"path": output}
-    if suffix == ".jsonl":
-        return "records", {"path": output}
-    if output.endswith("/") or Path(output).is_dir():
-        return "masks", {"path": output}
-    raise ConfigError(f"output {without_secrets(output)!r}: not understood; an output is {OUTPUT_FORMS}")
-
-
-def _recorded(stages: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether no source is live."""
-    sources = [keys for name, keys in stages.items() if _kind(name, keys) in SOURCES]
-    return not any(parse(str(keys["uri"])).live if "uri" in keys else keys.get("paced") for keys in sources)
-
-
-def _address(output: str) -> dict[str, Any]:
-    """The keys of a page at http://HOST:PORT; https:// needs `certfile` and `keyfile`: see `refuse_plain`."""
-    try:
-        parts = urlsplit(output)
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
-    plain = parts.path in ("", "/") and not (parts.query or parts.fragment or "@" in parts.netloc)
-    if parts.scheme not in ("http", "https") or not parts.hostname or port is None or not plain:
-        raise ConfigError("an output with :// is a page's address, http://HOST:PORT, for example http://127.0.0.1:8080")
-    return {"host": parts.hostname, "port": port}
-
-
-def _stages(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    stages = document.get("stages")
-    if not isinstance(stages, dict) or not all(isinstance(keys, dict | None) for keys in stages.values()):
-        raise ConfigError("stages: expected a mapping from names to keys, for example `segment: {input: capture}`")
-    return {str(name): dict(keys or {}) for name, keys in stages.items()}
-
-
-def _kind(name: str, keys: Mapping[str, Any]) -> str:
-    return str(keys.get("stage", name))
 
 
 def _inputs(keys: Mapping[str, Any]) -> list[str]:

@@ -1,101 +1,95 @@
-"""The stages and links of one config, running: a thread per stage, a link per arrow."""
+"""A running graph: one thread per stage, one link per arrow."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from threading import Event, Lock, Thread
 from types import TracebackType
-from typing import Any, cast
+
+from prometheus_client import CollectorRegistry
 
 from stream_seg.config.graph_file import Config, Node
 from stream_seg.errors import ConfigError, StreamSegError
-from stream_seg.frame import Age, EngineInfo
-from stream_seg.runtime.handover import End, GoingOn, Left
+from stream_seg.frame import EngineInfo
+from stream_seg.runtime.handover import Continuation, SourceTotals, StreamEnd
 from stream_seg.runtime.histogram import Ages
-from stream_seg.runtime.link_stats import Link
-from stream_seg.runtime.links import Wires
-from stream_seg.runtime.worker import Task
-from stream_seg.stages.base import Policy
-from stream_seg.stages.capture import Capture
-from stream_seg.stages.registry import SOURCES
+from stream_seg.runtime.link_stats import LinkStats
+from stream_seg.runtime.links import Links
+from stream_seg.runtime.worker import Worker
+from stream_seg.stages.base import Context, Policy, bind, stream_of
 
 LOG = logging.getLogger(__name__)
 DRAIN_S = 1.0
-"""How long a stopped graph works on the frames under way before it gives them up."""
+"""Time that a stopped graph works on the frames under way before it drops them."""
 FINISH_S = 30.0
-"""How long a stopped graph waits for outputs that finish their files: the index of an hour's mp4 goes to its front."""
+"""Time that a stopped graph waits for outputs to finish their files: the index of an mp4 moves to its front."""
 REMOVE_S = 6.0
-"""How long a source that is removed may take to end: a read from it may take as long as its timeout."""
-GLANCE_S = 0.05
-"""How often it is looked whether the run is to end, while a source that was removed is waited for."""
+"""Time that a removed source may take to end: a read may take as long as its time-out."""
+POLL_S = 0.05
+"""Interval at which the end of the run is checked, while a removed source is waited for."""
 FINISH_FRAME_S = 0.25
-"""How long a stopped graph waits for the one frame that a stage is at."""
-
-EARSHOT = 1024
-"""How many ages a stage keeps that takes no frame meanwhile."""
+"""Time that a stopped graph waits for the one frame that a stage works on."""
 
 
 class Graph:
-    """A running config. `with Graph(config, live=...) as graph: graph.wait()`; `error` is the first of any stage."""
+    """A running config: `with Graph(config) as graph: graph.wait()`. `error` is the first error of any stage.
 
-    def __init__(self, config: Config, *, live: bool) -> None:
+    `announce` shows the user a line of a stage, such as the address of a page.
+    """
+
+    def __init__(self, config: Config, *, announce: Callable[[str], None] = lambda message: None) -> None:
         self.done, self._lock = Event(), Lock()
-        self.asked = Event()
-        """To end, by whom it may not keep waiting: set from a signal handler, say. `stop` follows."""
+        self.stop_requested = Event()
+        """Set, for example by a signal handler, to request the end of the run; whoever waits then calls `stop`."""
         self._stopping = False
         self.error: StreamSegError | None = None
-        self.policy: Policy = ("latest" if live else "every") if config.policy == "auto" else config.policy
-        self._wires = Wires()
+        self.registry = CollectorRegistry()
+        """Metrics of this graph; stages may add their own."""
+        self.policy: Policy = ("latest" if config.live else "every") if config.policy == "auto" else config.policy
+        self._config, self._announce = config, announce
+        self._links = Links()
         for node in config.nodes:
             for name in node.inputs:
-                self._wires.lay(name, node.name, node.policy or self.policy)
-        self._deadline_ms = config.deadline_ms
-        alone = sum(node.kind in SOURCES for node in config.nodes) < 2
-        self.tasks = [
-            self._task(node if alone else _beside_others(node, running=False), _streams(node.name, config.nodes))
-            for node in config.nodes
-        ]
-        self._connect_ages()
-        self._nodes = config.nodes
+                self._links.add(name, node.name, node.policy or self.policy)
+        self.workers = [self._worker(node, config.streams(node.name)) for node in config.nodes]
+        self._connect_age_feedback()
         self._additions = count()
-        self._removed: dict[str, Left] = {}
-        self._ends: dict[str, End] = {}  # by stream, of sources that were removed
-        self._trouble: StreamSegError | None = None
-        self._running = len(self.tasks)
-        self._outputs = sum(task.is_sink for task in self.tasks)
+        self._removed: dict[str, SourceTotals] = {}
+        self._stream_ends: dict[str, StreamEnd] = {}  # by stream, of removed sources
+        self._source_error: StreamSegError | None = None  # of a source that was added to the running graph
+        self._running = len(self.workers)
+        self._outputs = sum(worker.is_output for worker in self.workers)
         self.started_ns = time.monotonic_ns()
 
     @property
-    def links(self) -> list[Link]:
-        """Every arrow of the graph."""
-        return self._wires.links
+    def link_stats(self) -> list[LinkStats]:
+        """Counters of every link."""
+        return self._links.stats
 
     @property
-    def books(self) -> list[Link]:
-        """Every arrow that there is, and that there was."""
-        return self._wires.books
+    def all_link_stats(self) -> list[LinkStats]:
+        """Counters of every link, including those of removed sources."""
+        return self._links.all_stats
 
     @property
-    def removed(self) -> list[Left]:
-        """What is left of the sources that were removed, and of which none of the name came back."""
+    def removed(self) -> list[SourceTotals]:
+        """Counters of the removed sources that no source of the same name has replaced."""
         return list(self._removed.values())
 
     def engines(self) -> dict[str, EngineInfo | None]:
-        """By segment stage, what computes there; None before its first frame."""
-        return {task.node.name: task.segment.engine for task in self.tasks if task.node.kind == "segment"}
+        """Return the engine of each stage that adds labels, by stage name; None before its first frame."""
+        return {w.node.name: w.labels.engine for w in self.workers if "labels" in w.traits.produces}
 
     def __enter__(self) -> Graph:
-        self._wires.open()
-        for task in self.tasks:
-            self._wires.bind(task.receiver, task.node.name)
-        self._wires.start()
-        for task in reversed(self.tasks):  # outputs first: who cannot write says so before a camera is opened
-            task.thread.start()
+        self._links.open()
+        for worker in self.workers:
+            self._links.bind(worker.receiver, worker.node.name)
+        self._links.start()
+        for worker in reversed(self.workers):  # outputs first: one that cannot write fails before a camera is opened
+            worker.thread.start()
         return self
 
     def __exit__(
@@ -103,161 +97,165 @@ class Graph:
     ) -> None:
         self.stop()
         self.wait(DRAIN_S)
-        for task in self.tasks:
-            task.receiver.abort()
-        self._wires.end()  # in the place of a stage that hangs: the outputs behind it are to finish their files
-        for task in self.tasks:
-            task.thread.join(FINISH_FRAME_S)
-            if task.is_sink and task.finishing:
-                task.thread.join(FINISH_S)
-        self._wires.stop(DRAIN_S / 2)
+        for worker in self.workers:
+            worker.receiver.abort()
+        self._links.end()  # on behalf of a stage that hangs: the outputs behind it finish their files
+        for worker in self.workers:
+            worker.thread.join(FINISH_FRAME_S)
+            if worker.is_output and worker.finishing:
+                worker.thread.join(FINISH_S)
+        self._links.stop(DRAIN_S / 2)
 
-    def hanging(self) -> list[Task]:
-        """The stages that have not ended."""
-        return [task for task in self.tasks if task.thread.is_alive()]
+    def hanging(self) -> list[Worker]:
+        """Return the stages whose threads have not ended."""
+        return [worker for worker in self.workers if worker.thread.is_alive()]
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until every output has ended, after which nothing can come; False where the time ran out before."""
+        """Wait until every output has ended. Return False if the time runs out before."""
         return self.done.wait(timeout_s)
 
     def ending(self) -> bool:
-        """Whether the run is over, or is to be."""
-        return self.done.is_set() or self.asked.is_set() or self._stopping
+        """Return whether the run has ended or is about to."""
+        return self.done.is_set() or self.stop_requested.is_set() or self._stopping
 
     def stop(self) -> None:
-        """End the sources: what is under way is still worked on, and files are finished."""
+        """End the sources. Frames under way are still processed, and files are finished."""
         self._stopping = True
-        self._end(task for task in self.tasks if task.is_source)
+        self._end(worker for worker in self.workers if worker.is_source)
 
     def fail(self, error: StreamSegError) -> None:
-        """Note the first error, and stop."""
+        """Record the first error, and stop."""
         with self._lock:
             self.error = self.error or error
         self.stop()
 
-    def failed(self, task: Task, error: StreamSegError) -> None:
-        """A stage has failed, which ends the run; not so a source that was added while another is left, or removed."""
-        if task not in self.tasks:
-            LOG.warning("%s, which was removed: %s", task.node.name, error)
-        elif task.added:
-            LOG.error("%s failed: %s", task.node.name, error)
-            self._trouble = error
+    def failed(self, worker: Worker, error: StreamSegError) -> None:
+        """Stop because a stage failed. A removed source, or one added to the running graph, does not stop the run."""
+        if worker not in self.workers:
+            LOG.warning("%s, which was removed: %s", worker.node.name, error)
+        elif worker.added:
+            LOG.error("%s failed: %s", worker.node.name, error)
+            self._source_error = error
         else:
             self.fail(error)
 
-    def ended(self, task: Task) -> None:
-        """A stage has ended; with the last output, the run; with the last stage of all, the sockets."""
+    def ended(self, worker: Worker) -> None:
+        """End the run with its last output, and close the links with its last stage."""
         with self._lock:
             self._running -= 1
-            self._outputs -= task.is_sink
+            self._outputs -= worker.is_output
             if not self._outputs:
-                if all(task.failed for task in self.tasks if task.is_source):
-                    self.error = self.error or self._trouble
+                if all(worker.failed for worker in self.workers if worker.is_source):
+                    self.error = self.error or self._source_error
                 self.done.set()
         if not self._running:
-            self._wires.close()
+            self._links.close()
 
-    def _connect_ages(self) -> None:
-        """Outputs tell the segment stages how old frames are; it travels on with the frames, as `Frame.ages`."""
-        ears = {task.node.name: deque[Age](maxlen=EARSHOT) for task in self.tasks if task.node.kind == "segment"}
-        for task in self.tasks:
-            task.heard, task.tell = ears.get(task.node.name), ears if task.is_sink else {}
+    def _connect_age_feedback(self) -> None:
+        """Connect the outputs to the stages that want the ages of finished frames."""
+        queues = {w.node.name: w.age_feedback for w in self.workers if w.age_feedback is not None}
+        for worker in self.workers:
+            worker.age_listeners = queues if worker.is_output else {}
 
     def add(self, node: Node, *, into: Sequence[str]) -> None:
-        """Start one more source, whose frames go to the stages `into`, and whose trouble is its own. One of a removed
-        source's name counts on from where that left off. Raises ConfigError where the run is ending."""
-        receivers = [task for task in self.tasks if task.node.name in into]
-        if self.ending() or any(task.receiver.ended and not task.receiver.kept for task in receivers):
+        """Start another source, whose frames go to the stages `into`. Its failure does not end the run.
+
+        A source with the name of a removed one continues its counts. Raises ConfigError if the run is ending.
+        """
+        receivers = [worker for worker in self.workers if worker.node.name in into]
+        if self.ending() or any(worker.receiver.ended and not worker.receiver.keep_open for worker in receivers):
             raise ConfigError(f"{node.name}: cannot be added, the run is ending")
-        wires = [self._wires.lay(node.name, task.node.name, task.node.policy or self.policy) for task in receivers]
-        source = self._task(_beside_others(node, running=True), _streams(node.name, (node,)))
+        links = [self._links.add(node.name, w.node.name, w.node.policy or self.policy) for w in receivers]
+        source = self._worker(node, [stream_of(node.stage, node.name)], running=True)
         source.added = True
         if node.name in self._removed:
-            source.carry_on(self._removed.pop(node.name))
-        source.going_on = next((GoingOn(self._ends[stream]) for stream in source.ages if stream in self._ends), None)
-        for task in self._downstream(into):
+            source.resume(self._removed.pop(node.name))
+        ends = (self._stream_ends.get(stream) for stream in source.ages)
+        source.resumed = next((Continuation(end) for end in ends if end is not None), None)
+        for worker in self._downstream(into):
             for stream in source.ages:
-                task.take_in(stream, deadline_ms=self._deadline_ms)
+                worker.add_stream(stream, deadline_ms=self._config.deadline_ms)
         with self._lock:
             self._running += 1
-        # Nobody sends to a source; ZeroMQ gives the name that a removed one had free only later.
-        self._wires.bind(source.receiver, f"{node.name}/{next(self._additions)}")
-        for wire, task in zip(wires, receivers, strict=True):
-            task.receiver.admit(wire.link)
-        self._wires.start(wires)
-        self.tasks = [*self.tasks, source]
-        if self.ending():  # since it was looked at: `stop` may have missed this one
+        # Nothing is sent to a source; ZeroMQ frees the endpoint of a removed one of the same name only later.
+        self._links.bind(source.receiver, f"{node.name}/{next(self._additions)}")
+        for link, worker in zip(links, receivers, strict=True):
+            worker.receiver.admit(link.stats)
+        self._links.start(links)
+        self.workers = [*self.workers, source]
+        if self.ending():  # since the check above: `stop` may have missed this source
             self._end((source,))
         source.thread.start()
 
     def remove(self, *names: str, timeout_s: float = REMOVE_S) -> None:
-        """End sources; what they gave is still worked on, and their series vanish. The threads of those that do not end
-        in time, or before the run is to end, are left behind. Raises ConfigError where none would be left."""
-        going = [self._source(name) for name in names]
-        fed = {wire.end for name in names for wire in self._wires.of(name)}
-        if not any(task.is_source and task not in going for task in self.tasks) and not all(
-            task.receiver.kept for task in self.tasks if task.node.name in fed
+        """End sources. Their frames under way are still processed, and their metrics disappear.
+
+        A source that does not end within `timeout_s`, or before the run ends, is abandoned with its thread. Raises
+        ConfigError if no source would remain.
+        """
+        sources = [self._source(name) for name in names]
+        fed = {link.end for name in names for link in self._links.of(name)}
+        if not any(worker.is_source and worker not in sources for worker in self.workers) and not all(
+            worker.receiver.keep_open for worker in self.workers if worker.node.name in fed
         ):
             raise ConfigError(f"{', '.join(names)}: is the only source; end the run instead")
-        self._end(going)
-        self.tasks = [task for task in self.tasks if task not in going]
-        wires = [wire for name in names for wire in self._wires.take_up(name)]
-        gone = {stream for source in going for stream in source.ages}
-        for task in self.tasks:
-            task.forget(gone)
-        self._await([*(source.thread for source in going), *self._wires.threads(wires)], timeout_s)
-        self._wires.finish(wires)
-        for source in going:
-            self._removed[source.node.name] = source.left()
-            self._ends.update({stream: end for stream in source.ages if (end := source.end())})
+        self._end(sources)
+        self.workers = [worker for worker in self.workers if worker not in sources]
+        links = [link for name in names for link in self._links.detach(name)]
+        streams = {stream for source in sources for stream in source.ages}
+        for worker in self.workers:
+            worker.remove_streams(streams)
+        self._join([*(source.thread for source in sources), *self._links.threads(links)], timeout_s)
+        self._links.discard(links)
+        for source in sources:
+            self._removed[source.node.name] = source.totals()
+            self._stream_ends.update({stream: end for stream in source.ages if (end := source.end())})
             if source.thread.is_alive():
-                LOG.warning("%s: has not ended within %g s; its thread is left behind", source.node.name, timeout_s)
+                LOG.warning("%s: has not ended within %g s; its thread is abandoned", source.node.name, timeout_s)
 
-    def _source(self, name: str) -> Task:
-        source = next((task for task in self.tasks if task.node.name == name and task.is_source), None)
+    def _source(self, name: str) -> Worker:
+        source = next((worker for worker in self.workers if worker.node.name == name and worker.is_source), None)
         if source is None:
-            known = ", ".join(task.node.name for task in self.tasks if task.is_source)
+            known = ", ".join(worker.node.name for worker in self.workers if worker.is_source)
             raise ConfigError(f"{name}: no such source; there are {known}")
         return source
 
-    def _end(self, sources: Iterable[Task]) -> None:
+    def _end(self, sources: Iterable[Worker]) -> None:
         for source in sources:
             for sender in source.senders:
                 sender.end()
 
-    def _await(self, threads: Iterable[Thread], timeout_s: float) -> None:
-        """Wait so long for all of them together, and no longer than the run is to go on."""
+    def _join(self, threads: Iterable[Thread], timeout_s: float) -> None:
+        """Wait up to `timeout_s` for all threads together, and no longer than the run goes on."""
         end_s = time.monotonic() + timeout_s
         for thread in threads:
-            while thread.is_alive() and (left_s := end_s - time.monotonic()) > 0 and not self.ending():
-                thread.join(min(left_s, GLANCE_S))
+            while thread.is_alive() and (remaining_s := end_s - time.monotonic()) > 0 and not self.ending():
+                thread.join(min(remaining_s, POLL_S))
 
-    def _downstream(self, names: Sequence[str]) -> list[Task]:
-        """The stages of these names, and all that follow them."""
+    def _downstream(self, names: Sequence[str]) -> list[Worker]:
+        """Return the stages with these names and all stages behind them."""
         reached = set(names)
-        for node in self._nodes:  # in an order in which every one follows its inputs
+        for node in self._config.nodes:  # every node follows its inputs
             if reached.intersection(node.inputs):
                 reached.add(node.name)
-        return [task for task in self.tasks if task.node.name in reached]
+        return [worker for worker in self.workers if worker.node.name in reached]
 
-    def _task(self, node: Node, streams: Iterable[str]) -> Task:
-        senders = [wire.sender for wire in self._wires.of(node.name)]
-        if hasattr(node.stage, "policy"):  # as its links have it
-            node = replace(node, stage=replace(cast(Any, node.stage), policy=node.policy or self.policy))
-        ages = {stream: Ages(self._deadline_ms) for stream in streams}
-        return Task(node, self._wires.receiver(node.name), senders, self, ages=ages)
-
-
-def _beside_others(node: Node, *, running: bool) -> Node:
-    if not isinstance(node.stage, Capture):
-        return node
-    return replace(node, stage=node.stage.beside_others(running=running))
-
-
-def _streams(name: str, nodes: Sequence[Node]) -> list[str]:
-    """The streams that reach the node `name`; a source has the one that it gives."""
-    by_name = {node.name: node for node in nodes}
-    node = by_name[name]
-    if not node.inputs:
-        return [str(getattr(node.stage, "stream", name))]
-    return list(dict.fromkeys(stream for before in node.inputs for stream in _streams(before, nodes)))
+    def _worker(self, node: Node, streams: Iterable[str], *, running: bool = False) -> Worker:
+        ages = {stream: Ages(self._config.deadline_ms) for stream in streams}
+        senders = [link.sender for link in self._links.of(node.name)]
+        worker = Worker(node, self._links.receiver(node.name), senders, self, ages=ages)
+        context = Context(
+            name=node.name,
+            policy=node.policy or self.policy,
+            other_sources=running or len(self._config.sources) > 1,
+            running=running,
+            recorded=not self._config.live,
+            only_output=len(self._config.outputs) == 1,
+            restricted=self._config.restricted,
+            stopping=self.ending,
+            streams=worker.streams,
+            announce=self._announce,
+            registry=self.registry,
+        )
+        worker.stage = bind(node.stage, context)
+        return worker

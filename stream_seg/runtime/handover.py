@@ -21,7 +21,7 @@ class SourceTotals:
     source: SourceCounters
 
     @property
-    def pictures(self) -> int:
+    def images(self) -> int:
         """Return the number of frames yielded that are no placeholders."""
         return self.yielded - self.placeholders
 

@@ -3,16 +3,16 @@
     stage thread --put--> [outbox] --sender thread--> DEALER ==== ROUTER --frames()--> stage thread
                                                         <--- credit ---
 
-Neither high-water marks nor ZMQ_CONFLATE bound the age of a frame (the kernel's socket buffers alone hold hundreds), so
-the receiver says how many frames it is ready for, and the sender never sends more:
+Neither high-water marks nor ZMQ_CONFLATE bound the age of a frame (the kernel's socket buffers alone hold hundreds).
+Therefore the receiver grants credits, and the sender never sends more frames than it has credits:
 
-* `latest`: one credit, given when the receiving stage asks for its next frame. The outbox holds one frame; a newer one
-  replaces it, which is a drop with reason "superseded". The frame that is picked up is at most one interval old.
-* `every`: a window of credits, renewed frame by frame. The outbox is bounded too, and `put` waits: nothing is lost.
+* `latest`: one credit, granted when the receiving stage asks for its next frame. The outbox holds one frame; a newer
+  frame replaces it, counted as a drop with reason "superseded". A received frame is at most one frame interval old.
+* `every`: a window of credits, renewed frame by frame. The outbox is bounded and `put` waits, so no frame is lost.
 
 Every message is one part. To the receiver: HELLO; FRAME, number (u64), body; END. To the sender: CREDIT, the highest
-number that may be sent (u64, counted from 1, cumulative, so a repeated one does no harm); STOP. What the body is, the
-transport decides: a `Codec` makes it of a frame and back. Within a process that is a reference.
+number that may be sent (u64, counted from 1, cumulative, so that a repeated credit is harmless); STOP. The body depends
+on the transport: a `Codec` packs and unpacks frames. Within a process the body is a reference.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Protocol, TypeAlias
 import zmq
 
 from stream_seg.frame import Frame
-from stream_seg.runtime.link_stats import Link
+from stream_seg.runtime.link_stats import LinkStats
 from stream_seg.stages.base import Policy
 
 Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
@@ -36,11 +36,11 @@ HELLO, FRAME, END, CREDIT, STOP = b"H", b"F", b"E", b"C", b"S"
 NUMBER = struct.Struct("!Q")
 WINDOW: dict[Policy, int] = {"latest": 1, "every": 2}
 WAIT_MS = 100
-"""How often a waiting end looks whether it was stopped from its own side."""
+"""Interval at which a waiting end checks whether it was stopped locally."""
 
 
 class Codec(Protocol):
-    """How a frame travels: `pack` on the sending side, `unpack` once on the receiving side."""
+    """Converts frames to message bodies: `pack` on the sending side, `unpack` once on the receiving side."""
 
     def pack(self, frame: Frame, /) -> bytes: ...
 
@@ -48,7 +48,7 @@ class Codec(Protocol):
 
 
 class ByReference:
-    """The codec within a process: the body is a key to the frame itself."""
+    """The codec within a process: the body is the key of a frame in a shared dictionary."""
 
     def __init__(self) -> None:
         self._frames: dict[bytes, Frame] = {}
@@ -66,12 +66,12 @@ class ByReference:
 class Sender:
     """The sending end. `put`, `end` and `stop` may be called from any thread.
 
-    The socket belongs to a thread of its own, so that a credit is answered with the newest frame at once, while the
-    stage works on the next.
+    A separate thread owns the socket, so that a credit is answered with the newest frame at once while the stage works
+    on the next.
     """
 
-    def __init__(self, link: Link, codec: Codec) -> None:
-        self._link = link
+    def __init__(self, stats: LinkStats, codec: Codec) -> None:
+        self._stats = stats
         self._codec = codec
         self._outbox: deque[Frame] = deque()
         self._changed = Condition()
@@ -79,41 +79,41 @@ class Sender:
         self._stopped = False  # nothing more will be taken
 
     def start(self, context: Context, endpoint: str) -> Thread:
-        """Connect to the receiver and begin to send."""
+        """Connect to the receiver and start the sender thread."""
         socket = context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.RCVTIMEO, WAIT_MS)
         socket.setsockopt(zmq.SNDTIMEO, WAIT_MS)
-        socket.setsockopt(zmq.ROUTING_ID, self._link.name.encode())
+        socket.setsockopt(zmq.ROUTING_ID, self._stats.name.encode())
         socket.connect(endpoint)
-        thread = Thread(target=self._send_all, args=(socket,), name=f"link {self._link.name}", daemon=True)
+        thread = Thread(target=self._send_all, args=(socket,), name=f"link {self._stats.name}", daemon=True)
         thread.start()
         return thread
 
     def put(self, frame: Frame) -> bool:
-        """Give a frame to the link. False, and the frame is dropped as "stopped", once either end has closed."""
+        """Hand a frame to the link. Return False, with the frame dropped as "stopped", once either end has closed."""
         with self._changed:
-            self._link.enter()
-            if self._link.policy == "every":
+            self._stats.enter()
+            if self._stats.policy == "every":
                 self._changed.wait_for(lambda: not self._outbox or self._ended or self._stopped)
             if self._ended or self._stopped:
-                self._link.drop("stopped")
+                self._stats.drop("stopped")
                 return False
             if self._outbox:
                 self._outbox.popleft()
-                self._link.drop("superseded")
+                self._stats.drop("superseded")
             self._outbox.append(frame)
             self._changed.notify_all()
             return True
 
     def end(self) -> None:
-        """No more frames: what was put is still delivered, then the receiver sees the end of the stream."""
+        """End the stream: frames already put are delivered, then the receiver sees the end of the stream."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Give up: what was not delivered will not be."""
+        """Stop at once and drop undelivered frames."""
         with self._changed:
             self._stopped = True
             self._outbox.clear()
@@ -133,11 +133,11 @@ class Sender:
                     break
                 sent += 1
                 self._transmit(socket, FRAME + NUMBER.pack(sent) + self._codec.pack(frame))
-            while not self._stopped:  # closing now could lose what was sent: the receiver closes first
+            while not self._stopped:  # the receiver closes first: closing now could lose sent frames
                 self._credit(socket, wait=True)
 
     def _transmit(self, socket: zmq.Socket[bytes], message: bytes) -> None:
-        """Send, unless the receiver has gone: a DEALER without a peer would wait for one for ever."""
+        """Send a message, unless the sender is stopped: a DEALER without a peer would wait for ever."""
         while not self._stopped:
             try:
                 socket.send(message)
@@ -146,7 +146,7 @@ class Sender:
                 self._credit(socket, wait=False)
 
     def _credit(self, socket: zmq.Socket[bytes], *, wait: bool) -> int:
-        """The highest number granted among the messages at hand; 0 without one."""
+        """Return the highest frame number granted by the waiting messages; 0 without one."""
         granted = 0
         while wait or int(socket.get(zmq.EVENTS)) & zmq.POLLIN:
             try:
@@ -160,7 +160,7 @@ class Sender:
         return granted
 
     def _take(self) -> Frame | None:
-        """The next frame to send, None at the end."""
+        """Return the next frame to send, None at the end of the stream."""
         with self._changed:
             self._changed.wait_for(lambda: self._outbox or self._ended or self._stopped)
             frame = self._outbox.popleft() if self._outbox else None
@@ -169,78 +169,80 @@ class Sender:
 
 
 class Receiver:
-    """The receiving end: all links into one stage. Belongs to one thread; only `abort` may come from another.
+    """The receiving end of all links into one stage. Owned by one thread; only `abort` may be called from another.
 
-    With several senders `latest` has one frame of each at hand, so the age bound grows by one stage time per sender.
+    With several senders, `latest` buffers one frame of each, so the age bound grows by one stage time per sender.
     """
 
-    def __init__(self, links: Sequence[Link], codec: Codec) -> None:
+    def __init__(self, links: Sequence[LinkStats], codec: Codec) -> None:
         self._links = {link.name.encode(): link for link in links}
         self._codec = codec
         self._open = set(self._links)
-        self._taken: dict[bytes, int] = {}  # frames of each sender since its hello
-        self._lock = Lock()  # a frame is delivered or written off
+        self._taken: dict[bytes, int] = {}  # frames of each sender since its HELLO
+        self._lock = Lock()  # a frame is either delivered or dropped
         self._aborted = False
-        self.kept = False  # wait for further senders, although every one has ended
+        self.keep_open = False  # wait for further senders, although every one has ended
 
-    def admit(self, link: Link) -> None:
-        """Expect one more sender, before it starts. From any thread."""
+    def admit(self, link: LinkStats) -> None:
+        """Expect one more sender, which has not started yet. Callable from any thread."""
         self._links[link.name.encode()] = link
         self._open.add(link.name.encode())
 
-    def dismiss(self, link: Link) -> None:
-        """Expect nothing more of a sender that was stopped: what it had on the way is dropped as "stopped", and not
-        taken for another's of its name. From any thread."""
+    def dismiss(self, link: LinkStats) -> None:
+        """Stop expecting frames of a stopped sender. Callable from any thread.
+
+        Its frames under way are dropped as "stopped", not mistaken for those of a new sender of the same name.
+        """
         with self._lock:
             self._taken.pop(link.name.encode(), None)
-            link.settle()
+            link.drop_rest()
         self._open.discard(link.name.encode())
 
     @property
     def ended(self) -> bool:
-        """Every sender has said its last."""
+        """True once every sender has ended its stream."""
         return not self._open
 
     def bind(self, context: Context, endpoint: str) -> None:
-        """Open the door; senders may start now. `close` follows."""
+        """Bind the socket; senders may start now. `close` follows."""
         self._socket = context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 1000)
         self._socket.setsockopt(zmq.RCVTIMEO, WAIT_MS)
-        self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a source that was replaced has the name of the one before
+        self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a replaced source has the name of the one before
         self._socket.bind(endpoint)
 
     def abort(self) -> None:
-        """End `frames` at the next frame, without waiting for the senders' end."""
+        """End `frames` at the next frame, without waiting for the end of the senders."""
         self._aborted = True
 
     def frames(self) -> Iterator[Frame]:
-        """The frames as they come; ends when every sender has ended."""
-        while (self._open or self.kept) and not self._aborted:
+        """Yield the frames as they arrive, until every sender has ended."""
+        while (self._open or self.keep_open) and not self._aborted:
             try:
                 identity, message, *more = self._socket.recv_multipart()
             except zmq.Again:
                 continue
             link, kind = self._links.get(identity), message[:1]
             if link is None or more:
-                continue  # no link of this stage
+                continue  # not a link of this stage
             if kind == HELLO:
                 self._taken[identity] = 0
             elif kind == FRAME:
                 frame = self._codec.unpack(message[1 + NUMBER.size :])
-                if not self._delivered(identity, link):
+                if not self._deliver(identity, link):
                     continue
                 yield frame
             elif kind == END:
-                if self._taken.pop(identity, None) is not None:  # else it is of one that was dismissed
+                if self._taken.pop(identity, None) is not None:  # else it is from a dismissed sender
                     self._open.discard(identity)
                     self._socket.send_multipart([identity, STOP])
                 continue
-            # after HELLO, and when the stage asks for its next frame: it is ready for so many more
+            # after HELLO, and when the stage asks for its next frame
             grant = CREDIT + NUMBER.pack(self._taken.get(identity, 0) + WINDOW[link.policy])
             self._socket.send_multipart([identity, grant])
 
-    def _delivered(self, identity: bytes, link: Link) -> bool:
-        """Count a frame as delivered, unless its sender was dismissed."""
+    def _deliver(self, identity: bytes, link: LinkStats) -> bool:
+        """Count a frame as delivered and return True, unless its sender was dismissed."""
         with self._lock:
             if identity not in self._taken:
                 return False
@@ -249,7 +251,7 @@ class Receiver:
             return True
 
     def close(self) -> None:
-        """Tell the senders that nothing more is taken."""
+        """Tell the senders to stop, and close the socket."""
         for identity in tuple(self._links):
             self._socket.send_multipart([identity, STOP])
         self._socket.close()

@@ -1,4 +1,4 @@
-"""The books of a link: where its frames are, exactly, at every moment."""
+"""Per-link counters: entered, delivered, dropped by reason, in flight."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ DROP_REASONS = ("superseded", "stopped")
 
 
 @dataclass(frozen=True)
-class Account:
-    """Where a link's frames are. Always: entered = delivered + sum(dropped) + in_flight."""
+class LinkCounts:
+    """Counts of a link at one moment. Always: entered = delivered + sum(dropped) + in_flight."""
 
     entered: int
     delivered: int
@@ -26,8 +26,8 @@ class Account:
 
 
 @dataclass
-class Link:
-    """An edge by name, its policy and its books."""
+class LinkStats:
+    """Name, policy and counters of a link. Both ends update it, from threads of their own."""
 
     name: str
     policy: Policy
@@ -37,26 +37,26 @@ class Link:
     _lock: Lock = field(default_factory=Lock)
 
     def enter(self) -> None:
-        """A frame was given to the sending end."""
+        """Count a frame that was handed to the sending end."""
         with self._lock:
             self._entered += 1
 
     def drop(self, reason: str) -> None:
-        """A frame that had entered will not be delivered."""
+        """Count an entered frame that will not be delivered."""
         with self._lock:
             self._dropped[reason] += 1
 
     def deliver(self) -> None:
-        """The receiving stage has a frame."""
+        """Count a frame that the receiving stage took."""
         with self._lock:
             self._delivered += 1
 
-    def settle(self) -> None:
-        """Both ends have closed: what was still on the way is dropped as "stopped"."""
+    def drop_rest(self) -> None:
+        """Count the frames in flight as dropped, reason "stopped": both ends have closed."""
         with self._lock:
             self._dropped["stopped"] += self._entered - self._delivered - sum(self._dropped.values())
 
-    def account(self) -> Account:
-        """The books, consistent at one moment."""
+    def counts(self) -> LinkCounts:
+        """Return the counts, consistent at one moment."""
         with self._lock:
-            return Account(self._entered, self._delivered, dict(self._dropped))
+            return LinkCounts(self._entered, self._delivered, dict(self._dropped))

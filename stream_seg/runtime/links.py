@@ -1,4 +1,4 @@
-"""The wires of a graph: for every arrow a link, the sender at its beginning, and that one's thread."""
+"""All links of a graph: per arrow a sender with its thread, per stage a receiver."""
 
 from __future__ import annotations
 
@@ -9,108 +9,109 @@ from threading import Thread
 import zmq
 
 from stream_seg.runtime.link import ByReference, Context, Receiver, Sender
-from stream_seg.runtime.link_stats import Link
+from stream_seg.runtime.link_stats import LinkStats
 from stream_seg.stages.base import Policy
 
 
 @dataclass(frozen=True)
-class Wire:
-    """An arrow from the stage `start` to the stage `end`."""
+class Link:
+    """The arrow from the stage `start` to the stage `end`."""
 
     start: str
     end: str
-    link: Link
+    stats: LinkStats
     sender: Sender
 
 
-class Wires:
-    """All wires of one graph. One thread lays and takes them up, while others may read what is there.
+class Links:
+    """The links of one graph. One thread adds and detaches links, while others may read.
 
-    `open`, then `bind` for every receiver, then `start`; at the end `end`, `stop`, and `close` once every receiver has.
+    Order of calls: `open`, `bind` for every receiver, `start`; at the end `end`, `stop`, and `close` after every
+    receiver has closed.
     """
 
     def __init__(self) -> None:
         self._codec = ByReference()
-        self._laid: tuple[Wire, ...] = ()
+        self._links: tuple[Link, ...] = ()
         self._receivers: dict[str, Receiver] = {}
         self._threads: dict[str, Thread] = {}
-        self._books: dict[str, Link] = {}
+        self._detached: dict[str, LinkStats] = {}
 
     @property
-    def links(self) -> list[Link]:
-        """Of every wire that is laid."""
-        return [wire.link for wire in self._laid]
+    def stats(self) -> list[LinkStats]:
+        """Counters of every link."""
+        return [link.stats for link in self._links]
 
     @property
-    def books(self) -> list[Link]:
-        """Of every wire that is laid or was taken up."""
-        return [*self.links, *self._books.values()]
+    def all_stats(self) -> list[LinkStats]:
+        """Counters of every link, including detached ones."""
+        return [*self.stats, *self._detached.values()]
 
-    def lay(self, start: str, end: str, policy: Policy) -> Wire:
-        """One more wire, still without a thread; one that was there before counts on."""
+    def add(self, start: str, end: str, policy: Policy) -> Link:
+        """Add a link, not started yet. A link that was there before continues its counts."""
         name = f"{start}->{end}"
-        link = self._books.pop(name, None) or Link(name, policy)
-        wire = Wire(start, end, link, Sender(link, self._codec))
-        self._laid = (*self._laid, wire)
-        return wire
+        stats = self._detached.pop(name, None) or LinkStats(name, policy)
+        link = Link(start, end, stats, Sender(stats, self._codec))
+        self._links = (*self._links, link)
+        return link
 
-    def of(self, start: str) -> list[Wire]:
-        """Those that begin at a stage."""
-        return [wire for wire in self._laid if wire.start == start]
+    def of(self, start: str) -> list[Link]:
+        """Return the links that start at a stage."""
+        return [link for link in self._links if link.start == start]
 
     def receiver(self, end: str) -> Receiver:
-        """The receiving end of all wires to a stage."""
-        receiver = Receiver([wire.link for wire in self._laid if wire.end == end], self._codec)
+        """Create the receiving end of all links into a stage."""
+        receiver = Receiver([link.stats for link in self._links if link.end == end], self._codec)
         self._receivers[end] = receiver
         return receiver
 
     def open(self) -> None:
-        """Have sockets from here on."""
+        """Create the ZeroMQ context."""
         self._context: Context = zmq.Context()
 
     def bind(self, receiver: Receiver, name: str) -> None:
-        """Open a stage's door under its name."""
+        """Bind a receiver to the endpoint of its stage."""
         receiver.bind(self._context, f"inproc://{name}")
 
-    def start(self, wires: Sequence[Wire] | None = None) -> None:
-        """Begin to send, by default over all; their doors are open."""
-        for wire in self._laid if wires is None else wires:
-            self._threads[wire.link.name] = wire.sender.start(self._context, f"inproc://{wire.end}")
+    def start(self, links: Sequence[Link] | None = None) -> None:
+        """Start the senders of `links`, by default of all; their receivers are bound."""
+        for link in self._links if links is None else links:
+            self._threads[link.stats.name] = link.sender.start(self._context, f"inproc://{link.end}")
 
     def end(self) -> None:
-        """Nothing more will be sent but what is on the way."""
-        for wire in self._laid:
-            wire.sender.end()
+        """End every stream: only frames that are under way are still sent."""
+        for link in self._links:
+            link.sender.end()
 
     def stop(self, timeout_s: float) -> None:
-        """Give up what is on the way, wait so long for each thread, and settle the books."""
-        for wire in self._laid:
-            wire.sender.stop()
+        """Drop the frames under way, wait up to `timeout_s` for each sender thread, and close the counts."""
+        for link in self._links:
+            link.sender.stop()
         for thread in tuple(self._threads.values()):
             thread.join(timeout_s)
-        for wire in self._laid:
-            wire.link.settle()
+        for link in self._links:
+            link.stats.drop_rest()
 
-    def take_up(self, start: str) -> list[Wire]:
-        """The wires from a stage, which belong to the graph no more; `finish` follows."""
-        wires = self.of(start)
-        self._laid = tuple(wire for wire in self._laid if wire.start != start)
-        return wires
+    def detach(self, start: str) -> list[Link]:
+        """Take the links from a stage out of the graph and return them; `discard` follows."""
+        links = self.of(start)
+        self._links = tuple(link for link in self._links if link.start != start)
+        return links
 
-    def threads(self, wires: Sequence[Wire]) -> list[Thread]:
-        """Those that send over wires."""
-        return [self._threads[wire.link.name] for wire in wires]
+    def threads(self, links: Sequence[Link]) -> list[Thread]:
+        """Return the sender threads of links."""
+        return [self._threads[link.stats.name] for link in links]
 
-    def finish(self, wires: Sequence[Wire]) -> None:
-        """Stop wires that were taken up, whatever is still under way on them; their books are kept."""
-        for wire in wires:
-            wire.sender.stop()
-            self._receivers[wire.end].dismiss(wire.link)
-            self._books[wire.link.name] = wire.link
-            del self._threads[wire.link.name]
+    def discard(self, links: Sequence[Link]) -> None:
+        """Stop detached links and drop the frames under way on them; their counts stay."""
+        for link in links:
+            link.sender.stop()
+            self._receivers[link.end].dismiss(link.stats)
+            self._detached[link.stats.name] = link.stats
+            del self._threads[link.stats.name]
 
     def close(self) -> None:
-        """Wait for every thread, and have no sockets any more."""
+        """Wait for every sender thread and destroy the ZeroMQ context."""
         for thread in tuple(self._threads.values()):
             thread.join()
         self._context.term()

@@ -1,4 +1,4 @@
-"""A changed graph file taken over by a running graph: sources come and go, everything else stays as it is."""
+"""Apply a changed graph file to a running graph: sources are added, removed and replaced."""
 
 from __future__ import annotations
 
@@ -8,58 +8,59 @@ from dataclasses import replace
 from stream_seg.config.graph_file import Config, Node
 from stream_seg.errors import ConfigError
 from stream_seg.runtime.graph import Graph
-from stream_seg.stages.registry import SOURCES
 
 
 def reload(graph: Graph, old: Config, new: Config) -> Config:
-    """Add, remove and replace sources until the graph is as `new` says, which is the value; one that failed is begun
-    again. Raises ConfigError, before anything is changed, where anything but the sources differs."""
+    """Change the sources of a graph to those of `new`, and return `new`. A source that failed is started again.
+
+    Raises ConfigError, before anything is changed, if anything but the sources differs.
+    """
     before, after = _sources(old), _sources(new)
     if not after:
         raise ConfigError("the changed graph has no source")
-    if _rest(old) != _rest(new) or replace(old, nodes=()) != replace(new, nodes=()):
-        raise ConfigError("only sources can be changed while it runs; for anything else start it again")
-    failed = [task.node.name for task in graph.tasks if task.failed]
+    if _without_sources(old) != _without_sources(new) or replace(old, nodes=()) != replace(new, nodes=()):
+        raise ConfigError("only sources can be changed while the graph runs; restart for anything else")
+    failed = [worker.node.name for worker in graph.workers if worker.failed]
     changed = [
         name
         for name in before
-        if before[name] != after.get(name) or _into(old, name) != _into(new, name) or name in failed
+        if before[name] != after.get(name) or _receivers(old, name) != _receivers(new, name) or name in failed
     ]
-    for task in graph.tasks:  # the only source may be replaced: nobody is to take that for the end
-        task.receiver.kept = not task.is_source
+    for worker in graph.workers:  # the only source may be replaced: its end must not be taken for the end of the run
+        worker.receiver.keep_open = not worker.is_source
     try:
         if changed:
             graph.remove(*changed)
         for name, node in after.items():
             if name in changed or name not in before:
-                graph.add(node, into=_into(new, name))
+                graph.add(node, into=_receivers(new, name))
     finally:
-        for task in graph.tasks:
-            task.receiver.kept = False
+        for worker in graph.workers:
+            worker.receiver.keep_open = False
     return new
 
 
-def reloader(graph: Graph, config: Config, again: Callable[[], Config]) -> Callable[[], None]:
-    """Takes the graph file over as it is now, each time that it is called. Raises ConfigError."""
+def reloader(graph: Graph, config: Config, read: Callable[[], Config]) -> Callable[[], None]:
+    """Return a function that applies the graph file as it is now, at each call. It raises ConfigError."""
     current = config
 
-    def take_over() -> None:
+    def apply() -> None:
         nonlocal current
-        current = reload(graph, current, again())
+        current = reload(graph, current, read())
 
-    return take_over
+    return apply
 
 
 def _sources(config: Config) -> dict[str, Node]:
-    return {node.name: node for node in config.nodes if node.kind in SOURCES}
+    return {node.name: node for node in config.sources}
 
 
-def _into(config: Config, name: str) -> list[str]:
+def _receivers(config: Config, name: str) -> list[str]:
     return [node.name for node in config.nodes if name in node.inputs]
 
 
-def _rest(config: Config) -> dict[str, Node]:
-    """Everything but the sources, and what takes from which source."""
+def _without_sources(config: Config) -> dict[str, Node]:
+    """Return every other node by name, without the sources among its inputs."""
     sources = _sources(config)
     others = [node for node in config.nodes if node.name not in sources]
     return {node.name: replace(node, inputs=tuple(i for i in node.inputs if i not in sources)) for node in others}

@@ -1,4 +1,4 @@
-"""A program that is asked to stop ends what it is doing, and then itself."""
+"""Graceful shutdown on SIGINT and SIGTERM."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from types import FrameType
 
 
 @contextmanager
-def heard(asked: Event) -> Iterator[None]:
-    """Ctrl-C or SIGTERM sets `asked`; a second signal ends the program at once."""
+def stop_on_signals(stop: Event) -> Iterator[None]:
+    """Set `stop` on Ctrl-C or SIGTERM; a second signal ends the program at once."""
 
-    def ask(number: int, _frame: FrameType | None) -> None:
-        if asked.is_set():
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
             os._exit(128 + number)
-        asked.set()
+        stop.set()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

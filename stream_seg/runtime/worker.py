@@ -1,9 +1,10 @@
-"""One stage at work, in a thread of its own, and what is known of its frames."""
+"""One running stage: its thread, its links, and the counters of its frames."""
 
 from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import closing
@@ -14,107 +15,106 @@ from typing import Protocol, cast
 from stream_seg.config.graph_file import Node
 from stream_seg.errors import StageError, StreamSegError
 from stream_seg.frame import Age, Frame, Stamp
-from stream_seg.runtime.counters import SegmentTally, SmoothTally, SourceTally
-from stream_seg.runtime.handover import End, GoingOn, Left
+from stream_seg.per_stream import FrameRate
+from stream_seg.runtime.counters import LabelCounters, SmoothingCounters, SourceCounters
+from stream_seg.runtime.handover import Continuation, SourceTotals, StreamEnd
 from stream_seg.runtime.histogram import Ages, Samples
 from stream_seg.runtime.link import Receiver, Sender
-from stream_seg.stages.base import Frames
-from stream_seg.stages.registry import SINKS, SOURCES
+from stream_seg.stages.base import Frames, traits_of
 
 LOG = logging.getLogger(__name__)
+AGE_FEEDBACK = 1024
+"""Ages that are kept for a stage while it takes no frame."""
 
 
 class Owner(Protocol):
-    """Who is told of what becomes of a stage; from the thread of that stage."""
+    """Receives the events of a worker, called in the worker's thread."""
 
-    def failed(self, task: Task, error: StreamSegError, /) -> None: ...
+    def failed(self, worker: Worker, error: StreamSegError, /) -> None: ...
 
     def stop(self) -> None: ...
 
-    def ended(self, task: Task, /) -> None: ...
+    def ended(self, worker: Worker, /) -> None: ...
 
 
-class Task:
-    """One stage at work: its thread, its links, and what is known of its frames."""
+class Worker:
+    """Runs one stage in a thread of its own and counts its frames. `stage` is the node's, bound to the graph."""
 
     def __init__(
         self, node: Node, receiver: Receiver, senders: Sequence[Sender], owner: Owner, *, ages: Mapping[str, Ages]
     ) -> None:
-        self.node = node
-        self.is_source, self.is_sink = node.kind in SOURCES, node.kind in SINKS
+        self.node, self.stage = node, node.stage
+        self.traits = traits_of(node.stage)
+        self.is_source, self.is_output = self.traits.role == "source", self.traits.role == "output"
         self.receiver, self.senders = receiver, senders
         self.taken = self.yielded = 0
-        self.cards = 0  # those of the frames yielded that stand in the place of a picture
+        self.placeholders = 0  # frames among `yielded` that stand in for a missing image
         self.failed = False
         self.added = False  # a source that joined a running graph
-        self.finishing = False  # its input has ended
-        self.source, self.segment, self.smooth = SourceTally(), SegmentTally(), SmoothTally()
-        of_kind: dict[str, SegmentTally | SmoothTally] = {"segment": self.segment, "smooth": self.smooth}
-        self._tally = self.source if self.is_source else of_kind.get(node.kind)
-        self.heard: deque[Age] | None = None  # of a segment stage: what the outputs tell of its frames
-        self.tell: Mapping[str, deque[Age]] = {}  # of an output: what segment stages hear, by name
+        self.finishing = False  # the input has ended
+        self.source, self.labels, self.smoothing = SourceCounters(), LabelCounters(), SmoothingCounters()
+        self.age_feedback: deque[Age] | None = deque(maxlen=AGE_FEEDBACK) if self.traits.age_feedback else None
+        self.age_listeners: Mapping[str, deque[Age]] = {}  # of an output: the feedback queues of other stages, by name
         self.duration_ms, self.age_ms, self.overhead_ms = Samples(), Samples(), Samples()
         self.ages = dict(ages)  # of an output: by stream
-        self.trace: Callable[[Frame], None] | None = None  # of an output: told of every frame that is done with
+        self.trace: Callable[[Frame], None] | None = None  # of an output: called with every finished frame
         self.last: Frame | None = None
-        self.going_on: GoingOn | None = None  # of a source: with a stream that another one left
-        self._gone_ages: dict[str, Ages] = {}
+        self.resumed: Continuation | None = None  # of a source: continues the stream of a removed source
+        self._removed_ages: dict[str, Ages] = {}
         self._owner = owner
         self._began_ns = 0
-        self.first_ns: int | None = None  # when the first picture was yielded
+        self.first_ns: int | None = None  # time at which the first image was yielded
         self._first_cpu_s = 0.0
-        self._times: deque[int] = deque(maxlen=60)
+        self._rate = FrameRate(window_s=2.0)
+        self._last_ns = 0  # time at which the last image was yielded
         self.thread = Thread(target=self._run, name=node.name, daemon=True)
 
     @property
-    def pictures(self) -> int:
-        """The frames yielded that are no cards."""
-        return self.yielded - self.cards
+    def images(self) -> int:
+        """Frames yielded that are not placeholders."""
+        return self.yielded - self.placeholders
 
-    def left(self) -> Left:
-        """What a source has counted so far."""
-        return Left(self.yielded, self.cards, self.duration_ms, self.source)
+    def totals(self) -> SourceTotals:
+        """Return the counts of a source, for a source of the same name that replaces it."""
+        return SourceTotals(self.yielded, self.placeholders, self.duration_ms, self.source)
 
-    def end(self) -> End | None:
-        """Where a source leaves its stream; None where it gave nothing."""
-        return None if self.last is None else End.of(self.last)
+    def end(self) -> StreamEnd | None:
+        """Return the end of the source's stream; None if it yielded nothing."""
+        return None if self.last is None else StreamEnd.of(self.last)
 
-    def carry_on(self, before: Left) -> None:
-        """Count on from where a source of the same name left off."""
-        self.yielded, self.cards, self.duration_ms = before.yielded, before.cards, before.duration_ms
-        self.source.carry_on(before.source)
+    def resume(self, before: SourceTotals) -> None:
+        """Continue the counts of a removed source of the same name."""
+        self.yielded, self.placeholders, self.duration_ms = before.yielded, before.placeholders, before.duration_ms
+        self.source.resume(before.source)
 
     def streams(self) -> Collection[str]:
-        """Those that reach it now: of sources that were not removed."""
+        """Return the streams that reach this stage now: those of sources that were not removed."""
         return self.ages
 
-    def take_in(self, stream: str, *, deadline_ms: float) -> None:
-        """Reckon with a stream from now on; the ages of one that was there before count on."""
-        ages = self._gone_ages.get(stream) or Ages(deadline_ms)
+    def add_stream(self, stream: str, *, deadline_ms: float) -> None:
+        """Measure a stream from now on; a stream that was there before continues its counts."""
+        ages = self._removed_ages.get(stream) or Ages(deadline_ms)
         ages.last_s = 0.0
         self.ages = {**self.ages, stream: ages}
-        self._gone_ages.pop(stream, None)
+        self._removed_ages.pop(stream, None)
 
-    def forget(self, streams: Collection[str]) -> None:
-        """Reckon with these streams no more; what of them is on its way still counts, should they come back."""
-        self._gone_ages.update({stream: ages for stream, ages in self.ages.items() if stream in streams})
+    def remove_streams(self, streams: Collection[str]) -> None:
+        """Stop showing streams; frames under way still count, should the stream come back."""
+        self._removed_ages.update({stream: ages for stream, ages in self.ages.items() if stream in streams})
         self.ages = {stream: ages for stream, ages in self.ages.items() if stream not in streams}
 
     def fps(self) -> float:
-        """Frames per second over the last 60 yielded; 0 once none came for two seconds."""
-        times = tuple(self._times)
-        if len(times) < 2 or time.monotonic_ns() - times[-1] > 2_000_000_000:
-            return 0.0
-        return (len(times) - 1) * 1e9 / max(1, times[-1] - times[0])
+        """Return images per second over the last two seconds; 0 after two seconds without one."""
+        return self._rate.fps(time.monotonic_ns())
 
     def mean_fps(self) -> float:
-        """Pictures per second from the first one yielded to the last."""
-        first, last = self.first_ns, self._times[-1] if self._times else 0
-        return (self.pictures - 1) * 1e9 / (last - first) if first is not None and last > first else 0.0
+        """Return images per second from the first yielded image to the last."""
+        first, last = self.first_ns, self._last_ns
+        return (self.images - 1) * 1e9 / (last - first) if first is not None and last > first else 0.0
 
     def cpu_ms(self) -> float | None:
-        """CPU milliseconds of the whole process per picture yielded after the first; None before the second."""
-        return 1000 * (time.process_time() - self._first_cpu_s) / (self.pictures - 1) if self.pictures > 1 else None
+        """Return the CPU milliseconds of the process per image yielded after the first; None before the second."""
+        return 1000 * (time.process_time() - self._first_cpu_s) / (self.images - 1) if self.images > 1 else None
 
     def _run(self) -> None:
         try:
@@ -122,86 +122,103 @@ class Task:
         except StreamSegError as error:
             self.failed = True
             self._owner.failed(self, error)
-        except BaseException as error:  # a panic of foreign code too: whatever it is ends the stage
+        except BaseException as error:  # also a panic of foreign code: any exception ends the stage
             self.failed = True
             about = {"stream": self.last.stream, "seq": self.last.seq} if self.last else {}
             LOG.debug("stage %s", self.node.name, exc_info=True, extra=about)
-            where = f" at frame {self.last.stream}:{self.last.seq}" if self.last else ""
-            said = " ".join(f"{type(error).__name__}: {error}".split())
-            self._owner.failed(self, StageError(f"stage {self.node.name} failed{where}: {said}"))
+            self._owner.failed(self, StageError(_failure(self.node.name, self.last, error)))
         finally:
             self.source.end(failed=self.failed)
             for sender in self.senders:
                 sender.end()
-            if self.is_sink and not self.receiver.ended:
+            if self.is_output and not self.receiver.ended:
                 self._owner.stop()
             self.receiver.close()
             self._owner.ended(self)
 
     def _work(self) -> None:
         self._began_ns = time.monotonic_ns()
-        with closing(self._yielded()) as frames:
+        with closing(self._frames()) as frames:
             for frame in frames:
-                stamped = self._note(frame)
-                wanted = [sender.put(stamped) for sender in self.senders]
-                if wanted and not any(wanted):
+                stamped = self._measure(frame)
+                accepted = [sender.put(stamped) for sender in self.senders]
+                if accepted and not any(accepted):
                     return
                 self._began_ns = time.monotonic_ns()
 
-    def _yielded(self) -> Generator[Frame, None, None]:
-        frames = self.node.stage(self._watched(self.receiver.frames()))
-        lost = yield from cast("Generator[Frame, None, Mapping[str, int] | None]", frames)
-        self.source.missed.update(lost or {})
+    def _frames(self) -> Generator[Frame, None, None]:
+        """Yield the frames of the stage; count the value of its generator as missed frames."""
+        frames = self.stage(self._input())
+        missed = yield from cast("Generator[Frame, None, Mapping[str, int] | None]", frames)
+        self.source.missed.update(missed or {})
 
-    def _watched(self, frames: Frames) -> Frames:
-        for frame in frames:
+    def _input(self) -> Frames:
+        """Yield the received frames to the stage, with the ages that outputs reported since the last one."""
+        for frame in self.receiver.frames():
             self.taken += 1
             self.last = frame
             self._began_ns = time.monotonic_ns()
-            yield frame if self.heard is None else replace(frame, ages=_drained(self.heard))
+            yield frame if self.age_feedback is None else replace(frame, ages=_drain(self.age_feedback))
         self.finishing = True
 
-    def _note(self, frame: Frame) -> Frame:
-        now = time.monotonic_ns()
-        took_ns = now - self._began_ns
-        if self.going_on is not None:
-            frame = self.going_on.placed(frame)
+    def _measure(self, frame: Frame) -> Frame:
+        """Count a frame that the stage yielded. Return the frame with the stamp of the stage."""
+        now_ns = time.monotonic_ns()
+        if self.resumed is not None:
+            frame = self.resumed.place(frame)
         self.last = frame
         self.yielded += 1
         if frame.signal is not None:
-            self.cards += 1
+            self.placeholders += 1
         else:
-            self._times.append(now)
+            self._rate.add(now_ns)
+            self._last_ns = now_ns
             if self.first_ns is None:
-                self.first_ns, self._first_cpu_s = now, time.process_time()
-        self.duration_ms.add(took_ns / 1e6)
-        if self._tally is not None:
-            self._tally.note(frame)
+                self.first_ns, self._first_cpu_s = now_ns, time.process_time()
+        self.duration_ms.add((now_ns - self._began_ns) / 1e6)
+        self._count(frame)
         began_ns = frame.captured_ns if self.is_source else self._began_ns
-        stamps = (*frame.stamps, Stamp(self.node.name, began_ns, now))
-        if self.is_sink and frame.signal is None:
-            self._note_age(frame, stamps)
+        stamps = (*frame.stamps, Stamp(self.node.name, began_ns, now_ns))
+        if self.is_output and frame.signal is None:
+            self._measure_age(frame, stamps)
         if len(self.senders) > 1:
-            frame.image.flags.writeable = False  # shared from here on: who draws on it copies it
+            frame.image.flags.writeable = False  # shared from here on: a stage that draws on the image copies it
         stamped = replace(frame, stamps=stamps)
         if self.trace is not None:
             self.trace(stamped)
         return stamped
 
-    def _note_age(self, frame: Frame, stamps: Sequence[Stamp]) -> None:
-        """Note how old a frame is when an output is done with it, and tell the segment stages that it went through."""
+    def _count(self, frame: Frame) -> None:
+        if self.is_source:
+            self.source.add(frame)
+        if "labels" in self.traits.produces:
+            self.labels.add(frame)
+        if "smoothing" in self.traits.produces:
+            self.smoothing.add(frame)
+
+    def _measure_age(self, frame: Frame, stamps: Sequence[Stamp]) -> None:
+        """Measure the age of a frame that an output has finished, and report it to the stages that want to know."""
         age_ns = stamps[-1].ended_ns - frame.captured_ns
-        age_ms, rung = age_ns / 1e6, frame.temporal.rung if frame.temporal else 0
+        age_ms, quality_level = age_ns / 1e6, frame.temporal.quality_level if frame.temporal else 0
         self.age_ms.add(age_ms)
         self.overhead_ms.add((age_ns - sum(s.ended_ns - s.began_ns for s in stamps)) / 1e6)
-        ages = self.ages.get(frame.stream) or self._gone_ages.get(frame.stream)
+        ages = self.ages.get(frame.stream) or self._removed_ages.get(frame.stream)
         if ages is not None:
             ages.add(age_ms)
         for stamp in stamps:
-            if stamp.stage in self.tell:
-                self.tell[stamp.stage].append(Age(rung, age_ms))
+            if stamp.stage in self.age_listeners:
+                self.age_listeners[stamp.stage].append(Age(quality_level, age_ms))
 
 
-def _drained(heard: deque[Age]) -> tuple[Age, ...]:
-    """All that was heard so far; outputs may go on to tell."""
-    return tuple(heard.popleft() for _ in range(len(heard)))
+def _drain(ages: deque[Age]) -> tuple[Age, ...]:
+    """Remove and return the ages reported so far; outputs may append meanwhile."""
+    return tuple(ages.popleft() for _ in range(len(ages)))
+
+
+def _failure(stage: str, frame: Frame | None, error: BaseException) -> str:
+    """Describe an unexpected exception of a stage in one line: stage, frame, error, file and line."""
+    at_frame = f" at frame {frame.stream}:{frame.seq}" if frame else ""
+    message = " ".join(f"{type(error).__name__}: {error}".split())
+    calls = traceback.extract_tb(error.__traceback__)
+    place = f" ({calls[-1].filename}, line {calls[-1].lineno})" if calls else ""
+    return f"stage {stage} failed{at_frame}: {message}{place}"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import re
 import types
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, GetCoreSchemaHandler, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
+from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
 
 from stream_seg.errors import ConfigError
 from stream_seg.redact import quoted, without_secrets
@@ -24,6 +24,24 @@ MISFIT = "_type$|_parsing$|_from_float$|^literal_error$|^(greater|less)_than|^to
 LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 UNIONS = (Union, types.UnionType)
 TYPE_NAMES = {str: "text", float: "number", int: "whole number", bool: "true or false", dict: "mapping"}
+
+
+class OneOf:
+    """Annotation of a text field whose values are known only at run time, such as the names of a registry.
+
+    `names` is called at every validation, and to describe the field.
+    """
+
+    def __init__(self, names: Callable[[], Sequence[str]]) -> None:
+        self.names = names
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def _check(self, value: str) -> str:
+        if value not in self.names():
+            raise PydanticCustomError("literal_error", "expected one of the known names")
+        return value
 
 
 def validate(model: type[Model], value: object, *, where: str) -> Model:
@@ -164,6 +182,9 @@ def _lacks_item(detail: ErrorDetails) -> bool:
 
 
 def _describe(annotation: Any, metadata: Sequence[Any] = ()) -> str:
+    names = next((item.names() for item in metadata if isinstance(item, OneOf)), ())
+    if names:
+        return " or ".join(names)
     limits = [f"{LIMITS[key]} {value}" for key, value in _constraints(metadata, tuple(LIMITS))]
     lengths = dict(_constraints(metadata, ("min_length", "max_length")))
     return " ".join([_describe_kind(annotation, lengths), " and ".join(limits)]).rstrip()

@@ -1,24 +1,44 @@
-"""A stage is a function from frames to frames.
+"""The stage protocol: a stage is a function from frames to frames.
 
-It is a dataclass whose fields are its YAML keys and whose `__call__` is a generator. What it opens, it opens in a
-`with` round its loop, so that closing the generator closes the device. It never sees a socket, a thread or another
-stage, so `list(Smooth()(frames))` is a complete test. A source ignores its input; as the value of its generator it may
-return what it missed after its last frame, {reason: count}. An output yields every frame when it is done with it
-(written, shown), so that it is measured like any stage; one that returns early ends the run.
+A stage is a dataclass whose fields are its YAML keys and whose `__call__` is a generator. It opens its device in a
+`with` block around its loop, so that closing the generator closes the device. It sees no socket, no thread and no other
+stage, so `list(Smooth()(frames))` is a complete test.
+
+* A source ignores its input. It may return {reason: count} of the frames that it missed after its last one.
+* A filter yields frames in order. It passes placeholder frames (`frame.signal`) through unchanged.
+* An output yields every frame after it has written or shown it, so that its time is measured like that of any stage. An
+  output that returns early ends the run.
+
+Optional members, which the runtime, the command line and the metrics use; `Traits` holds their defaults:
+
+* `traits`: class attribute, a `Traits`
+* `bind(context) -> Stage`: return the stage with the settings of the running graph applied
+* `argument(text) -> keys | None`: class method, the keys for a command-line INPUT or OUTPUT, None for another stage's
+* `stream`: name of the stream that a source yields; by default the name of the stage
+* `live`: True for a source whose frames come whether or not they are taken
+* `expected_frames() -> int | None`: number of frames of a recorded source
+* `uri`: address that a source opens; checked against the `sources:` of the graph file
+* `path`: file or folder that an output writes; checked against the inputs and the other outputs
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal, Protocol, TypeAlias
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from pydantic import ConfigDict
 
 from stream_seg.frame import Frame
 
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
 Frames: TypeAlias = Iterator[Frame]
 Policy: TypeAlias = Literal["latest", "every"]
 """How a stage receives frames: only the newest (live), or every one (recorded)."""
+Role: TypeAlias = Literal["source", "filter", "output"]
+Product: TypeAlias = Literal["labels", "smoothing"]
 
 STRICT = ConfigDict(extra="forbid", strict=False, validate_default=True)
 """The pydantic configuration of every stage: `@dataclass(config=STRICT)` with pydantic.dataclasses.dataclass."""
@@ -28,3 +48,82 @@ class Stage(Protocol):
     """Frames in, frames out, one at a time and in order."""
 
     def __call__(self, frames: Frames, /) -> Frames: ...
+
+
+@dataclass(frozen=True)
+class Traits:
+    """Properties of a stage class that the rest of the program needs to know."""
+
+    role: Role = "filter"
+    produces: tuple[Product, ...] = ()
+    """What the stage adds to frames, for metrics: labels (engine, key frames, quality level), smoothing (resets)."""
+    age_feedback: bool = False
+    """Outputs report the age of each frame back to this stage, as `Frame.ages`."""
+    draws: bool = False
+    """The stage draws on images. An output that needs no drawn image takes its frames before this stage."""
+    images: Literal["any", "drawn", "undrawn"] = "any"
+    """Images that an output expects: drawn by the stages before it, undrawn (it draws itself), or any."""
+    argument: str = ""
+    """The form of the command-line INPUT or OUTPUT that the stage accepts, for help texts and errors."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Facts about the running graph that `bind` passes to a stage. The defaults hold for a stage used on its own."""
+
+    name: str = ""
+    """Name of the stage in the graph."""
+    policy: Policy = "every"
+    """How the stage receives frames."""
+    restricted: bool = False
+    """The graph file restricts the hosts that sources may reach."""
+    other_sources: bool = False
+    """Other sources run beside this one and go on without it."""
+    running: bool = False
+    """The source is added to a running graph."""
+    recorded: bool = False
+    """No source is live."""
+    only_output: bool = False
+    """The stage is the only output."""
+    stopping: Callable[[], bool] = lambda: False
+    """Return whether the run has ended or is about to."""
+    streams: Callable[[], Collection[str]] | None = None
+    """Return the streams that reach the stage now; None: unknown, every stream that ever came."""
+    announce: Callable[[str], None] = lambda message: None
+    """Show the user a line, such as the address of a page."""
+    registry: CollectorRegistry | None = field(default=None, repr=False)
+    """The Prometheus registry of the graph; a stage may add metrics of its own."""
+
+
+def traits_of(stage: Stage | type[Stage]) -> Traits:
+    """Return the traits of a stage or stage class; the defaults are those of a filter."""
+    traits: Traits = getattr(stage, "traits", Traits())
+    return traits
+
+
+def bind(stage: Stage, context: Context) -> Stage:
+    """Return the stage with the settings of the running graph applied. Raises ConfigError where they do not fit."""
+    bound: Stage = stage.bind(context) if hasattr(stage, "bind") else stage
+    return bound
+
+
+def stream_of(stage: Stage, name: str) -> str:
+    """Return the name of the stream that the source `name` yields."""
+    return str(getattr(stage, "stream", name))
+
+
+def is_live(stage: Stage) -> bool:
+    """Return whether the frames of a source come whether or not they are taken."""
+    return bool(getattr(stage, "live", False))
+
+
+def expected_frames(stage: Stage) -> int | None:
+    """Return the number of frames that a source will yield, None if unknown. Raises SourceError as opening it would."""
+    count: int | None = stage.expected_frames() if hasattr(stage, "expected_frames") else None
+    return count
+
+
+def parse_argument(stage: type[Stage], text: str) -> Mapping[str, Any] | None:
+    """Return the keys of a stage for a command-line INPUT or OUTPUT, None if the argument is not for this stage."""
+    keys: Mapping[str, Any] | None = stage.argument(text) if hasattr(stage, "argument") else None
+    return keys

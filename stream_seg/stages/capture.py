@@ -16,35 +16,35 @@ from pydantic.dataclasses import dataclass
 
 from stream_seg.errors import ConfigError, SourceError
 from stream_seg.frame import NONE_MISSED, Frame
+from stream_seg.sources.decoded_frame import DecodedFrames
 from stream_seg.sources.image_header import MAX_PIXELS
-from stream_seg.sources.images import image_pictures, picture_files
-from stream_seg.sources.live import Patience, supply
+from stream_seg.sources.images import decode_image_files, list_image_files
+from stream_seg.sources.live import Timeouts, follow_source
 from stream_seg.sources.live_frames import LiveFrames
-from stream_seg.sources.picture import Pictures
-from stream_seg.sources.reader import paced
+from stream_seg.sources.reader import play_in_loop
 from stream_seg.sources.timeline import StreamClock
-from stream_seg.sources.uri import Source, parse, with_password
-from stream_seg.sources.video import expected_video_frames, video_pictures
+from stream_seg.sources.uri import Source, add_password, parse_source
+from stream_seg.sources.video import count_video_frames, decode_video
 from stream_seg.stages.base import STRICT, Context, Frames, Traits
 
-log = logging.getLogger(__name__)
+LOG = logging.getLogger(__name__)
 
-PICTURES_PER_SECOND = 25.0
-"""Of pictures that come without a rate."""
-ASKED = {"rate": ("pictures and cameras", ("images", "camera")), "size": ("cameras", ("camera",))}
-"""Keys that say nothing to other kinds of source."""
+IMAGE_RATE = 25.0
+"""Default frames/s of image files."""
+LIMITED_KEYS = {"rate": ("image files and cameras", ("images", "camera")), "size": ("cameras", ("camera",))}
+"""Keys that have no effect on other kinds of source."""
 
 
 @dataclass(config=STRICT)
 class Capture:
-    """Read a video file, pictures, a camera, RTSP or http: upright BGR frames with the timing of the source.
+    """Read a video file, images, a camera, RTSP or http as upright BGR frames with the timing of the source.
 
-    A recording drops nothing. A picture that cannot be decoded is counted in `Frame.missed` of the next one as
-    `decode_error`; those after the last frame in the value of the generator. Raises SourceError, also where the source
-    breaks off, then after every frame before the break.
+    A recording drops no frame. A frame that cannot be decoded is counted as `decode_error` in `Frame.missed` of the
+    next one; after the last frame, in the value of the generator. Raises SourceError if the source cannot be read; if
+    it is truncated, after every frame before the break.
 
-    A live source is opened again and again while it is away, and gives cards meanwhile, twice a second
-    (`Frame.signal`). Its decoded pictures that nobody takes in time are dropped, the oldest first, as `late`.
+    A live source that disconnects is opened again and again. Meanwhile it yields a placeholder twice a second
+    (`Frame.signal`). Of its decoded frames that are not taken in time the oldest are dropped, counted as `late`.
     """
 
     traits = Traits(
@@ -57,18 +57,18 @@ class Capture:
         Field(
             min_length=1,
             coerce_numbers_to_str=True,
-            description="file, picture, folder or glob of pictures, /dev/videoN or a camera's number, rtsp(s)://, http(s)://",
+            description="file, image, folder or glob of images, /dev/videoN or camera number, rtsp(s)://, http(s)://",
         ),
     ]
     stream: Annotated[str, Field(min_length=1, description="name of the stream in frames and metrics")] = "capture"
     frames: Annotated[int | None, Field(ge=1, description="stop after so many frames")] = None
     rate: Annotated[
-        float | None, Field(ge=0.01, le=1000, description="frames per second: of pictures (25), asked of a camera")
+        float | None, Field(ge=0.01, le=1000, description="frames/s: of image files (25), requested from a camera")
     ] = None
     size: Annotated[
-        str | None, Field(pattern=r"^[1-9]\d*x[1-9]\d*$", description="pixels asked of a camera, such as 1280x720")
+        str | None, Field(pattern=r"^[1-9]\d*x[1-9]\d*$", description="pixels requested from a camera, as in 1280x720")
     ] = None
-    transport: Annotated[Literal["tcp", "udp"], Field(description="what RTSP sends pictures over")] = "tcp"
+    transport: Annotated[Literal["tcp", "udp"], Field(description="transport protocol of RTSP")] = "tcp"
     open_timeout_s: Annotated[
         float, Field(gt=0, le=3600, description="seconds to wait for an answer, and again for the stream's header")
     ] = 5.0
@@ -76,61 +76,65 @@ class Capture:
     reconnect: Annotated[
         bool | None,
         Field(
-            description="open again what is away; none: rtsp and live http always, a camera beside other sources too; "
-            "a camera alone or a loop once it was there, or where it was added to a running graph"
+            description="reopen a source that disconnects; none: rtsp and live http always, a camera beside other "
+            "sources too; a camera alone or a loop after its first frame, or if added to a running graph"
         ),
     ] = None
     loop: Annotated[bool, Field(description="play a file over and over at its own pace, as if it were live")] = False
     stall_s: Annotated[
-        float, Field(gt=0, le=3600, description="live: seconds without data until it is opened anew")
+        float, Field(gt=0, le=3600, description="live: seconds without data after which it is reopened")
     ] = 3.0
     frozen_s: Annotated[
-        float, Field(ge=0, le=3600, description="live: seconds of the same picture until it is called frozen; 0: never")
+        float, Field(ge=0, le=3600, description="live: seconds of an unchanged image that count as frozen; 0: never")
     ] = 5.0
     password_file: Annotated[
-        Path | None, Field(description="holds the password of the user that the address names")
+        Path | None, Field(description="file with the password of the user that the address names")
     ] = None
     max_pixels: Annotated[
-        int, Field(ge=1, description="refuse a picture or video with more pixels, before decoding it")
+        int, Field(ge=1, description="reject an image or video with more pixels, before decoding it")
     ] = MAX_PIXELS
-    threads: Annotated[int, Field(ge=0, le=64, description="threads that decode; 0 is one per core")] = 0
+    threads: Annotated[int, Field(ge=0, le=64, description="decoder threads; 0 is one per core")] = 0
 
     def __post_init__(self) -> None:
         self._context = Context()
 
     def __call__(self, _: Frames) -> Generator[Frame, None, Mapping[str, int]]:
-        source = self.source()
-        self._warn(source)
-        if self.live and self.reconnect is not False:
-            return (yield from self._lasting(source))
+        source = self.parse_source()
+        self._warn_of_unused_keys(source)
+        if self._reconnects:
+            return (yield from self._live_frames(source))
         seq, count, missed, clock, interval = -1, 0, 0, StreamClock(), 1
-        with closing(self._pictures(source)) as pictures:
-            for seq, picture in enumerate(pictures):
-                if picture is None:
+        with closing(self._decode(source)) as frames:
+            for seq, frame in enumerate(frames):
+                if frame is None:
                     missed += 1
                     continue
-                tick = picture.time_base
-                time_s = None if picture.pts is None else picture.pts * tick
+                tick = frame.time_base
+                time_s = None if frame.pts is None else frame.pts * tick
                 pts = clock.place(time_s, tick, interval_s=interval * (1 + missed) * tick)
-                interval = max(1, picture.duration)
+                interval = max(1, frame.duration)
                 lost = MappingProxyType({"decode_error": missed}) if missed else NONE_MISSED
-                yield Frame(self.stream, seq, pts, tick, picture.captured_ns, picture.image, missed=lost)
+                yield Frame(self.stream, seq, pts, tick, frame.captured_ns, frame.image, missed=lost)
                 count, missed = count + 1, 0
                 if count == self.frames:
                     return NONE_MISSED
         if count == 0:
-            raise SourceError(f"{source.shown}: no picture in it can be decoded ({seq + 1} tried)")
+            raise SourceError(f"{source.display}: no frame can be decoded ({seq + 1} tried)")
         return {"decode_error": missed} if missed else NONE_MISSED  # no frame is left to carry the count
 
     @property
     def live(self) -> bool:
-        """Whether its frames come whether or not they are taken."""
-        return self.loop or parse(self.uri).live
+        """True if frames come whether or not they are taken."""
+        return self.loop or parse_source(self.uri).live
+
+    @property
+    def _reconnects(self) -> bool:
+        return self.live and self.reconnect is not False
 
     @classmethod
     def argument(cls, text: str) -> dict[str, object]:
         """Return the keys for a command-line INPUT. Raises ConfigError for one that is no source."""
-        parse(text)
+        parse_source(text)
         return {"uri": text}
 
     def bind(self, context: Context) -> Capture:
@@ -149,56 +153,58 @@ class Capture:
 
         Raises SourceError as reading the recording would.
         """
-        source = parse(self.uri)
+        source = parse_source(self.uri)
         if self.loop or source.kind not in ("images", "file"):
             return self.frames
-        count = len(picture_files(source)) if source.kind == "images" else expected_video_frames(source)
+        count = len(list_image_files(source)) if source.kind == "images" else count_video_frames(source)
         return min((number for number in (count, self.frames) if number is not None), default=None)
 
-    def source(self) -> Source:
-        """What is opened, with its password. Raises ConfigError."""
-        source = parse(self.uri)
+    def parse_source(self) -> Source:
+        """Return the source to open, with its password. Raises ConfigError."""
+        source = parse_source(self.uri)
         if self.loop and source.kind not in ("file", "images"):
-            raise ConfigError(f"{source.shown}: only a file or pictures can be played in a loop")
-        return source if self.password_file is None else with_password(source, self.password_file)
+            raise ConfigError(f"{source.display}: only a file or images can be played in a loop")
+        return source if self.password_file is None else add_password(source, self.password_file)
 
-    def _warn(self, source: Source) -> None:
-        for key, (those, kinds) in ASKED.items():
+    def _warn_of_unused_keys(self, source: Source) -> None:
+        for key, (label, kinds) in LIMITED_KEYS.items():
             if getattr(self, key) is not None and source.kind not in (*kinds, "synth"):
-                log.warning("capture.%s: is for %s, and changes nothing about %s", key, those, source.shown)
+                LOG.warning("capture.%s: applies to %s only, not to %s", key, label, source.display)
 
-    def _lasting(self, source: Source) -> Generator[Frame, None, Mapping[str, int]]:
-        patience = Patience(2 * self.open_timeout_s + 1, self.stall_s, self.frozen_s or None)
-        must_begin = self.reconnect is None and source.kind in ("camera", "file", "images")
-        make = partial(paced, partial(self._pictures, source)) if self.loop else partial(self._pictures, source)
+    def _live_frames(self, source: Source) -> Generator[Frame, None, Mapping[str, int]]:
+        timeouts = Timeouts(2 * self.open_timeout_s + 1, self.stall_s, self.frozen_s or None)
+        fail_at_start = self.reconnect is None and source.kind in ("camera", "file", "images")
+        make = partial(self._decode, source)
+        if self.loop:
+            make = partial(play_in_loop, make)
         live_frames, count = LiveFrames(self.stream), 0
-        with closing(supply(make, stream=self.stream, patience=patience, must_begin=must_begin)) as news:
-            for item in news:
-                yield live_frames.frame(item)
-                count += item.signal is None
+        with closing(
+            follow_source(make, stream=self.stream, timeouts=timeouts, fail_at_start=fail_at_start)
+        ) as updates:
+            for update in updates:
+                yield live_frames.frame(update)
+                count += update.signal is None
                 if count == self.frames:
                     break
         return NONE_MISSED
 
-    def _pictures(self, source: Source) -> Pictures:
+    def _decode(self, source: Source) -> DecodedFrames:
         if source.kind == "synth":
-            raise ConfigError(f"{source.shown}: is drawn by the stage synthetic, not read by capture")
+            raise ConfigError(f"{source.display}: is drawn by the stage synthetic, not read by capture")
         if source.kind == "images":
-            return image_pictures(source, rate=self.rate or PICTURES_PER_SECOND, max_pixels=self.max_pixels)
+            return decode_image_files(source, rate=self.rate or IMAGE_RATE, max_pixels=self.max_pixels)
         options: dict[str, str] = {}
         if source.kind == "rtsp":
-            # Without the second FFmpeg waits a second for a frame rate that nobody asks for.
+            # Without fpsprobesize FFmpeg waits a second to estimate a frame rate that is not used.
             options |= {"rtsp_transport": self.transport, "fpsprobesize": "0"}
         if source.kind == "camera":
-            asked = {"framerate": self.rate, "video_size": self.size}
-            options |= {name: str(value) for name, value in asked.items() if value is not None}
-        lasts = self.live and self.reconnect is not False
-        read_timeout_s = min(self.read_timeout_s, self.stall_s) if lasts else self.read_timeout_s
-        timeouts_s = (self.open_timeout_s, read_timeout_s)
-        return video_pictures(
+            requested = {"framerate": self.rate, "video_size": self.size}
+            options |= {name: str(value) for name, value in requested.items() if value is not None}
+        read_timeout_s = min(self.read_timeout_s, self.stall_s) if self._reconnects else self.read_timeout_s
+        return decode_video(
             source,
             options,
-            timeouts_s=timeouts_s,
+            timeouts_s=(self.open_timeout_s, read_timeout_s),
             max_pixels=self.max_pixels,
             threads=self.threads,
             stay_on_host=self._context.restricted,

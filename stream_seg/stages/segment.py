@@ -1,4 +1,4 @@
-"""`segment`: the class of every pixel."""
+"""`segment`: labels every pixel with a neural network."""
 
 from __future__ import annotations
 
@@ -16,15 +16,24 @@ from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
 from stream_seg.backends.engine import Engine
+from stream_seg.backends.registry import backend_names, precision_names
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.frame import Semantic
 from stream_seg.keyframes.keyframes import Keys
 from stream_seg.keyframes.latency_control import Steering
-from stream_seg.network.network import Network, is_network, open_network, preferring, resized, unknown
+from stream_seg.network.network import (
+    Network,
+    bias_network,
+    describe_unknown_network,
+    is_network,
+    open_network,
+    resize_network,
+)
 from stream_seg.network.sidecar import Prefer, Size
-from stream_seg.ops.resize import reduced
-from stream_seg.stages.base import STRICT, Frames, Policy
+from stream_seg.ops.resize import resize_image
+from stream_seg.schema.validation import OneOf
+from stream_seg.stages.base import STRICT, Context, Frames, Traits
 from stream_seg.types import Image
 
 log = logging.getLogger(__name__)
@@ -32,130 +41,138 @@ log = logging.getLogger(__name__)
 
 @dataclass(config=STRICT)
 class Segment:
-    """Say the class of every pixel, with a network compiled for this machine.
+    """Label every pixel with a network compiled for this machine.
 
-    With `every` the network looks at key frames only, and what it said is carried on by the motion in the picture. Of
-    live frames none waits for it: a key frame's classes are used as soon as they are there, moved to where things are
-    by then. With `target_ms` the stage works more cheaply while frames get too old on their way to the outputs.
+    With `every` the network runs on key frames only; the frames between get the scores of the last key frame, warped by
+    the motion in the video. Live frames do not wait for the network: the scores of a key frame are used as soon as they
+    are computed, warped to the current frame. With `target_ms` the stage lowers its quality while frames reach the
+    outputs too late.
     """
 
+    traits = Traits(produces=("labels",), age_feedback=True)
+
     network: Annotated[
-        str | dict[str, Any], Field(description="a name (road), an ONNX file with its side-car, or a side-car's keys")
+        str | dict[str, Any],
+        Field(description="a name (road), the path of an ONNX or its side-car, or the keys of a side-car"),
     ] = "road"
     backend: Annotated[
-        Literal["auto", "tensorrt", "openvino", "onnxruntime", "torch"],
-        Field(description="what computes; auto takes the fastest that works here"),
+        str, OneOf(backend_names), Field(description="library that runs the network; auto: the fastest that works here")
     ] = "auto"
     precision: Annotated[
-        Literal["auto", "int8", "fp8", "fp16", "bf16", "f32"],
-        Field(description="arithmetic; auto takes the fastest that there is"),
+        str, OneOf(precision_names), Field(description="number type of the network; auto: the fastest available")
     ] = "auto"
     size: Annotated[
         Size | None,
-        Field(description="[height, width] of its input, instead of its own: larger sees more, and takes longer"),
+        Field(description="[height, width] of the network's input; larger finds smaller objects and takes longer"),
     ] = None
     prefer: Prefer = field(default_factory=dict)
     threads: Annotated[int, Field(ge=1, le=256, description="CPU threads of the network")] = 1
     every: Annotated[
         Annotated[int, Field(ge=1, le=1000)] | Literal["auto"],
-        Field(description="frames from one key frame to the next; auto: as the picture changes; 1: every frame is one"),
+        Field(description="frames from one key frame to the next; auto: depends on the motion; 1: all are key frames"),
     ] = 1
     target_ms: Annotated[
         float | None,
-        Field(gt=0, allow_inf_nan=False, description="age at the outputs that 95 % of live frames are to stay under"),
-    ] = None
-    policy: Annotated[
-        Policy | None, Field(description="how frames come: latest (live) or every; without it, as the graph has it")
+        Field(gt=0, allow_inf_nan=False, description="upper limit for the age of 95 % of live frames at the outputs"),
     ] = None
 
     @field_validator("network")
     @classmethod
-    def _known(cls, network: str | dict[str, Any]) -> str | dict[str, Any]:
+    def _check_network(cls, network: str | dict[str, Any]) -> str | dict[str, Any]:
         if isinstance(network, str) and not is_network(network):
-            raise ValueError(unknown(network))
+            raise ValueError(describe_unknown_network(network))
         return network
 
-    def __call__(self, frames: Frames) -> Frames:
-        if self.target_ms is not None and self.policy != "latest":
+    def __post_init__(self) -> None:
+        self._context = Context()
+
+    def bind(self, context: Context) -> Segment:
+        """Return the stage with the policy of its links. Raises ConfigError for `target_ms` without policy latest."""
+        if self.target_ms is not None and context.policy != "latest":
             raise ConfigError(
-                "segment.target_ms: frames of a file wait for each other, and none is ever late; "
-                "leave it out, or set policy: latest"
+                f"{context.name}.target_ms: needs policy latest: frames of a recording wait for each other and none is "
+                "late; remove target_ms, or set policy: latest"
             )
-        network = preferring(open_network(self.network, size=self.size), self.prefer, where="segment.prefer")
-        with ExitStack() as opened:
-            engine = opened.enter_context(self._engine(network))
+        bound = replace(self)
+        bound._context = context
+        return bound
+
+    def __call__(self, frames: Frames) -> Frames:
+        network = bias_network(open_network(self.network, size=self.size), self.prefer, where="segment.prefer")
+        with ExitStack() as resources:
+            engine = resources.enter_context(self._open(network))
             if self.every == 1 and self.target_ms is None:
                 for frame in frames:
-                    yield replace(frame, semantic=segmented(frame.image, engine)) if frame.signal is None else frame
+                    yield replace(frame, semantic=segment_image(frame.image, engine)) if frame.signal is None else frame
                 return
-            smaller = self._smaller(network) if self.target_ms is not None else None
-            engines = [engine] if smaller is None else [engine, opened.enter_context(smaller)]
+            engines = [engine]
+            if self.target_ms is not None and (smaller := self._open_smaller(network)) is not None:
+                engines.append(resources.enter_context(smaller))
             steering = Steering(
-                engines, every=self.every, target_ms=self.target_ms, ask=partial(asked, size=network.size)
+                engines, every=self.every, target_ms=self.target_ms, ask=partial(defer_inference, size=network.size)
             )
-            keys = Keys(opened.enter_context(ThreadPoolExecutor(1, "segment")) if self.policy == "latest" else None)
-            yield from keyed(frames, keys, steering)
+            live = self._context.policy == "latest"
+            keys = Keys(resources.enter_context(ThreadPoolExecutor(1, "segment")) if live else None)
+            yield from segment_key_frames(frames, keys, steering)
 
-    def _smaller(self, network: Network) -> Engine | None:
-        """An engine of the same network at half its input; None where the graph has its size built in."""
+    def _open_smaller(self, network: Network) -> Engine | None:
+        """Open the network at half its input size. Return None where the graph only works at its own size."""
         try:
-            return self._engine(smaller(network))
+            return self._open(halve_network(network))
         except NetworkError as error:
-            log.warning("segment.target_ms: no smaller network, only key frames are left: %s", error)
+            log.warning("segment.target_ms: no smaller network, only fewer key frames: %s", error)
             return None
 
-    def _engine(self, network: Network) -> Engine:
+    def _open(self, network: Network) -> Engine:
         return open_engine(network, backend=self.backend, precision=self.precision, threads=self.threads)
 
 
-def smaller(network: Network) -> Network:
-    """The same network at half its input, the sides rounded down to what its strides divide. Raises NetworkError."""
-    from stream_seg.network.resize import MULTIPLES, refuse_size
+def halve_network(network: Network) -> Network:
+    """Return the network at half its input size, rounded down to multiples of its strides. Raises NetworkError."""
+    from stream_seg.network.resize import MULTIPLES, check_size
 
     (height, width), name = network.size, network.name
-    halves = height // 2, width // 2
-    sizes = dict.fromkeys((halves[0] // m * m, halves[1] // m * m) for m in MULTIPLES if m <= min(halves))
+    half = height // 2, width // 2
+    sizes = dict.fromkeys((half[0] // m * m, half[1] // m * m) for m in MULTIPLES if m <= min(half))
     for size in sizes:
-        half = resized(network, size)
+        smaller = resize_network(network, size)
         try:
-            refuse_size(half.f32, network.size, size, name=name)
+            check_size(smaller.f32, network.size, size, name=name)
         except NetworkError:
             continue
-        return half
+        return smaller
     tried = ", ".join(f"{height}x{width}" for height, width in sizes)
-    raise NetworkError(f"{name}: its graph takes pictures of {height}x{width} (height x width) and none of {tried}")
+    raise NetworkError(f"{name}: only takes images of {height}x{width} (height x width), not of {tried}")
 
 
-def keyed(frames: Frames, keys: Keys, steering: Steering) -> Frames:
-    """Frames with the classes of key frames, on the rung that the ages of earlier ones ask for."""
+def segment_key_frames(frames: Frames, keys: Keys, steering: Steering) -> Frames:
+    """Yield frames with the scores of their key frame, at the quality level that the ages of earlier frames allow."""
     for frame in frames:
         if frame.signal is not None:
             yield frame
             continue
         change = steering.hear(frame.ages)
         done, temporal = keys.frame(frame, steering.look, every=steering.every)
-        yield replace(done, temporal=replace(temporal, rung=steering.rung, change=change))
+        yield replace(done, temporal=replace(temporal, quality_level=steering.quality_level, quality_change=change))
 
 
-def segmented(image: Image, engine: Engine) -> Semantic:
-    """What an engine says of one picture of any size."""
-    return _said(reduced(image, engine.spec.size), engine, size=engine.spec.size)
+def segment_image(image: Image, engine: Engine) -> Semantic:
+    """Return the scores or labels of one image of any size."""
+    return _infer(resize_image(image, engine.spec.size), engine, size=engine.spec.size)
 
 
-def asked(image: Image, engine: Engine, *, size: tuple[int, int]) -> Callable[[], Semantic]:
-    """What asks an engine about a picture that may be drawn on before it is called. `size` is that of the labels."""
-    picture = reduced(image, engine.spec.size)
-    picture = picture.copy() if picture is image else picture
-    return lambda: _said(picture, engine, size=size)
+def defer_inference(image: Image, engine: Engine, *, size: tuple[int, int]) -> Callable[[], Semantic]:
+    """Return a function that segments `image`, which may be drawn on before the call. `size` is that of the labels."""
+    resized = resize_image(image, engine.spec.size)
+    resized = resized.copy() if resized is image else resized
+    return lambda: _infer(resized, engine, size=size)
 
 
-def _said(picture: Image, engine: Engine, *, size: tuple[int, int]) -> Semantic:
+def _infer(image: Image, engine: Engine, *, size: tuple[int, int]) -> Semantic:
     spec = engine.spec
-    result = engine.infer(picture[None])
+    result = engine.infer(image[None])
     scores = None if result.scores is None else result.scores[0]
-    verdict = (
-        None
-        if result.labels is None
-        else np.asarray(cv2.resize(result.labels[0], size[::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
-    )
-    return Semantic(spec.classes, spec.info, size, scores, verdict)
+    if result.labels is None:
+        return Semantic(spec.classes, spec.info, size, scores)
+    labels = cv2.resize(result.labels[0], size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return Semantic(spec.classes, spec.info, size, scores, np.asarray(labels, np.uint8))

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.errors import ConfigError
-from stream_seg.frame import NOTHING, Frame, Truth
+from stream_seg.frame import NONE_MISSED, Frame, Truth
 from stream_seg.redact import without_secrets
 from stream_seg.schema.validation import describe_error, describe_unknown
 from stream_seg.stages.base import STRICT, Frames, Traits
@@ -83,7 +83,7 @@ class Synthetic:
     def __call__(self, frames: Frames) -> Generator[Frame, None, Mapping[str, int]]:
         drawing = self._draw(0, 1)  # the town is built with its first picture, before the clock starts
         began_ns, interval_ns = time.monotonic_ns(), 1e9 / self.rate
-        seq, missed = 0, NOTHING
+        seq, missed = 0, NONE_MISSED
         while True:
             if self.paced:
                 time.sleep(max(began_ns + seq * interval_ns - time.monotonic_ns(), 0) / 1e9)
@@ -93,8 +93,8 @@ class Synthetic:
             following += self.drop is not None and following % self.drop == self.drop - 1
             gone = following - seq - 1
             if self.frames is not None and following >= self.frames:
-                return {"late": self.frames - seq - 1} if gone else NOTHING
-            missed = {"late": gone} if gone else NOTHING
+                return {"late": self.frames - seq - 1} if gone else NONE_MISSED
+            missed = {"late": gone} if gone else NONE_MISSED
             seq = following
             drawing = self._draw(seq, 1 + gone)
 

@@ -19,7 +19,7 @@ from stream_seg.config.overrides import (
 from stream_seg.errors import ConfigError
 from stream_seg.runtime.graph import Graph
 from stream_seg.stages.serve import Serve
-from tests.support.clips import numbered, write_video
+from tests.support.clips import number_image, write_video
 
 
 def inputs_of(document: dict[str, Any]) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def test_every_spelling_of_paced_makes_a_source_live(paced: object) -> None:
 
 
 def test_the_number_of_frames_is_known_for_recordings(tmp_path: Path) -> None:
-    clip = str(write_video(tmp_path / "clip.mp4", (numbered(n, (96, 64)) for n in range(12))))
+    clip = str(write_video(tmp_path / "clip.mp4", (number_image(n, (96, 64)) for n in range(12))))
 
     def total(**sources: dict[str, object]) -> int | None:
         write = {"input": list(sources), "path": "{stream}.mp4"}

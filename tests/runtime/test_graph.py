@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Generator
@@ -15,27 +16,27 @@ from stream_seg.errors import OutputError, SourceError
 from stream_seg.frame import Frame
 from stream_seg.runtime.graph import Graph
 from stream_seg.stages.base import Frames
-from tests.support.fake_stages import Camera, Ledger, Work, config, line, node, ran
+from tests.support.fake_stages import Camera, Ledger, Work, config, line, node, run_graph
 from tests.support.frames import frame
 
 
 def test_numbered_frames_in_the_same_numbers_out() -> None:
     sink = Ledger()
-    graph = ran(line(Camera(300), Work(), sink))
+    graph = run_graph(line(Camera(300), Work(), sink))
     assert sink.numbers == list(range(300))
     assert graph.error is None
-    for link in graph.links:
-        account = link.account()
+    for link in graph.link_stats:
+        account = link.counts()
         assert (account.entered, account.delivered) == (300, 300)
         assert not any(account.dropped.values())
 
 
 def test_latest_balances_against_the_ledger() -> None:
     camera, sink = Camera(60, paced=True), Ledger(delay_s=0.08)
-    graph = ran(line(camera, Work(0.05), sink), policy="latest")
+    graph = run_graph(line(camera, Work(0.05), sink), policy="latest")
     assert sink.numbers == sorted(set(sink.numbers))
     assert sink.numbers[-1] == 59
-    first, second = (link.account() for link in graph.links)
+    first, second = (link.counts() for link in graph.link_stats)
     assert first.entered == len(camera.gave) == 60
     assert first.dropped["stopped"] == second.dropped["stopped"] == 0
     assert first.dropped["superseded"] + second.dropped["superseded"] == 60 - len(sink.numbers) > 20
@@ -44,10 +45,10 @@ def test_latest_balances_against_the_ledger() -> None:
 
 def test_books_balance_while_it_runs() -> None:
     camera, sink = Camera(45, paced=True), Ledger(delay_s=0.05)
-    with Graph(config(line(camera, Work(), sink), policy="latest"), live=True) as graph:
+    with Graph(config(line(camera, Work(), sink), policy="latest")) as graph:
         while not graph.wait(0.01):
-            for link in graph.links:
-                assert link.account().in_flight in range(4)
+            for link in graph.link_stats:
+                assert link.counts().in_flight in range(4)
 
 
 def test_fan_out_gives_every_frame_to_both_and_protects_the_picture() -> None:
@@ -60,12 +61,12 @@ def test_fan_out_gives_every_frame_to_both_and_protects_the_picture() -> None:
             yield taken
 
     nodes = [
-        node("camera", "synthetic", Camera(50)),
+        node("camera", "source", Camera(50)),
         node("watch", "smooth", watch, "camera"),
-        node("left", "write", left, "watch"),
-        node("right", "write", right, "camera"),
+        node("left", "output", left, "watch"),
+        node("right", "output", right, "camera"),
     ]
-    ran(nodes)
+    run_graph(nodes)
     assert left.numbers == right.numbers == list(range(50))
     assert seen == [False] * 50
 
@@ -73,19 +74,20 @@ def test_fan_out_gives_every_frame_to_both_and_protects_the_picture() -> None:
 def test_several_sources_into_one_stage() -> None:
     sink = Ledger()
     nodes = [
-        node("front", "synthetic", Camera(40, "front")),
-        node("rear", "synthetic", Camera(60, "rear")),
-        node("sink", "write", sink, "front", "rear"),
+        node("front", "source", Camera(40, "front")),
+        node("rear", "source", Camera(60, "rear")),
+        node("sink", "output", sink, "front", "rear"),
     ]
-    ran(nodes)
+    run_graph(nodes)
     for stream, frames in (("front", 40), ("rear", 60)):
         assert [seq for name, seq, _ in sink.got if name == stream] == list(range(frames))
 
 
 def test_an_exception_names_stage_and_frame_and_outputs_are_finished() -> None:
     sink = Ledger()
-    graph = ran(line(Camera(100), Work(fails_at=42), sink))
-    assert str(graph.error) == "stage work failed at frame camera:42: ZeroDivisionError: no way"
+    graph = run_graph(line(Camera(100), Work(fails_at=42), sink))
+    message = r"stage work failed at frame camera:42: ZeroDivisionError: no way \(.*fake_stages.py, line \d+\)"
+    assert re.fullmatch(message, str(graph.error))
     assert sink.numbers == list(range(42))
     assert sink.ended.is_set()
 
@@ -96,7 +98,7 @@ def test_the_frames_before_a_broken_source_arrive() -> None:
         raise SourceError("clip.mp4: breaks off after frame 9")
 
     sink = Ledger()
-    graph = ran(line(breaks, Work(), sink))
+    graph = run_graph(line(breaks, Work(), sink))
     assert isinstance(graph.error, SourceError)
     assert sink.numbers == list(range(10))
 
@@ -107,21 +109,21 @@ def test_frames_that_a_source_missed_are_counted() -> None:
         yield replace(frame(3), missed={"decode_error": 2})
         return {"decode_error": 1}
 
-    graph = ran(line(gaps, Work(), Ledger()))
-    assert graph.tasks[0].source.missed["decode_error"] == 3
+    graph = run_graph(line(gaps, Work(), Ledger()))
+    assert graph.workers[0].source.missed["decode_error"] == 3
 
 
 @pytest.mark.parametrize("policy", ["latest", "every"])
 def test_stop_finishes_the_outputs_within_two_seconds(policy: str) -> None:
     sink = Ledger(delay_s=0.1)
-    with Graph(config(line(Camera(10_000, paced=True), Work(0.1), sink), policy=policy), live=True) as graph:  # type: ignore[arg-type]
+    with Graph(config(line(Camera(10_000, paced=True), Work(0.1), sink), policy=policy)) as graph:  # type: ignore[arg-type]
         while len(sink.got) < 5:
             assert not graph.wait(0.01)
         began = time.monotonic()
     assert time.monotonic() - began < 2
     assert sink.ended.is_set()
     assert graph.done.is_set()
-    assert all(link.account().in_flight == 0 for link in graph.links)
+    assert all(link.counts().in_flight == 0 for link in graph.link_stats)
 
 
 def test_a_source_that_hangs_does_not_hold_up_the_stop() -> None:
@@ -133,7 +135,7 @@ def test_a_source_that_hangs_does_not_hold_up_the_stop() -> None:
         yield frame(1)
 
     sink = Ledger()
-    with Graph(config(line(hangs, Work(), sink)), live=True) as graph:
+    with Graph(config(line(hangs, Work(), sink))) as graph:
         while not sink.got:
             graph.wait(0.01)
         began = time.monotonic()
@@ -148,7 +150,7 @@ def test_a_source_that_hangs_does_not_hold_up_the_stop() -> None:
 
 def test_an_output_that_leaves_ends_the_run() -> None:
     sink = Ledger(leave_after=3)
-    graph = ran(line(Camera(10_000, paced=True), Work(), sink))
+    graph = run_graph(line(Camera(10_000, paced=True), Work(), sink))
     assert sink.numbers == [0, 1, 2]
     assert graph.error is None
 
@@ -167,11 +169,11 @@ def test_an_output_that_fails_ends_the_run_although_the_source_hangs() -> None:
 
     other = Ledger()
     nodes = [
-        node("camera", "synthetic", hangs),
-        node("fails", "write", fails, "camera"),
-        node("other", "write", other, "camera"),
+        node("camera", "source", hangs),
+        node("fails", "output", fails, "camera"),
+        node("other", "output", other, "camera"),
     ]
-    with Graph(config(nodes), live=True) as graph:
+    with Graph(config(nodes)) as graph:
         assert graph.wait(5)
     assert str(graph.error) == "cannot write out.mp4: disk full"
     assert other.numbers == [0]
@@ -189,7 +191,7 @@ def test_an_output_that_hangs_does_not_hold_up_the_stop() -> None:
             release.wait(30)
             yield taken
 
-    with Graph(config(line(Camera(10, paced=True), Work(), hangs)), live=True) as graph:
+    with Graph(config(line(Camera(10, paced=True), Work(), hangs))) as graph:
         assert reached.wait(5)
         began = time.monotonic()
     assert time.monotonic() - began < 2.5
@@ -206,15 +208,15 @@ def test_an_output_gets_time_to_finish_its_file() -> None:
         time.sleep(1.5)
         finished.set()
 
-    with Graph(config(line(Camera(10_000, paced=True), Work(), slow_to_finish)), live=True) as graph:
-        while graph.tasks[-1].yielded < 3:
+    with Graph(config(line(Camera(10_000, paced=True), Work(), slow_to_finish))) as graph:
+        while graph.workers[-1].yielded < 3:
             graph.wait(0.01)
     assert finished.is_set()
 
 
 def test_a_stage_may_return_any_iterator() -> None:
     sink = Ledger()
-    graph = ran(line(Camera(20), lambda frames: map(replace, frames), sink))
+    graph = run_graph(line(Camera(20), lambda frames: map(replace, frames), sink))
     assert graph.error is None
     assert sink.numbers == list(range(20))
 
@@ -231,15 +233,15 @@ def test_outputs_start_before_sources() -> None:
             started.append(self.name)
             yield from self.inner(frames)
 
-    ran([node("camera", "synthetic", Starting("camera", Camera(3))), node("sink", "write", Starting("sink"), "camera")])
+    run_graph([node("camera", "source", Starting("camera", Camera(3))), node("sink", "output", Starting("sink"), "camera")])
     assert started == ["sink", "camera"]
 
 
 def test_nothing_is_left_behind() -> None:
-    ran(line(Camera(3), Work(), Ledger()))
+    run_graph(line(Camera(3), Work(), Ledger()))
     process = psutil.Process()
     threads, files = threading.active_count(), process.num_fds()
     for _ in range(10):
-        ran(line(Camera(30), Work(), Ledger()))
+        run_graph(line(Camera(30), Work(), Ledger()))
     assert threading.active_count() == threads
     assert process.num_fds() <= files + 1

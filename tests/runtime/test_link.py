@@ -16,7 +16,7 @@ import zmq
 
 from stream_seg.frame import Frame
 from stream_seg.runtime.link import ByReference, Codec, Receiver, Sender
-from stream_seg.runtime.link_stats import Link
+from stream_seg.runtime.link_stats import LinkStats
 from stream_seg.stages.base import Policy
 from tests.support.frames import frame
 
@@ -58,7 +58,7 @@ class Ends:
 @contextmanager
 def connected(policy: Policy, endpoint: str, codec: Codec) -> Iterator[Ends]:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    link = Link("a->b", policy)
+    link = LinkStats("a->b", policy)
     ends = Ends(link, Sender(link, codec), Receiver([link], codec))
     ends.receiver.bind(context, endpoint)
     sending = ends.sender.start(context, endpoint)
@@ -110,7 +110,7 @@ def test_every_frame_arrives_once_and_in_order(carrier: tuple[str, Codec]) -> No
         assert ends.thread is not None
         ends.thread.join(10)
         assert ends.got == list(range(500))
-        account = ends.link.account()
+        account = ends.link.counts()
         assert (account.entered, account.delivered, account.in_flight) == (500, 500, 0)
         assert not any(account.dropped.values())
 
@@ -119,10 +119,10 @@ def test_every_holds_the_sender_back(carrier: tuple[str, Codec]) -> None:
     with connected("every", *carrier) as ends:
         putting = put_all(ends, range(50))
         until(lambda: ends.got == [0])
-        until(lambda: ends.link.account().entered == 4)  # 1 at the stage, 1 on the way, 1 in the outbox, 1 waiting
+        until(lambda: ends.link.counts().entered == 4)  # 1 at the stage, 1 on the way, 1 in the outbox, 1 waiting
         assert putting.is_alive()
         ends.take(1)
-        until(lambda: ends.link.account().entered == 5)
+        until(lambda: ends.link.counts().entered == 5)
         ends.take(1000)
         putting.join(5)
     assert ends.got == list(range(50))
@@ -134,7 +134,7 @@ def test_latest_delivers_the_newest_and_counts_the_rest(carrier: tuple[str, Code
         until(lambda: ends.got == [0])
         for number in range(1, 20):
             assert ends.sender.put(frame(number))
-        account = ends.link.account()
+        account = ends.link.counts()
         assert account.dropped["superseded"] == 18
         assert account.in_flight == 1
         ends.take(1)
@@ -161,12 +161,12 @@ def test_books_balance_at_every_moment() -> None:
         putting = put_all(ends, range(3000))
         while putting.is_alive():
             ends.take(1)
-            account = ends.link.account()
+            account = ends.link.counts()
             assert account.in_flight in range(4)
         ends.take(10_000)
         assert ends.thread is not None
         ends.thread.join(5)
-        account = ends.link.account()
+        account = ends.link.counts()
     assert account.entered == 3000
     assert account.delivered == len(ends.got)
     assert account.delivered + account.dropped["superseded"] == 3000
@@ -182,15 +182,15 @@ def test_put_says_that_the_receiver_has_gone(carrier: tuple[str, Codec]) -> None
         assert ends.thread is not None
         ends.thread.join(5)
         until(lambda: not ends.sender.put(frame(1)))
-        ends.link.settle()
-        account = ends.link.account()
+        ends.link.drop_rest()
+        account = ends.link.counts()
         assert account.in_flight == 0
         assert account.entered == account.delivered + account.dropped["stopped"]
 
 
 def test_what_a_dismissed_sender_had_on_the_way_is_nobodys_and_the_next_of_its_name_begins_anew() -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    link, codec = Link("a->b", "latest"), ByReference()
+    link, codec = LinkStats("a->b", "latest"), ByReference()
     receiver = Receiver([link], codec)
     receiver.bind(context, "inproc://b")
     first = Sender(link, codec)
@@ -203,7 +203,7 @@ def test_what_a_dismissed_sender_had_on_the_way_is_nobodys_and_the_next_of_its_n
     first.put(frame(5))
     until(lambda: codec._frames)
     receiver.dismiss(link)
-    account = link.account()
+    account = link.counts()
     assert (account.in_flight, account.dropped["stopped"], receiver.ended) == (0, 1, True)
 
     receiver.admit(link)
@@ -219,7 +219,7 @@ def test_what_a_dismissed_sender_had_on_the_way_is_nobodys_and_the_next_of_its_n
     second.end()
     reading.join(5)
     assert got == [10]
-    account = link.account()
+    account = link.counts()
     assert (account.in_flight, account.dropped["stopped"]) == (0, 1)
     receiver.close()
     threads[1].join(5)
@@ -228,7 +228,7 @@ def test_what_a_dismissed_sender_had_on_the_way_is_nobodys_and_the_next_of_its_n
 
 def test_a_stranger_is_not_heard() -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    link = Link("a->b", "every")
+    link = LinkStats("a->b", "every")
     codec = ByReference()
     receiver = Receiver([link], codec)
     receiver.bind(context, "inproc://b")

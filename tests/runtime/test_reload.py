@@ -19,29 +19,29 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 
-from stream_seg.cli.report import report
 from stream_seg.config.graph_file import Config, Node
 from stream_seg.errors import ConfigError, OutputError, SourceError
 from stream_seg.frame import Frame
 from stream_seg.runtime.graph import REMOVE_S, Graph
 from stream_seg.runtime.reload import reload, reloader
+from stream_seg.runtime.report import Report
 from stream_seg.stages.base import Frames
 from stream_seg.stages.capture import Capture
 from stream_seg.telemetry.metrics import Metrics
 from stream_seg.types import Image
-from tests.support.clips import numbered, write_video
+from tests.support.clips import number_image, write_video
 from tests.support.fake_stages import Camera, Ledger, Work, config, node
 from tests.support.frames import frame
 from tests.support.program import running, wait_until
 
 
 def camera(name: str) -> Node:
-    return node(name, "synthetic", Camera(1_000_000, stream=name, paced=True))
+    return node(name, "source", Camera(1_000_000, stream=name, paced=True))
 
 
 def graph_of(*sources: Node, work: Work, sink: Ledger) -> Config:
     names = [source.name for source in sources]
-    nodes = [*sources, node("work", "smooth", work, *names), node("sink", "write", sink, "work")]
+    nodes = [*sources, node("work", "smooth", work, *names), node("sink", "output", sink, "work")]
     return config(nodes, policy="latest")
 
 
@@ -64,7 +64,7 @@ def series(metrics: Metrics) -> dict[tuple[str, str], float]:
 
 def test_a_source_comes_goes_and_comes_back_and_the_other_never_notices() -> None:
     work, sink = Work(), Ledger()
-    with Graph(graph_of(camera("front"), work=work, sink=sink), live=True) as graph:
+    with Graph(graph_of(camera("front"), work=work, sink=sink)) as graph:
         metrics = Metrics(graph)
         until(lambda: len(sink.got) > 3)
         at_first = series(metrics)
@@ -72,12 +72,12 @@ def test_a_source_comes_goes_and_comes_back_and_the_other_never_notices() -> Non
 
         graph.add(camera("rear"), into=["work"])
         until(lambda: sum(stream == "rear" for stream, *_ in sink.got) > 5)
-        link = next(link for link in graph.links if link.name == "rear->work")
+        link = next(link for link in graph.link_stats if link.name == "rear->work")
         with_rear = series(metrics)
         assert any("rear" in labels for _, labels in with_rear)
 
         graph.remove("rear")
-        account = link.account()
+        account = link.counts()
         assert account.in_flight == 0
         assert account.entered == account.delivered + sum(account.dropped.values())
         without = series(metrics)
@@ -95,12 +95,12 @@ def test_a_source_comes_goes_and_comes_back_and_the_other_never_notices() -> Non
     numbers = [seq for stream, seq, _ in sink.got if stream == "front"]
     assert numbers == sorted(set(numbers))
     assert graph.error is None
-    assert all(link.account().in_flight == 0 for link in graph.links)
+    assert all(link.counts().in_flight == 0 for link in graph.link_stats)
 
 
 def test_ten_comings_and_goings_leave_no_thread() -> None:
     work, sink = Work(), Ledger()
-    with Graph(graph_of(camera("front"), work=work, sink=sink), live=True) as graph:
+    with Graph(graph_of(camera("front"), work=work, sink=sink)) as graph:
         until(lambda: len(sink.got) > 3)
         before = threading.active_count()
         for _ in range(10):
@@ -120,8 +120,8 @@ def test_a_camera_that_is_gone_keeps_no_picture() -> None:
             yield made
 
     work, sink = Work(), Ledger()
-    with Graph(graph_of(camera("front"), work=work, sink=sink), live=True) as graph:
-        graph.add(node("rear", "synthetic", given), into=["work"])
+    with Graph(graph_of(camera("front"), work=work, sink=sink)) as graph:
+        graph.add(node("rear", "source", given), into=["work"])
         until(lambda: sum(stream == "rear" for stream, *_ in sink.got) > 3)
         graph.remove("rear")
         number = len(sink.got)
@@ -139,13 +139,13 @@ def test_a_stream_whose_source_is_replaced_counts_on_in_number_and_time() -> Non
             yield taken
 
     def graph(source: Node) -> Config:
-        return config([source, node("sink", "write", sink, source.name)], policy="every")
+        return config([source, node("sink", "output", sink, source.name)], policy="every")
 
     def front(name: str) -> Node:
-        return node(name, "synthetic", Camera(1_000_000, stream="front", paced=True))
+        return node(name, "source", Camera(1_000_000, stream="front", paced=True))
 
     old, same, other = graph(front("a")), graph(front("a")), graph(front("b"))
-    with Graph(old, live=False) as running_graph:
+    with Graph(old) as running_graph:
         for before, after in ((old, same), (same, other)):
             until(lambda: len(kept) > 5)
             reload(running_graph, before, after)
@@ -170,10 +170,10 @@ def test_every_frame_that_an_output_had_is_in_the_ages_and_a_new_camera_is_given
             got.append(taken.stream)
             yield taken
 
-    rear = node("rear", "synthetic", Camera(1_000_000, stream="rear", paced=True))
-    checked = config([camera("front"), rear, node("sink", "write", sink, "front", "rear")], policy="every")
-    with Graph(checked, live=False) as graph:
-        (output,) = [task for task in graph.tasks if task.is_sink]
+    rear = node("rear", "source", Camera(1_000_000, stream="rear", paced=True))
+    checked = config([camera("front"), rear, node("sink", "output", sink, "front", "rear")], policy="every")
+    with Graph(checked) as graph:
+        (output,) = [task for task in graph.workers if task.is_output]
         for _ in range(4):
             number = len(got)
             until(lambda number=number: got[number:].count("rear") > 3)  # type: ignore[misc]
@@ -196,12 +196,12 @@ def test_a_camera_that_comes_back_has_reached_no_output_yet() -> None:
     hold = threading.Event()
     sink = Ledger()
     with Graph(
-        config([camera("front"), camera("rear"), node("sink", "write", sink, "front", "rear")]), live=True
+        config([camera("front"), camera("rear"), node("sink", "output", sink, "front", "rear")])
     ) as graph:
-        (output,) = [task for task in graph.tasks if task.is_sink]
+        (output,) = [task for task in graph.workers if task.is_output]
         until(lambda: output.ages["rear"].last_s > 0)
         graph.remove("rear")
-        until(lambda: all(link.account().in_flight == 0 for link in graph.books if "rear" in link.name))
+        until(lambda: all(link.counts().in_flight == 0 for link in graph.all_link_stats if "rear" in link.name))
         graph.add(replace(camera("rear"), stage=silent), into=["sink"])
         assert output.ages["rear"].last_s == 0
         assert output.ages["rear"].samples.count > 0
@@ -219,32 +219,32 @@ def test_a_source_that_is_removed_while_the_stage_behind_it_hangs_leaves_the_boo
             got.append(taken.stream)
             yield taken
 
-    nodes = [camera("front"), camera("rear"), node("sink", "write", sink, "front", "rear")]
-    with Graph(config(nodes, policy="latest"), live=True) as graph:
+    nodes = [camera("front"), camera("rear"), node("sink", "output", sink, "front", "rear")]
+    with Graph(config(nodes, policy="latest")) as graph:
         until(lambda: got.count("front") > 3 and got.count("rear") > 3)
         hold.set()
         assert inside.wait(10)
-        link = next(link for link in graph.links if link.name == "rear->sink")
-        until(lambda: link.account().in_flight == 2)  # one on the way, and one in the outbox
+        link = next(link for link in graph.link_stats if link.name == "rear->sink")
+        until(lambda: link.counts().in_flight == 2)  # one on the way, and one in the outbox
         graph.remove("rear", timeout_s=0.2)
-        assert link.account().in_flight == 0
+        assert link.counts().in_flight == 0
         hold.clear()
         gate.set()
         number = got.count("front")
         until(lambda: got.count("front") > number + 3)
-        assert link.account().in_flight == 0
+        assert link.counts().in_flight == 0
         rear = got.count("rear")
         graph.add(camera("rear"), into=["sink"])
         until(lambda: got.count("rear") > rear + 3)
-        assert link.account().in_flight >= 0
+        assert link.counts().in_flight >= 0
 
 
 def test_the_report_counts_what_a_removed_source_gave() -> None:
     work, sink = Work(), Ledger()
-    with Graph(graph_of(camera("front"), camera("rear"), work=work, sink=sink), live=True) as graph:
+    with Graph(graph_of(camera("front"), camera("rear"), work=work, sink=sink)) as graph:
         until(lambda: sum(stream == "rear" for stream, *_ in sink.got) > 5)
         graph.remove("rear")
-    frames = report(graph, seconds=1)["frames"]
+    frames = Report.of(graph, seconds=1).to_dict()["frames"]
     assert frames["captured"] == frames["written"] + sum(frames["dropped"].values())
 
 
@@ -259,9 +259,9 @@ def test_an_output_that_fails_during_a_reload_ends_the_run() -> None:
             finally:
                 running_graph.fail(OutputError("cannot write out.mp4: disk full"))
 
-    sources = [node("front", "synthetic", kind(1_000_000, paced=True)) for kind in (Last, Camera)]
+    sources = [node("front", "source", kind(1_000_000, paced=True)) for kind in (Last, Camera)]
     old, new = (graph_of(source, work=work, sink=sink) for source in sources)
-    with Graph(old, live=True) as running_graph:
+    with Graph(old) as running_graph:
         until(lambda: len(sink.got) > 3)
         with pytest.raises(ConfigError, match="front: cannot be added, the run is ending"):
             reload(running_graph, old, new)
@@ -278,11 +278,11 @@ def test_who_asks_for_the_end_need_not_wait_for_a_source_that_hangs() -> None:
         return
         yield
 
-    sources = [camera("front"), *(node(name, "synthetic", hanging) for name in ("rear", "side"))]
+    sources = [camera("front"), *(node(name, "source", hanging) for name in ("rear", "side"))]
     old = graph_of(*sources, work=work, sink=sink)
-    with Graph(old, live=True) as graph:
+    with Graph(old) as graph:
         assert began.wait(10)
-        threading.Timer(0.2, graph.asked.set).start()
+        threading.Timer(0.2, graph.stop_requested.set).start()
         began_s = time.monotonic()
         reload(graph, old, graph_of(sources[0], work=work, sink=sink))
         assert time.monotonic() - began_s < REMOVE_S / 2
@@ -298,8 +298,8 @@ def test_sources_that_hang_are_waited_for_together() -> None:
         yield
 
     names = [f"camera{number}" for number in range(10)]
-    sources = [camera("front"), *(node(name, "synthetic", hanging) for name in names)]
-    with Graph(graph_of(*sources, work=work, sink=sink), live=True) as graph:
+    sources = [camera("front"), *(node(name, "source", hanging) for name in names)]
+    with Graph(graph_of(*sources, work=work, sink=sink)) as graph:
         began_s = time.monotonic()
         graph.remove(*names, timeout_s=0.5)
         assert time.monotonic() - began_s < 2.5
@@ -309,13 +309,13 @@ def test_sources_that_hang_are_waited_for_together() -> None:
 def test_the_only_source_is_replaced_but_not_removed() -> None:
     work, sink = Work(), Ledger()
     old = graph_of(camera("front"), work=work, sink=sink)
-    with Graph(old, live=True) as graph:
+    with Graph(old) as graph:
         until(lambda: len(sink.got) > 3)
         with pytest.raises(ConfigError, match="front: is the only source"):
             graph.remove("front")
         with pytest.raises(ConfigError, match="rear: no such source; there are front"):
             graph.remove("rear")
-        changed = node("front", "synthetic", Camera(1_000_000, stream="other", paced=True))
+        changed = node("front", "source", Camera(1_000_000, stream="other", paced=True))
         new = reload(graph, old, graph_of(changed, work=work, sink=sink))
         until(lambda: sink.got[-1][0] == "other")
         with pytest.raises(ConfigError, match="only sources can be changed"):
@@ -339,51 +339,51 @@ def test_an_added_source_that_cannot_be_opened_touches_no_other(
 ) -> None:
     work, sink = Work(), Ledger()
     old = graph_of(camera("front"), work=work, sink=sink)
-    rear = node("rear", "capture", Capture(stream="rear", **keys))
-    with Graph(old, live=True) as graph:
+    rear = node("rear", "source", Capture(stream="rear", **keys))
+    with Graph(old) as graph:
         until(lambda: len(sink.got) > 3)
         new = reload(graph, old, graph_of(camera("front"), rear, work=work, sink=sink))
         until(lambda: said in caplog.text)
-        task = next(task for task in graph.tasks if task.node.name == "rear")
+        task = next(task for task in graph.workers if task.node.name == "rear")
         until(lambda: task.source.state == "down")
         number = len(sink.got)
         until(lambda: sum(stream == "front" for stream, *_ in sink.got[number:]) > 5)
         assert task.failed != lasts
-        back = node("rear", "synthetic", Camera(1_000_000, stream="rear", paced=True))
+        back = node("rear", "source", Camera(1_000_000, stream="rear", paced=True))
         reload(graph, new, graph_of(camera("front"), back, work=work, sink=sink))
-        until(lambda: next(task for task in graph.tasks if task.node.name == "rear").source.state == "up")
+        until(lambda: next(task for task in graph.workers if task.node.name == "rear").source.state == "up")
     assert graph.error is None
 
 
 def test_a_source_that_failed_is_begun_again_by_the_next_reload(tmp_path: Path) -> None:
     work, sink, clip = Work(), Ledger(), tmp_path / "a.mp4"
     old = graph_of(camera("front"), work=work, sink=sink)
-    both = graph_of(camera("front"), node("rear", "capture", Capture(str(clip), stream="rear")), work=work, sink=sink)
-    with Graph(old, live=True) as graph:
+    both = graph_of(camera("front"), node("rear", "source", Capture(str(clip), stream="rear")), work=work, sink=sink)
+    with Graph(old) as graph:
         reload(graph, old, both)
-        until(lambda: graph.tasks[-1].failed)
-        write_video(clip, (numbered(n) for n in range(10)))
+        until(lambda: graph.workers[-1].failed)
+        write_video(clip, (number_image(n) for n in range(10)))
         reload(graph, both, both)
         until(lambda: any(stream == "rear" for stream, *_ in sink.got))
-        assert graph.tasks[-1].node.name == "rear"
+        assert graph.workers[-1].node.name == "rear"
     assert graph.error is None
 
 
 def test_the_run_ends_with_an_error_where_only_a_source_that_failed_is_left() -> None:
     work, sink = Work(), Ledger()
     old = graph_of(camera("front"), work=work, sink=sink)
-    with Graph(old, live=True) as graph:
-        reload(graph, old, graph_of(node("front", "capture", Capture("nofile.mp4")), work=work, sink=sink))
+    with Graph(old) as graph:
+        reload(graph, old, graph_of(node("front", "source", Capture("nofile.mp4")), work=work, sink=sink))
         assert graph.wait(10)
     assert isinstance(graph.error, SourceError)
 
 
 def test_a_camera_that_is_not_there_at_the_start_is_waited_for_beside_others() -> None:
     work, sink = Work(), Ledger()
-    away = node("rear", "capture", Capture("/dev/video63", stream="rear"))
-    with Graph(graph_of(camera("front"), away, work=work, sink=sink), live=True) as graph:
+    away = node("rear", "source", Capture("/dev/video63", stream="rear"))
+    with Graph(graph_of(camera("front"), away, work=work, sink=sink)) as graph:
         until(lambda: {stream for stream, *_ in sink.got} == {"front", "rear"})
-        rear = next(task for task in graph.tasks if task.node.name == "rear")
+        rear = next(task for task in graph.workers if task.node.name == "rear")
         until(lambda: rear.source.state == "down")
     assert graph.error is None
 
@@ -391,8 +391,8 @@ def test_a_camera_that_is_not_there_at_the_start_is_waited_for_beside_others() -
 @pytest.mark.parametrize("keys", [{"uri": "nofile.mp4"}, {"uri": "nofile.mp4", "loop": True}])
 def test_a_mistyped_file_at_the_start_is_an_error_beside_others_too(keys: dict[str, Any]) -> None:
     work, sink = Work(), Ledger()
-    mistyped = node("rear", "capture", Capture(stream="rear", **keys))
-    with Graph(graph_of(camera("front"), mistyped, work=work, sink=sink), live=True) as graph:
+    mistyped = node("rear", "source", Capture(stream="rear", **keys))
+    with Graph(graph_of(camera("front"), mistyped, work=work, sink=sink)) as graph:
         assert graph.wait(10)
     assert isinstance(graph.error, SourceError)
 
@@ -409,18 +409,18 @@ def test_a_source_that_hangs_is_removed_all_the_same_and_later_reloads_work(
         raise SourceError("rear: broke off at last")
         yield
 
-    old = graph_of(camera("front"), node("rear", "synthetic", hanging), camera("side"), work=work, sink=sink)
+    old = graph_of(camera("front"), node("rear", "source", hanging), camera("side"), work=work, sink=sink)
     later = (["front", "left"], ["front"], ["front", "rear"])
     configs = [graph_of(*map(camera, names), work=work, sink=sink) for names in later]
-    with Graph(old, live=True) as graph:
+    with Graph(old) as graph:
         assert began.wait(10)
-        thread = next(task.thread for task in graph.tasks if task.node.name == "rear")
+        thread = next(task.thread for task in graph.workers if task.node.name == "rear")
         take_over = reloader(graph, old, lambda: configs.pop(0))
         take_over()
         assert "rear: has not ended within 0.2 s" in caplog.text
         until(lambda: sink.got[-1][0] == "left")
         take_over()
-        assert {task.node.name for task in graph.tasks} == {"front", "work", "sink"}
+        assert {task.node.name for task in graph.workers} == {"front", "work", "sink"}
         take_over()
         until(lambda: sink.got[-1][0] == "rear")
         over.set()
@@ -496,7 +496,7 @@ def test_sighup_takes_the_file_over_and_a_bad_file_changes_nothing(tmp_path: Pat
 
 
 def test_sighup_does_not_have_an_input_overwritten(tmp_path: Path) -> None:
-    file, clip = tmp_path / "g.yaml", write_video(tmp_path / "a.mp4", (numbered(n) for n in range(10)))
+    file, clip = tmp_path / "g.yaml", write_video(tmp_path / "a.mp4", (number_image(n) for n in range(10)))
     before = clip.read_bytes()
     write = "{0}  write: {{input: [front{1}], path: '{2}/{{stream}}.mp4'}}\n"
     graph = "stages:\n" + SOURCE.replace("{0}", "front") + write

@@ -16,7 +16,7 @@ from threading import Event, Thread
 import pytest
 from onnx import TensorProto, helper, save
 
-from tests.support.clips import numbered, read_video, write_video
+from tests.support.clips import number_image, read_video, write_video
 from tests.support.program import DRAWN, lines_in, read_json, running, wait_until
 from tests.support.rtsp_server import rtsp_server
 
@@ -140,7 +140,7 @@ class Silenced(BaseHTTPRequestHandler):
 
 
 def test_a_stream_that_falls_silent_does_not_hold_up_the_stop(tmp_path: Path) -> None:
-    images = (numbered(n, (96, 64)) for n in range(60))
+    images = (number_image(n, (96, 64)) for n in range(60))
     clip = write_video(tmp_path / "clip.ts", images, options={"bf": "0", "g": "10"})
     folder = tmp_path / "out"
     folder.mkdir()

@@ -1,3 +1,5 @@
+"""`capture`: frames, times and errors of files, images, http and RTSP."""
+
 import gc
 import os
 import struct
@@ -24,7 +26,7 @@ from stream_seg.frame import Frame
 from stream_seg.stages.capture import Capture
 from stream_seg.types import Image
 from tests.sources.test_image_header import oriented, png_of
-from tests.support.clips import number_of, numbered, write_video
+from tests.support.clips import number_image, read_number, write_video
 from tests.support.rtsp_server import rtsp_server
 
 CLIPS = {
@@ -36,12 +38,12 @@ CLIPS = {
 }
 
 
-def captured(uri: object, **keys: Any) -> list[Frame]:
-    """Of one connection: a live source that may open another never ends."""
+def capture(uri: object, **keys: Any) -> list[Frame]:
+    """Return the frames of one connection: a live source that reconnects never ends."""
     return list(Capture(uri=str(uri), reconnect=False, **keys)(iter(())))
 
 
-def captured_until_error(uri: object, **keys: Any) -> tuple[list[Frame], StreamSegError]:
+def capture_until_error(uri: object, **keys: Any) -> tuple[list[Frame], StreamSegError]:
     frames: list[Frame] = []
     with pytest.raises(StreamSegError) as caught:
         frames.extend(Capture(uri=str(uri), reconnect=False, **keys)(iter(())))
@@ -49,11 +51,11 @@ def captured_until_error(uri: object, **keys: Any) -> tuple[list[Frame], StreamS
 
 
 def clip(path: Path, count: int = 20, **keys: Any) -> Path:
-    return write_video(path, (numbered(n) for n in range(count)), **keys)
+    return write_video(path, (number_image(n) for n in range(count)), **keys)
 
 
 def numbers(frames: list[Frame]) -> list[int]:
-    return [number_of(frame.image) for frame in frames]
+    return [read_number(frame.image) for frame in frames]
 
 
 @pytest.mark.parametrize(
@@ -68,62 +70,64 @@ def numbers(frames: list[Frame]) -> list[int]:
 )
 def test_numbered_frames_come_out_in_order(tmp_path: Path, name: str, codec: str) -> None:
     path = clip(tmp_path / name, codec=codec, time_base=Fraction(1, 25))
-    before = time.monotonic_ns()
-    frames = captured(path, stream="front")
+    start_ns = time.monotonic_ns()
+    frames = capture(path, stream="front")
     assert numbers(frames) == [frame.seq for frame in frames] == list(range(20))
     assert {frame.stream for frame in frames} == {"front"}
     assert all(not frame.missed for frame in frames)
-    stamps = [before, *(frame.captured_ns for frame in frames), time.monotonic_ns()]
+    stamps = [start_ns, *(frame.captured_ns for frame in frames), time.monotonic_ns()]
     assert stamps == sorted(stamps)
     assert Capture(uri=str(path)).expected_frames() == 20
 
 
-def test_pictures_are_fresh_writeable_and_contiguous(tmp_path: Path) -> None:
-    first, second, *_ = captured(write_video(tmp_path / "a.mp4", [numbered(0, (322, 242))] * 3))
+def test_images_are_new_writable_and_contiguous(tmp_path: Path) -> None:
+    first, second, *_ = capture(write_video(tmp_path / "a.mp4", [number_image(0, (322, 242))] * 3))
     assert first.image.shape == (242, 322, 3)
     assert first.image.flags.c_contiguous
     assert not np.shares_memory(first.image, second.image)
     first.image[:] = 0
 
 
-def test_name_of_a_protocol_is_a_file_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_name_of_a_protocol_is_a_file_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     clip(tmp_path / "b.mp4", 3).rename("concat:b.mp4")
-    assert numbers(captured("concat:b.mp4")) == [0, 1, 2]
+    assert numbers(capture("concat:b.mp4")) == [0, 1, 2]
     clip(tmp_path / "a.mp4", 3)
-    _, error = captured_until_error("concat:a.mp4|a.mp4")
+    _, error = capture_until_error("concat:a.mp4|a.mp4")
     assert "no such file" in str(error)
 
 
-def test_timing_is_the_source_s_also_for_variable_frame_rate(tmp_path: Path) -> None:
+def test_times_are_those_of_the_source_also_at_a_variable_frame_rate(tmp_path: Path) -> None:
     milliseconds = [0, 40, 55, 200, 1200, 1233]
-    frames = captured(clip(tmp_path / "a.mkv", 6, pts=milliseconds))
+    frames = capture(clip(tmp_path / "a.mkv", 6, pts=milliseconds))
     assert [frame.pts * frame.time_base for frame in frames] == [Fraction(ms, 1000) for ms in milliseconds]
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, -90])
-def test_display_matrix_is_undone(tmp_path: Path, rotation: int) -> None:
-    upright = numbered(1234)
+def test_the_display_matrix_is_applied(tmp_path: Path, rotation: int) -> None:
+    upright = number_image(1234)
     stored = np.rot90(upright, -rotation // 90).copy()
-    (frame,) = captured(write_video(tmp_path / "a.mp4", [stored], rotation=rotation, options={"crf": "1"}))
+    (frame,) = capture(write_video(tmp_path / "a.mp4", [stored], rotation=rotation, options={"crf": "1"}))
     assert frame.image.shape == upright.shape
-    assert number_of(frame.image) == 1234
+    assert read_number(frame.image) == 1234
     assert np.abs(frame.image.astype(int) - upright).mean() < 5
 
 
-def test_decoded_pictures_are_not_kept(tmp_path: Path) -> None:
+def test_decoded_frames_are_released(tmp_path: Path) -> None:
     path = clip(tmp_path / "a.mp4", 40)
     gc.collect()
-    gc.disable()  # a frame that hangs in a ring of references stays until it runs
+    gc.disable()  # a frame in a reference cycle stays until it runs
     try:
-        captured(path)
-        kept = sum(type(one) is av.VideoFrame for one in gc.get_objects())  # isinstance would ask modules of others
+        capture(path)
+        remaining = sum(
+            type(one) is av.VideoFrame for one in gc.get_objects()
+        )  # isinstance would call code of other modules
     finally:
         gc.enable()
-    assert kept < 10
+    assert remaining < 10
 
 
-STORED: dict[int, Callable[[Image], Image]] = {  # by EXIF's number: an upright picture as it lies in the file
+STORED: dict[int, Callable[[Image], Image]] = {  # by EXIF orientation: an upright image as it is stored in the file
     1: lambda image: image,
     2: lambda image: image[:, ::-1],
     3: lambda image: image[::-1, ::-1],
@@ -139,8 +143,8 @@ MATRICES += [(0, -1, 1, 0)]
 
 @pytest.mark.parametrize("orientation", STORED)
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".mp4"])
-def test_mirrored_and_turned_pictures_and_videos_are_upright(tmp_path: Path, suffix: str, orientation: int) -> None:
-    upright, path = numbered(1234), tmp_path / f"a{suffix}"
+def test_mirrored_and_rotated_images_and_videos_are_upright(tmp_path: Path, suffix: str, orientation: int) -> None:
+    upright, path = number_image(1234), tmp_path / f"a{suffix}"
     stored = np.ascontiguousarray(STORED[orientation](upright))
     if suffix == ".mp4":
         data = bytearray(write_video(path, [stored], options={"crf": "1"}).read_bytes())
@@ -148,17 +152,17 @@ def test_mirrored_and_turned_pictures_and_videos_are_upright(tmp_path: Path, suf
         path.write_bytes(data)
     else:
         path.write_bytes(oriented(suffix, stored, orientation))
-    (frame,) = captured(path)
+    (frame,) = capture(path)
     assert frame.image.shape == upright.shape
     assert frame.image.flags.c_contiguous
     assert np.abs(frame.image.astype(int) - upright).mean() < 5
 
 
-def test_stops_after_the_asked_number_of_frames(tmp_path: Path) -> None:
-    assert numbers(captured(clip(tmp_path / "a.mp4"), frames=7)) == list(range(7))
+def test_capture_stops_after_the_requested_number_of_frames(tmp_path: Path) -> None:
+    assert numbers(capture(clip(tmp_path / "a.mp4"), frames=7)) == list(range(7))
 
 
-def test_closing_gives_the_file_back(tmp_path: Path) -> None:
+def test_closing_the_generator_closes_the_file(tmp_path: Path) -> None:
     path = clip(tmp_path / "a.mp4")
     frames = Capture(uri=str(path))(iter(()))
     next(frames)
@@ -174,13 +178,13 @@ def open_files() -> set[Path]:
     return {Path(os.readlink(link)) for link in descriptors.iterdir() if link.is_symlink()}
 
 
-def test_damage_is_counted_and_skipped(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_damaged_frames_are_counted_and_skipped(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = clip(tmp_path / "a.mp4", 60, options={"g": "10", "bf": "0"})
     data = bytearray(path.read_bytes())
     middle = len(data) // 3
     data[middle : middle + 300] = bytes(300)
     path.write_bytes(data)
-    frames = captured(path)
+    frames = capture(path)
     missed = sum(frame.missed.get("decode_error", 0) for frame in frames)
     assert missed > 0
     assert len(frames) + missed == 60
@@ -194,136 +198,136 @@ def test_damage_is_counted_and_skipped(tmp_path: Path, capfd: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("name", "movflags", "reason"),
     [
-        ("a.mp4", "faststart", "its index promises 60 frames"),
-        ("a.mp4", "frag_keyframe+empty_moov", "its last picture is cut short"),
+        ("a.mp4", "faststart", "its index lists 60 frames"),
+        ("a.mp4", "frag_keyframe+empty_moov", "its last frame is incomplete"),
     ],
 )
-def test_frames_before_a_break_are_delivered(tmp_path: Path, name: str, movflags: str, reason: str) -> None:
+def test_frames_before_a_truncation_are_delivered(tmp_path: Path, name: str, movflags: str, reason: str) -> None:
     container_options = {"movflags": movflags} if movflags else {}
     path = clip(tmp_path / name, 60, container_options=container_options, options={"bf": "0", "crf": "1"})
-    whole = sizes_of_packets(path)
+    whole = packet_sizes(path)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * 2 // 3])
-    readable = sum(a == b for a, b in zip(whole, sizes_of_packets(path), strict=False))
+    readable = sum(a == b for a, b in zip(whole, packet_sizes(path), strict=False))
     assert 20 < readable < 60
-    frames, error = captured_until_error(path)
+    frames, error = capture_until_error(path)
     assert numbers(frames) == list(range(readable))
     assert isinstance(error, SourceError)
     assert str(error) == f"{path}: breaks off after frame {readable - 1} ({reason})"
 
 
-def sizes_of_packets(path: Path) -> list[int]:
+def packet_sizes(path: Path) -> list[int]:
     with av.open(str(path)) as container:
         return [packet.size for packet in container.demux(video=0) if packet.size]
 
 
-def test_a_file_without_its_index_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_its_index_is_rejected(tmp_path: Path) -> None:
     path = clip(tmp_path / "a.mp4")
     whole = path.read_bytes()
     path.write_bytes(whole[: whole.index(b"moov")])
-    _, error = captured_until_error(path)
-    assert str(error) == f"{path}: cannot be opened: it breaks off before its index (moov)"
+    _, error = capture_until_error(path)
+    assert str(error) == f"{path}: cannot be opened: the file ends before its index (moov)"
 
 
-def test_a_recording_joined_to_another_keeps_its_length(tmp_path: Path) -> None:
+def test_a_recording_appended_to_another_keeps_its_length(tmp_path: Path) -> None:
     parts = [clip(tmp_path / f"{count}.ts", count).read_bytes() for count in (40, 50)]
     (tmp_path / "joined.ts").write_bytes(b"".join(parts))
-    frames = captured(tmp_path / "joined.ts")
+    frames = capture(tmp_path / "joined.ts")
     assert numbers(frames) == [*range(40), *range(50)]
     steps = {(b.pts - a.pts) * b.time_base for a, b in pairwise(frames)}
     assert steps == {Fraction(1, 25)}
 
 
 @pytest.mark.parametrize(
-    ("key", "name", "warned"),
-    [("rate", "a.mp4", "pictures and cameras"), ("size", "a.mp4", "cameras"), ("size", "a.png", "cameras")],
+    ("key", "name", "kinds"),
+    [("rate", "a.mp4", "image files and cameras"), ("size", "a.mp4", "cameras"), ("size", "a.png", "cameras")],
 )
-def test_a_key_for_other_sources_is_said_to_change_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, key: str, name: str, warned: str
+def test_a_key_for_other_kinds_of_source_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, key: str, name: str, kinds: str
 ) -> None:
     clip(tmp_path / "a.mp4", 3)
-    cv2.imwrite(str(tmp_path / "a.png"), numbered(0))
-    captured(tmp_path / "a.png", rate=10)
-    captured(tmp_path / "a.mp4")
+    cv2.imwrite(str(tmp_path / "a.png"), number_image(0))
+    capture(tmp_path / "a.png", rate=10)
+    capture(tmp_path / "a.mp4")
     assert caplog.text == ""
-    captured(tmp_path / name, **{key: 5 if key == "rate" else "64x64"})
+    capture(tmp_path / name, **{key: 5 if key == "rate" else "64x64"})
     (record,) = caplog.records
-    assert record.getMessage() == f"capture.{key}: is for {warned}, and changes nothing about {tmp_path / name}"
+    assert record.getMessage() == f"capture.{key}: applies to {kinds} only, not to {tmp_path / name}"
 
 
-def test_a_raw_stream_without_times_gets_some(tmp_path: Path) -> None:
-    frames = captured(clip(tmp_path / "a.h264", options={"bf": "0"}))
+def test_a_raw_stream_without_times_gets_times(tmp_path: Path) -> None:
+    frames = capture(clip(tmp_path / "a.h264", options={"bf": "0"}))
     assert numbers(frames) == list(range(20))
     assert all(b.pts > a.pts for a, b in pairwise(frames))
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "says"),
+    ("name", "content", "message"),
     [
         ("missing.mp4", None, "no such file"),
         ("empty.mp4", b"", "is empty"),
         ("text.mp4", b"no video at all\n" * 50, "not a video"),
         ("text.txt", b"no video at all\n" * 50, "no video"),
         ("huge.png", png_of(20_000, 20_000), "20000x20000 pixels, more than max_pixels"),
-        ("bad.png", b"no picture", "no picture in it can be decoded"),
-        ("missing.png", None, "no picture"),
+        ("bad.png", b"no image", "no frame can be decoded"),
+        ("missing.png", None, "no image"),
     ],
 )
-def test_bad_file_is_one_clear_line(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, content: bytes | None, says: str
+def test_the_error_for_a_bad_file_is_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, content: bytes | None, message: str
 ) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    frames, error = captured_until_error(tmp_path / name)
+    frames, error = capture_until_error(tmp_path / name)
     assert frames == []
     assert isinstance(error, SourceError)
     assert str(error).startswith(str(tmp_path / name))
-    assert says in str(error)
+    assert message in str(error)
     assert "\n" not in str(error)
     assert capfd.readouterr() == ("", "")
 
 
-def test_video_of_more_than_max_pixels_is_refused(tmp_path: Path) -> None:
-    _, error = captured_until_error(clip(tmp_path / "a.mp4", 3), max_pixels=320 * 240 - 1)
+def test_a_video_of_more_than_max_pixels_is_rejected(tmp_path: Path) -> None:
+    _, error = capture_until_error(clip(tmp_path / "a.mp4", 3), max_pixels=320 * 240 - 1)
     assert "320x240 pixels, more than max_pixels (76799) allows" in str(error)
-    assert len(captured(tmp_path / "a.mp4", max_pixels=320 * 240)) == 3
+    assert len(capture(tmp_path / "a.mp4", max_pixels=320 * 240)) == 3
 
 
-def test_folder_of_pictures_is_read_in_natural_order(tmp_path: Path) -> None:
+def test_a_folder_of_images_is_read_in_natural_order(tmp_path: Path) -> None:
     suffixes = ["jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff", "PNG"]
     for number in range(12):
         size = (320, 240) if number % 2 else (400, 300)
-        cv2.imwrite(str(tmp_path / f"f{number}.{suffixes[number % len(suffixes)]}"), numbered(number, size))
-    (tmp_path / "notes.txt").write_text("no picture")
-    frames = captured(tmp_path, rate=10)
+        cv2.imwrite(str(tmp_path / f"f{number}.{suffixes[number % len(suffixes)]}"), number_image(number, size))
+    (tmp_path / "notes.txt").write_text("no image")
+    frames = capture(tmp_path, rate=10)
     assert numbers(frames) == list(range(12))
     assert {frame.image.shape for frame in frames} == {(240, 320, 3), (300, 400, 3)}
     assert [frame.pts * frame.time_base for frame in frames] == [Fraction(n, 10) for n in range(12)]
-    assert numbers(captured(tmp_path / "*.png")) == [2, 10]
+    assert numbers(capture(tmp_path / "*.png")) == [2, 10]
     assert Capture(uri=str(tmp_path)).expected_frames() == 12
 
 
-def test_picture_looks_as_opencv_reads_it(tmp_path: Path) -> None:
+def test_an_image_file_looks_as_opencv_reads_it(tmp_path: Path) -> None:
     for suffix in ("jpg", "png", "bmp", "webp", "tif"):
         path = tmp_path / f"a.{suffix}"
-        cv2.imwrite(str(path), numbered(7, (1400, 600)))
-        (frame,) = captured(path)
+        cv2.imwrite(str(path), number_image(7, (1400, 600)))
+        (frame,) = capture(path)
         assert np.abs(frame.image.astype(int) - cv2.imread(str(path))).mean() < 1.5
 
 
-def test_unreadable_picture_is_counted(tmp_path: Path) -> None:
+def test_an_unreadable_image_is_counted(tmp_path: Path) -> None:
     for number in range(5):
-        cv2.imwrite(str(tmp_path / f"{number}.jpg"), numbered(number))
+        cv2.imwrite(str(tmp_path / f"{number}.jpg"), number_image(number))
     whole = (tmp_path / "0.jpg").read_bytes()
     (tmp_path / "0.jpg").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "2.jpg").write_bytes(b"no picture")
-    frames = captured(tmp_path)
+    (tmp_path / "2.jpg").write_bytes(b"no image")
+    frames = capture(tmp_path)
     assert [(frame.seq, frame.pts, dict(frame.missed)) for frame in frames] == [
         (1, 1, {"decode_error": 1}),
         (3, 3, {"decode_error": 1}),
         (4, 4, {}),
     ]
-    (tmp_path / "4.jpg").write_bytes(b"no picture")
+    (tmp_path / "4.jpg").write_bytes(b"no image")
     source = Capture(uri=str(tmp_path))(iter(()))
     assert [next(source).seq, next(source).seq] == [1, 3]
     with pytest.raises(StopIteration) as end:
@@ -331,19 +335,19 @@ def test_unreadable_picture_is_counted(tmp_path: Path) -> None:
     assert end.value.value == {"decode_error": 1}
 
 
-def test_folder_without_pictures_names_the_allowed(tmp_path: Path) -> None:
+def test_the_error_for_a_folder_without_images_lists_the_suffixes(tmp_path: Path) -> None:
     (tmp_path / "a.txt").touch()
-    _, error = captured_until_error(tmp_path)
-    assert "holds no picture; a picture ends in .jpg, .jpeg, .png" in str(error)
+    _, error = capture_until_error(tmp_path)
+    assert "contains no image; an image ends in .jpg, .jpeg, .png" in str(error)
 
 
-def test_no_camera() -> None:
-    _, error = captured_until_error("/dev/video9876")
+def test_the_error_for_a_missing_camera_lists_the_cameras() -> None:
+    _, error = capture_until_error("/dev/video9876")
     assert "/dev/video9876: no such camera; cameras here: " in str(error)
 
 
-def test_drawn_input_is_another_stage_s() -> None:
-    _, error = captured_until_error("synth://road")
+def test_a_synthetic_input_is_rejected() -> None:
+    _, error = capture_until_error("synth://road")
     assert isinstance(error, ConfigError)
 
 
@@ -357,7 +361,7 @@ def test_keys_are_checked(keys: dict[str, Any]) -> None:
 
 @contextmanager
 def serving(body: bytes, *, stall: bool = False, status: int = 200) -> Iterator[str]:
-    """An http server that answers everything with `body`, and where it stalls says that there is more and is silent."""
+    """Run an http server that answers every request with `body`; with `stall` it promises more and goes silent."""
     closing = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -380,45 +384,45 @@ def serving(body: bytes, *, stall: bool = False, status: int = 200) -> Iterator[
         server.shutdown()
 
 
-def test_http_file_and_stream(tmp_path: Path) -> None:
+def test_a_video_is_read_over_http(tmp_path: Path) -> None:
     with serving(clip(tmp_path / "a.ts").read_bytes()) as address:
-        assert numbers(captured(f"{address}/a.ts")) == list(range(20))
+        assert numbers(capture(f"{address}/a.ts")) == list(range(20))
 
 
-def test_http_404_shows_no_password() -> None:
+def test_the_error_for_http_404_contains_no_password() -> None:
     with serving(b"", status=404) as address:
-        _, error = captured_until_error(address.replace("://", "://user:hunter2@") + "/a.mp4?token=hunter2")
+        _, error = capture_until_error(address.replace("://", "://user:hunter2@") + "/a.mp4?token=hunter2")
     assert f"{address}/a.mp4?…: cannot be opened: 404" in str(error)
     assert "hunter2" not in "".join(traceback.format_exception(error))
 
 
-def test_a_stream_that_falls_silent_breaks_off_after_its_timeout(tmp_path: Path) -> None:
+def test_a_stream_that_goes_silent_ends_after_its_timeout(tmp_path: Path) -> None:
     body = clip(tmp_path / "a.ts", 60, options={"bf": "0", "g": "10"}).read_bytes()
     with serving(body, stall=True) as address:
-        frames, error = captured_until_error(f"{address}/live", read_timeout_s=0.3, open_timeout_s=0.3)
+        frames, error = capture_until_error(f"{address}/live", read_timeout_s=0.3, open_timeout_s=0.3)
     assert len(frames) > 20
     assert numbers(frames) == list(range(len(frames)))
-    assert f"breaks off after frame {len(frames) - 1} (it gave no data in time)" in str(error)
+    assert f"breaks off after frame {len(frames) - 1} (no data arrived in time)" in str(error)
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "http"])
-def test_a_host_that_says_nothing_is_given_up(scheme: str) -> None:
+def test_a_silent_host_is_abandoned_after_the_timeout(scheme: str) -> None:
     with create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        began = time.monotonic()
-        _, error = captured_until_error(f"{scheme}://user:hunter2@127.0.0.1:{port}/live", open_timeout_s=0.3)
-    assert 0.3 <= time.monotonic() - began < 2
-    assert f"{scheme}://127.0.0.1:{port}/live: cannot be opened: it gave no data in time" in str(error)
+        start_s = time.monotonic()
+        _, error = capture_until_error(f"{scheme}://user:hunter2@127.0.0.1:{port}/live", open_timeout_s=0.3)
+    assert 0.3 <= time.monotonic() - start_s < 2
+    assert f"{scheme}://127.0.0.1:{port}/live: cannot be opened: no data arrived in time" in str(error)
     assert "hunter2" not in "".join(traceback.format_exception(error))
 
 
-def test_an_unreachable_host_is_refused_at_once(unused_port: int) -> None:
-    _, error = captured_until_error(f"rtsp://user:hunter2@127.0.0.1:{unused_port}/live")
+def test_an_unreachable_host_is_an_error_at_once(unused_port: int) -> None:
+    _, error = capture_until_error(f"rtsp://user:hunter2@127.0.0.1:{unused_port}/live")
     assert f"rtsp://127.0.0.1:{unused_port}/live: cannot be opened: Connection refused" in str(error)
 
 
 @pytest.mark.parametrize(("name", "count"), CLIPS.items())
-def test_real_clips_give_every_frame(data: Path, name: str, count: int) -> None:
+def test_every_frame_of_real_clips_is_captured(data: Path, name: str, count: int) -> None:
     path = str(data / "videos" / name)
     assert Capture(uri=path).expected_frames() == count
     last, number = -1, -1
@@ -436,10 +440,10 @@ def rtsp_port() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
-def test_rtsp(rtsp_port: int, transport: str) -> None:
-    frames = captured(f"RTSP://user:p@ss@127.0.0.1:{rtsp_port}/live", transport=transport, frames=10)
+def test_rtsp_is_read_over_tcp_and_udp(rtsp_port: int, transport: str) -> None:
+    frames = capture(f"RTSP://user:p@ss@127.0.0.1:{rtsp_port}/live", transport=transport, frames=10)
     assert [frame.seq for frame in frames] == list(range(10))
     assert all(b.pts > a.pts for a, b in pairwise(frames))
     assert frames[-1].image.shape == (240, 320, 3)
-    _, error = captured_until_error(f"rtsp://user:hunter2@127.0.0.1:{rtsp_port}/none")
+    _, error = capture_until_error(f"rtsp://user:hunter2@127.0.0.1:{rtsp_port}/none")
     assert f"rtsp://127.0.0.1:{rtsp_port}/none: cannot be opened: 404" in str(error)

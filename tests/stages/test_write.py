@@ -20,7 +20,7 @@ from stream_seg.errors import ConfigError, OutputError
 from stream_seg.frame import Frame
 from stream_seg.stages.write import Write, fitted
 from stream_seg.types import Image
-from tests.support.clips import number_of, numbered, read_video
+from tests.support.clips import number_image, read_number, read_video
 
 TICK = Fraction(1, 12800)
 IRREGULAR = [7, 512, 1024, 1025, 1700, 4000, 4001, 9000, 9512, 15000]
@@ -28,7 +28,7 @@ IRREGULAR = [7, 512, 1024, 1025, 1700, 4000, 4001, 9000, 9512, 15000]
 
 def frames(pts: Iterable[int], *, time_base: Fraction = TICK, stream: str = "front") -> Iterator[Frame]:
     for seq, at in enumerate(pts):
-        yield Frame(stream, seq, at, time_base, 0, numbered(seq, (160, 120)))
+        yield Frame(stream, seq, at, time_base, 0, number_image(seq, (160, 120)))
 
 
 def written(path: Path, source: Iterator[Frame]) -> list[tuple[Fraction, Image]]:
@@ -41,7 +41,7 @@ def test_every_frame_is_there_in_order(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out{suffix}"
     seen = list(Write(path)(frames(range(0, 60 * 512, 512))))
     assert [frame.seq for frame in seen] == list(range(60))
-    assert [number_of(image) for _, image in read_video(path)] == list(range(60))
+    assert [read_number(image) for _, image in read_video(path)] == list(range(60))
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -98,7 +98,7 @@ def test_matroska_names_the_rate_that_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_lone_frame_is_a_film(tmp_path: Path) -> None:
-    assert [number_of(image) for _, image in written(tmp_path / "out.mp4", frames([77]))] == [0]
+    assert [read_number(image) for _, image in written(tmp_path / "out.mp4", frames([77]))] == [0]
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert container.duration is not None
         assert container.duration / 1e6 == pytest.approx(1 / 30, abs=1e-3)
@@ -192,7 +192,7 @@ def test_a_run_that_is_stopped_leaves_a_playable_file(tmp_path: Path, suffix: st
         next(stage)
     assert not path.exists()
     stage.close()  # type: ignore[attr-defined]
-    assert [number_of(image) for _, image in read_video(path)] == list(range(7))
+    assert [read_number(image) for _, image in read_video(path)] == list(range(7))
     assert list(tmp_path.iterdir()) == [path]
 
 

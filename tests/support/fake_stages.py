@@ -9,13 +9,15 @@ from threading import Event
 
 from stream_seg.config.graph_file import Config, Node
 from stream_seg.runtime.graph import Graph
-from stream_seg.stages.base import Frames, Policy
+from stream_seg.stages.base import Frames, Policy, Traits
 from tests.support.frames import RATE, frame
 
 
 @dataclass
 class Camera:
     """A source of numbered frames; with `paced` at 30 frames/s. Notes what it gave."""
+
+    traits = Traits(role="source")
 
     frames: int
     stream: str = "camera"
@@ -51,6 +53,8 @@ class Work:
 class Ledger:
     """A sink that notes what it got: (stream, seq, age in seconds), and whether its end came."""
 
+    traits = Traits(role="output")
+
     delay_s: float = 0.0
     leave_after: int | None = None
     got: list[tuple[str, int, float]] = field(default_factory=list)
@@ -74,29 +78,49 @@ class Ledger:
         return [seq for _, seq, _ in self.got]
 
 
+@dataclass
+class FunctionStage:
+    """A stage whose body is a function or another stage, with traits of its own."""
+
+    run: Callable[[Frames], Frames]
+    traits: Traits
+
+    def __call__(self, frames: Frames) -> Frames:
+        return self.run(frames)
+
+
+TRAITS = {
+    "source": Traits(role="source"),
+    "filter": Traits(),
+    "output": Traits(role="output"),
+    "segment": Traits(produces=("labels",), age_feedback=True),
+    "smooth": Traits(produces=("smoothing",)),
+}
+
+
 def config(nodes: Iterable[Node], *, policy: Policy = "every") -> Config:
-    """A config of stand-in stages."""
+    """Return a config of fake stages."""
     return Config(tuple(nodes), policy, None)
 
 
 def node(name: str, kind: str, stage: Callable[[Frames], Frames], *inputs: str, policy: Policy | None = None) -> Node:
-    """A node; `kind` says whether it is a source (synthetic), a filter (smooth) or an output (write)."""
-    return Node(name, kind, inputs, policy, stage)
+    """Return a node; `kind`, a key of TRAITS, matters for a stage without traits of its own."""
+    return Node(name, kind, inputs, policy, stage if hasattr(stage, "traits") else FunctionStage(stage, TRAITS[kind]))
 
 
 def line(
     source: Callable[[Frames], Frames], work: Callable[[Frames], Frames], sink: Callable[[Frames], Frames]
 ) -> list[Node]:
-    """camera -> work -> sink."""
+    """Return the nodes camera -> work -> sink."""
     return [
-        node("camera", "synthetic", source),
+        node("camera", "source", source),
         node("work", "smooth", work, "camera"),
-        node("sink", "write", sink, "work"),
+        node("sink", "output", sink, "work"),
     ]
 
 
-def ran(nodes: Iterable[Node], *, policy: Policy = "every", within_s: float = 20.0) -> Graph:
-    """The graph after it has run to its end."""
-    with Graph(config(nodes, policy=policy), live=False) as graph:
+def run_graph(nodes: Iterable[Node], *, policy: Policy = "every", within_s: float = 20.0) -> Graph:
+    """Run a graph to its end, and return it."""
+    with Graph(config(nodes, policy=policy)) as graph:
         assert graph.wait(within_s), "the graph did not end"
     return graph

@@ -1,0 +1,363 @@
+"""The Python API: segment a video frame by frame, run the main job, run a graph, or segment one image."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike, fspath
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Semaphore
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from stream_seg.backends.engine import Engine
+from stream_seg.config.graph_file import Config, apply_settings, check, read_document
+from stream_seg.config.overrides import default_document, refuse_overwriting, total_frames, with_input, with_outputs
+from stream_seg.engines.open import open_engine as open_network_engine
+from stream_seg.errors import ConfigError, OutputError, StreamSegError
+from stream_seg.frame import Frame, Semantic
+from stream_seg.network.network import open_network
+from stream_seg.runtime.graph import Graph
+from stream_seg.runtime.report import Report
+from stream_seg.schema.validation import describe_unknown
+from stream_seg.stages.base import Frames, Traits
+from stream_seg.stages.registry import StageLoader
+from stream_seg.stages.segment import segment_image
+from stream_seg.telemetry.metrics import register, serve_metrics
+from stream_seg.types import Classes, Image, Labels
+from stream_seg.web.hosts import format_host
+
+PathText: TypeAlias = str | PathLike[str]
+Document: TypeAlias = Mapping[str, Any]
+
+
+def open(  # noqa: A001 - called as stream_seg.open
+    source: PathText,
+    *,
+    network: PathText | Document = "road",
+    smooth: bool = True,
+    every: int | Literal["auto"] = 1,
+    size: tuple[int, int] | None = None,
+    backend: str = "auto",
+    precision: str = "auto",
+) -> FrameStream:
+    """Open a video, camera, URL or folder of images. Return an iterator over its segmented frames.
+
+    `every`: frames from one frame that the network processes to the next. `size`: (height, width) of the network's
+    input. A recording yields every frame; a live source yields the newest one each time. Raises ConfigError,
+    SourceError or NetworkError.
+    """
+    segment = _segment_keys(network, every=every, size=size, backend=backend, precision=precision)
+    document = _default_graph(source, segment, smooth=smooth)
+    last = document["stages"].pop("overlay")["input"]
+    return FrameStream(Pipeline(document, frames=last))
+
+
+def run(
+    source: PathText,
+    *outputs: PathText,
+    network: PathText | Document = "road",
+    smooth: bool = True,
+    every: int | Literal["auto"] = 1,
+    size: tuple[int, int] | None = None,
+    backend: str = "auto",
+    precision: str = "auto",
+) -> Report:
+    """Segment a video into every output, as `stream-seg run` does. Return the report of the run.
+
+    An output is a video (.mp4, .mkv), a table (.jsonl), a folder for label maps (masks/), "window" or the URL of a
+    page. Raises the first StreamSegError of any stage, after the files are finished.
+    """
+    if not outputs:
+        raise ConfigError("run: no output; name at least one, such as out.mp4")
+    segment = _segment_keys(network, every=every, size=size, backend=backend, precision=precision)
+    document = _default_graph(source, segment, smooth=smooth)
+    with Pipeline(with_outputs(document, [fspath(output) for output in outputs])) as pipeline:
+        pipeline.wait()
+    return pipeline.report()
+
+
+def open_engine(
+    network: PathText | Document = "road",
+    *,
+    size: tuple[int, int] | None = None,
+    backend: str = "auto",
+    precision: str = "auto",
+    threads: int = 1,
+) -> ImageEngine:
+    """Open a network for single images: `open_engine("road")(image).labels`. Raises NetworkError or ConfigError."""
+    source = network if isinstance(network, Mapping) else fspath(network)
+    engine = open_network_engine(open_network(source, size=size), backend=backend, precision=precision, threads=threads)
+    return ImageEngine(engine)
+
+
+class ImageEngine:
+    """A compiled network that segments one image at a time. A context manager; `close` frees the network."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def classes(self) -> Classes:
+        """Class names and colours, by label."""
+        return self._engine.spec.classes
+
+    def __call__(self, image: Image) -> Segmentation:
+        """Segment an image of any size, uint8 (H, W, 3) BGR. Raises ValueError for another array."""
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"expected an image uint8 (H, W, 3) BGR, got {image.dtype} {image.shape}")
+        height, width = image.shape[:2]
+        return Segmentation(segment_image(image, self._engine), (height, width))
+
+    def close(self) -> None:
+        """Free the network. Closing twice is allowed."""
+        self._engine.close()
+
+    def __enter__(self) -> ImageEngine:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The labels of one image; `size` is its (height, width)."""
+
+    semantic: Semantic
+    size: tuple[int, int]
+
+    @cached_property
+    def labels(self) -> Labels:
+        """Labels uint8 (H, W) at the size of the image; 255 is void."""
+        return self.semantic.labels_at(self.size)
+
+    def labels_at(self, size: tuple[int, int]) -> Labels:
+        """Return labels uint8 of another (height, width)."""
+        return self.semantic.labels_at(size)
+
+    @property
+    def classes(self) -> Classes:
+        """Class names and colours, by label."""
+        return self.semantic.classes
+
+
+class Pipeline:
+    """A graph: its frames, its metrics, its report. `with Pipeline("graph.yaml") as pipeline: pipeline.wait()`.
+
+    `graph` is the path of a graph file, a mapping with the same keys (in which `stage:` may also be a class), or a
+    checked Config. `settings` are changes such as "smooth.weight=0.6". `frames` names the stage whose frames iteration
+    yields; they must then be consumed, since a recording waits for them. `announce` receives lines for the user, such
+    as the address of a page.
+
+    Raises ConfigError, SourceError or OutputError for a graph that cannot run, before anything is started.
+    """
+
+    def __init__(
+        self,
+        graph: PathText | Document | Config,
+        *,
+        settings: Sequence[str] = (),
+        frames: str | None = None,
+        announce: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        self.config = graph if isinstance(graph, Config) else _read(graph, settings, frames)
+        self.total_frames = total_frames(self.config)
+        """Number of frames that the sources will yield; None if unknown."""
+        self.graph = Graph(self.config, announce=announce)
+        register(self.graph)
+        self._announce = announce
+        self._resources = ExitStack()
+        self._ended_ns: int | None = None
+
+    def start(self) -> None:
+        """Start the metrics server and the stages; `close` follows. Raises ConfigError or OutputError."""
+        with ExitStack() as resources:
+            if (metrics := self.config.metrics) is not None:
+                port = resources.enter_context(serve_metrics(self.graph, host=metrics.host, port=metrics.port))
+                self._announce(f"metrics at http://{format_host(metrics.host)}:{port}/metrics")
+            if (traces := self.config.traces) is not None:
+                from stream_seg.telemetry.tracing import trace_frames  # its package is heavy and optional
+
+                resources.enter_context(trace_frames(self.graph, traces, deadline_ms=self.config.deadline_ms))
+            resources.enter_context(self.graph)
+            self._resources = resources.pop_all()
+
+    def close(self) -> None:
+        """Stop the stages, finish the files and close everything. Raises nothing: see `error`."""
+        for tap in self._taps():
+            tap.close()
+        self._resources.close()
+        unfinished = [worker.node.name for worker in self.graph.hanging() if worker.is_output]
+        if unfinished:
+            self.graph.fail(OutputError(f"gave up on {', '.join(unfinished)}, which did not finish"))
+        self._ended_ns = self._ended_ns or time.monotonic_ns()
+
+    @property
+    def error(self) -> StreamSegError | None:
+        """The first error of any stage."""
+        return self.graph.error
+
+    def __enter__(self) -> Pipeline:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close; after a body without an exception, raise the first error of any stage."""
+        self.close()
+        if kind is None and self.error is not None:
+            raise self.error
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames of the stage `frames` until the graph ends. Raises the first error of any stage."""
+        taps = self._taps()
+        if not taps:
+            ends = ", ".join(dict.fromkeys(name for node in self.config.outputs for name in node.inputs))
+            raise ConfigError(f"the pipeline yields no frames; name a stage, such as Pipeline(..., frames={ends!r})")
+        yield from taps[0]
+        if self.error is not None:
+            raise self.error
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until every output has ended. Return False if the time runs out before."""
+        return self.graph.wait(timeout_s)
+
+    def stop(self) -> None:
+        """End the sources; frames under way are still processed. Callable from any thread."""
+        self.graph.stop()
+
+    def metrics(self) -> dict[str, float]:
+        """Return the current value of every metric, by its name and labels as Prometheus writes them."""
+        samples = (sample for family in self.graph.registry.collect() for sample in family.samples)
+        return {_series(sample.name, sample.labels): sample.value for sample in samples}
+
+    def report(self) -> Report:
+        """Return the figures of the run, or of the run so far."""
+        ended_ns = self._ended_ns or time.monotonic_ns()
+        return Report.of(self.graph, seconds=(ended_ns - self.graph.started_ns) / 1e9)
+
+    def _taps(self) -> list[_Tap]:
+        return [worker.stage for worker in self.graph.workers if isinstance(worker.stage, _Tap)]
+
+
+class FrameStream:
+    """The segmented frames of a source: an iterator and a context manager.
+
+    The source opens with the first frame. It closes after the last one, with `close`, and when the object is deleted.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self._frames = _run(pipeline)  # holds no reference to self: an abandoned stream closes at once
+
+    @property
+    def total_frames(self) -> int | None:
+        """Number of frames of a recording; None if unknown."""
+        return self.pipeline.total_frames
+
+    def close(self) -> None:
+        """Stop the pipeline and close the source. Closing twice is allowed."""
+        self._frames.close()
+
+    def __iter__(self) -> FrameStream:
+        return self
+
+    def __next__(self) -> Frame:
+        return next(self._frames)
+
+    def __enter__(self) -> FrameStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _run(pipeline: Pipeline) -> Generator[Frame, None, None]:
+    with pipeline:
+        yield from pipeline
+
+
+@dataclass
+class _Tap:
+    """An output that hands frames to an iterator in another thread, each when the iterator asks for it."""
+
+    traits = Traits(role="output")
+
+    def __post_init__(self) -> None:
+        self._requests, self._frames = Semaphore(0), SimpleQueue[Frame | None]()
+        self._closed = False
+
+    def __call__(self, frames: Frames) -> Frames:
+        try:
+            while self._requests.acquire() and not self._closed:
+                frame = next(frames, None)
+                if frame is None:
+                    return
+                self._frames.put(frame)
+                yield frame
+        finally:
+            self._frames.put(None)
+
+    def __iter__(self) -> Iterator[Frame]:
+        while True:
+            self._requests.release()
+            frame = self._frames.get()
+            if frame is None:
+                self._frames.put(None)  # another iteration ends at once as well
+                return
+            yield frame
+
+    def close(self) -> None:
+        """End the stage, which may be waiting for a request."""
+        self._closed = True
+        self._requests.release()
+
+
+def checked_config(document: Document, *, where: str, loader: StageLoader, report_file: Path | None = None) -> Config:
+    """Return the config of a document. Raises ConfigError, and OutputError for an output that would overwrite."""
+    config = check(document, where=where, loader=loader)
+    refuse_overwriting(document, loader, report_file=report_file)
+    return config
+
+
+def _read(graph: PathText | Document, settings: Sequence[str], frames: str | None) -> Config:
+    """Return the config of a graph file or mapping, with an output for the frames of the stage `frames`."""
+    where, loader = "graph", StageLoader()
+    if isinstance(graph, Mapping):
+        document = dict(graph)
+    else:
+        where, loader = fspath(graph), StageLoader(Path(graph).parent)
+        document = read_document(Path(graph))
+    document = apply_settings(document, settings)
+    if frames is not None:
+        stages = dict(document.get("stages") or {})
+        if frames not in stages:
+            raise ConfigError(f"{where}: frames: {describe_unknown('stage', frames, stages)}")
+        document["stages"] = {**stages, "frames": {"stage": _Tap, "input": frames}}
+    return checked_config(document, where=where, loader=loader)
+
+
+def _default_graph(source: PathText, segment: dict[str, Any], *, smooth: bool) -> dict[str, Any]:
+    """Return the default graph for a source, with settings for the network, with or without smoothing."""
+    document = with_input(default_document(), fspath(source))
+    stages = {name: dict(keys or {}) for name, keys in document["stages"].items()}
+    stages["segment"] |= segment
+    if not smooth:
+        stages["overlay"]["input"] = stages.pop("smooth")["input"]
+    return {**document, "stages": stages}
+
+
+def _segment_keys(network: PathText | Document, **keys: Any) -> dict[str, Any]:
+    """Return the keys of a segment stage, without those that are None."""
+    source = dict(network) if isinstance(network, Mapping) else fspath(network)
+    return {"network": source, **{key: value for key, value in keys.items() if value is not None}}
+
+
+def _series(name: str, labels: Mapping[str, str]) -> str:
+    pairs = ",".join(f'{key}="{value}"' for key, value in labels.items())
+    return f"{name}{{{pairs}}}" if pairs else name
