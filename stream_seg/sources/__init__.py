@@ -1,1 +1,1 @@
-"""Where pictures come from, behind the stage `capture`."""
+"""Frame sources behind the stage `capture`: files, images, cameras and streams."""

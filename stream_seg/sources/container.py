@@ -1,4 +1,4 @@
-"""Opening a video with FFmpeg, and saying in plain words why it cannot be opened."""
+"""Open videos with FFmpeg, and explain why one cannot be opened."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from stream_seg.errors import Reason, SourceError
-from stream_seg.sources.ffmpeg_memory import allow
-from stream_seg.sources.rtsp_redirect import asked_first
+from stream_seg.sources.ffmpeg_memory import allow_allocation
+from stream_seg.sources.rtsp_redirect import probe_redirect
 from stream_seg.sources.uri import Source
 
 PROTOCOLS = {
@@ -24,34 +24,35 @@ PROTOCOLS = {
     "http": "http,https,httpproxy,tcp,tls,crypto",
     "rtsp": "rtsp,rtsps,rtp,srtp,udp,tcp,tls",
 }
-"""By kind of source, what FFmpeg may open: a playlist on disk reaches no network, one on the network no file."""
+"""Protocols that FFmpeg may use, by kind of source: a playlist on disk reaches no network, one on a server no file."""
 
-OTHERS_READ = frozenset(
+PLAYLIST_FORMATS = frozenset(
     ("concat", "dash", "hls", "image2", "image2pipe", "imf", "lavfi", "sdp", "vapoursynth", "webm_dash_manifest")
 )
-"""Formats that name other files or hosts: none of them is opened."""
+"""Formats that name other files or hosts; they are never opened."""
 
-SILENT = "it gave no data in time"
-REDIRECT = "it sends the reader elsewhere (a redirect), which is not followed"
-SAID: tuple[tuple[type[av.FFmpegError], Reason, str | None], ...] = (
-    (av.error.ExitError, "no data", SILENT),
-    (av.error.TimeoutError, "no data", SILENT),
+NO_DATA = "no data arrived in time"
+REDIRECT = "the server redirects to another address, which is not followed"
+FFMPEG_ERRORS: tuple[tuple[type[av.FFmpegError], Reason, str | None], ...] = (
+    (av.error.ExitError, "no data", NO_DATA),
+    (av.error.TimeoutError, "no data", NO_DATA),
     (av.error.ConnectionRefusedError, "refused", None),
     (av.error.HTTPNotFoundError, "not found", "404: there is nothing at this address"),
     (av.error.FileNotFoundError, "not found", None),
     (
         av.error.HTTPUnauthorizedError,
         "auth",
-        "401: it wants another user and password: SCHEME://USER:PASSWORD@HOST/PATH",
+        "401: user or password missing or wrong; write SCHEME://USER:PASSWORD@HOST/PATH",
     ),
     (av.error.HTTPForbiddenError, "auth", "403: forbidden"),
-    (av.error.InvalidDataError, "broken", "it is not a video that FFmpeg can read"),
+    (av.error.InvalidDataError, "broken", "not a video that FFmpeg can read"),
 )
+"""(error, reason, message) of FFmpeg's errors; None: FFmpeg's own message."""
 UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)
 
 
 @contextmanager
-def opened(
+def open_video(
     source: Source, options: Mapping[str, str], *, timeouts_s: tuple[float, float], stay_on_host: bool = False
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a video and yield its container and its video stream. Raises SourceError.
@@ -59,68 +60,75 @@ def opened(
     `timeouts_s` are for opening and for each read. With `stay_on_host` an RTSP server is asked first whether it
     redirects to another host, which FFmpeg would follow; redirects of http are never followed.
     """
-    _refuse_without_opening(source)
-    allow()
-    fences = {"protocol_whitelist": PROTOCOLS[source.kind]} if source.kind in PROTOCOLS else {}
+    _check_exists(source)
+    allow_allocation()
+    restrictions = {"protocol_whitelist": PROTOCOLS[source.kind]} if source.kind in PROTOCOLS else {}
     if source.kind in ("file", "http"):
-        fences["format_whitelist"] = ",".join(sorted(av.formats_available - OTHERS_READ))
+        restrictions["format_whitelist"] = ",".join(sorted(av.formats_available - PLAYLIST_FORMATS))
     if source.kind == "http":
-        fences["max_redirects"] = "0"
-    # Without the prefix FFmpeg would take a file named a:b.mp4 for a protocol `a`.
+        restrictions["max_redirects"] = "0"
+    # Without the prefix FFmpeg would take the `a` of a file named a:b.mp4 for a protocol.
     address = f"file:{source.address}" if source.kind == "file" else source.address
-    form = "v4l2" if source.kind == "camera" else None
-    given_up_s = 0.0
+    container_format = "v4l2" if source.kind == "camera" else None
+    deadline_s = 0.0
 
-    def opened_within(open_s: float) -> InputContainer:
-        nonlocal given_up_s
-        given_up_s = time.monotonic() + open_s
-        return av.open(address, format=form, options={**options, **fences}, timeout=(open_s, timeouts_s[1]))
+    def open_within(open_s: float) -> InputContainer:
+        nonlocal deadline_s
+        deadline_s = time.monotonic() + open_s
+        return av.open(
+            address, format=container_format, options={**options, **restrictions}, timeout=(open_s, timeouts_s[1])
+        )
 
     try:
         if source.kind == "rtsp" and stay_on_host:
-            container = _opened_here(source, opened_within, open_s=timeouts_s[0])
+            container = _open_rtsp_on_host(source, open_within, open_s=timeouts_s[0])
         else:
-            container = opened_within(timeouts_s[0])
+            container = open_within(timeouts_s[0])
     except av.FFmpegError as error:
-        kind, reason = _why(error, source, in_time=time.monotonic() < given_up_s)
-        raise SourceError(f"{source.shown}: cannot be opened: {reason}", reason=kind) from without_address(error)
+        kind, message = _explain_open_error(error, source, in_time=time.monotonic() < deadline_s)
+        raise SourceError(f"{source.display}: cannot be opened: {message}", reason=kind) from strip_address(error)
     with container:
         stream = container.streams.best("video")
         # FFmpeg takes any text named .txt for terminal art, and draws it.
         if not isinstance(stream, VideoStream) or container.format.name == "tty":
-            raise SourceError(f"{source.shown}: cannot be opened: it holds no video")
+            raise SourceError(f"{source.display}: cannot be opened: it contains no video")
         yield container, stream
 
 
-def reason_of(error: av.FFmpegError) -> tuple[Reason, str]:
-    """Why: the kind of reason, and in words without the address."""
-    said = error.strerror or type(error).__name__
-    for kind, reason, words in SAID:
+def explain_error(error: av.FFmpegError) -> tuple[Reason, str]:
+    """Return the reason of an error and a message without the address."""
+    strerror = error.strerror or type(error).__name__
+    for kind, reason, message in FFMPEG_ERRORS:
         if isinstance(error, kind):
-            return reason, words or said
-    return ("unreachable" if error.errno in UNREACHABLE else "broken"), said
+            return reason, message or strerror
+    return ("unreachable" if error.errno in UNREACHABLE else "broken"), strerror
 
 
-def _why(error: av.FFmpegError, source: Source, *, in_time: bool) -> tuple[Reason, str]:
-    """Why a source cannot be opened; FFmpeg calls several things by one name."""
+def strip_address(error: av.FFmpegError) -> av.FFmpegError:
+    """Return the same error without the address that FFmpeg opened, which may contain a password."""
+    return av.FFmpegError(error.errno or 0, error.strerror or type(error).__name__)
+
+
+def _explain_open_error(error: av.FFmpegError, source: Source, *, in_time: bool) -> tuple[Reason, str]:
+    """Explain why a source cannot be opened: FFmpeg has one error number for several causes."""
     if error.errno == errno.ENOMEM:
-        return "not allowed", "it asks for more memory than a video needs"
+        return "not allowed", "it needs more memory than a video may take"
     if _is_mp4_without_index(source):
-        return "broken", "it breaks off before its index (moov)"
+        return "broken", "the file ends before its index (moov)"
     if source.kind in ("rtsp", "http"):
-        if not in_time:  # RTSP calls an answer that never came invalid data
-            return "no data", SILENT
-        if error.errno == errno.EIO and not _has_address(source):
-            return "dns", "no address is known for this host"
+        if not in_time:  # over RTSP, an answer that never came is invalid data
+            return "no data", NO_DATA
+        if error.errno == errno.EIO and not _resolves(source):
+            return "dns", "the host name has no address"
     if source.kind in ("file", "http") and error.errno == errno.EINVAL:
-        return "not allowed", "it is a list of other files or addresses (a playlist), which is never followed"
+        return "not allowed", "a list of other files or addresses (a playlist) is never followed"
     if source.kind == "http" and error.errno == errno.EIO:
-        # One number for both, and FFmpeg's words on it are in its log alone.
-        return "broken", f"its answer breaks off and is no video that FFmpeg can read, or {REDIRECT}"
-    return reason_of(error)
+        # One number for both; only FFmpeg's log tells them apart.
+        return "broken", f"the answer is truncated and not a video that FFmpeg can read, or {REDIRECT}"
+    return explain_error(error)
 
 
-def _has_address(source: Source) -> bool:
+def _resolves(source: Source) -> bool:
     try:
         socket.getaddrinfo(urlsplit(source.address).hostname, None)
     except (OSError, ValueError):
@@ -128,41 +136,39 @@ def _has_address(source: Source) -> bool:
     return True
 
 
-def without_address(error: av.FFmpegError) -> av.FFmpegError:
-    """The same error without the address that FFmpeg was given, which may hold a password."""
-    return av.FFmpegError(error.errno or 0, error.strerror or type(error).__name__)
-
-
-def _refuse_without_opening(source: Source) -> None:
+def _check_exists(source: Source) -> None:
+    """Raise SourceError for a camera or file that FFmpeg need not try."""
     path = Path(source.address)
     if source.kind == "camera" and not path.exists():
         cameras = ", ".join(sorted(str(p) for p in Path("/dev").glob("video*"))) or "none"
-        raise SourceError(f"{source.shown}: no such camera; cameras here: {cameras}", reason="not found")
+        raise SourceError(f"{source.display}: no such camera; cameras here: {cameras}", reason="not found")
     if source.kind != "file":
         return
     if not path.exists():
-        raise SourceError(f"{source.shown}: no such file", reason="not found")
+        raise SourceError(f"{source.display}: no such file", reason="not found")
     if not path.is_file():
-        raise SourceError(f"{source.shown}: is not a regular file")
+        raise SourceError(f"{source.display}: is not a regular file")
     if path.stat().st_size == 0:
-        raise SourceError(f"{source.shown}: the file is empty")
+        raise SourceError(f"{source.display}: the file is empty")
 
 
-def _opened_here(source: Source, opened_within: Callable[[float], InputContainer], *, open_s: float) -> InputContainer:
-    """An RTSP stream. Raises SourceError where its server sends readers elsewhere, or says nothing in time."""
+def _open_rtsp_on_host(
+    source: Source, open_within: Callable[[float], InputContainer], *, open_s: float
+) -> InputContainer:
+    """Open an RTSP stream. Raises SourceError if its server redirects or does not answer in time."""
     deadline_s = time.monotonic() + open_s
     try:
-        with asked_first(source.address, timeout_s=open_s) as elsewhere:
-            if elsewhere:
-                raise SourceError(f"{source.shown}: cannot be opened: {REDIRECT}", reason="not allowed")
+        with probe_redirect(source.address, timeout_s=open_s) as redirects:
+            if redirects:
+                raise SourceError(f"{source.display}: cannot be opened: {REDIRECT}", reason="not allowed")
             try:
-                return opened_within(max(0.1, deadline_s - time.monotonic()))
+                return open_within(max(0.1, deadline_s - time.monotonic()))
             except av.FFmpegError:
                 if time.monotonic() < deadline_s:
                     raise
     except TimeoutError:
-        raise SourceError(f"{source.shown}: cannot be opened: {SILENT}", reason="no data") from None
-    return opened_within(open_s / 2)  # some serve one reader at a time, and the first question is over now
+        raise SourceError(f"{source.display}: cannot be opened: {NO_DATA}", reason="no data") from None
+    return open_within(open_s / 2)  # some servers accept one client at a time, and the probe is closed now
 
 
 def _is_mp4_without_index(source: Source) -> bool:
@@ -171,5 +177,5 @@ def _is_mp4_without_index(source: Source) -> bool:
     try:
         with Path(source.address).open("rb") as file:
             return file.read(12)[4:8] == b"ftyp"
-    except OSError:  # FFmpeg could not read it either, and said why.
+    except OSError:  # FFmpeg could not read it either, and its error says why
         return False

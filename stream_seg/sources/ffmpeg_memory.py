@@ -1,5 +1,5 @@
-"""How much FFmpeg may take in one piece. It believes what a header counts: of 1.6 KB that promise 85 million frames it
-makes an index of 2 GB, on opening the file, which no option prevents."""
+"""Limit of FFmpeg's single allocations. FFmpeg trusts the counts of a header: for a file of 1.6 KB that promises 85
+million frames it allocates an index of 2 GB while opening it, which no option prevents."""
 
 from __future__ import annotations
 
@@ -8,31 +8,30 @@ import re
 import threading
 from pathlib import Path
 
-MOST = 256 << 20
-"""Bytes: an index of 11 million frames, two days at 60 a second, or a picture of 8192x8192 in 24 bits."""
+DEFAULT_BYTES = 256 << 20
+"""An index of 11 million frames, two days at 60 frames/s, or an image of 8192x8192 in 24 bits."""
 
-_turn = threading.Lock()
-_allowed = 0
+_lock = threading.Lock()
+_limit = 0
 
 
-def allow(size: int = MOST) -> None:
-    """Let FFmpeg take `size` bytes in one piece, at least MOST and what was allowed before; what needs more fails as
-    without memory.
+def allow_allocation(size: int = DEFAULT_BYTES) -> None:
+    """Let FFmpeg allocate `size` bytes at once; a larger allocation fails as if memory had run out.
 
-    Elsewhere than on Linux this does nothing.
+    The limit is never lowered below DEFAULT_BYTES or an earlier call. Does nothing on systems other than Linux.
     """
-    global _allowed
-    size = max(size, MOST)
-    with _turn:
-        if size <= _allowed:
+    global _limit
+    size = max(size, DEFAULT_BYTES)
+    with _lock:
+        if size <= _limit:
             return
         for library in _libraries():
             library.av_max_alloc(ctypes.c_size_t(size))
-        _allowed = size
+        _limit = size
 
 
 def _libraries() -> list[ctypes.CDLL]:
-    """Every libavutil that this process has: PyAV's own, and OpenCV's."""
+    """Return every libavutil of this process: that of PyAV, and that of OpenCV."""
     maps = Path("/proc/self/maps")
     paths = set(re.findall(r"/\S*libavutil\S*", maps.read_text())) if maps.exists() else set()
     return [ctypes.CDLL(path) for path in sorted(paths)]

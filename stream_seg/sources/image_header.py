@@ -53,7 +53,7 @@ class ImageHeader(NamedTuple):
         return MIRRORED.get(self.orientation) == abs(rotation)
 
 
-def read_picture(path: Path, *, max_pixels: int, limit: str) -> tuple[bytes, ImageHeader] | None:
+def read_image_file(path: Path, *, max_pixels: int, limit: str) -> tuple[bytes, ImageHeader] | None:
     """Return the content of an image file and its header; None for a file that is no image.
 
     Raises SourceError for an image of more than `max_pixels`, which the message calls `limit`, and for a file far

@@ -1,4 +1,4 @@
-"""A live source that goes away and comes back: its pictures, and word of it while there are none."""
+"""A live source that disconnects and returns: its frames, and status updates while it has none."""
 
 from __future__ import annotations
 
@@ -11,111 +11,114 @@ from typing import NamedTuple, TypeAlias
 
 from stream_seg.errors import SourceError
 from stream_seg.frame import Signal
-from stream_seg.sources.backoff import Backoff, Stillness
-from stream_seg.sources.picture import Pictures
-from stream_seg.sources.reader import Reader, Taken
+from stream_seg.sources.backoff import Backoff, FreezeDetector
+from stream_seg.sources.decoded_frame import DecodedFrames
+from stream_seg.sources.reader import Reader, ReadFrame
 
 LOG = logging.getLogger(__name__)
-CARD_S = 0.5
-"""How often a source that is away says so."""
+UPDATE_INTERVAL_S = 0.5
+"""Interval of the updates of a source without frames."""
 STEADY_S = 0.5
-"""A connection was a good one whose pictures came for so long: a camera that accepts and dies at once is waited for
-longer."""
-MOST_LEFT = 3
-"""Threads of one source that may hang in foreign code before nothing more is opened."""
+"""A connection that delivered frames for so long resets the retry delays. A camera that accepts connections and drops
+them at once does not."""
+MAX_HANGING = 3
+"""Threads of one source that may hang in foreign code before no further connection is opened."""
 
 
 @dataclass(frozen=True)
-class Patience:
-    """Seconds: until opening is given up from outside, without a picture, of the same picture (None: for ever)."""
+class Timeouts:
+    """Seconds until opening is abandoned, until a stream without a frame counts as stalled, and until a stream that
+    repeats one image counts as frozen (None: never)."""
 
     open_s: float
     stall_s: float
     frozen_s: float | None
 
 
-class News(NamedTuple):
-    """A picture, word that there is none, or both: a picture that does not move. `fresh`: the first of a connection."""
+class Update(NamedTuple):
+    """A frame, a signal that there is none, or both: a frozen image. `connected` marks a connection's first frame."""
 
-    taken: Taken | None
+    read: ReadFrame | None
     signal: Signal | None
-    fresh: bool = False
+    connected: bool = False
 
 
-Supply: TypeAlias = Generator[News, None, None]
+Updates: TypeAlias = Generator[Update, None, None]
 
 
-def supply(make: Callable[[], Pictures], *, stream: str, patience: Patience, must_begin: bool) -> Supply:
-    """Pictures as long as anybody wants them, from one connection after another.
+def follow_source(
+    make: Callable[[], DecodedFrames], *, stream: str, timeouts: Timeouts, fail_at_start: bool
+) -> Updates:
+    """Yield the frames of one connection after another, without end.
 
-    Raises SourceError where `must_begin` and the first attempt fails; after that never.
+    Raises SourceError only with `fail_at_start`, if the first attempt fails.
     """
-    backoff, left = Backoff(random.random), list[Reader]()
+    backoff, readers = Backoff(random.random), list[Reader]()
     signal = Signal("starting", None, time.monotonic_ns())
     while True:
-        left = [reader for reader in left if reader.alive]
-        if len(left) < MOST_LEFT:
+        readers = [reader for reader in readers if reader.alive]
+        if len(readers) < MAX_HANGING:
             signal = replace(signal, attempts=signal.attempts + 1)
-            left.append(Reader(make, name=stream))
+            readers.append(Reader(make, name=stream))
             try:
-                yield from _connection(left[-1], signal, patience)
-            except _LostError as lost:
-                if must_begin and signal.state == "starting" and lost.last_ns is None:
+                yield from _read_connection(readers[-1], signal, timeouts)
+            except _ConnectionLostError as lost:
+                if fail_at_start and signal.state == "starting" and lost.last_ns is None:
                     raise lost.error from lost.error.__cause__
-                if lost.lived_s > STEADY_S:
-                    backoff.steady()
-                signal = _away(signal, lost)
+                if lost.duration_s > STEADY_S:
+                    backoff.reset()
+                signal = _outage_signal(signal, lost)
                 LOG.warning("%s: %s", signal.state, lost.error, extra={"stream": stream})
             finally:
-                left[-1].leave()
+                readers[-1].abandon()
         else:
-            LOG.warning("%d threads hang in the source; waiting for one", len(left), extra={"stream": stream})
-        yield News(None, signal)
-        yield from _waited(signal, backoff.failed())
+            LOG.warning("%d threads hang in the source; waiting for one", len(readers), extra={"stream": stream})
+        yield Update(None, signal)
+        yield from _wait(signal, backoff.next_wait_s())
 
 
-class _LostError(Exception):
-    """A connection came to its end; `last_ns` is the time of its last picture, None where it never gave one, `lived_s`
-    the seconds from its first picture to that."""
+class _ConnectionLostError(Exception):
+    """A connection ended: `last_ns` is the time of its last frame, None without any, `duration_s` the time from its
+    first frame to that."""
 
-    def __init__(self, error: SourceError, last_ns: int | None, lived_s: float) -> None:
-        self.error, self.last_ns, self.lived_s = error, last_ns, lived_s
+    def __init__(self, error: SourceError, last_ns: int | None, duration_s: float) -> None:
+        self.error, self.last_ns, self.duration_s = error, last_ns, duration_s
 
 
-def _away(before: Signal, lost: _LostError) -> Signal:
+def _outage_signal(before: Signal, lost: _ConnectionLostError) -> Signal:
     if lost.last_ns is None:
         return replace(before, state="down", reason=lost.error.reason)
     return Signal("stalled" if lost.error.reason == "no data" else "down", lost.error.reason, lost.last_ns)
 
 
-def _connection(reader: Reader, away: Signal, patience: Patience) -> Supply:
-    """One connection until it breaks, falls silent or never begins: then _LostError."""
-    began_ns, first_ns, last_ns, still = time.monotonic_ns(), None, None, Stillness()
+def _read_connection(reader: Reader, outage: Signal, timeouts: Timeouts) -> Updates:
+    """Yield the frames of one connection; `outage` until the first. Raises _ConnectionLostError at its end."""
+    start_ns, first_ns, last_ns, freeze = time.monotonic_ns(), None, None, FreezeDetector()
     while True:
-        limit_s = patience.open_s if last_ns is None else patience.stall_s
-        silent_s = (time.monotonic_ns() - (last_ns or began_ns)) / 1e9
+        limit_s = timeouts.open_s if last_ns is None else timeouts.stall_s
+        silent_s = (time.monotonic_ns() - (last_ns or start_ns)) / 1e9
         try:
-            # What waits is taken first: the silence may be that of who takes, not the source's.
-            taken = reader.take(max(0.0, min(CARD_S, limit_s - silent_s)))
-            if taken is None and silent_s >= limit_s:
-                raise SourceError(f"no picture for {limit_s:g} s", reason="no data")
+            # Queued frames are taken first: the consumer may have paused, not the source.
+            read = reader.take(max(0.0, min(UPDATE_INTERVAL_S, limit_s - silent_s)))
+            if read is None and silent_s >= limit_s:
+                raise SourceError(f"no frame for {limit_s:g} s", reason="no data")
         except SourceError as error:
-            lived_s = 0.0 if first_ns is None or last_ns is None else (last_ns - first_ns) / 1e9
-            raise _LostError(error, last_ns, lived_s) from error
-        if taken is not None:
-            now_ns, fresh = time.monotonic_ns(), last_ns is None
+            duration_s = 0.0 if first_ns is None or last_ns is None else (last_ns - first_ns) / 1e9
+            raise _ConnectionLostError(error, last_ns, duration_s) from error
+        if read is not None:
+            now_ns, connected = time.monotonic_ns(), last_ns is None
             first_ns = first_ns or now_ns
-            since_ns, last_ns = still.since(taken.picture.image, now_ns), now_ns
-            frozen = patience.frozen_s is not None and now_ns - since_ns >= patience.frozen_s * 1e9
-            yield News(taken, Signal("stalled", "frozen", since_ns) if frozen else None, fresh)
+            since_ns, last_ns = freeze.unchanged_since_ns(read.frame.image, now_ns), now_ns
+            frozen = timeouts.frozen_s is not None and now_ns - since_ns >= timeouts.frozen_s * 1e9
+            yield Update(read, Signal("stalled", "frozen", since_ns) if frozen else None, connected)
         elif last_ns is None:
-            yield News(None, away)
+            yield Update(None, outage)
 
 
-def _waited(signal: Signal, seconds: float) -> Supply:
-    """Word of the source twice a second until the time is over."""
+def _wait(signal: Signal, seconds: float) -> Updates:
+    """Wait, and yield an update twice a second."""
     end_s = time.monotonic() + seconds
-    while (left_s := end_s - time.monotonic()) > 0:
-        time.sleep(min(CARD_S, left_s))
-        if left_s > CARD_S:
-            yield News(None, signal)
+    while (remaining_s := end_s - time.monotonic()) > 0:
+        time.sleep(min(UPDATE_INTERVAL_S, remaining_s))
+        if remaining_s > UPDATE_INTERVAL_S:
+            yield Update(None, signal)

@@ -9,9 +9,9 @@ from types import MappingProxyType
 import cv2
 import numpy as np
 
-from stream_seg.frame import NOTHING, Frame, Signal
-from stream_seg.ops.placeholder import banner, no_signal
-from stream_seg.sources.live import News
+from stream_seg.frame import NONE_MISSED, Frame, Signal
+from stream_seg.ops.placeholder import draw_banner, draw_placeholder
+from stream_seg.sources.live import Update
 from stream_seg.sources.timeline import LiveClock
 from stream_seg.types import Image
 
@@ -24,42 +24,41 @@ LARGEST_PLACEHOLDER = 1280
 
 
 class LiveFrames:
-    """Make frames of decoded images and of reports that there is none. Time 0 is when this object was made."""
+    """Turn the updates of a live source into frames. Time 0 is when this object was created."""
 
     def __init__(self, stream: str) -> None:
         self._stream = stream
-        self._began_ns = time.monotonic_ns()
+        self._start_ns = time.monotonic_ns()
         self._clock = LiveClock()
         self._seq = -1
         self._size = SIZE
 
-    def frame(self, news: News) -> Frame:
-        """Return the next frame: an image, an image below a banner, or a placeholder."""
-        if news.taken is None:
+    def frame(self, update: Update) -> Frame:
+        """Return the next frame: an image, a frozen image with a banner, or a placeholder."""
+        signal = update.signal
+        if update.read is None:
             now_ns = time.monotonic_ns()
             pts = self._clock.place(None, TICK, elapsed_s=self._elapsed_s(now_ns))
             self._seq += 1
-            image = self._placeholder(news.signal, now_ns)
-            return Frame(self._stream, self._seq, pts, TICK, now_ns, image, signal=news.signal)
-        picture, missed = news.taken
-        tick = picture.time_base
+            return Frame(self._stream, self._seq, pts, TICK, now_ns, self._placeholder(signal, now_ns), signal=signal)
+        decoded, missed = update.read
+        image, tick = decoded.image, decoded.time_base
         pts = self._clock.place(
-            None if picture.pts is None else picture.pts * tick,
+            None if decoded.pts is None else decoded.pts * tick,
             tick,
-            elapsed_s=self._elapsed_s(picture.captured_ns),
-            interval_s=picture.duration * tick,
-            connected=news.fresh,
+            elapsed_s=self._elapsed_s(decoded.captured_ns),
+            interval_s=decoded.duration * tick,
+            connected=update.connected,
         )
         self._seq += 1 + sum(missed.values())
-        self._size = picture.image.shape[:2]
-        lost = MappingProxyType(dict(missed)) if missed else NOTHING
-        image = picture.image
-        if news.signal is not None:
-            image = banner(image, "frozen: the same picture for", since_s=_age_s(news.signal, picture.captured_ns))
-        return Frame(self._stream, self._seq, pts, tick, picture.captured_ns, image, missed=lost, signal=news.signal)
+        self._size = image.shape[:2]
+        lost = MappingProxyType(dict(missed)) if missed else NONE_MISSED
+        if signal is not None:
+            image = draw_banner(image, "frozen: the same image for", since_s=_age_s(signal, decoded.captured_ns))
+        return Frame(self._stream, self._seq, pts, tick, decoded.captured_ns, image, missed=lost, signal=signal)
 
     def _elapsed_s(self, now_ns: int) -> Fraction:
-        return Fraction(now_ns - self._began_ns, 1_000_000_000)
+        return Fraction(now_ns - self._start_ns, 1_000_000_000)
 
     def _placeholder(self, signal: Signal | None, now_ns: int) -> Image:
         assert signal is not None
@@ -67,7 +66,7 @@ class LiveFrames:
         share = min(1.0, LARGEST_PLACEHOLDER / max(height, width))
         size = (max(1, round(height * share)), max(1, round(width * share)))
         state = signal.state if signal.reason is None else f"{signal.state}: {signal.reason}"
-        image = no_signal(size, self._stream, state, since_s=_age_s(signal, now_ns))
+        image = draw_placeholder(size, self._stream, state, since_s=_age_s(signal, now_ns))
         if size == self._size:
             return image
         return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)

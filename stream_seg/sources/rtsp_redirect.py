@@ -1,9 +1,9 @@
-"""Whether an RTSP server sends its readers elsewhere. FFmpeg follows such an answer, and no option of it forbids that;
-so the server is asked first, with FFmpeg's questions (RFC 2326, sections 10.1 and 10.2), and its answers are read as
+"""Detect RTSP servers that redirect their clients. FFmpeg follows a redirect, and no option of it forbids that; so the
+server is asked first, with FFmpeg's own requests (RFC 2326, sections 10.1 and 10.2), and its responses are read as
 FFmpeg reads them: the status is the second word, whatever the first one is.
 
-No password goes along, and a server may answer the second reader in another way than the first: this finds servers that
-have moved, and is no wall against hostile ones.
+The probe sends no password. A server may answer the second client in another way than the first: this finds servers
+that have moved, and does not stop hostile ones.
 """
 
 from __future__ import annotations
@@ -19,99 +19,99 @@ from urllib.parse import urlsplit, urlunsplit
 import av
 
 PORTS = {"rtsp": 554, "rtsps": 322}
-QUESTIONS: tuple[tuple[str, ...], ...] = (("OPTIONS",), ("DESCRIBE", "Accept: application/sdp"))
-"""The method, and header lines of its own."""
-ELSEWHERE = re.compile(rb"\s*\S+\s+[+0]*3\d\d(?!\d)")
-LONGEST = 1 << 16
-"""Bytes of an answer. Of a longer one the worst is assumed."""
+REQUESTS: tuple[tuple[str, ...], ...] = (("OPTIONS",), ("DESCRIBE", "Accept: application/sdp"))
+"""Method and extra header lines."""
+REDIRECT_STATUS = re.compile(rb"\s*\S+\s+[+0]*3\d\d(?!\d)")
+MAX_RESPONSE_BYTES = 1 << 16
+"""A server whose response is longer counts as one that redirects."""
 
 
-class _EndlessError(Exception):
-    """An answer is longer than anybody needs."""
+class _TooLongError(Exception):
+    """A response is longer than MAX_RESPONSE_BYTES."""
 
 
 @contextmanager
-def asked_first(address: str, *, timeout_s: float) -> Iterator[bool]:
-    """Whether the server at an rtsp:// or rtsps:// address sends its readers elsewhere. False, too, where it cannot be
-    asked: whoever opens it says why. Raises TimeoutError where its answers do not come in time.
+def probe_redirect(address: str, *, timeout_s: float) -> Iterator[bool]:
+    """Yield True if the server at an rtsp:// or rtsps:// address redirects its clients.
 
-    The connection is held meanwhile: some servers make the stream when it is first asked for, take it down with its
-    last reader, and refuse who comes in between.
+    Yields False as well if the server cannot be asked: opening the address then tells why. Raises TimeoutError if its
+    responses do not arrive in time. The connection stays open in the body: some servers create the stream for their
+    first client, remove it with the last one, and refuse clients in between.
     """
     deadline_s = time.monotonic() + timeout_s
-    with ExitStack() as held:
+    with ExitStack() as stack:
         try:
-            line = held.enter_context(_Line(address, deadline_s=deadline_s))
-            elsewhere = any(ELSEWHERE.match(line.asked(*question)) for question in QUESTIONS)
+            connection = stack.enter_context(_Connection(address, deadline_s=deadline_s))
+            redirects = any(REDIRECT_STATUS.match(connection.request(*request)) for request in REQUESTS)
         except TimeoutError:
             raise
-        except _EndlessError:
-            elsewhere = True
+        except _TooLongError:
+            redirects = True
         except (OSError, ValueError):  # no such host, no such port, no RTSP
-            elsewhere = False
-        yield elsewhere
+            redirects = False
+        yield redirects
 
 
-class _Line:
-    """A connection to an RTSP server. Everything on it has to be over at `deadline_s`, or raises TimeoutError."""
+class _Connection:
+    """A connection to an RTSP server that raises TimeoutError for whatever is not over at `deadline_s`."""
 
     def __init__(self, address: str, *, deadline_s: float) -> None:
         parts, self._deadline_s = urlsplit(address), deadline_s
         scheme, host = parts.scheme.lower(), parts.hostname or ""
-        self._line = socket.create_connection((host, parts.port or PORTS[scheme]), self._left_s())
+        self._socket = socket.create_connection((host, parts.port or PORTS[scheme]), self._remaining_s())
         if scheme == "rtsps":
-            self._line = _unverified().wrap_socket(self._line, server_hostname=host)
-        self._place = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-        self._number, self._got = 0, b""
+            self._socket = _unverified_tls().wrap_socket(self._socket, server_hostname=host)
+        self._url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        self._cseq, self._buffer = 0, b""
 
-    def __enter__(self) -> _Line:
+    def __enter__(self) -> _Connection:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._line.close()
+        self._socket.close()
 
-    def asked(self, method: str, *headers: str) -> bytes:
-        """The head of the answer, or what there is of it where the server hangs up."""
-        self._number += 1
+    def request(self, method: str, *headers: str) -> bytes:
+        """Send a request. Return the head of the response, or its beginning if the server closes the connection."""
+        self._cseq += 1
         version = ".".join(map(str, av.library_versions["libavformat"]))
-        who = f"CSeq: {self._number}\r\nUser-Agent: Lavf{version}"
-        self._line.sendall("\r\n".join([f"{method} {self._place} RTSP/1.0", *headers, who, "", ""]).encode())
-        while self._at_least(1) and self._got.startswith(b"$"):  # a packet of the stream, among the answers
-            self._at_least(4)
-            self._skip(4 + int.from_bytes(self._got[2:4], "big"))
-        while not (end := re.search(rb"\r?\n\r?\n", self._got)):
-            if not self._at_least(len(self._got) + 1):
-                return self._got
-        head, self._got = self._got[: end.start()], self._got[end.end() :]
+        client = f"CSeq: {self._cseq}\r\nUser-Agent: Lavf{version}"
+        self._socket.sendall("\r\n".join([f"{method} {self._url} RTSP/1.0", *headers, client, "", ""]).encode())
+        while self._fill(1) and self._buffer.startswith(b"$"):  # a packet of the stream between the responses
+            self._fill(4)
+            self._skip(4 + int.from_bytes(self._buffer[2:4], "big"))
+        while not (end := re.search(rb"\r?\n\r?\n", self._buffer)):
+            if not self._fill(len(self._buffer) + 1):
+                return self._buffer
+        head, self._buffer = self._buffer[: end.start()], self._buffer[end.end() :]
         if body := re.search(rb"^content-length:\s*(\d{1,9})", head, re.IGNORECASE | re.MULTILINE):
             self._skip(int(body[1]))
         return head
 
     def _skip(self, length: int) -> None:
-        self._at_least(length)
-        self._got = self._got[length:]
+        self._fill(length)
+        self._buffer = self._buffer[length:]
 
-    def _at_least(self, length: int) -> bool:
-        """Whether so many bytes are there, now or after some waiting; False where the server hangs up before."""
-        while len(self._got) < length:
-            if len(self._got) > LONGEST:
-                raise _EndlessError
-            self._line.settimeout(self._left_s())
-            more = self._line.recv(4096)
-            if not more:
+    def _fill(self, length: int) -> bool:
+        """Receive until the buffer has `length` bytes. Return False if the server closes the connection before."""
+        while len(self._buffer) < length:
+            if len(self._buffer) > MAX_RESPONSE_BYTES:
+                raise _TooLongError
+            self._socket.settimeout(self._remaining_s())
+            data = self._socket.recv(4096)
+            if not data:
                 return False
-            self._got += more
+            self._buffer += data
         return True
 
-    def _left_s(self) -> float:
-        left_s = self._deadline_s - time.monotonic()
-        if left_s <= 0:
+    def _remaining_s(self) -> float:
+        remaining_s = self._deadline_s - time.monotonic()
+        if remaining_s <= 0:
             raise TimeoutError
-        return left_s
+        return remaining_s
 
 
-def _unverified() -> ssl.SSLContext:
-    """Cameras sign their own certificates, and FFmpeg asks for no better."""
+def _unverified_tls() -> ssl.SSLContext:
+    """Return a TLS context without verification: cameras sign their own certificates, and FFmpeg checks none."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context

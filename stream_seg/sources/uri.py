@@ -1,7 +1,7 @@
-"""What a user types as INPUT, understood once: which kind of source, how to open it, and how to show it.
+"""Parse an INPUT into its kind of source, its address and its display name.
 
 drive.mp4                         file
-pictures/  "pictures/*.png"  a.png  images
+images/  "images/*.png"  a.png    images
 /dev/video0  0                    camera
 rtsp://user:password@host/path    rtsp (rtsps)
 http://host/drive.mp4             http (https)
@@ -33,40 +33,40 @@ SCHEMES: dict[str, Kind] = {
     "https": "http",
     "synth": "synth",
 }
-POLICY_SCHEMES = ("rtsp", "rtsps", "http", "https", "file", "camera")
-"""What a list of allowed schemes may name."""
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-RECORDINGS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
-"""An http address whose path ends so is a file on a server; any other is taken for a live stream."""
+KNOWN_SCHEMES = ("rtsp", "rtsps", "http", "https", "file", "camera")
+"""Values of `sources.schemes`."""
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
+"""An http address whose path ends so is a file on a server; any other counts as a live stream."""
 
-ALLOWED = "a video file, a picture, a folder or glob of pictures, /dev/videoN or a camera's number, " + ", ".join(
+ACCEPTED = "a video file, an image, a folder or glob of images, /dev/videoN or a camera number, " + ", ".join(
     f"{scheme}://" for scheme in SCHEMES
 )
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 _PORT_THEN_AT = re.compile(r"[^/?#@]*:\d+(/[^?#]*|[?#].*)@")
-"""The path of a host, or a password that begins with digits and a slash: which host is meant, nobody can tell."""
+"""The path of a host, or a password that begins with digits and a slash: the host is ambiguous."""
 _PLAIN_HOST = re.compile(r"(\[[^\]]*\]|[^:@/?#]*)(:\d+)?([/?#]|$)")
 
 
 @dataclass(frozen=True)
 class Source:
-    """`address` opens it and may hold a password; `shown` never does, is one printable line, and is what logs and
-    errors print. `live` cannot wait: what is not taken now is gone."""
+    """A parsed INPUT. `address` opens it and may contain a password; `display` is one printable line without it, for
+    logs and errors. A `live` source does not wait: a frame that is not taken in time is lost."""
 
     kind: Kind
     address: str = field(repr=False)
-    shown: str
+    display: str
     live: bool
 
 
-def parse(uri: str) -> Source:
-    """Understand an INPUT without opening it. Raises ConfigError for an unknown scheme or an address without a host."""
+def parse_source(uri: str) -> Source:
+    """Parse an INPUT without opening it. Raises ConfigError for an unknown scheme or an address without a host."""
     if not uri.strip():
-        raise ConfigError(f"the input is empty; allowed are {ALLOWED}")
+        raise ConfigError(f"the input is empty; allowed are {ACCEPTED}")
     scheme, mark, rest = uri.partition("://")
     if mark and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
-        return _from_url(scheme.lower(), rest)
+        return _parse_url(scheme.lower(), rest)
     if uri.isdecimal():
         uri = f"/dev/video{int(uri)}"
     if re.fullmatch(r"/dev/video\d+|/dev/v4l/.+", uri):
@@ -74,93 +74,97 @@ def parse(uri: str) -> Source:
     try:
         path = str(at_home(Path(uri)))
         kind = _kind_of_path(path)
-    except OSError as error:  # a name that is too long, a folder that may not be looked into
+    except OSError as error:  # a name that is too long, a folder that may not be read
         raise ConfigError(f"the input {quoted(uri)}: {error.strerror}") from error
     return Source(kind, path, printable(without_secrets(uri)), live=False)
 
 
 def _kind_of_path(text: str) -> Kind:
     path = Path(text)
-    if path.is_dir() or path.suffix.lower() in PICTURES:
+    if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
         return "images"
-    # A file whose name has brackets is that file, not a pattern.
+    # A file whose name contains brackets is that file, not a pattern.
     return "images" if glob.has_magic(text) and not path.exists() else "file"
 
 
-def _from_url(scheme: str, rest: str) -> Source:
+def _parse_url(scheme: str, rest: str) -> Source:
     if scheme not in SCHEMES:
-        raise ConfigError(f"unknown scheme {printable(scheme)}:// of the input; allowed are {ALLOWED}")
+        raise ConfigError(f"unknown scheme {printable(scheme)}:// of the input; allowed are {ACCEPTED}")
     kind = SCHEMES[scheme]
     if kind == "synth":
         query = parse_qs(rest.partition("?")[2])
         live = query.get("paced", ["no"])[-1].lower() in ("1", "true", "yes", "on")
         return Source(kind, f"synth://{rest}", printable(f"synth://{rest}"), live)
-    template, rest = rest, _expanded(rest)
+    template, rest = rest, _expand_variables(rest)
     if _PORT_THEN_AT.match(rest):
         raise ConfigError(
-            f"the input {scheme}://…: an @ behind what reads as HOST:PORT; write it as %40, "
-            "and / ? # in a password as %2F %3F %23"
+            f"the input {scheme}://…: an @ after HOST:PORT; write it as %40, and / ? # in a password as %2F %3F %23"
         )
-    user, location = _parts(rest)
+    user, location = _split_user(rest)
     if not re.match(r"[^/?#:]", location):
         raise ConfigError(f"the input {scheme}:// names no host; write {scheme}://host/path")
     # A password with a raw / ? # or @ would end the host too early for FFmpeg.
     address = f"{quote(user, safe=':%!$&*+,;=()')}@{location}" if user else rest
-    if not _reads(f"{scheme}://{address}"):
-        # Without a word of the address: what it has in a port's place may be a password.
+    if not _is_valid_url(f"{scheme}://{address}"):
+        # Without any part of the address: the text in place of the port may be a password.
         raise ConfigError(
-            f"the input {scheme}://…: its host or port cannot be read; write {scheme}://HOST:PORT/PATH, port 1 to 65535"
+            f"the input {scheme}://…: invalid host or port; write {scheme}://HOST:PORT/PATH, port 1 to 65535"
         )
-    # Shown as it was typed, ${NAME} and all: what a variable holds is nobody's business.
-    path, query_mark, _ = _parts(template)[1].partition("?")
-    shown = SECRET.sub(r"\1…", path.partition("#")[0]) + ("?…" if query_mark else "")
-    live = kind == "rtsp" or not re.split(r"[?#]", address)[0].lower().endswith(RECORDINGS)
-    return Source(kind, f"{scheme}://{address}", printable(f"{scheme}://{shown}"), live)
+    # Displayed as typed, with ${NAME}: the value of a variable is secret.
+    path, query_mark, _ = _split_user(template)[1].partition("?")
+    display = SECRET.sub(r"\1…", path.partition("#")[0]) + ("?…" if query_mark else "")
+    live = kind == "rtsp" or not re.split(r"[?#]", address)[0].lower().endswith(VIDEO_SUFFIXES)
+    return Source(kind, f"{scheme}://{address}", printable(f"{scheme}://{display}"), live)
 
 
-def _parts(rest: str) -> tuple[str, str]:
-    """(user:password, host and path); where the address reads well without a user, there is none."""
+def _split_user(rest: str) -> tuple[str, str]:
+    """Return (user:password, host and path). An address that is valid without a user has none."""
     return ("", rest) if _PLAIN_HOST.match(rest) else split_user(rest)
 
 
-def _reads(address: str) -> bool:
-    """Whether an address has a host, and a port that there can be, or none."""
+def _is_valid_url(url: str) -> bool:
+    """Return True if a URL has a host and a valid port or none."""
     try:
-        parts = urlsplit(address)
+        parts = urlsplit(url)
         return bool(parts.hostname) and parts.port != 0
-    except ValueError:  # its words quote the user and password
+    except ValueError:  # its message quotes the user and password
         return False
 
 
-def _expanded(rest: str) -> str:
-    """With `${NAME}` replaced by that variable of the environment, quoted where it stands before the host. Raises
-    ConfigError for one that is not set."""
-    host_at = rest.rfind("@")
+def _expand_variables(rest: str) -> str:
+    """Replace `${NAME}` by that environment variable, percent-encoded before the host.
 
-    def value(found: re.Match[str]) -> str:
-        said = os.environ.get(found[1])
-        if said is None:
-            raise ConfigError(f"the input names ${{{found[1]}}}, which the environment does not have")
-        return quote(said, safe="") if found.start() < host_at else said
+    Raises ConfigError for a variable that is not set.
+    """
+    host_start = rest.rfind("@")
 
-    return _VARIABLE.sub(value, rest)
+    def expand(match: re.Match[str]) -> str:
+        value = os.environ.get(match[1])
+        if value is None:
+            raise ConfigError(f"the input names ${{{match[1]}}}: the environment variable is not set")
+        return quote(value, safe="") if match.start() < host_start else value
+
+    return _VARIABLE.sub(expand, rest)
 
 
-def refusal(source: Source, schemes: Sequence[str] | None, hosts: Sequence[str] | None) -> str | None:
-    """Why a source may not be opened, None where it may. A host is compared as it is written: an address only in its
-    usual form (2130706433 is no 127.0.0.1), a name without asking anyone what it stands for."""
+def explain_refusal(source: Source, schemes: Sequence[str] | None, hosts: Sequence[str] | None) -> str | None:
+    """Return why a source may not be opened, None if it may. None as `schemes` or `hosts` allows all.
+
+    Hosts are compared as they are written: an address only in its usual form (2130706433 is not 127.0.0.1), a name
+    without resolving it.
+    """
     scheme = source.address.partition("://")[0].lower() if source.kind in ("rtsp", "http") else source.kind
     scheme = "file" if scheme == "images" else scheme
     if scheme == "synth":
         return None
     if schemes is not None and scheme not in schemes:
-        return f"{source.shown}: the scheme {scheme} is not among sources.schemes ({', '.join(schemes)})"
+        return f"{source.display}: the scheme {scheme} is not among sources.schemes ({', '.join(schemes)})"
     if hosts is None or source.kind not in ("rtsp", "http"):
         return None
     host = (urlsplit(source.address).hostname or "").lower()
     if any(_is_host(host, allowed.lower()) for allowed in hosts):
         return None
-    return f"{source.shown}: the host {host} is not among sources.hosts ({', '.join(map(without_secrets, hosts))})"
+    return f"{source.display}: the host {host} is not among sources.hosts ({', '.join(map(without_secrets, hosts))})"
 
 
 def _is_host(host: str, allowed: str) -> bool:
@@ -170,12 +174,12 @@ def _is_host(host: str, allowed: str) -> bool:
         return host == allowed
 
 
-def with_password(source: Source, path: Path) -> Source:
-    """The source opened with the password in a file, as the user that its address names. Raises ConfigError."""
+def add_password(source: Source, path: Path) -> Source:
+    """Return the source with the password in a file, for the user that its address names. Raises ConfigError."""
     scheme, mark, rest = source.address.partition("://")
     user, at, location = rest.rpartition("@")
     if source.kind not in ("rtsp", "http") or not at or ":" in user:
-        raise ConfigError(f"{source.shown}: password_file needs an address with a user alone: rtsp://USER@HOST/PATH")
+        raise ConfigError(f"{source.display}: password_file needs an address with a user only: rtsp://USER@HOST/PATH")
     try:
         password = at_home(path).read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:

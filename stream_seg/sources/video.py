@@ -1,4 +1,4 @@
-"""Pictures of a video: files, http, RTSP and V4L2 cameras through FFmpeg."""
+"""Decoded frames of a video: a file, an http or RTSP stream, a V4L2 camera, through FFmpeg."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from stream_seg.errors import Reason, SourceError
-from stream_seg.sources.container import opened, reason_of, without_address
-from stream_seg.sources.ffmpeg_memory import allow
+from stream_seg.sources.container import explain_error, open_video, strip_address
+from stream_seg.sources.decoded_frame import DecodedFrame, DecodedFrames, MirrorDetector, to_upright_bgr
+from stream_seg.sources.ffmpeg_memory import allow_allocation
 from stream_seg.sources.image_header import WIDEST_PIXEL
-from stream_seg.sources.picture import Mirroring, Picture, Pictures, upright_bgr
 from stream_seg.sources.uri import Source
 
-HIGHEST_RATE = 1000
-"""Frames per second: what no camera gives, and what a header may not ask of anyone."""
-INDEXED = ("mp4", "matroska", "avi")
-"""Containers, of FFmpeg's names, in which a corrupt packet is one that the end of the file cuts short."""
+MAX_RATE = 1000
+"""Frames per second. No camera delivers more, so a header that claims more is rejected."""
+INDEXED_FORMATS = ("mp4", "matroska", "avi")
+"""FFmpeg's names of the containers in which a corrupt packet is one that the end of the file truncates."""
 
 
-def video_pictures(
+def decode_video(
     source: Source,
     options: Mapping[str, str],
     *,
@@ -32,97 +32,108 @@ def video_pictures(
     max_pixels: int,
     threads: int,
     stay_on_host: bool = False,
-) -> Pictures:
-    """Upright BGR pictures. Raises SourceError where the stream cannot be opened, is too large or breaks off, there
-    with the number of the last good frame and after every frame before the break.
+) -> DecodedFrames:
+    """Yield upright BGR frames; None for one that could not be decoded. See `open_video` for the parameters.
 
-    A picture that the decoder flags as corrupt counts as one that could not be decoded: a mask of what the camera
-    never saw would be a wrong answer that looks right.
+    Raises SourceError if the stream cannot be opened, is too large or is truncated: then after every frame before the
+    break, and with the number of the last one. A frame that the decoder flags as corrupt counts as not decoded: a mask
+    of an image that the camera never saw would be a wrong answer that looks right.
     """
     limit = {"max_pixels": str(max_pixels)}
-    with opened(source, {**options, **limit}, timeouts_s=timeouts_s, stay_on_host=stay_on_host) as (container, stream):
-        if stream.width * stream.height > max_pixels:
-            size = f"{stream.width}x{stream.height} pixels"
-            raise SourceError(
-                f"{source.shown}: is {size}, more than max_pixels ({max_pixels}) allows", reason="not allowed"
-            )
-        allow(WIDEST_PIXEL * stream.width * stream.height)
-        if (stream.average_rate or 0) > HIGHEST_RATE:
-            rate = f"{float(stream.average_rate or 0):g} frames/s"
-            raise SourceError(f"{source.shown}: claims {rate}, more than {HIGHEST_RATE}", reason="not allowed")
+    with open_video(source, {**options, **limit}, timeouts_s=timeouts_s, stay_on_host=stay_on_host) as (
+        container,
+        stream,
+    ):
+        _check_limits(source, stream, max_pixels=max_pixels)
+        allow_allocation(WIDEST_PIXEL * stream.width * stream.height)
         stream.codec_context.options = limit
         stream.codec_context.thread_count = threads
-        # Each thread of FRAME holds a picture back: at 30 frames/s on 16 cores half a second.
+        # With frame threads every thread delays the output by one frame: at 30 frames/s on 16 cores by half a second.
         stream.thread_type = "SLICE" if source.live else "AUTO"
         time_base = stream.time_base or Fraction(1, av.time_base)
-        reformatter, mirroring, last = VideoReformatter(), Mirroring(), None
+        reformatter, mirrors, last = VideoReformatter(), MirrorDetector(), None
         try:
-            for number, frame in enumerate(_frames(container, stream)):
+            for number, frame in enumerate(_decode_stream(container, stream)):
                 if frame is None:
                     yield None
                     continue
                 captured_ns = time.monotonic_ns()
-                image = upright_bgr(frame, reformatter, mirrored=mirroring.of(frame))
+                image = to_upright_bgr(frame, reformatter, mirrored=mirrors.is_mirrored(frame))
                 last = number
-                yield Picture(
-                    image, frame.pts, _duration(frame, time_base, stream.average_rate), time_base, captured_ns
-                )
-        except _BreaksOffError as error:
+                duration = _duration(frame, time_base, stream.average_rate)
+                yield DecodedFrame(image, frame.pts, duration, time_base, captured_ns)
+        except _TruncatedError as error:
             where = "before its first frame" if last is None else f"after frame {last}"
-            raise SourceError(f"{source.shown}: breaks off {where} ({error})", reason=error.reason) from error.__cause__
+            message = f"{source.display}: breaks off {where} ({error})"
+            raise SourceError(message, reason=error.reason) from error.__cause__
 
 
-def promised_frames(container: InputContainer, stream: VideoStream) -> int:
-    """How many frames the index of an mp4 promises, 0 where there is none. Frames cut away by its edit list do not
-    count. Other containers' counts are guesses of whoever wrote the header."""
+def _check_limits(source: Source, stream: VideoStream, *, max_pixels: int) -> None:
+    if stream.width * stream.height > max_pixels:
+        size = f"{stream.width}x{stream.height} pixels"
+        message = f"{source.display}: is {size}, more than max_pixels ({max_pixels}) allows"
+        raise SourceError(message, reason="not allowed")
+    if (stream.average_rate or 0) > MAX_RATE:
+        rate = f"{float(stream.average_rate or 0):g} frames/s"
+        raise SourceError(f"{source.display}: claims {rate}, more than {MAX_RATE}", reason="not allowed")
+
+
+def count_indexed_frames(container: InputContainer, stream: VideoStream) -> int:
+    """Return the number of frames in the index of an mp4, without those that its edit list cuts; 0 for other formats.
+
+    Frame counts of other containers are guesses of the program that wrote the header.
+    """
     if "mp4" not in container.format.name or not stream.frames:
         return 0
     return sum(not entry.is_discard for entry in stream.index_entries)
 
 
-def expected_video_frames(source: Source) -> int | None:
-    """What the header says: a count, or duration x rate; None where it says neither. Raises SourceError."""
-    with opened(source, {}, timeouts_s=(5.0, 5.0)) as (container, stream):
-        count = promised_frames(container, stream) or stream.frames
+def count_video_frames(source: Source) -> int | None:
+    """Return the number of frames by the header: a count, or duration x rate; None if it has neither.
+
+    Raises SourceError if the video cannot be opened.
+    """
+    with open_video(source, {}, timeouts_s=(5.0, 5.0)) as (container, stream):
+        count = count_indexed_frames(container, stream) or stream.frames
         if not count and container.duration and stream.average_rate:
             count = round(container.duration / av.time_base * stream.average_rate)
         return count or None
 
 
-class _BreaksOffError(Exception):
-    """A stream ended where it should not have."""
+class _TruncatedError(Exception):
+    """A stream ended before its end."""
 
-    def __init__(self, words: str, *, reason: Reason = "broken") -> None:
-        super().__init__(words)
+    def __init__(self, message: str, *, reason: Reason = "broken") -> None:
+        super().__init__(message)
         self.reason = reason
 
 
-def _frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame | None]:
-    """Frames as decoded, None for a damaged one; at the end _BreaksOffError unless the stream ended as it should."""
-    promised, read, ending, cut_short = promised_frames(container, stream), 0, None, False
+def _decode_stream(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame | None]:
+    """Yield frames as decoded, None for a damaged one. Raises _TruncatedError at the end of a truncated stream."""
+    expected, read, failure, truncated = count_indexed_frames(container, stream), 0, None, False
     try:
         for packet in container.demux(stream):
-            # Half a packet, which an error among the last pictures would follow, costs PyAV all that the decoder
-            # still holds. In streams (mpegts, hls, rtsp) the flag says that something is missing somewhere in it.
-            if packet.is_corrupt and any(name in container.format.name for name in INDEXED):
-                cut_short = True
-            elif packet.size:  # An empty one would end the decoder.
+            # PyAV loses all frames that the decoder still holds if an error follows, as it does for half a packet. In
+            # streams (mpegts, hls, rtsp) the flag means that some part of the packet is missing.
+            if packet.is_corrupt and any(name in container.format.name for name in INDEXED_FORMATS):
+                truncated = True
+            elif packet.size:  # an empty packet would end the decoder
                 read += not packet.is_discard
-                yield from _decoded(stream, packet)
+                yield from _decode_packet(stream, packet)
     except av.FFmpegError as error:
-        ending = error
-    # What the decoder still holds comes before the break.
-    yield from _decoded(stream, None)
-    if ending is not None:
-        reason, words = reason_of(ending)
-        raise _BreaksOffError(words, reason=reason) from without_address(ending)
-    if read < promised:
-        raise _BreaksOffError(f"its index promises {promised} frames")
-    if cut_short:
-        raise _BreaksOffError("its last picture is cut short")
+        failure = error
+    # Frames that the decoder still holds come before the error.
+    yield from _decode_packet(stream, None)
+    if failure is not None:
+        reason, message = explain_error(failure)
+        raise _TruncatedError(message, reason=reason) from strip_address(failure)
+    if read < expected:
+        raise _TruncatedError(f"its index lists {expected} frames")
+    if truncated:
+        raise _TruncatedError("its last frame is incomplete")
 
 
-def _decoded(stream: VideoStream, packet: av.Packet[VideoStream] | None) -> Iterator[av.VideoFrame | None]:
+def _decode_packet(stream: VideoStream, packet: av.Packet[VideoStream] | None) -> Iterator[av.VideoFrame | None]:
     try:
         frames = stream.decode(packet)
     except av.FFmpegError:

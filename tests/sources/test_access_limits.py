@@ -1,4 +1,4 @@
-"""What a source may not reach, and what it may not cost: each case with a canary server, or a limit on memory."""
+"""Limits of sources: addresses, tested with canary servers, and memory, tested with decompression bombs."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from stream_seg.runtime.graph import Graph
 from stream_seg.stages.base import Context
 from stream_seg.stages.capture import Capture
 from tests.sources.test_image_header import png_of
-from tests.support.clips import numbered, write_video
+from tests.support.clips import number_image, write_video
 from tests.support.program import certified
 
 
 class Canary:
-    """A server on loopback that counts who asks it for what; `answers` maps paths to (status, headers, body)."""
+    """An http server on loopback that records requests; `answers` maps paths to (status, headers, body)."""
 
     def __init__(self, answers: dict[str, tuple[int, dict[str, str], bytes]]) -> None:
         self.hits: list[str] = []
@@ -66,7 +66,7 @@ def serving(canary: Canary) -> Iterator[Canary]:
         server.shutdown()
 
 
-def refused(uri: str, *, restricted: bool = True) -> StreamSegError:
+def error_of(uri: str, *, restricted: bool = True) -> StreamSegError:
     """Return the error of a source, in a graph that restricts the hosts or in one that does not."""
     source = Capture(uri=uri, reconnect=False, open_timeout_s=2, read_timeout_s=2).bind(Context(restricted=restricted))
     with pytest.raises(StreamSegError) as caught:
@@ -76,8 +76,8 @@ def refused(uri: str, *, restricted: bool = True) -> StreamSegError:
 
 @pytest.fixture
 def inside(tmp_path: Path) -> Iterator[Canary]:
-    """What must not be reached: a real clip, so that only the fence stands between."""
-    clip = write_video(tmp_path / "secret.ts", (numbered(n) for n in range(30))).read_bytes()
+    """A server that must not be reached. It has a real clip, so that only the limits prevent its use."""
+    clip = write_video(tmp_path / "secret.ts", (number_image(n) for n in range(30))).read_bytes()
     with serving(Canary({"/secret.ts": (200, {"Content-Type": "video/mp2t"}, clip)})) as canary:
         yield canary
 
@@ -86,8 +86,8 @@ def playlist(address: str) -> bytes:
     return f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.2,\n{address}\n#EXT-X-ENDLIST\n".encode()
 
 
-def test_the_canary_is_heard_where_nothing_is_fenced(inside: Canary, tmp_path: Path) -> None:
-    """The negative control: FFmpeg as it is follows a playlist."""
+def test_the_canary_is_reached_without_limits(inside: Canary, tmp_path: Path) -> None:
+    """The negative control: FFmpeg by default follows a playlist."""
     (tmp_path / "a.m3u8").write_bytes(playlist(f"{inside.address}/secret.ts"))
     options = {"protocol_whitelist": "file,http,tcp", "allowed_extensions": "ALL", "extension_picky": "0"}
     with av.open(str(tmp_path / "a.m3u8"), options=options) as container:
@@ -97,11 +97,11 @@ def test_the_canary_is_heard_where_nothing_is_fenced(inside: Canary, tmp_path: P
 
 @pytest.mark.parametrize("name", ["a.m3u8", "a.mp4"])
 @pytest.mark.parametrize("form", ["m3u8", "ffconcat"])
-def test_a_list_on_disk_reaches_nothing(inside: Canary, tmp_path: Path, name: str, form: str) -> None:
+def test_a_playlist_on_disk_is_not_followed(inside: Canary, tmp_path: Path, name: str, form: str) -> None:
     for target in (f"{inside.address}/secret.ts", str(tmp_path / "secret.ts"), "secret.ts"):
         body = playlist(target) if form == "m3u8" else f"ffconcat version 1.0\nfile {target}\n".encode()
         (tmp_path / name).write_bytes(body)
-        assert isinstance(refused(str(tmp_path / name)), SourceError)
+        assert isinstance(error_of(str(tmp_path / name)), SourceError)
     assert inside.hits == []
 
 
@@ -115,7 +115,7 @@ def test_a_list_on_disk_reaches_nothing(inside: Canary, tmp_path: Path, name: st
         (200, {}, "ffconcat"),
     ],
 )
-def test_a_server_cannot_send_the_reader_elsewhere(inside: Canary, body: tuple[int, dict[str, str], str]) -> None:
+def test_http_redirects_and_playlists_are_not_followed(inside: Canary, body: tuple[int, dict[str, str], str]) -> None:
     status, headers, form = body
     target = f"{inside.address}/secret.ts"
     texts = {"playlist": playlist(target), "ffconcat": f"ffconcat version 1.0\nfile {target}\n".encode(), "": b""}
@@ -124,21 +124,21 @@ def test_a_server_cannot_send_the_reader_elsewhere(inside: Canary, body: tuple[i
         Canary({"/live": (status, headers, texts[form]), "/live.m3u8": (status, headers, texts[form])})
     ) as outside:
         for path in ("/live", "/live.m3u8"):
-            assert refused(outside.address + path).reason in ("not allowed", "broken")  # type: ignore[attr-defined]
+            assert error_of(outside.address + path).reason in ("not allowed", "broken")  # type: ignore[attr-defined]
         assert outside.hits
     assert inside.hits == []
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
-        (b"200 OK\r\nConnection: close\r\n\r\nhello", "its answer breaks off and is no video"),
-        (b"200 OK\r\nContent-Length: 9999\r\n\r\nhello", "its answer breaks off and is no video"),
-        (b"302 Found\r\nLocation: /hello\r\nContent-Length: 0\r\n\r\n", "it sends the reader elsewhere (a redirect)"),
-        (b"200 OK\r\nContent-Length: 5\r\n\r\nhello", "it is not a video that FFmpeg can read"),
+        (b"200 OK\r\nConnection: close\r\n\r\nhello", "the answer is truncated and not a video"),
+        (b"200 OK\r\nContent-Length: 9999\r\n\r\nhello", "the answer is truncated and not a video"),
+        (b"302 Found\r\nLocation: /hello\r\nContent-Length: 0\r\n\r\n", "the server redirects to another address"),
+        (b"200 OK\r\nContent-Length: 5\r\n\r\nhello", "not a video that FFmpeg can read"),
     ],
 )
-def test_what_an_http_server_says_instead_of_a_video(answer: bytes, said: str) -> None:
+def test_the_error_for_an_answer_without_a_video_explains_it(answer: bytes, message: str) -> None:
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             while self.rfile.readline().strip():
@@ -147,30 +147,30 @@ def test_what_an_http_server_says_instead_of_a_video(answer: bytes, said: str) -
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        error = refused(f"http://127.0.0.1:{server.server_address[1]}/live")
+        error = error_of(f"http://127.0.0.1:{server.server_address[1]}/live")
         server.shutdown()
     assert isinstance(error, SourceError)
-    assert (error.reason, said in str(error)) == ("broken", True), error
+    assert (error.reason, message in str(error)) == ("broken", True), error
 
 
 class RtspServer(socketserver.ThreadingTCPServer):
-    """An RTSP server on loopback that counts who connects. Asked for a method of `answers` it sends those bytes, with
-    the question's number for %d, and to others 200; `pause_s` passes between two bytes."""
+    """An RTSP server on loopback that counts connections. It answers a method in `answers` with its bytes (%d becomes
+    the number of the request), and any other with 200; `pause_s` passes between two bytes."""
 
     daemon_threads = True
 
     def __init__(self, answers: Mapping[str, bytes], *, pause_s: float = 0) -> None:
-        self.hits, self.asked, self.ended = 0, b"", threading.Event()
+        self.hits, self.requests, self.ended = 0, b"", threading.Event()
         server = self
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
                 server.hits += 1
-                for question in self.rfile:
-                    server.asked += question
+                for line in self.rfile:
+                    server.requests += line
                     rest = list(iter(lambda: self.rfile.readline().strip(), b""))
-                    number = next(line for line in rest if line.startswith(b"CSeq")).removeprefix(b"CSeq: ")
-                    answer = answers.get(question.split()[0].decode(), b"RTSP/1.0 200 OK\r\nCSeq: %d\r\n\r\n")
+                    number = next(header for header in rest if header.startswith(b"CSeq")).removeprefix(b"CSeq: ")
+                    answer = answers.get(line.split()[0].decode(), b"RTSP/1.0 200 OK\r\nCSeq: %d\r\n\r\n")
                     self.send(answer.replace(b"%d", number))
 
             def send(self, answer: bytes) -> None:
@@ -183,7 +183,7 @@ class RtspServer(socketserver.ThreadingTCPServer):
                         return
 
             def finish(self) -> None:
-                with suppress(OSError):  # the other end may have had enough
+                with suppress(OSError):  # the client may have closed the connection
                     super().finish()
 
         super().__init__(("127.0.0.1", 0), Handler)
@@ -212,19 +212,19 @@ GOOD = b"RTSP/1.0 200 OK\r\nCSeq: %d\r\n"
     "status",
     ["RTSP/1.0 301 Moved", "RTSP/1.0 302 Found", "RTSP/1.0 305 Use Proxy", "RTSP/1.00 302", "RTSP/1.0\t302", "x 302"],
 )
-def test_an_rtsp_server_cannot_send_the_reader_elsewhere(status: str, method: str) -> None:
+def test_a_redirect_of_an_rtsp_server_is_refused_where_hosts_are_restricted(status: str, method: str) -> None:
     with RtspServer(NOT_FOUND) as secret, RtspServer({method: moved(secret, status)}) as outside:
-        error = refused(outside.address)
+        error = error_of(outside.address)
         assert isinstance(error, SourceError)
         assert error.reason == "not allowed"
         assert "redirect" in str(error)
         assert (outside.hits, secret.hits) == (1, 0)
-        assert f"{method} {outside.address.replace('user:pw@', '')} ".encode() in outside.asked
-        assert b"pw" not in outside.asked
+        assert f"{method} {outside.address.replace('user:pw@', '')} ".encode() in outside.requests
+        assert b"pw" not in outside.requests
 
 
 class RtspsServer(RtspServer):
-    """The same behind TLS."""
+    """An RtspServer with TLS."""
 
     def __init__(self, answers: Mapping[str, bytes], *, folder: Path) -> None:
         key, certificate = certified(folder)
@@ -238,9 +238,9 @@ class RtspsServer(RtspServer):
         return self.tls.wrap_socket(connection, server_side=True), address
 
 
-def test_nor_can_one_behind_tls(tmp_path: Path) -> None:
+def test_a_redirect_over_tls_is_refused(tmp_path: Path) -> None:
     with RtspServer(NOT_FOUND) as secret, RtspsServer({"DESCRIBE": moved(secret)}, folder=tmp_path) as outside:
-        error = refused(outside.address)
+        error = error_of(outside.address)
         assert isinstance(error, SourceError)
         assert (error.reason, outside.hits, secret.hits) == ("not allowed", 1, 0)
 
@@ -255,15 +255,15 @@ def test_nor_can_one_behind_tls(tmp_path: Path) -> None:
     ],
     ids=["body", "packet", "many headers", "no end"],
 )
-def test_nothing_before_hides_that_it_sends_elsewhere(first: bytes) -> None:
+def test_a_redirect_is_detected_after_any_other_response(first: bytes) -> None:
     with RtspServer(NOT_FOUND) as secret, RtspServer({"OPTIONS": first, "DESCRIBE": moved(secret)}) as outside:
-        error = refused(outside.address)
+        error = error_of(outside.address)
         assert isinstance(error, SourceError)
         assert error.reason == "not allowed"
         assert secret.hits == 0
 
 
-def test_ffmpeg_by_itself_follows_an_rtsp_server_elsewhere() -> None:
+def test_ffmpeg_by_itself_follows_an_rtsp_redirect() -> None:
     """The negative control."""
     with RtspServer(NOT_FOUND) as secret, RtspServer({"DESCRIBE": moved(secret)}) as outside:
         with pytest.raises(av.FFmpegError):
@@ -274,7 +274,7 @@ def test_ffmpeg_by_itself_follows_an_rtsp_server_elsewhere() -> None:
 def test_an_rtsp_server_is_asked_twice_only_where_hosts_are_restricted() -> None:
     for restricted, connections in ((False, 1), (True, 2)):
         with RtspServer(NOT_FOUND) as server:
-            error = refused(server.address, restricted=restricted)
+            error = error_of(server.address, restricted=restricted)
             assert isinstance(error, SourceError)
             assert (error.reason, server.hits) == ("not found", connections)
 
@@ -293,21 +293,21 @@ def test_the_hosts_of_a_graph_file_restrict_its_sources(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("restricted", [False, True])
-def test_an_rtsp_server_that_drips_is_given_up_in_time(restricted: bool) -> None:
+def test_an_rtsp_server_that_sends_slowly_is_abandoned_in_time(restricted: bool) -> None:
     with RtspServer({"OPTIONS": GOOD + b"\r\n"}, pause_s=0.2) as slow:
-        began_s = time.monotonic()
-        error = refused(slow.address, restricted=restricted)
-        assert time.monotonic() - began_s < 4  # two seconds are allowed
+        start_s = time.monotonic()
+        error = error_of(slow.address, restricted=restricted)
+        assert time.monotonic() - start_s < 4  # two seconds are allowed
     assert isinstance(error, SourceError)
     assert error.reason == "no data"
 
 
-def test_an_rtsp_server_of_one_reader_at_a_time_is_heard() -> None:
+def test_an_rtsp_server_with_one_client_at_a_time_is_opened() -> None:
     class OneAtATime(RtspServer):
         process_request = socketserver.TCPServer.process_request
 
     with OneAtATime(NOT_FOUND) as server:
-        error = refused(server.address)
+        error = error_of(server.address)
     assert isinstance(error, SourceError)
     assert error.reason == "not found"
 
@@ -324,8 +324,8 @@ def test_an_rtsp_server_of_one_reader_at_a_time_is_heard() -> None:
         "cache:{0}/secret.ts",
     ],
 )
-def test_ffmpeg_s_own_protocols_are_names_of_files(inside: Canary, tmp_path: Path, spelling: str) -> None:
-    error = refused(spelling.format(inside.address, tmp_path / "secret.ts"))
+def test_protocols_of_ffmpeg_are_file_names(inside: Canary, tmp_path: Path, spelling: str) -> None:
+    error = error_of(spelling.format(inside.address, tmp_path / "secret.ts"))
     assert isinstance(error, SourceError | ConfigError)
     assert inside.hits == []
 
@@ -347,13 +347,13 @@ def graph(uri: str, **sources: Any) -> dict[str, Any]:
         "camera.example.evil",
     ],
 )
-def test_only_a_host_of_the_list_is_opened_however_it_is_written(host: str) -> None:
+def test_only_a_listed_host_is_opened_however_it_is_written(host: str) -> None:
     for hosts in (["camera.example"], ["10.0.0.0/8", "camera.example"]):
         with pytest.raises(ConfigError, match=r"is not among sources\.hosts"):
             check(graph(f"http://user:pw@{host}/live", hosts=hosts), where="g")
 
 
-def test_what_is_on_the_lists_is_opened() -> None:
+def test_listed_hosts_and_schemes_are_opened() -> None:
     for uri in ("rtsp://camera.example/live", "rtsp://CAMERA.example:99/x", "http://10.2.3.4/live", "drive.mp4", "0"):
         check(graph(uri, hosts=["camera.example", "10.0.0.0/8"]), where="g")
         check(graph(uri), where="g")
@@ -364,14 +364,14 @@ def test_what_is_on_the_lists_is_opened() -> None:
 
 
 def jpeg_of(width: int, height: int) -> bytes:
-    """A JPEG's header that claims a size."""
+    """Return the header of a JPEG that claims a size."""
     frame = struct.pack(">BBHBHHB", 0xFF, 0xC0, 17, 8, height, width, 3) + bytes([1, 34, 0, 2, 17, 1, 3, 17, 1])
     return b"\xff\xd8" + frame + b"\xff\xda" + bytes(2000)
 
 
 def large_video(path: Path) -> None:
-    """An mp4 whose tracks say 16384x16384 in every place: the picture itself is 320x240."""
-    write_video(path, (numbered(n) for n in range(3)), codec="mjpeg", pix_fmt="yuvj420p")
+    """Write an mp4 that claims 16384x16384 in every header; the images have 320x240."""
+    write_video(path, (number_image(n) for n in range(3)), codec="mjpeg", pix_fmt="yuvj420p")
     data = bytearray(path.read_bytes())
     at = data.index(b"mp4v" if b"mp4v" in data else b"jpeg", data.index(b"stsd"))
     data[at + 28 : at + 32] = struct.pack(">HH", 16384, 16384)
@@ -382,13 +382,13 @@ def large_video(path: Path) -> None:
 
 
 def counted_video(path: Path, frames: int, *, fragment: bool = False) -> None:
-    """An mp4 of three frames whose header, or whose fragment, promises `frames` without a byte for any of them."""
+    """Write an mp4 of three frames whose header, or fragment, claims `frames` without any data for them."""
     options = {"movflags": "frag_keyframe+empty_moov"} if fragment else {}
-    write_video(path, (numbered(n) for n in range(3)), codec="mjpeg", pix_fmt="yuvj420p", container_options=options)
+    write_video(path, (number_image(n) for n in range(3)), codec="mjpeg", pix_fmt="yuvj420p", container_options=options)
     data = bytearray(path.read_bytes())
     if fragment:
         at = data.index(b"trun") + 4
-        data[at : at + 8] = struct.pack(">II", 1, frames)  # as the fragment's header has it, all of one size
+        data[at : at + 8] = struct.pack(">II", 1, frames)  # all of one size, that of the fragment header
     else:
         at = data.index(b"stsz") + 8
         data[at : at + 8] = struct.pack(">II", 1, frames)
@@ -400,8 +400,8 @@ def counted_video(path: Path, frames: int, *, fragment: bool = False) -> None:
 
 
 def growing_video(path: Path) -> None:
-    """A Matroska file of 320x240 whose second picture has 8200x8200 pixels, just too many."""
-    write_video(path, (numbered(n) for n in range(3)), codec="mjpeg", pix_fmt="yuvj420p")
+    """Write a Matroska file of 320x240 whose second frame has 8200x8200 pixels, just above the limit."""
+    write_video(path, (number_image(n) for n in range(3)), codec="mjpeg", pix_fmt="yuvj420p")
     with av.open(str(path)) as source, av.open(str(path.with_suffix(".mkv")), "w") as grown:
         stream = source.streams.video[0]
         copy = grown.add_stream_from_template(stream)
@@ -414,8 +414,8 @@ def growing_video(path: Path) -> None:
     path.unlink()
 
 
-def sparse_picture(path: Path) -> None:
-    """A small picture with 1.5 GB of nothing behind it."""
+def sparse_image(path: Path) -> None:
+    """Write a small image followed by a hole of 1.5 GB."""
     path.write_bytes(png_of(8, 8))
     with path.open("r+b") as file:
         file.truncate(1_500_000_000)
@@ -427,11 +427,11 @@ from pathlib import Path
 import stream_seg.cli.app, stream_seg.config.graph_file
 from stream_seg.datasets.labelled import read_labels, read_pair
 from stream_seg.stages.capture import Capture
-found = {}
+results = {}
 for path in sys.argv[1:]:
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    began = time.process_time()
-    said = "nothing"
+    start_s = time.process_time()
+    outcome = "nothing"
     try:
         if path.endswith(".yaml"):
             stream_seg.config.graph_file.read_document(Path(path))
@@ -440,52 +440,52 @@ for path in sys.argv[1:]:
         elif path.endswith(".labels"):
             read_labels(Path(path).with_suffix(".png"), classes=3, size=(20_000, 20_000))
         else:
-            said = str(len(list(Capture(uri=path, reconnect=False)(iter(()))))) + " frames"
+            outcome = str(len(list(Capture(uri=path, reconnect=False)(iter(()))))) + " frames"
     except Exception as error:
-        said = f"{type(error).__name__}: {error}"
+        outcome = f"{type(error).__name__}: {error}"
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) / 1024
-    found[Path(path).name] = [said, grown, time.process_time() - began]
-print(json.dumps(found))
+    results[Path(path).name] = [outcome, grown, time.process_time() - start_s]
+print(json.dumps(results))
 """
 
 
 def test_a_bomb_is_refused_before_it_costs_anything(tmp_path: Path) -> None:
-    """Memory in MB at its peak, and seconds of the processor, in one fresh process."""
+    """Peak memory in MB and CPU seconds are measured in one fresh process."""
     (tmp_path / "a.png").write_bytes(png_of(20_000, 20_000))
     (tmp_path / "a.jpg").write_bytes(jpeg_of(65_500, 65_500))
     large_video(tmp_path / "large.mp4")
     counted_video(tmp_path / "counted.mp4", 85_000_000)
     counted_video(tmp_path / "fragment.mp4", 40_000_000, fragment=True)
     growing_video(tmp_path / "growing.mp4")
-    sparse_picture(tmp_path / "sparse.png")
+    sparse_image(tmp_path / "sparse.png")
     tick = Fraction(1, 10_000)
-    write_video(tmp_path / "fast.mp4", (numbered(n) for n in range(50)), rate=10_000, time_base=tick)
+    write_video(tmp_path / "fast.mp4", (number_image(n) for n in range(50)), rate=10_000, time_base=tick)
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
     (tmp_path / "aliases.yaml").write_text("\n".join(lines))
     (tmp_path / "nesting.yaml").write_text("stages: " + "[" * 20_000)
     bombs = [str(path) for path in sorted(tmp_path.iterdir())]
     bombs += [str(tmp_path / "a.pair"), str(tmp_path / "a.labels")]
-    ran = subprocess.run(
+    run = subprocess.run(
         [sys.executable, "-c", MEASURED, *bombs], capture_output=True, text=True, timeout=60, check=True
     )
-    found = json.loads(ran.stdout)
-    says = {
+    results = json.loads(run.stdout)
+    expected = {
         "a.png": "20000x20000 pixels, more than max_pixels",
         "a.jpg": "65500x65500 pixels, more than max_pixels",
         "a.pair": "20000x20000 pixels, more than 67108864",
         "a.labels": "20000x20000 pixels, more than 67108864",
-        "large.mp4": "no picture in it can be decoded",
-        "counted.mp4": "no picture in it can be decoded",
-        "fragment.mp4": "it asks for more memory than a video needs",
+        "large.mp4": "no frame can be decoded",
+        "counted.mp4": "no frame can be decoded",
+        "fragment.mp4": "it needs more memory than a video may take",
         "growing.mkv": "2 frames",
         "sparse.png": "is 1500000000 bytes for 8x8 pixels, which is no image",
         "fast.mp4": "claims 10000 frames/s, more than 1000",
         "aliases.yaml": "aliases are not allowed",
         "nesting.yaml": "more than 32 levels deep",
     }
-    assert found.keys() == says.keys()
-    for name, (said, grown_mb, took_s) in found.items():
-        assert says[name] in said
-        assert "\n" not in said
+    assert results.keys() == expected.keys()
+    for name, (outcome, grown_mb, took_s) in results.items():
+        assert expected[name] in outcome
+        assert "\n" not in outcome
         assert (name, grown_mb < 256, took_s < 1) == (name, True, True), (grown_mb, took_s)

@@ -1,4 +1,4 @@
-"""FFmpeg takes no more in one piece than a picture needs."""
+"""FFmpeg allocates no more at once than it is allowed to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 SCRIPT = """
 import av
-from stream_seg.sources.ffmpeg_memory import MOST, allow
+from stream_seg.sources.ffmpeg_memory import DEFAULT_BYTES, allow_allocation
 
 def fits(pixels):
     try:
@@ -19,15 +19,15 @@ def fits(pixels):
         return False
     return True
 
-allow(1000)
-assert fits(MOST // 4) and not fits(MOST // 3 * 2)
-allow(2 * MOST)
-assert fits(MOST // 3 * 2)
-allow(1)  # what was allowed stays so
-assert fits(MOST // 3 * 2)
+allow_allocation(1000)
+assert fits(DEFAULT_BYTES // 4) and not fits(DEFAULT_BYTES // 3 * 2)
+allow_allocation(2 * DEFAULT_BYTES)
+assert fits(DEFAULT_BYTES // 3 * 2)
+allow_allocation(1)
+assert fits(DEFAULT_BYTES // 3 * 2)
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
-def test_what_is_allowed_only_grows() -> None:
+def test_the_limit_only_grows() -> None:
     subprocess.run([sys.executable, "-c", SCRIPT], check=True, timeout=60)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stream_seg.errors import SourceError
-from stream_seg.sources.image_header import ImageHeader, read_header, read_picture
+from stream_seg.sources.image_header import ImageHeader, read_header, read_image_file
 
 SIZE = (37, 21)
 IMAGE = np.random.default_rng(0).integers(0, 255, (SIZE[1], SIZE[0], 3), np.uint8)
@@ -102,7 +102,7 @@ def test_an_image_that_is_too_large_is_one_error_and_no_warning(tmp_path: Path, 
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         with pytest.raises(SourceError) as caught:
-            read_picture(path, max_pixels=10_000, limit="max_pixels (10000) allows")
+            read_image_file(path, max_pixels=10_000, limit="max_pixels (10000) allows")
     assert str(caught.value) == f"{path}: is {size[0]}x{size[1]} pixels, more than max_pixels (10000) allows"
     assert warned == []
 
@@ -111,7 +111,7 @@ def test_a_webp_that_is_too_large_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.webp"
     path.write_bytes(webp_of(16_384, 16_384, encode(".webp")[12:]))
     with pytest.raises(SourceError, match=r"a\.webp: .*268435456 pixels"):
-        read_picture(path, max_pixels=10_000, limit="a test")
+        read_image_file(path, max_pixels=10_000, limit="a test")
 
 
 @pytest.mark.parametrize("order", "<>")
@@ -170,12 +170,12 @@ def test_a_tiff_may_have_its_directory_and_other_images_far_behind(
     for suffix, content in ((".tif", data), (".png", encode(".png"))):
         path = tmp_path / f"a{suffix}"
         path.write_bytes(content)
-        read = read_picture(path, max_pixels=10_000, limit="a test")
+        read = read_image_file(path, max_pixels=10_000, limit="a test")
         assert read is not None
         assert read[0] == content
         path.write_bytes(content + bytes(50_000))
         if suffix == ".png":
             with pytest.raises(SourceError, match="bytes for 37x21 pixels, which is no image"):
-                read_picture(path, max_pixels=10_000, limit="a test")
+                read_image_file(path, max_pixels=10_000, limit="a test")
         else:
-            assert read_picture(path, max_pixels=10_000, limit="a test") is not None
+            assert read_image_file(path, max_pixels=10_000, limit="a test") is not None

@@ -121,7 +121,7 @@ def test_decoded_frames_are_released(tmp_path: Path) -> None:
         capture(path)
         remaining = sum(
             type(one) is av.VideoFrame for one in gc.get_objects()
-        )  # isinstance would call code of other modules
+        )  # isinstance runs foreign code
     finally:
         gc.enable()
     assert remaining < 10

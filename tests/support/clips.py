@@ -16,9 +16,9 @@ BITS = 12
 MILLISECOND = Fraction(1, 1000)
 
 
-def numbered(number: int, size: tuple[int, int] = (320, 240)) -> Image:
-    """A picture of (width, height) that says its number: to people as digits, to `number_of` as a row of bright and
-    dark fields at its upper edge. The upper half is bluish, the lower reddish, so that it has a right way up."""
+def number_image(number: int, size: tuple[int, int] = (320, 240)) -> Image:
+    """Return an image of (width, height) that shows a number: in digits, and for `read_number` as a row of bright and
+    dark fields at the top. The upper half is bluish, the lower reddish, so that it has a right way up."""
     width, height = size
     image = np.empty((height, width, 3), np.uint8)
     image[: height // 2], image[height // 2 :] = (160, 110, 90), (90, 110, 160)
@@ -31,11 +31,11 @@ def numbered(number: int, size: tuple[int, int] = (320, 240)) -> Image:
     return image
 
 
-def number_of(image: Image) -> int:
-    """The number that a `numbered` picture says, at any size and after any compression."""
+def read_number(image: Image) -> int:
+    """Return the number of a `number_image`, at any size and after any compression."""
     height, width = image.shape[:2]
-    centres = [(2 * bit + 1) * width // (2 * BITS) for bit in range(BITS)]
-    return sum(int(image[height // 12, x].mean() > 128) << bit for bit, x in enumerate(centres))
+    centers = [(2 * bit + 1) * width // (2 * BITS) for bit in range(BITS)]
+    return sum(int(image[height // 12, x].mean() > 128) << bit for bit, x in enumerate(centers))
 
 
 def write_video(
@@ -51,8 +51,8 @@ def write_video(
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
 ) -> Path:
-    """A clip of `images`, one at each of `pts` in units of `time_base`, or `rate` of them per second. `rotation` is
-    what the display matrix turns the stored picture by, in degrees against the clock."""
+    """Write `images` at the times `pts` in units of `time_base`, or at `rate` frames/s. `rotation` is the angle of the
+    display matrix, in degrees counterclockwise."""
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = None
         for index, image in enumerate(images):
@@ -73,6 +73,6 @@ def write_video(
 
 
 def read_video(path: Path) -> list[tuple[Fraction, Image]]:
-    """(time in seconds, picture) of every frame, decoded with nothing of stream_seg."""
+    """Return (time in seconds, image) of every frame, decoded without stream_seg."""
     with av.open(str(path)) as container:
         return [(frame.pts * frame.time_base, frame.to_ndarray(format="bgr24")) for frame in container.decode(video=0)]

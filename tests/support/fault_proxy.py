@@ -1,4 +1,4 @@
-"""What stands between a camera and who watches it, for tests: passes bytes on, or does to them what networks do."""
+"""A TCP proxy between a camera and its client, which passes bytes on or simulates faults of a network."""
 
 from __future__ import annotations
 
@@ -10,69 +10,69 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Literal, TypeAlias
 
-Mode: TypeAlias = Literal["pass", "hang", "half", "refuse"]
-MODES: tuple[Mode, ...] = ("hang", "half", "refuse")
-PIECE = 4096
+Fault: TypeAlias = Literal["pass", "hang", "half", "refuse"]
+FAULTS: tuple[Fault, ...] = ("hang", "half", "refuse")
+CHUNK_BYTES = 4096
 
 
-class Pump:
-    """`mode` holds for all connections from now on: bytes are passed, stop, end in the middle of a picture (and do so
-    again with every new connection), or nobody gets in."""
+class FaultProxy:
+    """Forward connections to a port of 127.0.0.1. `fault` applies to all connections from now on: bytes are passed, are
+    held back, end within an image (again with every new connection), or connections are refused."""
 
     def __init__(self, target: int) -> None:
-        self.mode: Mode = "pass"
+        self.fault: Fault = "pass"
         self.port = 0
         self._target = target
 
     async def serve(self, started: SimpleQueue[Callable[[], object]]) -> None:
-        """Until somebody calls what is put into `started`."""
+        """Put a function that stops the proxy into `started`, and serve until it is called."""
         loop, end = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._handle, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         started.put(partial(loop.call_soon_threadsafe, end.set))
         await end.wait()
         server.close()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.mode == "refuse":
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.fault == "refuse":
             writer.transport.abort()
             return
-        there, to_there = await asyncio.open_connection("127.0.0.1", self._target)
-        up = asyncio.ensure_future(self._passed(reader, to_there, damaged=False))
-        down = asyncio.ensure_future(self._passed(there, writer, damaged=True))
+        from_camera, to_camera = await asyncio.open_connection("127.0.0.1", self._target)
+        up = asyncio.ensure_future(self._forward(reader, to_camera, faulty=False))
+        down = asyncio.ensure_future(self._forward(from_camera, writer, faulty=True))
         try:
             await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
         finally:
             up.cancel()
             down.cancel()
             writer.transport.abort()
-            to_there.transport.abort()
+            to_camera.transport.abort()
 
-    async def _passed(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, damaged: bool) -> None:
-        """From one side to the other until either ends."""
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, faulty: bool) -> None:
+        """Forward bytes until either side ends."""
         try:
-            while piece := await reader.read(PIECE):
-                while self.mode == "hang":
+            while chunk := await reader.read(CHUNK_BYTES):
+                while self.fault == "hang":
                     await asyncio.sleep(0.01)
-                if damaged and self.mode in ("half", "refuse"):
-                    writer.write(piece[: len(piece) // 2])
+                if faulty and self.fault in ("half", "refuse"):
+                    writer.write(chunk[: len(chunk) // 2])
                     await writer.drain()
                     return
-                writer.write(piece)
+                writer.write(chunk)
                 await writer.drain()
         except ConnectionError:
             return
 
 
 @contextmanager
-def pumping(target: int) -> Iterator[Pump]:
-    """A pump in front of a port of 127.0.0.1 while the body runs."""
-    pump, started = Pump(target), SimpleQueue[Callable[[], object]]()
-    thread = Thread(target=lambda: asyncio.run(pump.serve(started)), name="pump")
+def fault_proxy(target: int) -> Iterator[FaultProxy]:
+    """Run a proxy in front of a port of 127.0.0.1 during the body."""
+    proxy, started = FaultProxy(target), SimpleQueue[Callable[[], object]]()
+    thread = Thread(target=lambda: asyncio.run(proxy.serve(started)), name="fault proxy")
     thread.start()
-    end = started.get(timeout=10)
+    stop = started.get(timeout=10)
     try:
-        yield pump
+        yield proxy
     finally:
-        end()
+        stop()
         thread.join(10)

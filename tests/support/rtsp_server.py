@@ -1,4 +1,4 @@
-"""A real RTSP server for tests, that of benchmarks/cameras.py."""
+"""The RTSP server of benchmarks/cameras.py, for tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stream_seg.errors import StreamSegError
 
 @contextmanager
 def rtsp_server(port: int = 0, **keys: Any) -> Iterator[tuple[int, subprocess.Popen[str]]]:
-    """(port, program) of `rtsp_camera`; the test is skipped where the system has no such server."""
+    """Yield (port, process) of `rtsp_camera`; skip the test if the system has no such server."""
     with ExitStack() as stack:
         try:
             camera = stack.enter_context(rtsp_camera(port, **keys))
