@@ -1,4 +1,4 @@
-"""The arrays that travel, by name."""
+"""Array types of frames, and the classes of a network."""
 
 from __future__ import annotations
 
@@ -16,37 +16,36 @@ Image: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.uint8]
 """uint8 (h, w), an index into `Classes.names`; 255 is void."""
 Scores: TypeAlias = NDArray[np.float32]
-"""float32 (C, h, w), C-contiguous: one plane per class, not normalised, higher is likelier."""
-
+"""float32 (C, h, w), C-contiguous: one plane per class, not normalized, higher is likelier."""
 
 VOID = 255
-"""The label of pixels that belong to no class: nothing learns from them and nothing is scored at them."""
+"""The label of pixels without a class, which training and evaluation ignore."""
 
 
 @dataclass(frozen=True)
 class Classes:
-    """Names in the order of the labels, and one colour each as the datasets publish them: (red, green, blue), 0-255."""
+    """Names and colours (red, green, blue), 0-255, of the classes, in the order of the labels."""
 
     names: tuple[str, ...]
     colours: tuple[tuple[int, int, int], ...]
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.colours):
-            raise ConfigError(f"palette: {len(self.colours)} colours for {len(self.names)} classes; one each is needed")
+            raise ConfigError(f"palette: {len(self.colours)} colours for {len(self.names)} classes; expected one each")
 
     def __len__(self) -> int:
         return len(self.names)
 
     def index(self, name: str, *, where: str = "") -> int:
-        """The label of a class. Raises ConfigError naming the known classes, and `where` it was asked for."""
+        """Return the label of a class. Raises ConfigError that begins with `where` and lists the known classes."""
         if name not in self.names:
-            place = f"{where}: " if where else ""
-            raise ConfigError(f"{place}unknown class {name!r}; the classes are {', '.join(self.names)}")
+            prefix = f"{where}: " if where else ""
+            raise ConfigError(f"{prefix}unknown class {name!r}; the classes are {', '.join(self.names)}")
         return self.names.index(name)
 
     @cached_property
     def bgr(self) -> NDArray[np.uint8]:
-        """Colours by label, uint8 (256, 3), blue green red; void and all that is no class are black."""
+        """Colours by label, uint8 (256, 3), blue green red; black for void and unused labels."""
         table = np.zeros((256, 3), np.uint8)
         table[: len(self)] = np.array(self.colours, np.uint8).reshape(-1, 3)[:, ::-1]
         return table

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.evaluation.test_images import pair
+from tests.evaluation.test_images import write_pair
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 KEYS = {
@@ -25,7 +25,7 @@ KEYS = {
 
 
 def test_the_benchmark_of_lights_runs(tmp_path: Path) -> None:
-    pair(tmp_path, "a.png", np.random.default_rng(0).integers(0, 11, (96, 128), np.uint8))
+    write_pair(tmp_path, "a.png", np.random.default_rng(0).integers(0, 11, (96, 128), np.uint8))
     arguments = [sys.executable, str(FOLDER / "lights.py"), "--data", str(tmp_path), "--json", str(tmp_path / "l.json")]
     subprocess.run(arguments, check=True, capture_output=True, timeout=110)
     miou = json.loads((tmp_path / "l.json").read_text(encoding="utf-8"))["miou"]["road"]
@@ -36,7 +36,7 @@ def test_the_benchmark_of_preferences_finds_a_larger_mean(tmp_path: Path) -> Non
     truth = np.zeros((96, 128), np.uint8)
     truth[:, 64:] = 8
     for number in range(4):
-        pair(tmp_path, f"{number}.png", truth)
+        write_pair(tmp_path, f"{number}.png", truth)
     recipe = {"network": "road", "data": str(tmp_path), "split": "val", "held_back": 0.5, "steps": 1000}
     spec = {"mean": [0.4] * 3, "std": [0.3] * 3}
     (tmp_path / "r.yaml").write_text(json.dumps(recipe | spec), encoding="utf-8")

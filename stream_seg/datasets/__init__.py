@@ -1,0 +1,1 @@
+"""Labelled images, class tables and accuracy metrics."""

@@ -1,4 +1,4 @@
-"""The class tables of the datasets: names in the order of the labels and colours (red, green, blue) as published."""
+"""Class names and colours (red, green, blue) of public data sets, as published, in the order of the labels."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What networks are worth: on labelled pictures, and over time on labelled drives."""
+"""Measure networks on labelled images, and their stability on labelled videos."""

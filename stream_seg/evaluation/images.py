@@ -1,4 +1,4 @@
-"""How often a network is right: its labels against those of a data set."""
+"""Measure the accuracy of a network on labelled images."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 from rich.table import Table
 
 from stream_seg.backends.engine import Engine
-from stream_seg.datasets.labelled import pair_paths, read_pair
-from stream_seg.datasets.scoring import confusion, figures, percent
+from stream_seg.datasets.labelled import list_pairs, read_pair
+from stream_seg.datasets.scoring import compute_metrics, confusion_matrix, format_percent
 from stream_seg.engines.open import open_engine
-from stream_seg.network.network import open_network, preferring
-from stream_seg.ops.labels import resized_labels, upsampled_argmax
-from stream_seg.stages.segment import segmented
+from stream_seg.network.network import bias_network, open_network
+from stream_seg.ops.labels import resize_labels, upsampled_argmax
+from stream_seg.stages.segment import segment_image
 from stream_seg.types import Image, Labels
 
 
-def evaluate(
+def evaluate_images(
     network: str | Path | Mapping[str, Any],
     data: Path,
     *,
@@ -31,49 +31,49 @@ def evaluate(
     size: tuple[int, int] | None = None,
     prefer: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Figures of `network` on DATA/SPLIT. Raises SourceError, NetworkError or ConfigError.
+    """Return the metrics of `network` on DATA/SPLIT. Raises SourceError, NetworkError or ConfigError.
 
-    `size` = (height, width) of its input, in place of its own; `prefer` is added to its scores, by class.
+    `size` = (height, width) replaces the size of its input; `prefer` is added to its scores, by class.
 
     Keys: network, backend, precision, device, split, images, miou, pixel_accuracy, class_accuracy, class_iou {name: IoU
-    or null for a class that is neither in the truth nor in a prediction}. Shares from 0 to 1 of the labelled pixels.
+    or None for a class neither in the truth nor in a prediction}. Shares are of the labelled pixels, 0 to 1.
     """
-    pair_paths(data, split)  # what is missing is said before a network is compiled
-    opened = preferring(open_network(network, size=size), prefer, where="prefer")
-    with open_engine(opened, backend=backend, precision=precision, threads=threads) as engine:
-        return evaluated(engine, data, split=split)
+    list_pairs(data, split)  # report missing files before a network is compiled
+    biased = bias_network(open_network(network, size=size), prefer, where="prefer")
+    with open_engine(biased, backend=backend, precision=precision, threads=threads) as engine:
+        return evaluate_engine(engine, data, split=split)
 
 
-def evaluated(engine: Engine, data: Path, *, split: str) -> dict[str, Any]:
-    """`evaluate` with an engine that is open."""
-    paths, info = pair_paths(data, split), engine.spec.info
+def evaluate_engine(engine: Engine, data: Path, *, split: str) -> dict[str, Any]:
+    """Return the result of `evaluate_images` for an open engine."""
+    paths, info = list_pairs(data, split), engine.spec.info
     pairs = (read_pair(*pair, classes=len(engine.spec.classes)) for pair in paths)
-    told = {"network": info.network, "backend": info.backend, "precision": info.precision, "device": info.device}
-    return {**told, "split": split, "images": len(paths), **scored(engine, pairs)}
+    engine_info = {"network": info.network, "backend": info.backend, "precision": info.precision, "device": info.device}
+    return {**engine_info, "split": split, "images": len(paths), **score_images(engine, pairs)}
 
 
-def scored(engine: Engine, pairs: Iterable[tuple[Image, Labels]]) -> dict[str, Any]:
-    """miou, pixel_accuracy, class_accuracy and class_iou of `evaluate`, of pictures with their label maps."""
+def score_images(engine: Engine, pairs: Iterable[tuple[Image, Labels]]) -> dict[str, Any]:
+    """Return miou, pixel_accuracy, class_accuracy and class_iou, as `evaluate_images`, of images with their labels."""
     classes = engine.spec.classes
     matrix = np.zeros((len(classes), len(classes) + 1), np.int64)
     for image, truth in pairs:
-        semantic = segmented(image, engine)
+        semantic = segment_image(image, engine)
         if semantic.scores is not None:
             predicted = upsampled_argmax(semantic.scores, truth.shape)
         else:
-            predicted = resized_labels(semantic.labels, truth.shape)
-        matrix += confusion(truth, predicted, classes=len(classes))
-    return figures(matrix, classes)
+            predicted = resize_labels(semantic.labels, truth.shape)
+        matrix += confusion_matrix(truth, predicted, classes=len(classes))
+    return compute_metrics(matrix, classes)
 
 
-def as_table(found: Mapping[str, Any]) -> Table:
-    """The figures of `evaluate` for a terminal, in percent."""
-    told = f"{found['images']} images, {found['backend']}, {found['precision']}"
-    table = Table("class", title=f"{found['network']} on {found['split']}", caption=told)
+def tabulate_images(results: Mapping[str, Any]) -> Table:
+    """Return the result of `evaluate_images` as a table for a terminal, in percent."""
+    caption = f"{results['images']} images, {results['backend']}, {results['precision']}"
+    table = Table("class", title=f"{results['network']} on {results['split']}", caption=caption)
     table.add_column("IoU %", justify="right")
-    for name, iou in found["class_iou"].items():
-        table.add_row(name, percent(iou), end_section=name == list(found["class_iou"])[-1])
-    table.add_row("mean IoU", percent(found["miou"]), style="bold")
-    table.add_row("mean class accuracy", percent(found["class_accuracy"]))
-    table.add_row("pixel accuracy", percent(found["pixel_accuracy"]))
+    for name, iou in results["class_iou"].items():
+        table.add_row(name, format_percent(iou), end_section=name == list(results["class_iou"])[-1])
+    table.add_row("mean IoU", format_percent(results["miou"]), style="bold")
+    table.add_row("mean class accuracy", format_percent(results["class_accuracy"]))
+    table.add_row("pixel accuracy", format_percent(results["pixel_accuracy"]))
     return table

@@ -1,4 +1,4 @@
-"""How steady the labels of a video are, and what they cost: the stages themselves on labelled drives."""
+"""Measure the stability and CPU time of labels over time, by running the stages on labelled videos."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 from rich.table import Table
 
 from stream_seg.datasets.palettes import CAMVID
-from stream_seg.datasets.scoring import confusion, figures, percent
-from stream_seg.evaluation import temporal_metrics as measures
-from stream_seg.evaluation.drives import SCENES, Drive, drawn_drive, labelled_drive
-from stream_seg.frame import Frame, Semantic, Truth
+from stream_seg.datasets.scoring import compute_metrics, confusion_matrix, format_percent
+from stream_seg.evaluation import temporal_metrics as metrics
+from stream_seg.evaluation.drives import SCENES, Drive, read_drive, render_drive
+from stream_seg.frame import Frame, Truth
 from stream_seg.network.network import open_network
-from stream_seg.ops.motion import warped
+from stream_seg.ops.motion import warp
 from stream_seg.stages.base import Stage
 from stream_seg.stages.segment import Segment
 from stream_seg.stages.smooth import Smooth
@@ -34,15 +34,15 @@ POLICIES: Mapping[str, Callable[..., tuple[Stage, ...]]] = MappingProxyType(
         "auto": lambda **engine: (Segment(every="auto", **engine), Smooth()),
     }
 )
-"""Ways to label a video, by the name in the figures: the stages, from what `segment` is to compute with."""
+"""The stages of each way to label a video, by name in the results; called with keys of `segment`."""
 
 WARM_UP = 2
-"""Frames whose cost is not counted."""
-FEW = 0.01
-"""Share of all pixels at which a share of some of them begins to say something."""
+"""Frames at the start whose CPU time is not counted."""
+MIN_SHARE = 0.01
+"""Smallest share of all pixels for which a rate among them is reported."""
 
 
-def evaluate(
+def evaluate_videos(
     network: str | Path | Mapping[str, Any],
     data: Path | None,
     *,
@@ -50,109 +50,103 @@ def evaluate(
     frames: int = 60,
     engine: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Figures of every policy: on DATA/SPLIT, else on the drawn `drive`; and under `scenes` on every drawn scene.
+    """Return the metrics of every policy on DATA/SPLIT, or on the synthetic scene `drive`, and on all synthetic scenes.
 
-    {policy: figures, "scenes": {scene: {policy: figures}}, network, backend, precision, device, drive, frames}.
-    `frames` is the length of a drawn scene, whose classes are the network's by name; where they share none with DATA
-    given, `scenes` is empty. Raises SourceError, NetworkError or ConfigError.
+    {policy: metrics, "scenes": {scene: {policy: metrics}}, network, backend, precision, device, drive, frames}.
+    `frames` is the length of a scene; its classes are those of the network, by name. If they share no name, `scenes` is
+    empty, and `data` is required. Raises SourceError, NetworkError or ConfigError.
     """
     options = {"network": str(network) if isinstance(network, Path) else network, **engine}
     classes = open_network(network, size=engine.get("size")).classes
     scenes: dict[str, Any] = {}
-    first = None if data is None else labelled_drive(data, split, classes=classes)
-    for scene in SCENES if first is None or set(classes.names) & set(CAMVID.names) else ():
-        drawn = drawn_drive(scene, frames=frames, classes=classes)
-        scenes[scene] = {name: measured(drawn, stages(**options)) for name, stages in POLICIES.items()}
-    if first is None:
-        told = {"drive": "synth://road", "frames": frames, **scenes["drive"]}
+    drive = None if data is None else read_drive(data, split, classes=classes)
+    for scene in SCENES if drive is None or set(classes.names) & set(CAMVID.names) else ():
+        synthetic = render_drive(scene, frames=frames, classes=classes)
+        scenes[scene] = {name: measure_stages(synthetic, stages(**options)) for name, stages in POLICIES.items()}
+    if drive is None:
+        results = {"drive": "synth://road", "frames": frames, **scenes["drive"]}
     else:
-        told = {"drive": str(data), "frames": len(first.frames)}
-        told |= {name: measured(first, stages(**options)) for name, stages in POLICIES.items()}
-    seen = first or drawn
-    semantic = next(iter(Segment(**options)(iter(seen.frames[:1])))).semantic
+        results = {"drive": str(data), "frames": len(drive.frames)}
+        results |= {name: measure_stages(drive, stages(**options)) for name, stages in POLICIES.items()}
+    semantic = next(iter(Segment(**options)(iter((drive or synthetic).frames[:1])))).semantic
     assert semantic is not None
-    return {**vars(semantic.engine), **told, "scenes": scenes}
+    return {**vars(semantic.engine), **results, "scenes": scenes}
 
 
-def measured(drive: Drive, stages: Sequence[Stage]) -> dict[str, Any]:
-    """What stages in a row make of a drive: the figures of `quality`, and cpu_ms, cpu_p50_ms, cpu_p95_ms.
+def measure_stages(drive: Drive, stages: Sequence[Stage]) -> dict[str, Any]:
+    """Run a drive through stages; return the metrics of `measure_quality`, and cpu_ms, cpu_p50_ms, cpu_p95_ms.
 
-    Shares 0-1, None where nothing could be counted. CPU milliseconds of the process per frame, of all stages together
-    and of the labels, without which nobody has seen anything: mean, median and 95th percentile, which on one idle core
-    is how long a frame takes.
+    CPU time is in milliseconds of the process per frame, for all stages and for the labels, which are computed on first
+    access: mean, median and 95th percentile. On one idle core that is the time that a frame takes.
     """
-    said: list[Labels] = []
-    spent_ms: list[float] = []
+    predicted: list[Labels] = []
+    times_ms: list[float] = []
     began_s = time.process_time()
-    for frame in chained(iter(drive.frames), stages):
+    for frame in chain_stages(iter(drive.frames), stages):
         assert frame.semantic is not None
         _ = frame.semantic.labels
-        spent_ms.append(1000 * (time.process_time() - began_s))
-        said.append(labels_at(frame.semantic, frame.image.shape[:2]))
+        times_ms.append(1000 * (time.process_time() - began_s))
+        height, width = frame.image.shape[:2]
+        predicted.append(frame.semantic.labels_at((height, width)))
         began_s = time.process_time()
-    warm = spent_ms[WARM_UP:] or spent_ms
+    warm = times_ms[WARM_UP:] or times_ms
     percentiles = {f"cpu_p{share}_ms": float(np.percentile(warm, share)) for share in (50, 95)}
-    return {**quality(drive, said), "cpu_ms": float(np.mean(warm)), **percentiles}
+    return {**measure_quality(drive, predicted), "cpu_ms": float(np.mean(warm)), **percentiles}
 
 
-def chained(frames: Iterator[Frame], stages: Sequence[Stage]) -> Iterator[Frame]:
-    """The frames through the stages, one after the other."""
+def chain_stages(frames: Iterator[Frame], stages: Sequence[Stage]) -> Iterator[Frame]:
+    """Pass frames through stages in sequence."""
     for stage in stages:
         frames = stage(frames)
     return frames
 
 
-def labels_at(semantic: Semantic, size: tuple[int, ...]) -> Labels:
-    """The labels at the size (height, width) of the truth."""
-    return semantic.labels_at((size[0], size[1]))
-
-
-def quality(drive: Drive, said: Sequence[Labels]) -> dict[str, float | None]:
-    """What the labels alone decide: miou, vc8, vc16, tc, flicker, flicker_followed, boundary_f."""
-    truth, classes = [_truth(frame).labels for frame in drive.frames], _truth(drive.frames[0]).classes
+def measure_quality(drive: Drive, predicted: Sequence[Labels]) -> dict[str, float | None]:
+    """Return miou, vc8, vc16, tc, flicker, flicker_followed and boundary_f of labels: 0 to 1, None if undefined."""
+    truth, classes = [_truth_of(frame).labels for frame in drive.frames], _truth_of(drive.frames[0]).classes
     count = len(classes)
-    matrix = sum(confusion(t, s, classes=count) for t, s in zip(truth, said, strict=True))
+    matrix = sum(confusion_matrix(t, p, classes=count) for t, p in zip(truth, predicted, strict=True))
     agreement = np.zeros((count, count + 1), np.int64)
     flips = {"flicker": np.zeros(2), "flicker_followed": np.zeros(2)}
     for k, motion in enumerate(drive.motion):
         if motion is None:
             continue
-        seen = drive.visible[k]
-        assert seen is not None
-        came, was = (warped(labels, motion, nearest=True) for labels in (said[k - 1], truth[k - 1]))
-        agreement += confusion(np.where(seen, came, VOID).astype(np.uint8), said[k], classes=count)
-        stays = (truth[k] == truth[k - 1]) & (truth[k] != VOID) & measures.still(motion)
-        flips["flicker"] += (said[k] != said[k - 1])[stays].sum(), stays.sum()
-        follows = (truth[k] == was) & (truth[k] != VOID) & seen
-        flips["flicker_followed"] += (said[k] != came)[follows].sum(), follows.sum()
-    few = FEW * sum(labels.size for labels in truth)
+        visible = drive.visible[k]
+        assert visible is not None
+        previous, true = (warp(labels, motion, nearest=True) for labels in (predicted[k - 1], truth[k - 1]))
+        agreement += confusion_matrix(np.where(visible, previous, VOID).astype(np.uint8), predicted[k], classes=count)
+        stays = (truth[k] == truth[k - 1]) & (truth[k] != VOID) & metrics.still_mask(motion)
+        flips["flicker"] += (predicted[k] != predicted[k - 1])[stays].sum(), stays.sum()
+        follows = (truth[k] == true) & (truth[k] != VOID) & visible
+        flips["flicker_followed"] += (predicted[k] != previous)[follows].sum(), follows.sum()
+    fewest = MIN_SHARE * sum(labels.size for labels in truth)
     outlines = [
-        f for t, s in zip(truth, said, strict=True) if (f := measures.boundary_f(t, s, classes=count)) is not None
+        f for t, p in zip(truth, predicted, strict=True) if (f := metrics.boundary_f(t, p, classes=count)) is not None
     ]
     return {
-        "miou": figures(np.asarray(matrix), classes)["miou"],
-        **{f"vc{n}": measures.video_consistency(truth, said, n) for n in (8, 16)},
-        "tc": figures(agreement, classes)["miou"],
-        **{name: float(changed / of) if of > few else None for name, (changed, of) in flips.items()},
+        "miou": compute_metrics(np.asarray(matrix), classes)["miou"],
+        **{f"vc{n}": metrics.video_consistency(truth, predicted, n) for n in (8, 16)},
+        "tc": compute_metrics(agreement, classes)["miou"],
+        **{name: float(changed / of) if of > fewest else None for name, (changed, of) in flips.items()},
         "boundary_f": float(np.mean(outlines)) if outlines else None,
     }
 
 
-def _truth(frame: Frame) -> Truth:
+def _truth_of(frame: Frame) -> Truth:
     assert frame.truth is not None
     return frame.truth
 
 
-def as_table(found: Mapping[str, Any]) -> Table:
-    """The figures for a terminal: a row per policy, on the drive and on every scene."""
-    told = f"{found['network']}, {found['backend']}, {found['precision']}; percent, CPU in ms per frame"
-    table = Table("", "", title="Labels over time", caption=told, box=None, padding=(0, 2, 0, 0))
+def tabulate_videos(results: Mapping[str, Any]) -> Table:
+    """Return the result of `evaluate_videos` as a table for a terminal: a row per policy and drive."""
+    caption = f"{results['network']}, {results['backend']}, {results['precision']}; percent, CPU in ms per frame"
+    table = Table("", "", title="Labels over time", caption=caption, box=None, padding=(0, 2, 0, 0))
     keys = ("miou", "vc8", "vc16", "tc", "flicker", "flicker_followed", "boundary_f")
     for heading in ("mIoU", "VC8", "VC16", "TC", "flicker", "followed", "outline", "CPU"):
         table.add_column(heading, justify="right")
-    for name, rows in {Path(found["drive"]).name: found, **found["scenes"]}.items():
+    for name, rows in {Path(results["drive"]).name: results, **results["scenes"]}.items():
         for policy in POLICIES:
             row = rows[policy]
-            table.add_row(name, policy, *(percent(row[key]) for key in keys), f"{row['cpu_ms']:.1f}")
+            table.add_row(name, policy, *(format_percent(row[key]) for key in keys), f"{row['cpu_ms']:.1f}")
             name = ""
     return table

@@ -1,4 +1,4 @@
-"""The tables against what the datasets' own tools publish."""
+"""Compare the class tables with those of the data sets' own tools."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ car 00008e  truck 000046  bus 003c64  train 005064  motorcycle 0000e6  bicycle 7
 
 
 def voc_colour(label: int) -> tuple[int, int, int]:
-    """VOClabelcolormap: bits 0, 1, 2 of each octal digit go to red, green, blue; the lowest digit to the top bit."""
+    """Return a colour of VOClabelcolormap: bits 0, 1, 2 of each octal digit go to red, green, blue, lowest first."""
     rgb = [0, 0, 0]
     for digit in range(8):
         for channel in range(3):
