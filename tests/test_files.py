@@ -1,4 +1,4 @@
-"""What stands under a final name, and when."""
+"""Atomic outputs: which content has the final name, and when."""
 
 from __future__ import annotations
 
@@ -9,62 +9,62 @@ import pytest
 
 from stream_seg.errors import OutputError
 from stream_seg.files import (
-    file_path,
-    final_file,
-    final_files,
+    atomic_file,
+    atomic_files,
+    fill_stream,
     partial_path,
-    refuse_unwritable,
+    path_validator,
     replace_file,
-    stream_path,
+    require_writable,
 )
-from tests.support.program import exit_code
+from tests.support.program import run_cli
 
 
 def lines(path: Path, count: int = 3) -> Generator[int, None, None]:
-    """A sink in small: a line into a final file for each number yielded."""
-    with final_file(path) as partial, partial.open("w") as file:
+    """Write a line to an atomic file for each number yielded, as an output stage does."""
+    with atomic_file(path) as partial, partial.open("w") as file:
         for number in range(count):
             file.write(f"{number}\n")
             yield number
 
 
-def test_a_file_gets_its_name_when_it_is_finished(tmp_path: Path) -> None:
+def test_a_file_gets_its_name_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "out.txt"
     path.write_text("old")
-    growing = lines(path)
-    next(growing)
+    output = lines(path)
+    next(output)
     assert path.read_text() == "old"
     assert {file.name for file in tmp_path.iterdir()} == {"out.txt", ".out.partial.txt"}
-    assert list(growing) == [1, 2]
+    assert list(output) == [1, 2]
     assert path.read_text() == "0\n1\n2\n"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_stage_that_is_closed_early_leaves_what_came(tmp_path: Path) -> None:
-    growing = lines(tmp_path / "out.txt")
-    next(growing)
-    growing.close()
+def test_a_stage_that_is_closed_early_leaves_its_file(tmp_path: Path) -> None:
+    output = lines(tmp_path / "out.txt")
+    next(output)
+    output.close()
     assert (tmp_path / "out.txt").read_text() == "0\n"
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_an_error_leaves_the_old_file_and_no_part_of_the_new(tmp_path: Path) -> None:
+def test_an_error_leaves_the_old_file_and_no_partial_one(tmp_path: Path) -> None:
     path = tmp_path / "out.txt"
     path.write_text("old")
-    growing = lines(path)
-    next(growing)
+    output = lines(path)
+    next(output)
     with pytest.raises(ZeroDivisionError):
-        growing.throw(ZeroDivisionError())
+        output.throw(ZeroDivisionError())
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_nothing_written_is_no_file(tmp_path: Path) -> None:
+def test_an_empty_output_leaves_no_file(tmp_path: Path) -> None:
     assert list(lines(tmp_path / "out.txt", 0)) == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_run_left_is_overwritten(tmp_path: Path) -> None:
+def test_the_partial_file_of_a_killed_run_is_overwritten(tmp_path: Path) -> None:
     leftover = tmp_path / ".out.partial.txt"
     leftover.write_text("half a li")
     assert list(lines(tmp_path / "out.txt", 0)) == []
@@ -74,8 +74,8 @@ def test_what_a_killed_run_left_is_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "out.txt").read_text() == "0\n"
 
 
-def test_a_link_where_the_partial_file_belongs_is_not_written_through(tmp_path: Path) -> None:
-    """Whoever may write there too could have it empty any file of this user's."""
+def test_a_link_in_place_of_the_partial_file_is_not_followed(tmp_path: Path) -> None:
+    """Another user with write access to the folder could otherwise empty any file of this user."""
     other = tmp_path / "other.txt"
     other.write_text("mine")
     (tmp_path / ".out.partial.txt").symlink_to(other)
@@ -84,7 +84,7 @@ def test_a_link_where_the_partial_file_belongs_is_not_written_through(tmp_path: 
     assert other.read_text() == "mine"
 
 
-def test_two_writers_of_one_file_are_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+def test_a_second_writer_of_a_file_is_rejected_and_the_first_continues(tmp_path: Path) -> None:
     path = tmp_path / "out.txt"
     first = lines(path)
     next(first)
@@ -95,14 +95,14 @@ def test_two_writers_of_one_file_are_refused_and_the_first_goes_on(tmp_path: Pat
 
 
 @pytest.mark.parametrize("way", ["partial", "replace", "final"])
-def test_what_leads_nowhere_is_no_output(tmp_path: Path, way: str) -> None:
+def test_a_path_that_leads_nowhere_is_an_error(tmp_path: Path, way: str) -> None:
     (tmp_path / "loop").symlink_to("loop")
-    for path, said in ((tmp_path / "loop/a.txt", "loop"), (tmp_path / "a\0b.txt", "null byte")):
-        if way == "partial" and said == "loop":
-            assert partial_path(path).name == ".a.partial.txt"  # which then cannot be made
+    for path, message in ((tmp_path / "loop/a.txt", "loop"), (tmp_path / "a\0b.txt", "null byte")):
+        if way == "partial" and message == "loop":
+            assert partial_path(path).name == ".a.partial.txt"  # which cannot be created
             continue
-        with pytest.raises(OutputError, match=said):
-            {"partial": partial_path, "replace": refuse_unwritable, "final": lambda p: next(lines(p))}[way](path)
+        with pytest.raises(OutputError, match=message):
+            {"partial": partial_path, "replace": require_writable, "final": lambda p: next(lines(p))}[way](path)
 
 
 def test_a_link_is_followed(tmp_path: Path) -> None:
@@ -117,14 +117,14 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("missing/out.txt", "there is no folder .*missing; create it first"),
-        ("file/out.txt", "there is no folder .*file"),
+        ("missing/out.txt", "no such folder: .*missing; create it first"),
+        ("file/out.txt", "no such folder: .*file"),
         ("folder", "exists and is not a file"),
         ("/proc/out.txt", "cannot write /proc/out.txt: "),
         ("n" * 300 + ".txt", "name too long"),
     ],
 )
-def test_an_output_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path, path: str, reason: str) -> None:
+def test_an_output_that_cannot_be_written_is_an_error_at_the_start(tmp_path: Path, path: str, reason: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=f"(?i){reason}") as error:
@@ -133,14 +133,14 @@ def test_an_output_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path
     assert {entry.name for entry in tmp_path.iterdir()} == {"folder", "file"}
 
 
-def test_a_small_file_is_replaced_in_one_step(tmp_path: Path) -> None:
+def test_a_small_file_is_replaced_atomically(tmp_path: Path) -> None:
     replace_file(tmp_path / "a.png", b"1")
     replace_file(tmp_path / "a.png", b"22")
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.png", b"22")]
 
 
-def test_one_file_for_each_stream(tmp_path: Path) -> None:
-    with final_files(tmp_path / "out-{stream}.txt") as partial_of:
+def test_each_stream_has_its_own_file(tmp_path: Path) -> None:
+    with atomic_files(tmp_path / "out-{stream}.txt") as partial_of:
         for stream in ("front", "rear", "front"):
             with partial_of(stream).open("a") as file:
                 file.write(stream)
@@ -151,23 +151,23 @@ def test_one_file_for_each_stream(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stream", ["", "..", "a/b", ".hidden", "a\0b", "a\nb"])
 def test_a_stream_cannot_leave_the_folder(stream: str) -> None:
     with pytest.raises(OutputError, match="is no file name"):
-        stream_path(Path("out/{stream}"), stream)
-    assert stream_path(Path("out/all"), stream) == Path("out/all")
+        fill_stream(Path("out/{stream}"), stream)
+    assert fill_stream(Path("out/all"), stream) == Path("out/all")
 
 
 def test_paths_are_checked() -> None:
-    check = file_path(".mp4", ".mkv")
+    check = path_validator(".mp4", ".mkv")
     assert check(Path("a-{stream}.MP4")) == Path("a-{stream}.MP4")
     assert check(Path("~/a.mkv")) == Path.home() / "a.mkv"
     with pytest.raises(ValueError, match=r"'a\.avi' does not end in \.mp4 or \.mkv"):
         check(Path("a.avi"))
-    with pytest.raises(ValueError, match="in the file's name only"):
+    with pytest.raises(ValueError, match="in the file name only"):
         check(Path("{stream}/a.mp4"))
 
 
 @pytest.mark.parametrize("place", ["~no.such.user/x.mp4", "~no.such.user/x/"])
-def test_the_home_of_nobody_is_no_place(place: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert exit_code("run", "synth://road?frames=1", place) == 2
-    said = capfd.readouterr().err
-    assert said.splitlines()[-1].endswith(": there is no such user, or no home is known")
-    assert "Traceback" not in said
+def test_the_home_of_an_unknown_user_is_an_error(place: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("run", "synth://road?frames=1", place) == 2
+    output = capfd.readouterr().err
+    assert output.splitlines()[-1].endswith(": unknown user or home folder")
+    assert "Traceback" not in output

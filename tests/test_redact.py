@@ -1,4 +1,4 @@
-"""Messages that quote what somebody typed say no password."""
+"""Messages that quote user input contain no password."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from stream_seg.redact import discreet, named
+from stream_seg.redact import name_secret_file, redact_message
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"),
+    ("message", "expected"),
     [
         ("rtsp://me:hunter2@h:9/x.onnx: no such file", "rtsp://…@h:9/x.onnx: no such file"),
         ("rtsp:/me:hunter2@h:9/x.onnx: no such file", "rtsp:/…@h:9/x.onnx: no such file"),
@@ -24,12 +24,12 @@ from stream_seg.redact import discreet, named
         ("http://h:123/hunter2@h", "http://…@h"),
     ],
 )
-def test_passwords_are_left_out(said: str, shown: str) -> None:
-    assert discreet(said) == discreet(shown) == shown
+def test_passwords_are_removed(message: str, expected: str) -> None:
+    assert redact_message(message) == redact_message(expected) == expected
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
         "a.yaml:3:7: unknown key 'b'\n",
         "cannot open http://127.0.0.1:8080: address in use; see http://127.0.0.1/@me, a@b.c",
@@ -42,10 +42,10 @@ def test_passwords_are_left_out(said: str, shown: str) -> None:
         "http://127.0.0.1/a:b@c.mp4: refused; rtsp://[fe80::1]/x@y",
     ],
 )
-def test_other_messages_stay_as_they_are(said: str) -> None:
-    assert discreet(said) == said
+def test_other_messages_are_unchanged(message: str) -> None:
+    assert redact_message(message) == message
 
 
-def test_what_may_be_a_secret_instead_of_its_file_is_not_named() -> None:
-    assert "hunter2" not in named("password_file", Path("hunter2"))
-    assert named("password_file", Path("/run/secret")) == "password_file: /run/secret"
+def test_a_path_that_may_be_the_secret_itself_is_not_named() -> None:
+    assert "hunter2" not in name_secret_file("password_file", Path("hunter2"))
+    assert name_secret_file("password_file", Path("/run/secret")) == "password_file: /run/secret"

@@ -1,8 +1,8 @@
 """The command line: `stream-seg run | eval | train | export | engines | bench | doctor | networks | stages`.
 
-Exit codes: 0 done (also after Ctrl-C or SIGTERM), 1 an unexpected error, 2 a wrong argument or config, 3 an input that
-failed, 4 a network or engine that failed, 5 an output that failed, 6 a stage that failed at a frame. A signal that
-comes before anything was opened ends the program as it ends any other (130, 143 in a shell).
+Exit codes: 0 success (also after Ctrl-C or SIGTERM), 1 unexpected error, 2 wrong argument or config, 3 failed input,
+4 failed network or engine, 5 failed output, 6 stage that failed at a frame. A signal before anything was opened ends
+the program as usual (130, 143 in a shell).
 """
 
 from __future__ import annotations
@@ -15,20 +15,16 @@ import threading
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from typer.core import TyperArgument, TyperCommand
 
 from stream_seg import __version__
 from stream_seg.cli import engines as engines_commands
 from stream_seg.cli.names import BACKEND_HELP, PRECISION_HELP, fill_names
 from stream_seg.errors import ConfigError, StreamSegError
-from stream_seg.redact import discreet
+from stream_seg.redact import redact_message
 from stream_seg.telemetry.logs import LogFormat, configure
-
-if TYPE_CHECKING:
-    from stream_seg.stages.base import Role
 
 DEMO_INPUT = "synth://road?size=960x540&frames=300&seed=7"
 DEMO_OUTPUT = "demo.mp4"
@@ -38,12 +34,14 @@ EXIT_CODES = (
     "Exit codes: 0 done (also after Ctrl-C), 1 unexpected, 2 argument or config, 3 input, 4 network, 5 output, 6 stage."
 )
 
-Preferred = Annotated[
+Prefer = Annotated[
     list[str] | None,
-    typer.Option(metavar="CLASS=NUMBER", help="Add to a class's scores, for example pole=0.5. Several times."),
+    typer.Option(metavar="CLASS=NUMBER", help="Add a number to the scores of a class, such as pole=0.5; repeatable."),
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, on standard error.")]
-LOG_FORMAT = "Lines of the log; auto: text on a terminal, else JSON."
+Size = Annotated[str | None, typer.Option(metavar="HxW", help="Size of the network's input. Default: its own.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log progress on standard error.")]
+LOG_FORMAT = "Format of log lines; auto: text on a terminal, else JSON."
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
@@ -60,9 +58,9 @@ app.add_typer(engines_commands.app)
 
 
 def program(*, only: str | None = None, name: str | None = None) -> None:
-    """`main` with the arguments of this process, which it ends.
+    """Run `main` with the arguments of this process, and end the process.
 
-    A stage may hang in foreign code (a camera that says nothing); a normal exit would tear that code down under its
+    A stage may hang in foreign code, such as the driver of a camera; a normal exit would unload that code under its
     thread, and crash.
     """
     code: str | int | None = 0
@@ -78,23 +76,23 @@ def program(*, only: str | None = None, name: str | None = None) -> None:
 
 
 def main(arguments: list[str] | None = None, *, only: str | None = None, name: str | None = None) -> None:
-    """Run a command; a known error is one line on standard error and its exit code.
+    """Run a command. A known error becomes one line on standard error and its exit code.
 
-    `only` leaves the choice of the command out: the arguments are that one's. `name` is the program's in help texts.
+    `only`: the arguments are those of this command. `name`: the name of the program in help texts.
     """
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of a half-done import; `run` sets its own
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback from an import; `run` sets its own handler
     commands = typer.main.get_group(app)
     command = commands.commands[only] if only else commands
     fill_names(command, sys.argv[1:] if arguments is None else arguments)
-    for part in ("make_context", "invoke"):  # where what is wrong with the arguments is raised
+    for part in ("make_context", "invoke"):  # both raise errors about arguments
         setattr(command, part, _redacting(getattr(command, part)))
     try:
         command.main(arguments, prog_name=name)
     except StreamSegError as error:
-        print(f"stream-seg: {discreet(str(error))}", file=sys.stderr)
+        print(f"stream-seg: {redact_message(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except ImportError as error:
-        print(f"stream-seg: {discreet(str(error))}; {INSTALL}", file=sys.stderr)
+        print(f"stream-seg: {redact_message(str(error))}; {INSTALL}", file=sys.stderr)
         sys.exit(1)
     finally:
         signal.signal(signal.SIGINT, before)
@@ -109,7 +107,7 @@ def _redacting(method: Callable[..., Any]) -> Callable[..., Any]:
             return method(*args, **kwargs)
         except Exception as error:
             if isinstance(message := getattr(error, "message", None), str):
-                error.message = discreet(message)  # type: ignore[attr-defined]
+                error.message = redact_message(message)  # type: ignore[attr-defined]
             raise
 
     return call
@@ -117,7 +115,7 @@ def _redacting(method: Callable[..., Any]) -> Callable[..., Any]:
 
 @app.callback(invoke_without_command=True)
 def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
     verbose: Verbose = False,
     log_format: Annotated[LogFormat, typer.Option(help=LOG_FORMAT)] = "auto",
 ) -> None:
@@ -128,54 +126,27 @@ def root(
     configure(verbose=verbose, log_format=log_format)
 
 
-class RunCommand(TyperCommand):
-    """The command `run`; its help lists the forms of INPUT and OUTPUT of all registered stages."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        from stream_seg.config.overrides import argument_forms
-
-        roles: dict[str | None, Role] = {"source": "source", "outputs": "output"}
-        for parameter in self.params:
-            if isinstance(parameter, TyperArgument) and parameter.name in roles and parameter.help:
-                parameter.help = parameter.help.replace("{forms}", argument_forms(roles[parameter.name]))
-        super().format_help(ctx, formatter)
-
-
 # epilog and options also serve run_pipeline.py, which has no app around the command
-@app.command(cls=RunCommand, epilog=EXIT_CODES, context_settings=HELP_OPTIONS)
+@app.command(epilog=EXIT_CODES, context_settings=HELP_OPTIONS)
 def run(
     context: typer.Context,
     source: Annotated[
         str | None,
-        typer.Argument(
-            metavar="INPUT",
-            help="One of: {forms}. Without any argument: the demo, a synthetic drive into demo.mp4.",
-        ),
+        typer.Argument(metavar="INPUT", help="One of: {inputs}. Default: the demo, a synthetic drive into demo.mp4."),
     ] = None,
-    outputs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="OUTPUT",
-            help="Any number of: {forms}.",
-        ),
-    ] = None,
+    outputs: Annotated[list[str] | None, typer.Argument(metavar="OUTPUT", help="Any number of: {outputs}.")] = None,
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="The graph file (YAML); see configs/ for examples.")
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="STAGE.KEY=VALUE", help="Change a key of the graph, for example smooth.weight=0.6."
-        ),
+        typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change a key of the graph: --set smooth.weight=0.6."),
     ] = None,
     report_file: Annotated[
         Path | None, typer.Option("--report", metavar="FILE", help="Write the figures of the run as JSON.")
     ] = None,
     metrics_port: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=65535, help="Serve Prometheus metrics on this TCP port of 127.0.0.1; 0 takes a free one."
-        ),
+        int | None, typer.Option(min=0, max=65535, help="Serve Prometheus metrics on 127.0.0.1; 0 takes a free port.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.")] = False,
     verbose: Verbose = False,
@@ -183,8 +154,8 @@ def run(
 ) -> None:
     """Segment a video: INPUT through the graph into every OUTPUT.
 
-    A live input (camera, rtsp, http) drops what it cannot keep up with and stays at the newest frame; a recorded one
-    loses nothing. Ctrl-C or SIGTERM ends a run within two seconds, with playable files; that of hours takes up to 30 s.
+    A live input (camera, rtsp, http) drops old frames to stay at the newest one; a recording loses nothing. Ctrl-C or
+    SIGTERM ends a run within two seconds, with playable files; a recording of hours takes up to 30 s.
     """
     from stream_seg.cli.run import run as run_graph
     from stream_seg.config.graph_file import apply_settings, read_document
@@ -221,49 +192,46 @@ def run(
 
 @app.command("eval")
 def evaluate(
-    network: Annotated[
-        str, typer.Option(help="A network by name, or a path to an .onnx or side-car .yaml of your own.")
-    ] = "road",
+    network: Annotated[str, typer.Option(help="A name, or the path of an .onnx or side-car.")] = "road",
     data: Annotated[
-        Path | None,
-        typer.Option(help="The folder that holds SPLIT/ (pictures) and SPLITannot/ (label maps of the same names)."),
+        Path | None, typer.Option(help="Folder with SPLIT/ (images) and SPLITannot/ (label maps of the same names).")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Which split of it, val without it.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of the data. Default: val.")] = None,
     backend: Annotated[str, typer.Option(help=BACKEND_HELP)] = "auto",
     precision: Annotated[str, typer.Option(help=PRECISION_HELP)] = "auto",
-    size: Annotated[str | None, typer.Option(metavar="HxW", help="The network's input; without it, its own.")] = None,
-    prefer: Preferred = None,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
+    size: Size = None,
+    prefer: Prefer = None,
+    json_file: JsonFile = None,
     temporal: Annotated[
         bool,
         typer.Option(
             "--temporal",
-            help="Measure steadiness over time and cost instead, of every way to label a video: on drawn drives, and"
-            " with --data on a split whose pictures are consecutive.",
+            help="Measure stability over time and cost of every way to label a video: on synthetic drives, and with"
+            " --data on a split of consecutive images.",
         ),
     ] = False,
     frames: Annotated[
-        int | None, typer.Option(min=2, help="With --temporal: frames of each drawn drive, 60 without it.")
+        int | None, typer.Option(min=2, help="With --temporal: frames of each synthetic drive. Default: 60.")
     ] = None,
 ) -> None:
-    """Measure a network on labelled pictures: mIoU, IoU per class, pixel accuracy. Or, with --temporal, on videos."""
+    """Measure a network on labelled images: mIoU, IoU per class, pixel accuracy. With --temporal, on videos."""
     from rich.console import Console
 
     from stream_seg.cli.report import write_json
     from stream_seg.evaluation import images as pictures
     from stream_seg.evaluation import videos
-    from stream_seg.files import refuse_unwritable
+    from stream_seg.files import require_writable
     from stream_seg.network.sidecar import parse_prefer, parse_size
 
     if frames is not None and not temporal:
-        raise ConfigError("--frames: is the length of what --temporal draws; without that nothing is drawn")
+        raise ConfigError("--frames: needs --temporal")
     if split is not None and data is None and temporal:
-        raise ConfigError("--split: is one of --data, which is not given")
+        raise ConfigError("--split: needs --data")
     split = split or "val"
     if data is None and not temporal and not Path(split).is_dir():
-        raise ConfigError(f"--data: is required, a folder with {split}/ and {split}annot/; here is none")
+        raise ConfigError(f"--data: is required, a folder with {split}/ and {split}annot/")
     if json_file is not None:
-        refuse_unwritable(json_file)
+        require_writable(json_file)
     engine: dict[str, Any] = {
         "backend": backend,
         "precision": precision,
@@ -308,7 +276,7 @@ def bench(
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.01, max=3600, help="Time to measure each figure.")] = 1.0,
     threads: Annotated[int, typer.Option(min=1, max=256, help="CPU threads of the network.")] = 1,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure the time per frame, in the network alone and through the whole graph: p50, p95, p99, CPU."""
     from rich.console import Console
@@ -316,12 +284,12 @@ def bench(
     from stream_seg.cli.bench import DRIVE, BenchPlan, run_benchmark
     from stream_seg.cli.bench_table import make_footnotes, make_tables
     from stream_seg.cli.report import write_json
-    from stream_seg.files import refuse_unwritable
+    from stream_seg.files import require_writable
     from stream_seg.network.sidecar import parse_size
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # so that its temporary files go
     if json_file is not None:
-        refuse_unwritable(json_file)
+        require_writable(json_file)
     plan = BenchPlan(
         networks or ["road"],
         sizes=[parse_size(size) for size in sizes or []],
@@ -390,9 +358,7 @@ def export(
             "--input", help="imagenet, unit, centred, bytes or caffe; if neither weights nor side-car state the input."
         ),
     ] = None,
-    size: Annotated[
-        str | None, typer.Option(metavar="HEIGHTxWIDTH", help="Size of the input, for example 352x480.")
-    ] = None,
+    size: Size = None,
     data: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder of labelled images: also export int8, and check the input on them."),
@@ -404,7 +370,7 @@ def export(
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Reject weights that do not match the images of DIR.")
     ] = True,
-    prefer: Preferred = None,
+    prefer: Prefer = None,
 ) -> None:
     """Export published weights or a checkpoint: a network for the pipeline, or weights to train from."""
     from stream_seg.cli.export import ExportOptions, export_command
@@ -427,9 +393,7 @@ def export(
 
 
 @app.command()
-def doctor(
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the facts as JSON.")] = None,
-) -> None:
+def doctor(json_file: JsonFile = None) -> None:
     """Show what this machine has, and whether the main job would run; if not, what to do, and exit code 1."""
     from rich.console import Console
 
@@ -445,9 +409,7 @@ def doctor(
 
 
 @app.command()
-def networks(
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the list as JSON.")] = None,
-) -> None:
+def networks(json_file: JsonFile = None) -> None:
     """List the networks that have a name: the shipped, trained ones, and the trainable ones."""
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""What `stream-seg export` does, from weights to files that the pipeline runs, or weights to pass on."""
+"""The command `stream-seg export`: make a network for the pipeline, or weights to train from, from weights."""
 
 from __future__ import annotations
 
@@ -8,149 +8,152 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stream_seg.datasets.labelled import Pairs, pair_paths, read_pair, read_pairs
+from stream_seg.datasets.labelled import Pairs, list_pairs, read_pair, read_pairs
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.files import refuse_unwritable
-from stream_seg.training.preflight import refuse_sidecars, require
+from stream_seg.files import require_writable
+from stream_seg.training.preflight import refuse_sidecars, require_modules
 
 if TYPE_CHECKING:
     from stream_seg.types import Classes
     from stream_seg.zoo.weights.source import Weights
 
-TRAIN = "train"
-"""The split of --data without --split."""
+DEFAULT_SPLIT = "train"
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The options of `stream-seg export`, as typed; of several `weights` the mean is taken. `data` is a folder to
-    calibrate int8 and check the input on, `split` that of it, absent: train; `held` the split of it on which the
-    accuracy gate judges int8, absent: pictures of `split` that it was not calibrated on. `prefer` is in place of what
-    the weights say.
+class ExportOptions:
+    """The options of `stream-seg export` as typed.
+
+    Several `weights` are averaged. `data` is a folder whose `split` int8 is calibrated and the input checked on, and
+    `compare` the split of it that int8 is compared with float32 on, by default images of `split` that were not
+    calibrated on. `prefer` replaces that of the weights.
     """
 
     network: str
     weights: tuple[str, ...]
     out: Path
     classes: str | None = None
-    picture: str | None = None
+    input_name: str | None = None
     size: str | None = None
     data: Path | None = None
     split: str | None = None
+    compare: str | None = None
     check: bool = True
-    held: str | None = None
     prefer: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def weights_only(self) -> bool:
+        """True if weights are written instead of a network."""
+        return self.out.suffix.lower() == ".safetensors"
 
-def export_command(wanted: Wanted) -> None:
-    """Make an engine of the pipeline from weights: FILE.onnx and FILE.json, with data FILE_int8.onnx too.
 
-    Or, named FILE.safetensors, weights to pass on.
-    """
-    passed_on = wanted.out.suffix.lower() == ".safetensors"
-    require("torch", "torchvision", *_needed(wanted, passed_on=passed_on), "to export")
-    from stream_seg.training.calibration import calibration
-    from stream_seg.training.export import Meaning, export
-    from stream_seg.training.setup import agreed, refuse_network, refuse_size
-    from stream_seg.zoo import built
+def export_command(options: ExportOptions) -> None:
+    """Write FILE.onnx, FILE.json and, with data, FILE_int8.onnx; for FILE.safetensors write the weights."""
+    _require_modules(options)
+    from stream_seg.training.calibration import calibration_set
+    from stream_seg.training.export import NetworkInfo, export_network
+    from stream_seg.training.setup import refuse_network, refuse_size, resolve_input_spec
+    from stream_seg.zoo import build_network
     from stream_seg.zoo.weights.check import INPUTS, refuse_misfit, refuse_worse
     from stream_seg.zoo.weights.files import save_weights
-    from stream_seg.zoo.weights.fit import fit
-    from stream_seg.zoo.weights.source import about, averaged, open_weights
+    from stream_seg.zoo.weights.fit import load_weights
+    from stream_seg.zoo.weights.source import average_weights, describe_weights, open_weights
 
-    refuse_network(wanted.network, where="export")
-    refuse_contradictions(wanted, known=INPUTS, passed_on=passed_on)
-    weights = averaged([open_weights(one, network=wanted.network) for one in wanted.weights])
-    spec = agreed(weights, INPUTS.get(wanted.picture or ""), where="--input", remedy="leave --input out")
-    classes, size = _classes(wanted.classes, weights), _size(wanted.size, weights, required=not passed_on)
+    network, data = options.network, options.data
+    refuse_network(network, where="export")
+    refuse_contradictions(options, inputs=INPUTS)
+    weights = average_weights([open_weights(source, network=network) for source in options.weights])
+    own_spec = INPUTS.get(options.input_name or "")
+    spec = resolve_input_spec(weights, own_spec, where="--input", hint="leave --input out")
+    classes = _resolve_classes(options.classes, weights)
+    size = _resolve_size(options.size, weights, required=not options.weights_only)
     if size is not None:
         try:
-            refuse_size(wanted.network, size, classes=len(classes))
+            refuse_size(network, size, classes=len(classes))
         except NetworkError as error:
             raise ConfigError(f"--size: {error}") from error
-    prefer = wanted.prefer or weights.prefer
+    prefer = options.prefer or weights.prefer
     for name in prefer:
-        classes.index(name, where="--prefer" if wanted.prefer else f"{weights.source}: prefer")
-    net = built(wanted.network, len(classes)).eval()
-    fit(net, weights.state, classes=len(classes), where=weights.source)
-    split = wanted.split or TRAIN
-    pairs = None if wanted.data is None else _pairs(wanted.data, split, classes=len(classes))
-    if wanted.check:
-        images = [] if pairs is None else pairs.images
-        where = f"{weights.source} (--no-check exports it all the same)"
-        refuse_misfit(net, spec, images, where=where, size=size)
-        if pairs is not None:
-            refuse_worse(net, spec, pairs, classes, where=where, size=size)
-    if passed_on or size is None:
-        save_weights(wanted.out, net.state_dict(), about(wanted.network, spec, classes, size, prefer))
-        print(wanted.out)
+        classes.index(name, where="--prefer" if options.prefer else f"{weights.source}: prefer")
+    net = build_network(network, len(classes)).eval()
+    load_weights(net, weights.state, classes=len(classes), where=weights.source)
+    split = options.split or DEFAULT_SPLIT
+    pairs = None if data is None else _read_some_pairs(data, split, classes=len(classes))
+    if options.check and pairs is not None:
+        where = f"{weights.source} (--no-check skips this check)"
+        refuse_misfit(net, spec, pairs.images, where=where, size=size)
+        refuse_worse(net, spec, pairs, classes, where=where, size=size)
+    if options.weights_only or size is None:
+        save_weights(options.out, net.state_dict(), describe_weights(network, spec, classes, size, prefer))
+        print(options.out)
         return
-    frames = None
-    if pairs is not None and wanted.data is not None:
-        held = None if wanted.held is None else read_pairs(wanted.data, wanted.held, classes=len(classes))
-        frames = calibration(pairs, size, shown=f"{split}, judged on {wanted.held or split}", held=held)
-    written = export(net, wanted.out, Meaning(wanted.out.stem, size, spec, classes, prefer), frames=frames)
+    images = None
+    if data is not None and pairs is not None:
+        held_back = None if options.compare is None else read_pairs(data, options.compare, classes=len(classes))
+        source = f"{split}, compared on {options.compare or split}"
+        images = calibration_set(pairs, size, source=source, held_back=held_back)
+    written = export_network(
+        net, options.out, NetworkInfo(options.out.stem, size, spec, classes, prefer), images=images
+    )
     print("\n".join(str(file) for file in written))
 
 
-def _needed(wanted: Wanted, *, passed_on: bool) -> list[str]:
-    if passed_on:
-        return ["safetensors"]
-    return ["onnxscript", *(["nncf"] if wanted.data else [])]
+def _require_modules(options: ExportOptions) -> None:
+    modules = ["safetensors"] if options.weights_only else ["onnxscript", *(["nncf"] if options.data else [])]
+    require_modules("torch", "torchvision", *modules, purpose="export")
 
 
-def refuse_contradictions(wanted: Wanted, *, known: Collection[str], passed_on: bool) -> None:
-    """Raise ConfigError or OutputError for options that cannot be meant; `known` are the names for --input."""
-    if wanted.picture not in (None, *known):
-        raise ConfigError(f"--input: unknown {wanted.picture!r}; known: {', '.join(known)}, or a side-car")
-    if not passed_on and wanted.out.suffix.lower() != ".onnx":
-        raise ConfigError(
-            f"--out: {wanted.out} ends neither in .onnx, for the pipeline, nor in .safetensors, to train on"
-        )
-    refuse_unwritable(wanted.out)
-    if not passed_on:
-        refuse_sidecars(wanted.out)
-    if wanted.split is not None and wanted.data is None:
-        raise ConfigError("--split: is one of --data, which is not given")
-    if wanted.held is not None and (wanted.data is None or passed_on):
-        raise ConfigError("--held: is the split of --data that an int8 form is judged on; here none is made")
-    if wanted.held == (wanted.split or TRAIN):
-        raise ConfigError(f"--held: {wanted.held} is what int8 is calibrated on; leave it out to judge on a part of it")
+def refuse_contradictions(options: ExportOptions, *, inputs: Collection[str]) -> None:
+    """Raise ConfigError or OutputError for options that contradict each other; `inputs` are the names for --input."""
+    if options.input_name not in (None, *inputs):
+        raise ConfigError(f"--input: unknown {options.input_name!r}; known: {', '.join(inputs)}, or use a side-car")
+    if not options.weights_only and options.out.suffix.lower() != ".onnx":
+        raise ConfigError(f"--out: {options.out} must end in .onnx for a network, or in .safetensors for weights")
+    require_writable(options.out)
+    if not options.weights_only:
+        refuse_sidecars(options.out)
+    if options.split is not None and options.data is None:
+        raise ConfigError("--split: requires --data")
+    if options.compare is not None and (options.data is None or options.weights_only):
+        raise ConfigError("--held: requires --data and an int8 form to compare, which only an export to .onnx has")
+    if options.compare == (options.split or DEFAULT_SPLIT):
+        raise ConfigError(f"--held: {options.compare} is what int8 is calibrated on; name another split")
 
 
-def _classes(said: str | None, weights: Weights) -> Classes:
-    """What the labels mean: as said (a data set, names with commas, or a number), or as the weights' papers say."""
+def _resolve_classes(text: str | None, weights: Weights) -> Classes:
+    """Return the classes of --classes (a data set, names with commas, or a number), or those that the weights state."""
     from stream_seg.datasets.palettes import PALETTES
-    from stream_seg.network.sidecar import coloured
+    from stream_seg.network.sidecar import make_classes
 
-    if said is None:
+    if text is None:
         if weights.classes is None:
-            raise ConfigError(f"--classes: is required, {weights.source} does not say: a number, names, or camvid")
+            raise ConfigError(
+                f"--classes: is required, because {weights.source} states none: a number, names, or camvid"
+            )
         return weights.classes
-    names = [f"class{i}" for i in range(int(said))] if re.fullmatch(r"\d{1,3}", said) else said.split(",")
-    names = list(PALETTES[said].names) if said in PALETTES else [name.strip() for name in names]
+    names = [f"class{i}" for i in range(int(text))] if re.fullmatch(r"\d{1,3}", text) else text.split(",")
+    names = list(PALETTES[text].names) if text in PALETTES else [name.strip() for name in names]
     if not 1 <= len(set(names)) == len(names) <= 255 or "" in names:
-        raise ConfigError(f"--classes: {said!r}: 1 to 255 names, each once, or their number")
+        raise ConfigError(f"--classes: expected 1 to 255 distinct names, or their number, got {text!r}")
     if weights.classes is not None and list(weights.classes.names) != names:
         theirs = ", ".join(weights.classes.names)
-        raise ConfigError(f"--classes: {weights.source} says that its classes are {theirs}; leave --classes out")
-    return weights.classes or coloured(names, said if said in PALETTES else None, where="--classes")
+        raise ConfigError(f"--classes: the classes of {weights.source} are {theirs}; leave --classes out")
+    return weights.classes or make_classes(names, text if text in PALETTES else None, where="--classes")
 
 
-def _size(said: str | None, weights: Weights, *, required: bool) -> tuple[int, int] | None:
-    from stream_seg.network.sidecar import parsed_size
+def _resolve_size(text: str | None, weights: Weights, *, required: bool) -> tuple[int, int] | None:
+    from stream_seg.network.sidecar import parse_size
 
-    if said is not None:
-        return parsed_size(said)
+    if text is not None:
+        return parse_size(text)
     if weights.size is None and required:
         raise ConfigError("--size: is required, HEIGHTxWIDTH in pixels, for example 352x480")
     return weights.size
 
 
-def _pairs(data: Path, split: str, *, classes: int) -> Pairs:
-    """Of a split as many as calibration takes, and as many between them to compare on."""
-    from stream_seg.training.calibration import CALIBRATED_ON, spaced
+def _read_some_pairs(data: Path, split: str, *, classes: int) -> Pairs:
+    """Read as many pairs of a split as calibration takes, and as many between them to compare on."""
+    from stream_seg.training.calibration import IMAGE_COUNT, subsample
 
-    paths = spaced(pair_paths(data, split), 2 * CALIBRATED_ON)
-    read = [read_pair(*pair, classes=classes) for pair in paths]
-    return Pairs([image for image, _ in read], [labels for _, labels in read])
+    pairs = [read_pair(*paths, classes=classes) for paths in subsample(list_pairs(data, split), 2 * IMAGE_COUNT)]
+    return Pairs([image for image, _ in pairs], [labels for _, labels in pairs])

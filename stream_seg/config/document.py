@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from stream_seg.redact import quoted
+from stream_seg.redact import quote_value
 from stream_seg.schema.validation import describe_unknown
 from stream_seg.sources.uri import KNOWN_SCHEMES
 from stream_seg.stages.base import Policy
@@ -40,7 +40,7 @@ class TracesConfig(BaseModel):
     @classmethod
     def _check_endpoint(cls, endpoint: str | None) -> str | None:
         if endpoint is not None and not _is_web_address(endpoint):
-            raise ValueError(f"expected http:// or https:// and a host, got {quoted(endpoint)}")
+            raise ValueError(f"expected http:// or https:// and a host, got {quote_value(endpoint)}")
         return endpoint
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from stream_seg.config.document import DEADLINE_MS, Document, MetricsConfig, SourcesConfig, StageKeys, TracesConfig
 from stream_seg.errors import ConfigError
-from stream_seg.redact import quoted, without_secrets
+from stream_seg.redact import quote_value, redact_secrets
 from stream_seg.schema.validation import describe_error, describe_unknown, validate
 from stream_seg.schema.yaml import line_of, parse_yaml, read_yaml
 from stream_seg.sources.uri import explain_refusal, parse_source
@@ -103,7 +103,7 @@ def apply_settings(document: Mapping[str, Any], settings: Sequence[str]) -> dict
         key, equals, value = setting.partition("=")
         # A key with one of these is a URL, cut at a = of its password or query.
         if not equals or not key or set(key) & set(":@"):
-            raise ConfigError(f"--set {without_secrets(setting)}: expected KEY=VALUE, such as STAGE.KEY=0.6")
+            raise ConfigError(f"--set {redact_secrets(setting)}: expected KEY=VALUE, such as STAGE.KEY=0.6")
         parsed = parse_yaml(value, where=f"--set {key}")
         head, *rest = key.split(".")
         if head in stages:
@@ -149,7 +149,7 @@ def check(document: Mapping[str, Any], *, where: str, loader: StageLoader | None
 def _node(name: str, keys: dict[str, Any], *, where: str, loader: StageLoader) -> Node:
     place = f"{where}: stages.{name}"
     if not re.fullmatch(NAME, name):
-        raise ConfigError(f"{where}: stages: {quoted(name)} is no name for a stage: {NAME_ALLOWED}")
+        raise ConfigError(f"{where}: stages: {quote_value(name)} is no name for a stage: {NAME_ALLOWED}")
     kind = keys.pop("stage", name)
     try:
         stage_class = loader.load(kind)
@@ -160,10 +160,10 @@ def _node(name: str, keys: dict[str, Any], *, where: str, loader: StageLoader) -
     inputs = keys.pop("input", [])
     inputs = [inputs] if isinstance(inputs, str) else inputs
     if not isinstance(inputs, list) or not all(isinstance(i, str) for i in inputs) or len(set(inputs)) != len(inputs):
-        raise ConfigError(f"{place}.input: expected a stage's name or a list of different names, got {quoted(inputs)}")
+        raise ConfigError(f"{place}.input: expected a stage's name or a list of different names, got {quote_value(inputs)}")
     policy = keys.pop("policy", None)
     if policy not in (None, "latest", "every"):
-        raise ConfigError(f"{place}.policy: expected latest or every, got {quoted(policy)}")
+        raise ConfigError(f"{place}.policy: expected latest or every, got {quote_value(policy)}")
     if bool(inputs) == (traits_of(stage_class).role == "source"):
         fault = "a source takes no input" if inputs else "needs an input: the name of a stage"
         raise ConfigError(f"{place}: {fault}")
@@ -198,7 +198,7 @@ def _check_unique_streams(nodes: Mapping[str, Node], *, where: str) -> None:
         stream = stream_of(node.stage, node.name)
         if names.setdefault(stream, node.name) != node.name:
             raise ConfigError(
-                f"{where}: stages.{node.name}.stream: {quoted(stream)} is the stream of {names[stream]} already"
+                f"{where}: stages.{node.name}.stream: {quote_value(stream)} is the stream of {names[stream]} already"
             )
 
 
@@ -212,7 +212,7 @@ def _check_single_paths(config: Config, *, where: str) -> None:
         for stream, names in sorted(paths.items()):
             if len(names) > 1:
                 raise ConfigError(
-                    f"{where}: stages.{node.name}.input: the frames of stream {quoted(stream)} come by "
+                    f"{where}: stages.{node.name}.input: the frames of stream {quote_value(stream)} come by "
                     f"{' and '.join(names)}; add a stage for each (`stage: {node.kind}`)"
                 )
 

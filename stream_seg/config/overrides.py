@@ -12,8 +12,8 @@ from typing import Any
 
 from stream_seg.config.graph_file import Config
 from stream_seg.errors import ConfigError, OutputError, SourceError
-from stream_seg.files import STREAM, at_home, partial_path, refuse_unwritable
-from stream_seg.redact import without_secrets
+from stream_seg.files import STREAM, expand_home, partial_path, require_writable
+from stream_seg.redact import redact_secrets
 from stream_seg.schema.yaml import parse_yaml
 from stream_seg.sources.images import list_image_files
 from stream_seg.sources.uri import parse_source
@@ -34,8 +34,8 @@ def with_input(document: Mapping[str, Any], uri: str, loader: StageLoader | None
     sources = graph.names("source")
     kind, keys = _match("source", uri)
     if len(sources) != 1:
-        count = f"the sources {', '.join(map(without_secrets, sources))}" if sources else "no source"
-        raise ConfigError(f"INPUT {without_secrets(uri)} cannot be placed: the graph has {count}; use --set instead")
+        count = f"the sources {', '.join(map(redact_secrets, sources))}" if sources else "no source"
+        raise ConfigError(f"INPUT {redact_secrets(uri)} cannot be placed: the graph has {count}; use --set instead")
     name = sources[0]
     old = graph.keys[name] if graph.kind(name) == kind else {}
     return graph.replaced({**graph.keys, name: {**old, "stage": kind, **keys}})
@@ -57,7 +57,7 @@ def with_outputs(
     if not ends or used - stages.keys():
         return dict(document)  # an unknown input: the check of the graph reports it better
     if len(ends) != 1:
-        listed = ", ".join(map(without_secrets, ends))
+        listed = ", ".join(map(redact_secrets, ends))
         raise ConfigError(f"OUTPUT cannot be placed: the graph ends in {listed}; name the outputs in the graph file")
     end = ends[0]
     draws = graph.traits(end).draws
@@ -86,9 +86,9 @@ def refuse_overwriting(
     written = [*output_paths(document, loader)]
     traces = document.get("traces")
     if isinstance(traces, Mapping) and traces.get("file") is not None:
-        written.append(("the traces", at_home(Path(str(traces["file"])))))
+        written.append(("the traces", expand_home(Path(str(traces["file"])))))
     if report_file is not None:
-        refuse_unwritable(report_file)
+        require_writable(report_file)
         written.append(("the report", report_file))
     writers: dict[Path, str] = {}
     for name, path in written:
@@ -113,7 +113,7 @@ def output_paths(document: Mapping[str, Any], loader: StageLoader | None = None)
         for name in graph.names("output")
         if "path" in graph.keys[name]
         for path in dict.fromkeys(
-            at_home(Path(str(graph.keys[name]["path"]).replace(STREAM, stream))) for stream in streams
+            expand_home(Path(str(graph.keys[name]["path"]).replace(STREAM, stream))) for stream in streams
         )
     ]
 
@@ -168,7 +168,7 @@ def _match(role: Role, text: str) -> tuple[str, dict[str, Any]]:
             if keys is not None:
                 return name, dict(keys)
     what = {"source": "input", "output": "output"}.get(role, role)
-    shown = f"{what} {without_secrets(text)!r} is not understood" if text.strip() else f"the {what} is empty"
+    shown = f"{what} {redact_secrets(text)!r} is not understood" if text.strip() else f"the {what} is empty"
     raise ConfigError(f"{shown}; allowed: {argument_forms(role)}")
 
 

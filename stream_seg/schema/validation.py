@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
 
 from stream_seg.errors import ConfigError
-from stream_seg.redact import quoted, without_secrets
+from stream_seg.redact import quote_value, redact_secrets
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -55,7 +55,7 @@ def validate(model: type[Model], value: object, *, where: str) -> Model:
 def require_mapping(value: Any, fields: Collection[str], *, where: str) -> dict[str, Any]:
     """Return `value`. Raise ConfigError unless it is a mapping; `fields` are the keys it may have."""
     if not isinstance(value, dict):
-        raise ConfigError(f"{where}: {_expected_mapping(fields)}, got {quoted(value)}")
+        raise ConfigError(f"{where}: {_expected_mapping(fields)}, got {quote_value(value)}")
     return value
 
 
@@ -86,10 +86,10 @@ def describe_error(
 
 def describe_unknown(what: str, name: object, known: Collection[str]) -> str:
     """Return the error for an unknown `name`: the most similar known name, and all known ones."""
-    names = [without_secrets(one) for one in known]
+    names = [redact_secrets(one) for one in known]
     close = difflib.get_close_matches(str(name), names, n=1)
     hint = f", did you mean {close[0]}?" if close else ""
-    return f"unknown {what} {quoted(name)}{hint} (known: {', '.join(names)})"
+    return f"unknown {what} {quote_value(name)}{hint} (known: {', '.join(names)})"
 
 
 def describe_type(field: FieldInfo) -> str:
@@ -130,7 +130,7 @@ def _locate(loc: Sequence[int | str], fields: Mapping[str, FieldInfo]) -> _Place
         declared = next((inner for kind in kinds if (inner := _inner(kind, part, is_key=is_key)) is not None), None)
         kinds = [_bare(kind) for kind in _kinds(declared.annotation if isinstance(declared, FieldInfo) else declared)]
         in_member = False
-        path.append(without_secrets(str(part)))
+        path.append(redact_secrets(str(part)))
     return _Place(tuple(path), declared, siblings)
 
 
@@ -163,7 +163,7 @@ def _describe_fault(detail: ErrorDetails, place: _Place, known: Collection[str])
         return str(cause)
     if detail["type"] == "json_invalid":
         return detail["msg"].replace("Invalid", "invalid")
-    got = f"got {quoted(detail['input'])}"
+    got = f"got {quote_value(detail['input'])}"
     if not place.path:
         return f"{_expected_mapping(known)}, {got}"
     if place.type is not None and (_lacks_item(detail) or re.search(MISFIT, detail["type"])):

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from stream_seg.errors import ConfigError
-from stream_seg.redact import quoted, without_secrets
+from stream_seg.redact import quote_value, redact_secrets
 
 LARGEST_FILE = 1_000_000
 """Bytes. A graph file has a dozen lines."""
@@ -38,14 +38,14 @@ class _Loader(yaml.SafeLoader):
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError) as error:  # an invalid date or number, or a wrong tag
             kind = node.tag.rpartition(":")[2]
-            message = f"{quoted(str(node.value))} is no {kind}"
+            message = f"{quote_value(str(node.value))} is no {kind}"
             raise yaml.constructor.ConstructorError(None, None, message, node.start_mark) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                message = f"duplicate key {quoted(key.value)}"
+                message = f"duplicate key {quote_value(key.value)}"
                 raise yaml.constructor.ConstructorError(None, None, message, key.start_mark)
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
         return super().construct_mapping(node, deep)
@@ -65,7 +65,7 @@ def parse_yaml(text: str, *, where: str) -> Any:
 
 def read_yaml(path: Path) -> Any:
     """Return the value of a YAML file. Raises ConfigError, also for a file that cannot be read."""
-    where = without_secrets(str(path))
+    where = redact_secrets(str(path))
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise ConfigError(f"{where}: too large for a configuration file; the limit is {LARGEST_FILE} bytes")

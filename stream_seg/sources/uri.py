@@ -21,8 +21,8 @@ from typing import Literal, TypeAlias
 from urllib.parse import parse_qs, quote, urlsplit
 
 from stream_seg.errors import ConfigError
-from stream_seg.files import at_home
-from stream_seg.redact import SECRET, named, printable, quoted, split_user, without_secrets
+from stream_seg.files import expand_home
+from stream_seg.redact import SECRET, name_secret_file, quote_value, redact_secrets, split_user, to_one_line
 
 Kind: TypeAlias = Literal["file", "images", "camera", "rtsp", "http", "synth"]
 
@@ -70,13 +70,13 @@ def parse_source(uri: str) -> Source:
     if uri.isdecimal():
         uri = f"/dev/video{int(uri)}"
     if re.fullmatch(r"/dev/video\d+|/dev/v4l/.+", uri):
-        return Source("camera", uri, printable(uri), live=True)
+        return Source("camera", uri, to_one_line(uri), live=True)
     try:
-        path = str(at_home(Path(uri)))
+        path = str(expand_home(Path(uri)))
         kind = _kind_of_path(path)
     except OSError as error:  # a name that is too long, a folder that may not be read
-        raise ConfigError(f"the input {quoted(uri)}: {error.strerror}") from error
-    return Source(kind, path, printable(without_secrets(uri)), live=False)
+        raise ConfigError(f"the input {quote_value(uri)}: {error.strerror}") from error
+    return Source(kind, path, to_one_line(redact_secrets(uri)), live=False)
 
 
 def _kind_of_path(text: str) -> Kind:
@@ -89,12 +89,12 @@ def _kind_of_path(text: str) -> Kind:
 
 def _parse_url(scheme: str, rest: str) -> Source:
     if scheme not in SCHEMES:
-        raise ConfigError(f"unknown scheme {printable(scheme)}:// of the input; allowed are {ACCEPTED}")
+        raise ConfigError(f"unknown scheme {to_one_line(scheme)}:// of the input; allowed are {ACCEPTED}")
     kind = SCHEMES[scheme]
     if kind == "synth":
         query = parse_qs(rest.partition("?")[2])
         live = query.get("paced", ["no"])[-1].lower() in ("1", "true", "yes", "on")
-        return Source(kind, f"synth://{rest}", printable(f"synth://{rest}"), live)
+        return Source(kind, f"synth://{rest}", to_one_line(f"synth://{rest}"), live)
     template, rest = rest, _expand_variables(rest)
     if _PORT_THEN_AT.match(rest):
         raise ConfigError(
@@ -114,7 +114,7 @@ def _parse_url(scheme: str, rest: str) -> Source:
     path, query_mark, _ = _split_user(template)[1].partition("?")
     display = SECRET.sub(r"\1…", path.partition("#")[0]) + ("?…" if query_mark else "")
     live = kind == "rtsp" or not re.split(r"[?#]", address)[0].lower().endswith(VIDEO_SUFFIXES)
-    return Source(kind, f"{scheme}://{address}", printable(f"{scheme}://{display}"), live)
+    return Source(kind, f"{scheme}://{address}", to_one_line(f"{scheme}://{display}"), live)
 
 
 def _split_user(rest: str) -> tuple[str, str]:
@@ -164,7 +164,7 @@ def explain_refusal(source: Source, schemes: Sequence[str] | None, hosts: Sequen
     host = (urlsplit(source.address).hostname or "").lower()
     if any(_is_host(host, allowed.lower()) for allowed in hosts):
         return None
-    return f"{source.display}: the host {host} is not among sources.hosts ({', '.join(map(without_secrets, hosts))})"
+    return f"{source.display}: the host {host} is not among sources.hosts ({', '.join(map(redact_secrets, hosts))})"
 
 
 def _is_host(host: str, allowed: str) -> bool:
@@ -181,8 +181,8 @@ def add_password(source: Source, path: Path) -> Source:
     if source.kind not in ("rtsp", "http") or not at or ":" in user:
         raise ConfigError(f"{source.display}: password_file needs an address with a user only: rtsp://USER@HOST/PATH")
     try:
-        password = at_home(path).read_text(encoding="utf-8").rstrip("\r\n")
+        password = expand_home(path).read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise ConfigError(f"{named('password_file', path)}: {reason}") from error
+        raise ConfigError(f"{name_secret_file('password_file', path)}: {reason}") from error
     return replace(source, address=f"{scheme}{mark}{user}:{quote(password, safe='')}@{location}")

@@ -12,7 +12,15 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from stream_seg.errors import ConfigError, OutputError
-from stream_seg.files import STREAM, at_home, replace_file, require_folder, semantic_of, stream_path, writing
+from stream_seg.files import (
+    STREAM,
+    expand_home,
+    fill_stream,
+    map_write_errors,
+    replace_file,
+    require_folder,
+    require_semantic,
+)
 from stream_seg.ops.labels import resize_labels
 from stream_seg.stages.base import STRICT, Frames, Traits
 from stream_seg.types import Classes, Labels
@@ -34,7 +42,7 @@ class Masks:
 
     path: Annotated[
         Path,
-        AfterValidator(at_home),
+        AfterValidator(expand_home),
         Field(description="the folder; {stream} in it stands for the name of the stream"),
     ]
 
@@ -50,10 +58,10 @@ class Masks:
             if frame.signal is not None:
                 yield frame
                 continue
-            semantic = semantic_of(frame, "masks")
-            folder = stream_path(self.path, frame.stream)
+            semantic = require_semantic(frame, "masks")
+            folder = fill_stream(self.path, frame.stream)
             if folder not in folders:
-                with writing(folder):
+                with map_write_errors(folder):
                     folder.mkdir(parents=True, exist_ok=True)
                 _write_classes(folder, encode_classes(semantic.classes))
             if folders.setdefault(folder, frame.stream) != frame.stream:
@@ -68,7 +76,7 @@ class Masks:
 
 def _write_classes(folder: Path, content: bytes) -> None:
     path = folder / "classes.json"
-    with writing(path):
+    with map_write_errors(path):
         if path.exists() and path.read_bytes() != content and any(folder.glob("*.png")):
             LOG.warning("%s: contains label maps of other classes; %s lists those of this run", folder, path.name)
     replace_file(path, content)
@@ -92,7 +100,7 @@ def _require_writable(path: Path) -> None:
     folder = path
     while STREAM in str(folder):
         folder = folder.parent
-    with writing(path):
+    with map_write_errors(path):
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"cannot write {path}: {folder} exists and is not a folder")
         require_folder(folder if folder.is_dir() else folder.parent, path)

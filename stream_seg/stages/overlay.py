@@ -26,7 +26,7 @@ from stream_seg.ops.draw import (
     render_legend,
 )
 from stream_seg.per_stream import FrameRate, LossCounter, PerStream
-from stream_seg.redact import quoted
+from stream_seg.redact import quote_value
 from stream_seg.stages.base import STRICT, Frames, Traits
 from stream_seg.types import Classes
 
@@ -39,7 +39,7 @@ def _rgb(value: Any) -> tuple[int, ...]:
         return tuple(bytes.fromhex(value[1:]))
     if isinstance(value, (list, tuple)) and len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value):
         return tuple(value)
-    raise ValueError(f"{quoted(value)} is no colour; expected '#rrggbb' or [red, green, blue], 0 to 255 each")
+    raise ValueError(f"{quote_value(value)} is no colour; expected '#rrggbb' or [red, green, blue], 0 to 255 each")
 
 
 Opacity = Annotated[float, Field(ge=0, le=1)]

@@ -12,7 +12,7 @@ from typing import Annotated, Any, BinaryIO
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from stream_seg.files import file_path, final_files, semantic_of, writing
+from stream_seg.files import atomic_files, map_write_errors, path_validator, require_semantic
 from stream_seg.frame import Frame, Signal
 from stream_seg.ops.labels import class_shares
 from stream_seg.stages.base import STRICT, Frames, Traits
@@ -37,7 +37,7 @@ class Records:
 
     path: Annotated[
         Path,
-        AfterValidator(file_path(".jsonl")),
+        AfterValidator(path_validator(".jsonl")),
         Field(description="the file, .jsonl; with {stream} in its name, one file per stream"),
     ]
 
@@ -47,14 +47,14 @@ class Records:
         return {"path": text} if "://" not in text and Path(text).suffix.lower() == ".jsonl" else None
 
     def __call__(self, frames: Frames) -> Frames:
-        with final_files(self.path) as partial_of, ExitStack() as open_files:
+        with atomic_files(self.path) as partial_of, ExitStack() as open_files:
             files: dict[Path, BinaryIO] = {}
             for frame in frames:
                 line = json.dumps(record(frame)).encode() + b"\n"
                 partial = partial_of(frame.stream)
                 if partial not in files:
                     files[partial] = open_files.enter_context(_open_file(partial, self.path))
-                with writing(self.path):
+                with map_write_errors(self.path):
                     files[partial].write(line)
                     files[partial].flush()  # a crash loses no line
                 yield frame
@@ -75,7 +75,7 @@ def record(frame: Frame) -> dict[str, Any]:
 
 
 def _classes_of(frame: Frame) -> dict[str, Any]:
-    semantic = semantic_of(frame, "records")
+    semantic = require_semantic(frame, "records")
     shares = class_shares(semantic.labels, semantic.classes)
     names = semantic.classes.names
     return {"classes": {name: round(float(share), 6) for name, share in zip(names, shares, strict=True)}}
@@ -92,10 +92,10 @@ def _open_file(partial: Path, path: Path) -> Iterator[BinaryIO]:
 
     After a failed write the buffer still holds data, so closing fails too, and raises the same OutputError.
     """
-    with writing(path):
+    with map_write_errors(path):
         file = partial.open("wb")
     try:
         yield file
     finally:
-        with writing(path):
+        with map_write_errors(path):
             file.close()

@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass as validated_dataclass
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from stream_seg.errors import ConfigError
-from stream_seg.redact import quoted
+from stream_seg.redact import quote_value
 from stream_seg.schema.validation import describe_unknown
 from stream_seg.stages.base import STRICT, Role, Stage, Traits, traits_of
 
@@ -70,12 +70,12 @@ class StageLoader:
     def load(self, reference: object) -> type[Stage]:
         """Return the class that `reference` names. Raises ConfigError: one line that names file and line number."""
         if not isinstance(reference, str | type):
-            raise ConfigError(f"expected the name of a stage, got {quoted(reference)}")
+            raise ConfigError(f"expected the name of a stage, got {quote_value(reference)}")
         if isinstance(reference, str) and reference in STAGES:
             return stage_class(reference)
         if reference not in self._loaded:
             if self._closed:
-                raise ConfigError(f"{quoted(reference)}: a reload loads no new code; start the program again")
+                raise ConfigError(f"{quote_value(reference)}: a reload loads no new code; start the program again")
             self._loaded[reference] = self._import(reference)
         return self._loaded[reference]
 
@@ -102,15 +102,15 @@ def _imported(source: str, folder: Path) -> ModuleType:
     """
     path = folder / Path(source).expanduser()
     if source.endswith(".py") and not path.is_file():
-        raise ConfigError(f"{quoted(source)}: no such file: {path}")
+        raise ConfigError(f"{quote_value(source)}: no such file: {path}")
     try:
         return _module_from(path) if source.endswith(".py") else _module_named(source, folder)
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{source}.".startswith(f"{error.name}."):
             raise ConfigError(
-                f"{quoted(source)}: no such module on the Python path or beside the graph file"
+                f"{quote_value(source)}: no such module on the Python path or beside the graph file"
             ) from error
-        raise ConfigError(f"{quoted(source)}: {_failure(error)}") from error
+        raise ConfigError(f"{quote_value(source)}: {_failure(error)}") from error
 
 
 def _module_from(path: Path) -> ModuleType:

@@ -13,8 +13,8 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from stream_seg.errors import ConfigError, OutputError
-from stream_seg.files import at_home
-from stream_seg.redact import named, without_secrets
+from stream_seg.files import expand_home
+from stream_seg.redact import name_secret_file, redact_secrets
 from stream_seg.sources.timeline import LEAP_S, Pacer
 from stream_seg.stages.base import STRICT, Context, Frames, Traits
 from stream_seg.web.hosts import is_loopback
@@ -26,7 +26,7 @@ SHARED_GAP_S = 1
 POLL_S = 0.1
 """Interval at which a paced stage checks for the end of the run."""
 
-File = Annotated[Path, AfterValidator(at_home)]
+File = Annotated[Path, AfterValidator(expand_home)]
 
 
 @dataclass(config=STRICT)
@@ -67,7 +67,7 @@ class Serve:
             raise ValueError("certfile and keyfile must be set together")
         if is_loopback(self.host):
             return
-        host = without_secrets(self.host)
+        host = redact_secrets(self.host)
         if self.token_file is None and not os.environ.get(TOKEN_ENV):
             raise ValueError(f"host {host} is reachable by other machines: set token_file or {TOKEN_ENV}")
         if self.certfile is None and not self.plain:
@@ -126,7 +126,7 @@ class Serve:
         """Return the token, None without one. Raises OutputError if it is too short or its file cannot be read."""
         token, where = os.environ.get(TOKEN_ENV), TOKEN_ENV
         if self.token_file is not None:
-            where = named("token_file", self.token_file)
+            where = name_secret_file("token_file", self.token_file)
             try:
                 token = self.token_file.read_text(encoding="utf-8").partition("\n")[0].strip()
             except (OSError, UnicodeDecodeError) as error:

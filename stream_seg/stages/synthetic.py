@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.errors import ConfigError
 from stream_seg.frame import NONE_MISSED, Frame, Truth
-from stream_seg.redact import without_secrets
+from stream_seg.redact import redact_secrets
 from stream_seg.schema.validation import describe_error, describe_unknown
 from stream_seg.stages.base import STRICT, Frames, Traits
 from stream_seg.synth import Drawing, Move, render
@@ -138,7 +138,7 @@ def parse_synth(uri: str) -> dict[str, object]:
     scene, _, query = rest.partition("?")
     if scheme != "synth" or scene not in SCENES:
         raise ConfigError(
-            f"{without_secrets(uri)}: no such drawn scene; allowed: {', '.join(f'synth://{name}' for name in SCENES)}"
+            f"{redact_secrets(uri)}: no such drawn scene; allowed: {', '.join(f'synth://{name}' for name in SCENES)}"
         )
     given: dict[str, object] = {"scene": scene}
     for key, text in parse_qsl(query, keep_blank_values=True):

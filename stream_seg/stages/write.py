@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from stream_seg.errors import ConfigError, OutputError
-from stream_seg.files import STREAM, file_path, final_files, writing
+from stream_seg.files import STREAM, atomic_files, map_write_errors, path_validator
 from stream_seg.frame import Frame
 from stream_seg.sources.timeline import LEAP_S, StreamClock
 from stream_seg.stages.base import STRICT, Frames, Traits
@@ -56,7 +56,7 @@ class Write:
 
     path: Annotated[
         Path,
-        AfterValidator(file_path(*SUFFIXES)),
+        AfterValidator(path_validator(*SUFFIXES)),
         Field(description="the file, .mp4 or .mkv; {stream} in its name stands for the stream's name"),
     ]
     codec: Annotated[Literal["h264"], Field(description="the video codec")] = "h264"
@@ -80,7 +80,7 @@ class Write:
             raise ValueError("rate is for .mkv; an .mp4 says nothing but the times of its frames; leave it out")
 
     def __call__(self, frames: Frames) -> Frames:
-        with final_files(self.path) as partial_of, ExitStack() as open_videos:
+        with atomic_files(self.path) as partial_of, ExitStack() as open_videos:
             videos: dict[str, Video] = {}
             for frame in frames:
                 if frame.signal is not None and frame.stream not in videos:
@@ -120,7 +120,7 @@ class Video:
 
     def add(self, frame: Frame) -> None:
         """Encode a frame; the first is held back, since the rate shows with the second. Raises OutputError."""
-        with writing(self._settings.path):
+        with map_write_errors(self._settings.path):
             picture = self._converted(frame)
             if self._first is None:
                 self._first = picture
@@ -130,7 +130,7 @@ class Video:
 
     def close(self) -> None:
         """Encode what has been held back and finish the file. Raises OutputError."""
-        with writing(self._settings.path):
+        with map_write_errors(self._settings.path):
             if self._first is not None:
                 container, stream = self._encoder or self._begin(self._first)
                 with container:

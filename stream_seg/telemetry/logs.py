@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
-from stream_seg.redact import discreet
+from stream_seg.redact import redact_message
 
 LogFormat: TypeAlias = Literal["auto", "text", "json"]
 CONTEXT = ("stream", "seq")
@@ -45,11 +45,11 @@ class JsonLines(logging.Formatter):
             "time": f"{stamp}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": discreet(record.getMessage()),
+            "message": redact_message(record.getMessage()),
             **{name: getattr(record, name) for name in CONTEXT if hasattr(record, name)},
         }
         if record.exc_info:
-            entry["error"] = discreet(self.formatException(record.exc_info))
+            entry["error"] = redact_message(self.formatException(record.exc_info))
         return json.dumps(entry, default=str)
 
 
@@ -59,9 +59,9 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         context = ":".join(str(getattr(record, name)) for name in CONTEXT if hasattr(record, name))
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        parts = (clock, record.levelname, context, discreet(record.getMessage()))
+        parts = (clock, record.levelname, context, redact_message(record.getMessage()))
         line = " ".join(part.replace("\n", " ") for part in parts if part)
-        return f"{line}\n{discreet(self.formatException(record.exc_info))}" if record.exc_info else line
+        return f"{line}\n{redact_message(self.formatException(record.exc_info))}" if record.exc_info else line
 
 
 class RateLimit(logging.Filter):

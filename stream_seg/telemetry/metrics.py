@@ -20,7 +20,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from stream_seg.errors import ConfigError
-from stream_seg.redact import without_secrets
+from stream_seg.redact import redact_secrets
 from stream_seg.runtime.counters import SOURCE_STATES, LabelCounters, SmoothingCounters, SourceCounters
 from stream_seg.runtime.graph import Graph
 from stream_seg.runtime.histogram import BOUNDS_MS, Ages, Samples
@@ -60,10 +60,10 @@ def serve_metrics(graph: Graph, *, host: str, port: int) -> Iterator[int]:
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(
-            f"metrics: cannot serve on {without_secrets(host)}:{port}: {reason}; choose another metrics.port"
+            f"metrics: cannot serve on {redact_secrets(host)}:{port}: {reason}; choose another metrics.port"
         ) from error
     if not server.loopback_only:
-        LOG.warning("metrics.host %s: everyone who reaches it can read them; there is no token", without_secrets(host))
+        LOG.warning("metrics.host %s: everyone who reaches it can read them; there is no token", redact_secrets(host))
     thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
     thread.start()
     try:
@@ -80,8 +80,8 @@ class Family:
 
     type: Callable[..., Any]
     name: str
-    help: str
     labels: tuple[str, ...]
+    help: str
     rows: Callable[[Graph], Iterable[Row]]
 
     def collect(self, graph: Graph) -> Metric:
@@ -138,157 +138,72 @@ def _histogram(samples: Samples) -> tuple[list[tuple[str, float]], float]:
     return [*zip(bounds, samples.at_most(), strict=True)], samples.total / 1000
 
 
+# a table, three lines to a metric
+# fmt: off
 FAMILIES = (
-    Family(
-        CounterMetricFamily,
-        "stream_seg_frames",
-        "Frames by stage and outcome (in: taken from its links; out: yielded).",
-        ("stage", "outcome"),
-        lambda g: (row for w in g.workers for row in _each(w.node.name, {"in": w.taken, "out": w.yielded})),
-    ),
-    Family(
-        CounterMetricFamily,
-        "stream_seg_placeholder_frames",
-        "Frames that a stage yielded in place of a missing image.",
-        ("stage",),
-        lambda g: ((worker.node.name, worker.placeholders) for worker in g.workers),
-    ),
-    Family(
-        GaugeMetricFamily,
-        "stream_seg_fps",
-        "Frames per second that a stage yields, over its last frames.",
-        ("stage",),
-        lambda g: ((worker.node.name, worker.fps()) for worker in g.workers),
-    ),
-    Family(
-        HistogramMetricFamily,
-        "stream_seg_stage_duration_seconds",
-        "Time that a stage spent on a frame.",
-        ("stage",),
-        lambda g: ((worker.node.name, *_histogram(worker.duration_ms)) for worker in g.workers),
-    ),
-    Family(
-        CounterMetricFamily,
-        "stream_seg_missed_frames",
-        "Frames that a source could not deliver, by reason.",
-        ("stage", "reason"),
-        lambda g: (row for name, source in _sources(g) for row in _each(name, source.missed)),
-    ),
-    Family(
-        GaugeMetricFamily,
-        "stream_seg_source_up",
-        "1 while a source delivers frames.",
-        ("stage",),
-        lambda g: ((name, source.up) for name, source in _sources(g)),
-    ),
-    Family(
-        GaugeMetricFamily,
-        "stream_seg_source_state",
-        "1 for the current state of a source, 0 for the other states.",
-        ("stage", "state"),
-        lambda g: ((name, state, source.state == state) for name, source in _sources(g) for state in SOURCE_STATES),
-    ),
-    Family(
-        CounterMetricFamily,
-        "stream_seg_source_stalls",
-        "Times that a source stopped giving new images, by reason.",
-        ("stage", "reason"),
-        lambda g: (row for name, source in _sources(g) for row in _each(name, source.stalls)),
-    ),
-    Family(
-        CounterMetricFamily,
-        "stream_seg_source_reconnects",
-        "Times that a source came back, by the reason of its outage.",
-        ("stage", "reason"),
-        lambda g: (row for name, source in _sources(g) for row in _each(name, source.reconnects)),
-    ),
-    Family(
-        InfoMetricFamily,
-        "stream_seg_engine",
-        "The engine that computes the labels; empty before the first frame.",
-        ("stage",),
-        lambda g: ((name, {} if info is None else vars(info)) for name, info in g.engines().items()),
-    ),
-    Family(
-        CounterMetricFamily,
-        "stream_seg_key_frames",
-        "Frames that the network processed; the labels of the others are propagated along the motion.",
-        ("stage",),
-        lambda g: ((name, labels.keys) for name, labels in _labels(g)),
-    ),
-    Family(
-        GaugeMetricFamily,
-        "stream_seg_quality_level",
-        "Current quality level; 0 is full quality, each level above it costs less time.",
-        ("stage",),
-        lambda g: ((name, labels.quality_level) for name, labels in _labels(g)),
-    ),
-    Family(
-        CounterMetricFamily,
-        "stream_seg_quality_changes",
-        "Changes of the quality level by reason (slow: frames came too late; spare: time to spare).",
-        ("stage", "reason"),
-        lambda g: (row for name, labels in _labels(g) for row in _each(name, labels.changes)),
-    ),
-    Family(
-        CounterMetricFamily,
-        "stream_seg_resets",
-        "Times that smoothing discarded the past of a stream, by reason.",
-        ("stage", "reason"),
-        lambda g: (row for name, smoothing in _smoothing(g) for row in _each(name, smoothing.resets)),
-    ),
-    Family(
-        GaugeMetricFamily,
-        "stream_seg_motion_confidence",
-        "Mean confidence in the motion to the last frame, 0 after a reset.",
-        ("stage", "stream"),
-        _confidences,
-    ),
-    Family(
-        HistogramMetricFamily,
-        "stream_seg_frame_age_seconds",
-        "Age of a frame, since its capture, when an output finished it.",
-        ("stage", "stream"),
-        lambda g: ((name, stream, *_histogram(ages.samples)) for name, stream, ages in _ages(g)),
-    ),
-    Family(
-        CounterMetricFamily,
-        "stream_seg_late_frames",
-        "Frames that were older than deadline_ms when an output finished them.",
-        ("stage", "stream"),
-        lambda g: ((name, stream, ages.late) for name, stream, ages in _ages(g)),
-    ),
-    Family(
-        GaugeMetricFamily,
-        "stream_seg_last_frame_timestamp_seconds",
-        "Unix time at which an output finished its last frame; 0 before the first; absent for sources that have ended.",
-        ("stage", "stream"),
-        lambda g: ((name, stream, ages.last_s) for name, stream, ages in _ages_of_running_sources(g)),
-    ),
-    Family(
-        CounterMetricFamily,
-        "stream_seg_dropped_frames",
-        "Frames that a link dropped, by reason.",
-        ("link", "reason"),
-        lambda g: (row for name, counts in _link_counts(g) for row in _each(name, counts.dropped)),
-    ),
-    Family(
-        CounterMetricFamily,
-        "stream_seg_link_frames",
-        "Frames that entered a link, and frames that it delivered.",
-        ("link", "outcome"),
-        lambda g: (
-            row
-            for name, counts in _link_counts(g)
-            for row in _each(name, {"entered": counts.entered, "delivered": counts.delivered})
-        ),
-    ),
-    Family(
-        GaugeMetricFamily,
-        "stream_seg_queue_depth_frames",
-        "Frames in a link, neither delivered nor dropped.",
-        ("link",),
-        lambda g: ((name, counts.in_flight) for name, counts in _link_counts(g)),
-    ),
+    Family(CounterMetricFamily, "stream_seg_frames", ("stage", "outcome"),
+           "Frames by stage and outcome (in: taken from its links; out: yielded).",
+           lambda g: (row for w in g.workers for row in _each(w.node.name, {"in": w.taken, "out": w.yielded}))),
+    Family(CounterMetricFamily, "stream_seg_placeholder_frames", ("stage",),
+           "Frames that a stage yielded in place of a missing image.",
+           lambda g: ((w.node.name, w.placeholders) for w in g.workers)),
+    Family(GaugeMetricFamily, "stream_seg_fps", ("stage",),
+           "Frames per second that a stage yields, over its last frames.",
+           lambda g: ((w.node.name, w.fps()) for w in g.workers)),
+    Family(HistogramMetricFamily, "stream_seg_stage_duration_seconds", ("stage",),
+           "Time that a stage spent on a frame.",
+           lambda g: ((w.node.name, *_histogram(w.duration_ms)) for w in g.workers)),
+    Family(CounterMetricFamily, "stream_seg_missed_frames", ("stage", "reason"),
+           "Frames that a source could not deliver, by reason.",
+           lambda g: (row for name, source in _sources(g) for row in _each(name, source.missed))),
+    Family(GaugeMetricFamily, "stream_seg_source_up", ("stage",),
+           "1 while a source delivers frames.",
+           lambda g: ((name, source.up) for name, source in _sources(g))),
+    Family(GaugeMetricFamily, "stream_seg_source_state", ("stage", "state"),
+           "1 for the current state of a source, 0 for the other states.",
+           lambda g: ((name, state, s.state == state) for name, s in _sources(g) for state in SOURCE_STATES)),
+    Family(CounterMetricFamily, "stream_seg_source_stalls", ("stage", "reason"),
+           "Times that a source stopped giving new images, by reason.",
+           lambda g: (row for name, source in _sources(g) for row in _each(name, source.stalls))),
+    Family(CounterMetricFamily, "stream_seg_source_reconnects", ("stage", "reason"),
+           "Times that a source came back, by the reason of its outage.",
+           lambda g: (row for name, source in _sources(g) for row in _each(name, source.reconnects))),
+    Family(InfoMetricFamily, "stream_seg_engine", ("stage",),
+           "The engine that computes the labels; empty before the first frame.",
+           lambda g: ((name, {} if info is None else vars(info)) for name, info in g.engines().items())),
+    Family(CounterMetricFamily, "stream_seg_key_frames", ("stage",),
+           "Frames that the network processed; the labels of the others are propagated along the motion.",
+           lambda g: ((name, labels.keys) for name, labels in _labels(g))),
+    Family(GaugeMetricFamily, "stream_seg_quality_level", ("stage",),
+           "Current quality level; 0 is full quality, each level above it costs less time.",
+           lambda g: ((name, labels.quality_level) for name, labels in _labels(g))),
+    Family(CounterMetricFamily, "stream_seg_quality_changes", ("stage", "reason"),
+           "Changes of the quality level by reason (slow: frames came too late; spare: time to spare).",
+           lambda g: (row for name, labels in _labels(g) for row in _each(name, labels.changes))),
+    Family(CounterMetricFamily, "stream_seg_resets", ("stage", "reason"),
+           "Times that smoothing discarded the past of a stream, by reason.",
+           lambda g: (row for name, smoothing in _smoothing(g) for row in _each(name, smoothing.resets))),
+    Family(GaugeMetricFamily, "stream_seg_motion_confidence", ("stage", "stream"),
+           "Mean confidence in the motion to the last frame, 0 after a reset.", _confidences),
+    Family(HistogramMetricFamily, "stream_seg_frame_age_seconds", ("stage", "stream"),
+           "Age of a frame, since its capture, when an output finished it.",
+           lambda g: ((name, stream, *_histogram(ages.samples)) for name, stream, ages in _ages(g))),
+    Family(CounterMetricFamily, "stream_seg_late_frames", ("stage", "stream"),
+           "Frames that were older than deadline_ms when an output finished them.",
+           lambda g: ((name, stream, ages.late) for name, stream, ages in _ages(g))),
+    Family(GaugeMetricFamily, "stream_seg_last_frame_timestamp_seconds", ("stage", "stream"),
+           "Unix time at which an output finished its last frame; 0 before the first; absent for ended sources.",
+           lambda g: ((name, stream, ages.last_s) for name, stream, ages in _ages_of_running_sources(g))),
+    Family(CounterMetricFamily, "stream_seg_dropped_frames", ("link", "reason"),
+           "Frames that a link dropped, by reason.",
+           lambda g: (row for name, counts in _link_counts(g) for row in _each(name, counts.dropped))),
+    Family(CounterMetricFamily, "stream_seg_link_frames", ("link", "outcome"),
+           "Frames that entered a link, and frames that it delivered.",
+           lambda g: (row for name, counts in _link_counts(g)
+                      for row in _each(name, {"entered": counts.entered, "delivered": counts.delivered}))),
+    Family(GaugeMetricFamily, "stream_seg_queue_depth_frames", ("link",),
+           "Frames in a link, neither delivered nor dropped.",
+           lambda g: ((name, counts.in_flight) for name, counts in _link_counts(g))),
 )
+# fmt: on
 """Every metric of a graph. A test keeps docs/metrics.md equal to this table."""

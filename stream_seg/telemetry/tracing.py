@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from stream_seg.config.document import TracesConfig
 from stream_seg.errors import ConfigError
-from stream_seg.files import refuse_unwritable
+from stream_seg.files import require_writable
 from stream_seg.frame import Frame
 from stream_seg.runtime.graph import Graph
 
@@ -87,7 +87,7 @@ def _exporter(config: TracesConfig) -> Iterator[SpanExporter]:
     if config.file is not None:
         from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
-        refuse_unwritable(config.file)
+        require_writable(config.file)
         with config.file.open("a", encoding="utf-8") as file:
             yield ConsoleSpanExporter(out=file, formatter=_json_line)
         return

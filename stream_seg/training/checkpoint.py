@@ -1,4 +1,4 @@
-"""Checkpoints: OUT/last.pt, from which a run goes on exactly, and OUT/best.pt, its best weights by val mIoU."""
+"""Checkpoints: OUT/last.pt, from which a run resumes exactly, and OUT/best.pt, the best weights by val mIoU."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pydantic_core import to_jsonable_python
 from torch import Tensor, nn
 
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.files import final_file, writing
+from stream_seg.files import atomic_file, map_write_errors
 from stream_seg.training.recipe import MAY_DIFFER, Recipe
 from stream_seg.training.setup import Job
 from stream_seg.zoo.weights.files import ABOUT, read_weights
-from stream_seg.zoo.weights.source import about
+from stream_seg.zoo.weights.source import describe_weights
 
 
 @dataclass
 class Run:
-    """What changes while training. `average` is the weights to use, `step` the number of steps done, `first` of them
-    before it went on."""
+    """The state of a training. `average` is the averaged weights, `step` the steps done, `first` those of it that were
+    done before it resumed, `best` and `miou` the best and the latest val mIoU."""
 
     net: nn.Module
     average: dict[str, Tensor]
@@ -34,8 +34,8 @@ class Run:
     miou: float | None = None
 
 
-def saved(run: Run, job: Job) -> dict[str, Any]:
-    """A checkpoint: `net`, `average`, `optimiser`, `step`, the scores so far, the recipe, and what a side-car says."""
+def checkpoint_state(run: Run, job: Job) -> dict[str, Any]:
+    """Return the content of a checkpoint: weights, optimiser, progress, recipe, and the keys of a side-car."""
     return {
         "net": run.net.state_dict(),
         "average": run.average,
@@ -44,21 +44,21 @@ def saved(run: Run, job: Job) -> dict[str, Any]:
         "best": run.best,
         "miou": run.miou,
         "recipe": job.recipe.model_dump(mode="json"),
-        ABOUT: about(job.recipe.network, job.spec, job.classes, job.recipe.size),
+        ABOUT: describe_weights(job.recipe.network, job.spec, job.classes, job.recipe.size),
     }
 
 
-def go_on(run: Run, job: Job, path: Path) -> None:
-    """Put a run back where the checkpoint at `path` was. Raises NetworkError, and ConfigError for another recipe."""
+def resume_run(run: Run, job: Job, path: Path) -> None:
+    """Restore a run from a checkpoint. Raises NetworkError, and ConfigError if it was made by another recipe."""
     state = read_weights(path)
     missing = {"net", "average", "optimiser", "step"} - state.keys()
     if missing:
-        raise NetworkError(f"{path}: not a checkpoint to go on from: no {', '.join(sorted(missing))} in it")
-    changed = _changed(job.recipe, state.get("recipe"))
+        raise NetworkError(f"{path}: not a checkpoint to resume from: it lacks {', '.join(sorted(missing))}")
+    changed = _changed_keys(job.recipe, state.get("recipe"))
     if changed:
         raise ConfigError(
-            f"{path}: was made with another {', '.join(changed)}; go on with the recipe that it was made with, or begin"
-            " anew in another folder (start: takes its weights along)"
+            f"{path}: the recipe has another {', '.join(changed)} now; resume with the recipe of the checkpoint, or"
+            " train into another folder (start: takes these weights)"
         )
     try:
         run.net.load_state_dict(state["net"])
@@ -70,20 +70,23 @@ def go_on(run: Run, job: Job, path: Path) -> None:
     run.step, run.best, run.miou = state["step"], state.get("best"), state.get("miou")
 
 
-def _changed(recipe: Recipe, before: Mapping[str, Any] | None) -> list[str]:
-    """The keys that differ, newer ones than the checkpoint from their defaults; none where no recipe stands in it."""
+def _changed_keys(recipe: Recipe, before: Mapping[str, Any] | None) -> list[str]:
+    """Return the keys whose values changed; keys that the checkpoint does not know count as its defaults.
+
+    Without a recipe in the checkpoint there are none.
+    """
     now = recipe.model_dump(mode="json")
     optional = {key: field.default for key, field in Recipe.model_fields.items() if not field.is_required()}
     defaults = to_jsonable_python(optional)
     return [key for key in now if before and key not in MAY_DIFFER and before.get(key, defaults.get(key)) != now[key]]
 
 
-def save(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint so that a kill at any moment leaves the old one or the new one. Raises OutputError."""
-    with final_file(path) as partial, writing(path), partial.open("wb") as file:
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint atomically: a kill at any moment leaves the old or the new one. Raises OutputError."""
+    with atomic_file(path) as partial, map_write_errors(path), partial.open("wb") as file:
         try:
             torch.save(state, file)
-        except RuntimeError as error:  # "unexpected pos" is all that torch says of a write that the system refused
+        except RuntimeError as error:  # torch reports a failed write only as "unexpected pos"
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise

@@ -1,4 +1,4 @@
-"""From trained weights to what is shipped: a portable ONNX, its int8 form, and the side-car that says what they are."""
+"""Export a trained network: a portable ONNX, its int8 form, and the side-car that describes both."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stream_seg.backends.registry import chosen, installed, open_backend
+from stream_seg.backends.choose import available_backends, open_backend, pick_backend
+from stream_seg.backends.registry import BACKENDS
 from stream_seg.engines.accuracy_gate import Limits
-from stream_seg.engines.cache_entry import digest
+from stream_seg.engines.cache_entry import hash_bytes
 from stream_seg.engines.calibration import CalibrationSet
-from stream_seg.engines.compare import report_of
-from stream_seg.engines.quantize import quantised
-from stream_seg.files import final_file, replace_file, writing
-from stream_seg.network.network import Network, preferring
+from stream_seg.engines.compare import measure_accuracy
+from stream_seg.engines.quantize import quantize
+from stream_seg.files import atomic_file, map_write_errors, replace_file
+from stream_seg.network.network import Network, bias_network
 from stream_seg.types import Classes
 from stream_seg.zoo.weights.normalise import Colour, InputSpec, Normalise, Three
 
@@ -28,9 +29,9 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Meaning:
-    """What an ONNX cannot say itself and its side-car does. `size` is the input's (height, width); `prefer` is added to
-    the scores of classes, by name."""
+class NetworkInfo:
+    """The content of the side-car. `size` is the input's (height, width); `prefer` is added to the scores of classes,
+    by name."""
 
     name: str
     size: tuple[int, int]
@@ -39,8 +40,8 @@ class Meaning:
     prefer: Mapping[str, float] = field(default_factory=dict)
 
 
-class Portable(nn.Module):
-    """A network with its per-pixel work around it, in operators that every backend builds.
+class PortableNetwork(nn.Module):
+    """A network with normalisation and arg-max, in operators that every backend can build.
 
     Input: uint8 (N, H, W, 3) BGR. Output: float32 scores (N, C, h, w) and uint8 labels (N, H, W).
     """
@@ -48,68 +49,69 @@ class Portable(nn.Module):
     def __init__(self, net: nn.Module, *, mean: Three, std: Three, colour: Colour = "bgr", scale: float = 255) -> None:
         super().__init__()
         self.net = net
-        self.prepare = Normalise(InputSpec(tuple(mean), tuple(std), colour, scale))
+        self.normalise = Normalise(InputSpec(tuple(mean), tuple(std), colour, scale))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        scores = self.net(self.prepare(image))
+        scores = self.net(self.normalise(image))
         full = F.interpolate(scores, size=image.shape[1:3], mode="bilinear", align_corners=False)
         return scores, full.argmax(1).to(torch.uint8)
 
 
-def export(
-    net: nn.Module, path: Path, meaning: Meaning, *, frames: CalibrationSet | None = None, limits: Limits | None = None
+def export_network(
+    net: nn.Module, path: Path, info: NetworkInfo, *, images: CalibrationSet | None = None, limits: Limits | None = None
 ) -> list[Path]:
-    """Write NAME.onnx, with pictures to calibrate on NAME_int8.onnx, and NAME.json; returns what was written.
+    """Write NAME.onnx, NAME.json and, with `images`, NAME_int8.onnx. Return the paths of the files written.
 
-    The int8 form is compared with float32 on `frames`, at `meaning.size`; the report stands in NAME.json under `int8`.
-    Past the `limits` no int8 form is written, which is logged. Raises OutputError.
+    The int8 form is compared with float32 on `images`; NAME.json holds the report under `int8`. Beyond the `limits` no
+    int8 form is written, which is logged. Raises OutputError.
     """
-    spec, int8, sidecar = meaning.spec, path.with_stem(f"{path.stem}_int8"), path.with_suffix(".json")
-    export_onnx(net, path, size=meaning.size, mean=spec.mean, std=spec.std, colour=spec.colour, scale=spec.scale)
-    with writing(path):
-        for stale in (sidecar, int8):  # of another network
+    spec, int8, sidecar = info.spec, path.with_stem(f"{path.stem}_int8"), path.with_suffix(".json")
+    export_onnx(net, path, size=info.size, mean=spec.mean, std=spec.std, colour=spec.colour, scale=spec.scale)
+    with map_write_errors(path):
+        for stale in (sidecar, int8):  # of a network that was here before
             stale.unlink(missing_ok=True)
-    f32 = Network(meaning.name, meaning.classes, meaning.size, path.read_bytes())
-    if meaning.prefer:
-        f32 = preferring(f32, meaning.prefer, where="prefer")
+    f32 = Network(info.name, info.classes, info.size, path.read_bytes())
+    if info.prefer:
+        f32 = bias_network(f32, info.prefer, where="prefer")
         replace_file(path, f32.f32)
-    said: dict[str, Any] = {
-        "name": meaning.name,
-        "size": meaning.size,
+    content: dict[str, Any] = {
+        "name": info.name,
+        "size": info.size,
         "mean_bgr": spec.in_bgr(spec.mean),
         "std_bgr": spec.in_bgr(spec.std),
         "colour": spec.colour,
         "scale": spec.scale,
-        "classes": meaning.classes.names,
-        "palette": meaning.classes.colours,
-        **({"prefer": dict(meaning.prefer)} if meaning.prefer else {}),
-        "sha256": digest(f32.f32),
+        "classes": info.classes.names,
+        "palette": info.classes.colours,
+        **({"prefer": dict(info.prefer)} if info.prefer else {}),
+        "sha256": hash_bytes(f32.f32),
     }
-    if frames is not None:
-        form, said["int8"] = int8_form(f32, frames, limits or Limits())
-        if form is not None:
-            replace_file(int8, form)
-    replace_file(sidecar, f"{json.dumps(said, indent=2)}\n".encode())
+    if images is not None:
+        onnx, content["int8"] = _quantize(f32, images, limits or Limits())
+        if onnx is not None:
+            replace_file(int8, onnx)
+    replace_file(sidecar, f"{json.dumps(content, indent=2)}\n".encode())
     return [file for file in (path, int8, sidecar) if file.exists()]
 
 
-def int8_form(network: Network, frames: CalibrationSet, limits: Limits) -> tuple[bytes | None, dict[str, Any]]:
-    """`network` quantised on `frames.fit`, None where the accuracy gate refuses it; and what the side-car says of it.
+def _quantize(network: Network, images: CalibrationSet, limits: Limits) -> tuple[bytes | None, dict[str, Any]]:
+    """Return the int8 form, or None if the accuracy gate refuses it, and its entry for the side-car.
 
-    It is compared on the CPU: it is for one, and TensorRT's builds are compared where they are built.
+    The form is compared on the CPU, which it is made for; TensorRT's engines are compared where they are built.
     """
-    int8 = quantised(network.f32, [sample.image for sample in frames.fit], name=network.name)
+    int8 = quantize(network.f32, [sample.image for sample in images.fit], name=network.name)
     network = replace(network, int8=int8)
-    backend, _ = chosen("auto", present=[name for name in installed() if name in ("openvino", "onnxruntime")])
+    on_cpu = [name for name, entry in BACKENDS.items() if "int8" in entry.precisions and not entry.needs_gpu]
+    backend, _ = pick_backend("auto", available=[name for name in available_backends() if name in on_cpu])
     with (
         open_backend(network, backend, precision="f32") as f32,
         open_backend(network, backend, precision="int8") as lower,
     ):
-        report = report_of(f32, lower, frames, limits=limits)
+        report = measure_accuracy(f32, lower, images, limits=limits)
     if report["refused"]:
         log.warning("%s: no int8 form is written: %s", network.name, report["refused"])
-    form = None if report["refused"] else int8
-    return form, {"sha256": None if form is None else digest(form), "report": report}
+        return None, {"sha256": None, "report": report}
+    return int8, {"sha256": hash_bytes(int8), "report": report}
 
 
 def export_onnx(
@@ -122,9 +124,9 @@ def export_onnx(
     colour: Colour = "bgr",
     scale: float = 255,
 ) -> None:
-    """Write `net` as a portable ONNX: any batch, pictures of `size` = (height, width). Raises OutputError."""
-    portable = Portable(net.eval(), mean=mean, std=std, colour=colour, scale=scale).eval()
-    with final_file(path) as partial, writing(path):
+    """Write `net` as a portable ONNX for any batch of images of `size` = (height, width). Raises OutputError."""
+    portable = PortableNetwork(net.eval(), mean=mean, std=std, colour=colour, scale=scale).eval()
+    with atomic_file(path) as partial, map_write_errors(path):
         torch.onnx.export(
             portable,
             (torch.zeros(2, *size, 3, dtype=torch.uint8),),
@@ -135,11 +137,11 @@ def export_onnx(
             external_data=False,
             verbose=False,
         )
-        forget_origin(partial)
+        strip_metadata(partial)
 
 
-def forget_origin(path: Path) -> None:
-    """Take out of an ONNX what torch notes of every node's origin: stack traces with the paths of this machine."""
+def strip_metadata(path: Path) -> None:
+    """Remove torch's stack traces from the nodes of an ONNX: they contain paths of this machine."""
     import onnx
 
     model = onnx.load(path)

@@ -1,4 +1,4 @@
-"""What a run was like: OUT/log.jsonl, a line of figures now and then, and OUT/curves.png drawn from it."""
+"""The log of a run: OUT/log.jsonl, a line of figures every few steps, and its plot OUT/curves.png."""
 
 from __future__ import annotations
 
@@ -7,34 +7,32 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stream_seg.files import replace_file, writing
+from stream_seg.files import map_write_errors, replace_file
 
 Line = dict[str, Any]
-
-
 CURVES = {"loss": "loss", "learning_rate": "learning rate", "miou": "mIoU, share"}
 
 
 class History:
-    """The lines so far, in memory and on disk. One that goes on forgets what came after the step it goes on from."""
+    """The lines of a run, in memory and on disk. A resumed run drops those after the step it resumes from."""
 
     def __init__(self, folder: Path, *, step: int) -> None:
         self.path, self.folder = folder / "log.jsonl", folder
-        self.lines = [line for line in _read(self.path) if line["step"] <= step] if step else []
+        self.lines = [line for line in _read_lines(self.path) if line["step"] <= step] if step else []
         if self.lines:
             replace_file(self.path, "".join(f"{json.dumps(line)}\n" for line in self.lines).encode())
         else:
-            with writing(self.path):
+            with map_write_errors(self.path):
                 self.path.unlink(missing_ok=True)
 
     def add(self, line: Line) -> None:
         """Append a line. Raises OutputError."""
         self.lines.append(line)
-        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
+        with map_write_errors(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(f"{json.dumps(line)}\n")
 
-    def draw(self) -> None:
-        """Draw loss, learning rate and mIoU over the steps into curves.png. Raises OutputError."""
+    def plot(self) -> None:
+        """Plot loss, learning rate and mIoU over the steps into curves.png. Raises OutputError."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(8, 7), layout="constrained")
@@ -45,13 +43,13 @@ class History:
             axes.set_ylabel(name)
             axes.grid(alpha=0.3)
         axes.set_xlabel("step")
-        drawn = io.BytesIO()
-        figure.savefig(drawn, dpi=110)
-        replace_file(self.folder / "curves.png", drawn.getvalue())
+        png = io.BytesIO()
+        figure.savefig(png, dpi=110)
+        replace_file(self.folder / "curves.png", png.getvalue())
 
 
-def _read(path: Path) -> list[Line]:
-    """The lines of a log; a last one that a kill cut off is left out."""
+def _read_lines(path: Path) -> list[Line]:
+    """Read the lines of a log, without one that a kill truncated."""
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:

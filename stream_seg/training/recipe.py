@@ -1,113 +1,111 @@
-"""A training recipe as its YAML says it, checked."""
+"""Training recipes: the keys of a YAML file, and the checks that they agree."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from stream_seg.datasets.palettes import PALETTES
 from stream_seg.errors import ConfigError
-from stream_seg.files import at_home
-from stream_seg.network.sidecar import Names, Palette, PositiveTriple, Size, Triple, coloured
+from stream_seg.files import expand_home
+from stream_seg.network.sidecar import Names, Palette, PositiveTriple, Size, Triple, make_classes
 from stream_seg.schema.validation import describe_unknown, validate
 from stream_seg.schema.yaml import read_yaml
 from stream_seg.types import Classes
 
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 Share = Annotated[float, Field(gt=0, lt=1)]
-Place = Annotated[Path, AfterValidator(at_home)]
+HomePath = Annotated[Path, AfterValidator(expand_home)]
 
 
 class Ohem(BaseModel):
-    """Online hard example mining (Shrivastava et al., CVPR 2016, section 4): only what is hard teaches."""
+    """Online hard example mining (Shrivastava et al., CVPR 2016, section 4): only hard pixels count."""
 
     model_config = STRICT
 
-    threshold: Annotated[Share, Field(description="a pixel is hard whose true class has less probability")] = 0.7
-    keep: Annotated[Share, Field(description="at least this share of a batch's pixels, the hardest, counts")] = 0.1
+    threshold: Annotated[Share, Field(description="a pixel is hard if its true class is less probable")] = 0.7
+    keep: Annotated[Share, Field(description="the share of a batch's pixels that counts at least, the hardest")] = 0.1
 
 
 class Paste(BaseModel):
-    """Things of one crop put into another, where they stood (ClassMix: Olsson et al., WACV 2021, section 3.1)."""
+    """Paste classes of one crop in place into another (ClassMix: Olsson et al., WACV 2021, section 3.1)."""
 
     model_config = STRICT
 
-    classes: Annotated[Names, Field(description="what is put, each with a chance of one half where the other has it")]
-    share: Annotated[Share, Field(description="of the crops that another is held against")] = 0.5
+    classes: Annotated[Names, Field(description="classes to paste, each with a chance of one half")]
+    share: Annotated[Share, Field(description="share of the crops that get pixels of another")] = 0.5
 
 
 class Repaint(BaseModel):
-    """Things in other colours and under another light than what is around them."""
+    """Give classes another tint and light than their surroundings."""
 
     model_config = STRICT
 
-    classes: Annotated[Names, Field(description="what is repainted, each by itself, with a chance of two thirds")]
-    share: Annotated[Share, Field(description="of the crops")] = 0.5
+    classes: Annotated[Names, Field(description="classes to repaint, each with a chance of two thirds")]
+    share: Annotated[Share, Field(description="share of the crops")] = 0.5
 
 
 class Distil(BaseModel):
-    """Learn from a larger network too, or a closer look (Hinton, Vinyals, Dean, arXiv 1503.02531, section 2)."""
+    """Distillation from a larger network or from enlarged crops (Hinton et al., arXiv 1503.02531, section 2)."""
 
     model_config = STRICT
 
-    network: Annotated[str, Field(description="the teacher: a name of stream_seg.zoo.BUILDERS")]
-    weights: Annotated[str, Field(description="the teacher's weights: as `weights` of a recipe")]
+    network: Annotated[str, Field(description="the teacher: a name of `stream-seg networks`")]
+    weights: Annotated[str, Field(description="the teacher's weights, as `weights` of a recipe")]
     scales: Annotated[
         tuple[Annotated[float, Field(ge=0.25, le=4)], ...],
-        Field(min_length=1, description="what it sees a crop enlarged by; the mean of these looks is what it says"),
+        Field(min_length=1, description="enlargements of a crop over which the teacher's output is averaged"),
     ] = (1.0,)
-    temperature: Annotated[float, Field(gt=0, description="what both networks' scores are divided by")] = 2.0
-    share: Annotated[Share, Field(description="weight of the teacher's word; the labels have the rest")] = 0.5
+    temperature: Annotated[float, Field(gt=0, description="divisor of the scores of both networks")] = 2.0
+    share: Annotated[Share, Field(description="weight of the teacher's loss; the labels' loss has the rest")] = 0.5
 
 
 class Recipe(BaseModel):
-    """What is trained, on what, how long. Sizes are (height, width) in pixels."""
+    """Network, data, loss and schedule of a training. Sizes are (height, width) in pixels."""
 
     model_config = STRICT
 
-    network: Annotated[str, Field(description="a name of stream_seg.zoo.BUILDERS")]
-    data: Annotated[Place, Field(description="holds SPLIT/ and SPLITannot/")]
+    network: Annotated[str, Field(description="a name of `stream-seg networks`")]
+    data: Annotated[HomePath, Field(description="folder of SPLIT/ and SPLITannot/")]
     split: str = "train"
     classes: Annotated[
         str | Names, Field(description="camvid, cityscapes, voc, or names in the order of the labels")
     ] = "camvid"
     palette: Annotated[
-        Palette | None, Field(description="a data set's, or [red, green, blue] for each class; absent: well apart")
+        Palette | None, Field(description="a data set, or [red, green, blue] per class; default: distinct hues")
     ] = None
     size: Annotated[Size, Field(description="input of the exported network")] = (384, 640)
     mean: Annotated[
-        Triple | None, Field(description="subtracted after scaling, in the order of `colour`; absent: the weights'")
+        Triple | None, Field(description="subtracted after scaling, in the order of `colour`; default: the weights'")
     ] = None
     std: Annotated[PositiveTriple | None, Field(description="divided by after that, in the order of `colour`")] = None
-    colour: Annotated[Literal["bgr", "rgb"], Field(description="order of the colours that the network takes")] = "bgr"
-    input_scale: Annotated[float, Field(gt=0, description="what 0-255 is divided by")] = 255.0
-    crop: Annotated[Size, Field(description="what a step sees of a picture")] = (288, 384)
-    sky: Annotated[int | None, Field(ge=0, description="label that gets another weather half of the time")] = None
+    colour: Annotated[Literal["bgr", "rgb"], Field(description="channel order of the network's input")] = "bgr"
+    input_scale: Annotated[float, Field(gt=0, description="divisor of 0-255")] = 255.0
+    crop: Annotated[Size, Field(description="size of training crops")] = (288, 384)
+    sky: Annotated[int | None, Field(ge=0, description="label whose pixels get another sky half of the time")] = None
     light: Annotated[
         float, Field(ge=0, le=1, description="share of crops under another light: darker, paler, in patches")
     ] = 0.0
-    start: Annotated[Place | None, Field(description="checkpoint whose averaged weights are the beginning")] = None
+    start: Annotated[HomePath | None, Field(description="checkpoint whose averaged weights to start from")] = None
     weights: Annotated[
-        str | None, Field(description="weights to begin with: a file, a name of torchvision's, or road (shipped)")
+        str | None, Field(description="weights to start from: a file, a name of torchvision's, or road (shipped)")
     ] = None
     backbone: Annotated[
         str | None,
-        Field(description="or weights of its encoder alone, a VGG16 or ResNet: a file, or a name of torchvision's"),
+        Field(description="weights for the encoder only, a VGG16 or ResNet: a file, or a name of torchvision's"),
     ] = None
-    head: Annotated[
-        Literal["keep", "new"], Field(description="new: the last layers of weights of other classes begin anew")
-    ] = "keep"
+    head: Annotated[Literal["keep", "new"], Field(description="new: replace the last layers, for other classes")] = (
+        "keep"
+    )
     check_input: Annotated[
-        bool,
-        Field(description="refuse weights that were trained on pictures prepared in another way, as far as it shows"),
+        bool, Field(description="reject weights that were trained with another input normalisation, if detected")
     ] = True
     scale: Annotated[tuple[float, float], Field(description="smallest and largest enlargement")] = (0.5, 2.0)
-    rotate: Annotated[float, Field(ge=0, le=45, description="largest angle, either way, in degrees")] = 0.0
+    rotate: Annotated[float, Field(ge=0, le=45, description="largest angle in degrees, in both directions")] = 0.0
     synth: Annotated[
-        float, Field(ge=0, le=1, description="share of crops that are drawn (synth://road), with their exact labels")
+        float, Field(ge=0, le=1, description="share of crops from synth://road, with their exact labels")
     ] = 0.0
     paste: Paste | None = None
     repaint: Repaint | None = None
@@ -119,90 +117,80 @@ class Recipe(BaseModel):
         Literal["poly", "one_cycle", "hold"],
         Field(
             description="poly: DeepLab's decay; one_cycle: up for three tenths, then down (Smith, Topin, arXiv"
-            " 1708.07120); hold: the full learning rate, then down to 0 in the last third"
+            " 1708.07120); hold: constant, then down to 0 in the last third"
         ),
     ] = "poly"
-    warm_up: Annotated[int, Field(ge=1, description="steps until the full learning rate; not in one_cycle")] = 300
+    warm_up: Annotated[int, Field(ge=1, description="steps until the full learning rate; not for one_cycle")] = 300
     loss: Annotated[
         Literal["weighted", "lovasz", "ohem"],
         Field(
-            description="weighted: cross-entropy by class and half the Dice loss; lovasz: the Lovasz-softmax loss"
-            " instead of Dice; ohem: cross-entropy of hard pixels alone"
+            description="weighted: class-weighted cross-entropy and half the Dice loss; lovasz: the Lovasz-softmax loss"
+            " instead of Dice; ohem: cross-entropy of hard pixels only"
         ),
     ] = "weighted"
     ohem: Ohem = Ohem()
     distil: Distil | None = None
     balance: Annotated[
-        float, Field(ge=0, le=1, description="a class weighs one over this power of its share of the pixels")
+        float, Field(ge=0, le=1, description="class weights are one over this power of the class's share of pixels")
     ] = 0.5
-    ema: Annotated[float, Field(ge=0, lt=1, description="what the average of the weights keeps per step")] = 0.998
-    auxiliary: Annotated[float, Field(ge=0, description="weight of the auxiliary loss, where there is one")] = 0.4
-    val: Annotated[str | None, Field(description="the split that the averaged weights are scored on")] = None
+    ema: Annotated[float, Field(ge=0, lt=1, description="decay per step of the average of the weights")] = 0.998
+    auxiliary: Annotated[float, Field(ge=0, description="weight of the auxiliary loss, if the network has one")] = 0.4
+    val: Annotated[str | None, Field(description="split to score the averaged weights on")] = None
     held_back: Annotated[
-        Share | None, Field(description="or a share of `split`, in four runs of neighbours, that is not trained on")
+        Share | None, Field(description="share of `split` to score on instead, in four runs of consecutive images")
     ] = None
-    validate_every: Annotated[int, Field(ge=1, description="steps from score to score")] = 500
-    save_every: Annotated[int, Field(ge=1, description="steps from checkpoint to checkpoint")] = 250
-    device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto takes CUDA where it is")] = "auto"
+    validate_every: Annotated[int, Field(ge=1, description="steps between scores")] = 500
+    save_every: Annotated[int, Field(ge=1, description="steps between checkpoints")] = 250
+    device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto: CUDA if available")] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
 
 
 MAY_DIFFER = ("data", "device", "save_every")
-"""Keys that may be changed when a run goes on; every other would make it another run."""
+"""Keys that may change when a run resumes; any other would make it a different run."""
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe that a YAML file holds. Raises ConfigError for what is wrong or contradictory."""
-    said = read_yaml(path)
-    recipe = validate(Recipe, said, where=str(path))
-    for fault in _contradictions(recipe, said):
+    """Read a recipe from a YAML file. Raises ConfigError for invalid and for contradictory keys."""
+    recipe = validate(Recipe, read_yaml(path), where=str(path))
+    for fault in _contradictions(recipe):
         raise ConfigError(f"{path}: {fault}")
     return recipe
 
 
-def _contradictions(recipe: Recipe, said: Mapping[str, Any]) -> list[str]:
-    scored = recipe.val is not None or recipe.held_back is not None
-    smallest, largest = recipe.scale
+def _contradictions(recipe: Recipe) -> list[str]:
+    keys, (smallest, largest) = recipe.model_fields_set, recipe.scale
+    starts = [start for start in (recipe.start, recipe.weights, recipe.backbone) if start is not None]
     faults = {
-        "val: and held_back: are two ways to the same; one of them": recipe.val and recipe.held_back,
-        "validate_every: needs val: (a split) or held_back: (a share of the split)": "validate_every" in said
-        and not scored,
-        "start:, weights: and backbone: are several beginnings; one of them": sum(
-            beginning is not None for beginning in (recipe.start, recipe.weights, recipe.backbone)
-        )
-        > 1,
-        "head: is for weights:, which is missing": "head" in said and not recipe.weights,
-        "check_input: is for weights: and distil:, which are missing": "check_input" in said
-        and not (recipe.weights or recipe.distil),
-        "val: is the split that is trained on; held_back: keeps a share of it": recipe.val == recipe.split,
-        "warm_up: is not in schedule: one_cycle, which has its own": "warm_up" in said
-        and recipe.schedule == "one_cycle",
-        f"warm_up: {recipe.warm_up} steps are not fewer than steps: {recipe.steps}": recipe.schedule != "one_cycle"
+        "val: and held_back: exclude each other": recipe.val and recipe.held_back,
+        "validate_every: requires val: or held_back:": "validate_every" in keys
+        and not (recipe.val or recipe.held_back),
+        "start:, weights: and backbone: exclude each other": len(starts) > 1,
+        "head: requires weights:": "head" in keys and not recipe.weights,
+        "check_input: requires weights: or distil:": "check_input" in keys and not (recipe.weights or recipe.distil),
+        "val: is the split that is trained on; held_back: scores on a share of it": recipe.val == recipe.split,
+        "warm_up: is not allowed with schedule: one_cycle": "warm_up" in keys and recipe.schedule == "one_cycle",
+        f"warm_up: {recipe.warm_up} must be less than steps: {recipe.steps}": recipe.schedule != "one_cycle"
         and recipe.warm_up >= recipe.steps,
-        "ohem: is for loss: ohem": "ohem" in said and recipe.loss != "ohem",
-        "paste: takes from another crop of the batch; batch: 1 has none": recipe.paste and recipe.batch == 1,
-        "mean: and std: belong together": (recipe.mean is None) != (recipe.std is None),
-        "mean: and std: are required where no weights:, backbone: or start: brings its own": recipe.mean is None
-        and not (recipe.weights or recipe.backbone or recipe.start),
-        "colour: and input_scale: belong to mean: and std:, which are missing": recipe.mean is None
-        and {"colour", "input_scale"} & said.keys(),
-        f"scale: [{smallest:g}, {largest:g}] is not a smallest and a largest enlargement, within 0.05 and 20": not (
+        "ohem: requires loss: ohem": "ohem" in keys and recipe.loss != "ohem",
+        "paste: requires batch: 2 or more": recipe.paste and recipe.batch == 1,
+        "mean: and std: require each other": (recipe.mean is None) != (recipe.std is None),
+        "mean: and std: are required without weights:, backbone: or start:": recipe.mean is None and not starts,
+        "colour: and input_scale: require mean: and std:": recipe.mean is None and {"colour", "input_scale"} & keys,
+        f"scale: [{smallest:g}, {largest:g}] must be ascending, within 0.05 and 20": not (
             0.05 <= smallest <= largest <= 20
         ),
     }
-    return [fault for fault, there in faults.items() if there]
+    return [fault for fault, applies in faults.items() if applies]
 
 
-def classes_of(recipe: Recipe, *, where: str) -> Classes:
-    """The classes that a recipe names, with their colours. Raises ConfigError."""
+def resolve_classes(recipe: Recipe, *, where: str) -> Classes:
+    """Return the classes of a recipe with their colours. Raises ConfigError."""
     if not isinstance(recipe.classes, str):
         if len(recipe.classes) < 2:
-            raise ConfigError(
-                f"{where}: classes: {recipe.classes[0]} alone cannot be told from anything; name the rest"
-            )
-        return coloured(recipe.classes, recipe.palette, where=where)
+            raise ConfigError(f"{where}: classes: {recipe.classes[0]} alone; at least two classes are required")
+        return make_classes(recipe.classes, recipe.palette, where=where)
     if recipe.classes not in PALETTES:
         raise ConfigError(
             f"{where}: classes: {describe_unknown('data set', recipe.classes, PALETTES)}, or a list of names"
         )
-    return coloured(PALETTES[recipe.classes].names, recipe.palette or recipe.classes, where=where)
+    return make_classes(PALETTES[recipe.classes].names, recipe.palette or recipe.classes, where=where)

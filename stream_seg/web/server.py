@@ -20,7 +20,7 @@ from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from stream_seg.errors import ConfigError, OutputError
-from stream_seg.redact import without_secrets
+from stream_seg.redact import redact_secrets
 from stream_seg.web.app import Page
 from stream_seg.web.auth import AccessGuard, TokenAuth
 from stream_seg.web.hosts import format_host
@@ -204,7 +204,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(
-            f"serve: cannot serve on {without_secrets(host)}:{port}: {reason}; choose another port or host"
+            f"serve: cannot serve on {redact_secrets(host)}:{port}: {reason}; choose another port or host"
         ) from error
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     return listener

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.clips import numbered, read_video, write_video
-from tests.support.program import DRAWN, exit_code, left_in, refused
+from tests.support.clips import number_image, read_video, write_video
+from tests.support.program import ENDLESS_DRIVE, list_folder, run_cli, run_failing
 
 CONFIG, SOURCE, OUTPUT = 2, 3, 5
-SHORT = f"{DRAWN}&frames=3"
+SHORT = f"{ENDLESS_DRIVE}&frames=3"
 PNG_BOMB_SIDE = 20_000
 
 
@@ -37,17 +37,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def clip(path: str, frames: int = 12) -> Path:
-    return write_video(Path(path), (numbered(n, (96, 64)) for n in range(frames)))
+    return write_video(Path(path), (number_image(n, (96, 64)) for n in range(frames)))
 
 
 @pytest.mark.parametrize(
     ("source", "code", "said"),
     [
         ("missing.mp4", SOURCE, "missing.mp4: no such file"),
-        ("empty", SOURCE, "empty: holds no picture"),
-        ("text.mp4", SOURCE, "text.mp4: cannot be opened: it is not a video"),
+        ("empty", SOURCE, "empty: contains no image"),
+        ("text.mp4", SOURCE, "text.mp4: cannot be opened: not a video"),
         ("zero.mp4", SOURCE, "zero.mp4: the file is empty"),
-        ("noindex.mp4", SOURCE, "noindex.mp4: cannot be opened: it breaks off before its index"),
+        ("noindex.mp4", SOURCE, "noindex.mp4: cannot be opened: the file ends before its index"),
         ("/dev/video63", SOURCE, "/dev/video63: no such camera"),
         ("ftp://host/drive.mp4", CONFIG, "unknown scheme ftp:// of the input; allowed are"),
         ("synth://sea", CONFIG, "synth://sea: no such drawn scene"),
@@ -60,58 +60,58 @@ def test_input(folder: Path, capfd: pytest.CaptureFixture[str], source: str, cod
     Path("zero.mp4").touch()
     whole = clip("whole.mp4").read_bytes()
     Path("noindex.mp4").write_bytes(whole[: whole.index(b"moov")])
-    got, line = refused(capfd, source, "out/o.mp4")
+    got, line = run_failing(capfd, source, "out/o.mp4")
     assert (got, said in line) == (code, True), line
-    assert left_in(folder / "out") == []
+    assert list_folder(folder / "out") == []
 
 
 def test_the_frames_before_a_break_are_kept(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    images = (numbered(n, (96, 64)) for n in range(40))
+    images = (number_image(n, (96, 64)) for n in range(40))
     path = write_video(folder / "whole.mp4", images, options={"g": "5"}, container_options={"movflags": "faststart"})
     content = path.read_bytes()
     (folder / "cut.mp4").write_bytes(content[: len(content) * 2 // 3])
-    code, line = refused(capfd, "cut.mp4", "out/o.mp4")
+    code, line = run_failing(capfd, "cut.mp4", "out/o.mp4")
     assert code == SOURCE
     last = re.search(r"cut.mp4: breaks off after frame (\d+)", line)
     assert last is not None
     assert 10 < int(last[1]) < 39
-    assert left_in(folder / "out") == ["o.mp4"]
+    assert list_folder(folder / "out") == ["o.mp4"]
     assert len(read_video(folder / "out" / "o.mp4")) == int(last[1]) + 1
 
 
 def test_an_rtsp_server_that_says_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"rtsp://user:secret@127.0.0.1:{server.getsockname()[1]}/road"
-        code, line = refused(
+        code, line = run_failing(
             capfd, address, "out/o.mp4", "--set", "capture.open_timeout_s=0.3", "--set", "capture.reconnect=false"
         )
     assert code == SOURCE
-    assert "it gave no data in time" in line
+    assert "no data arrived in time" in line
     assert "secret" not in line
-    assert left_in(folder / "out") == []
+    assert list_folder(folder / "out") == []
 
 
 @pytest.mark.parametrize(
     ("output", "code", "said"),
     [
-        ("missing/o.mp4", OUTPUT, "cannot write missing/o.mp4: there is no folder"),
-        ("file.txt/o.mp4", OUTPUT, "cannot write file.txt/o.mp4: there is no folder"),
-        ("missing/deep/masks/", OUTPUT, "there is no folder missing/deep"),
+        ("missing/o.mp4", OUTPUT, "cannot write missing/o.mp4: no such folder"),
+        ("file.txt/o.mp4", OUTPUT, "cannot write file.txt/o.mp4: no such folder"),
+        ("missing/deep/masks/", OUTPUT, "no such folder: missing/deep"),
         ("out/o.avi", CONFIG, "output 'out/o.avi': not understood"),
         ("out/o", CONFIG, "an output is a video (.mp4, .mkv)"),
     ],
 )
 def test_output(folder: Path, capfd: pytest.CaptureFixture[str], output: str, code: int, said: str) -> None:
     (folder / "file.txt").touch()
-    got, line = refused(capfd, SHORT, output)
+    got, line = run_failing(capfd, SHORT, output)
     assert (got, said in line) == (code, True), line
-    assert left_in(folder) == ["file.txt", "out"]
+    assert list_folder(folder) == ["file.txt", "out"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_may_not_be_written(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (folder / "out").chmod(0o500)
-    code, line = refused(capfd, SHORT, "out/o.mp4")
+    code, line = run_failing(capfd, SHORT, "out/o.mp4")
     assert (code, "not writable" in line) == (OUTPUT, True)
 
 
@@ -124,26 +124,26 @@ def test_the_input_is_never_overwritten(
     Path("symbolic.mp4").symlink_to("in.mp4")
     Path("hard.mp4").hardlink_to("in.mp4")
     arguments = ["out/o.mp4", "--report", output] if as_report else [output]
-    code, line = refused(capfd, "in.mp4", *arguments)
+    code, line = run_failing(capfd, "in.mp4", *arguments)
     assert (code, "is the input as well" in line) == (OUTPUT, True)
     assert Path("in.mp4").read_bytes() == before
-    assert left_in(folder) == ["hard.mp4", "in.mp4", "out", "symbolic.mp4"]
+    assert list_folder(folder) == ["hard.mp4", "in.mp4", "out", "symbolic.mp4"]
 
 
 def test_what_a_killed_run_left_of_an_output_can_be_saved(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     left = clip(".o.partial.mkv")
     before = left.read_bytes()
-    code, line = refused(capfd, ".o.partial.mkv", "o.mkv")
+    code, line = run_failing(capfd, ".o.partial.mkv", "o.mkv")
     assert (code, "o.mkv: would grow in .o.partial.mkv, which is the input" in line) == (OUTPUT, True)
     assert left.read_bytes() == before
-    assert exit_code("run", ".o.partial.mkv", "saved.mkv", "-q") == 0
+    assert run_cli("run", ".o.partial.mkv", "saved.mkv", "-q") == 0
 
 
 @pytest.mark.parametrize(
     "arguments", [[SHORT, "n" * 300 + ".mp4"], [SHORT, "n" * 300 + "/"], [SHORT, "out/o.jsonl", "--report", "n" * 300]]
 )
 def test_a_name_that_is_too_long(capfd: pytest.CaptureFixture[str], arguments: list[str]) -> None:
-    code, line = refused(capfd, *arguments)
+    code, line = run_failing(capfd, *arguments)
     assert (code, "name too long" in line) == (OUTPUT, True)
 
 
@@ -154,7 +154,7 @@ def test_a_folder_of_pictures_that_may_not_be_listed(
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(Path, "iterdir", forbidden)  # root, who may run the tests, may list everything
-    code, line = refused(capfd, "out", "out/o.jsonl")
+    code, line = run_failing(capfd, "out", "out/o.jsonl")
     assert (code, line) == (SOURCE, "stream-seg: out: Permission denied")
 
 
@@ -162,9 +162,9 @@ def test_label_maps_do_not_replace_pictures(folder: Path, capfd: pytest.CaptureF
     Path("pictures").mkdir()
     Path("pictures/000000.png").write_bytes(before := png(96, 64))
     for source in ("pictures", "pictures/*.png", "pictures/000000.png"):
-        code, line = refused(capfd, source, "pictures/")
+        code, line = run_failing(capfd, source, "pictures/")
         assert (code, "is the input as well" in line) == (OUTPUT, True)
-    assert left_in(folder / "pictures") == ["000000.png"]
+    assert list_folder(folder / "pictures") == ["000000.png"]
     assert Path("pictures/000000.png").read_bytes() == before
 
 
@@ -173,14 +173,14 @@ def test_a_stream_s_own_file_is_not_overwritten(capfd: pytest.CaptureFixture[str
     Path("g.yaml").write_text(
         "stages: {front: {stage: capture, uri: front.mp4}, write: {input: front, path: '{stream}.mp4'}}"
     )
-    code, line = refused(capfd, "--config", "g.yaml")
+    code, line = run_failing(capfd, "--config", "g.yaml")
     assert (code, "front.mp4: is the input as well" in line) == (OUTPUT, True)
 
 
 @pytest.mark.parametrize(
     ("report", "said"),
     [
-        ("missing/r.json", "there is no folder"),
+        ("missing/r.json", "no such folder"),
         ("out", "exists and is not a file"),
         ("out/o.jsonl", "records and the report would both write it"),
     ],
@@ -188,9 +188,9 @@ def test_a_stream_s_own_file_is_not_overwritten(capfd: pytest.CaptureFixture[str
 def test_a_report_that_cannot_be_written_is_refused_before_the_run(
     folder: Path, capfd: pytest.CaptureFixture[str], report: str, said: str
 ) -> None:
-    code, line = refused(capfd, DRAWN, "out/o.jsonl", "--report", report)  # the drive is endless
+    code, line = run_failing(capfd, ENDLESS_DRIVE, "out/o.jsonl", "--report", report)  # the drive is endless
     assert (code, said in line) == (OUTPUT, True)
-    assert left_in(folder / "out") == []
+    assert list_folder(folder / "out") == []
 
 
 @pytest.mark.parametrize(
@@ -214,10 +214,10 @@ def test_two_never_write_one_file_or_folder(
     graph |= {name: {"input": "segment", **keys} for name, keys in ({"masks": {"path": "out"}} | stages).items()}
     document = {"stages": graph} | ({"traces": {"file": traces}} if traces else {})
     Path("g.yaml").write_text(json.dumps(document))
-    code, line = refused(capfd, "--config", "g.yaml")
+    code, line = run_failing(capfd, "--config", "g.yaml")
     assert (code, said in line) == (OUTPUT, True), line
     assert Path("in.mp4").read_bytes() == before
-    assert left_in(folder / "out") == []
+    assert list_folder(folder / "out") == []
 
 
 @contextmanager
@@ -236,7 +236,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 )
 def test_a_full_disk(folder: Path, capfd: pytest.CaptureFixture[str], output: str, size: int) -> None:
     with files_of_at_most(size):
-        code, line = refused(capfd, f"{DRAWN}&frames=60&size=320x240&noise=20", f"out/{output}", "--quiet")
+        code, line = run_failing(capfd, f"{ENDLESS_DRIVE}&frames=60&size=320x240&noise=20", f"out/{output}", "--quiet")
     assert (code, "is larger than" in line) == (OUTPUT, True), line
     assert [path for path in Path("out").rglob("*") if path.is_file()] == []
 
@@ -267,5 +267,5 @@ def test_a_picture_of_20000_x_20000_is_refused_before_it_is_decoded(folder: Path
     assert (program.returncode, len(lines)) == (SOURCE, 1)
     assert "bomb/0.png: is 20000x20000 pixels, more than max_pixels" in lines[0]
     assert float(program.stdout) < 700, "MiB; decoded it would be 1144 more"
-    assert left_in(folder / "out") == []
+    assert list_folder(folder / "out") == []
     assert np.prod((PNG_BOMB_SIDE, PNG_BOMB_SIDE, 3)) / 2**20 > 1144

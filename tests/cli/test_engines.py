@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 import pytest
 
-from stream_seg.cli.engines import old
-from stream_seg.engines.cache import entries
+from stream_seg.cli.engines_table import format_age
+from stream_seg.engines.cache import list_entries
 from stream_seg.engines.cache_entry import Entry
-from tests.support import small_networks as tiny
-from tests.support.cache_entries import stored
-from tests.support.clips import numbered, write_video
-from tests.support.program import exit_code, read_json
+from tests.support import small_networks
+from tests.support.cache_entries import store_entry
+from tests.support.clips import number_image, write_video
+from tests.support.program import read_json, run_cli
 
 PAGE = Path(__file__).parents[2] / "docs" / "engines.md"
 RECIPES = sorted((Path(__file__).parents[2] / "engines").glob("*.yaml"))
@@ -25,112 +25,118 @@ RECIPES = sorted((Path(__file__).parents[2] / "engines").glob("*.yaml"))
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cache of a test, whose working directory is beside it."""
+    """An empty cache beside the working directory."""
     monkeypatch.setenv("STREAM_SEG_CACHE", str(tmp_path / "engines"))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path / "engines"
 
 
-def said(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """Exit code, standard output, standard error of `stream-seg engines ARGUMENTS`."""
+def run_engines(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Return exit code, standard output and standard error of `stream-seg engines ARGUMENTS`."""
     capfd.readouterr()
-    code = exit_code("engines", *arguments)
+    code = run_cli("engines", *arguments)
     out, err = capfd.readouterr()
     return code, out, err
 
 
 def test_an_empty_cache(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = said(capfd, "list", "--json", "list.json")
-    assert (code, out) == (0, f"no engine in {cache}; stream-seg engines build makes one\n")
+    code, out, _ = run_engines(capfd, "list", "--json", "list.json")
+    assert (code, out) == (0, f"no engine in {cache}; build one with stream-seg engines build\n")
     assert read_json(Path("list.json")) == {"folder": str(cache), "engines": [], "doubtful": []}
-    assert said(capfd, "verify")[:2] == (0, f"no engine in {cache}\n")
-    assert said(capfd, "prune")[:2] == (0, "0 engines removed\n")
+    assert run_engines(capfd, "verify")[:2] == (0, f"no engine in {cache}\n")
+    assert run_engines(capfd, "prune")[:2] == (0, "0 engines removed\n")
     assert not cache.exists()
 
 
 def test_build_list_show_verify_prune(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    tiny.write(Path(), tiny.network(outputs={"out": 3}), {"classes": tiny.CLASSES})
+    small_networks.write_network(
+        Path(), small_networks.make_model(outputs={"out": 3}), {"classes": small_networks.CLASSES}
+    )
     build = ("build", "mine.onnx", "--backend", "onnxruntime", "--precision", "f32", "--json", "built.json")
-    code, out, _ = said(capfd, *build)
+    code, out, _ = run_engines(capfd, *build)
     built = read_json(Path("built.json"))
     assert (code, built["fresh"]) == (0, True)
     assert out.startswith(f"{built['name']}: built, f32 for onnxruntime on ")
-    assert "there already" in said(capfd, *build)[1]
-    code, out, _ = said(capfd, "list")
+    assert "there already" in run_engines(capfd, *build)[1]
+    code, out, _ = run_engines(capfd, "list")
     for cell in (built["name"].rpartition("-")[2][:8], "mine", "16x24", "f32", "MB"):
         assert cell in out
     assert all(len(line) <= 80 for line in out.splitlines())
-    code, out, _ = said(capfd, "show", "mine", "--json", "shown.json")
+    code, out, _ = run_engines(capfd, "show", "mine", "--json", "shown.json")
     assert (code, built["sha256"][:40] in out) == (0, True)
     assert read_json(Path("shown.json"))["key"] == built["key"]
-    assert said(capfd, "verify")[0] == 0
+    assert run_engines(capfd, "verify")[0] == 0
     with (cache / built["file"]).open("ab") as file:
         file.write(b"x")
-    code, out, err = said(capfd, "verify", "--json", "verified.json")
+    code, out, err = run_engines(capfd, "verify", "--json", "verified.json")
     assert (code, err.count("\n"), "1 of 1 engines would not be loaded" in err) == (4, 1, True)
-    assert "bytes long" in read_json(Path("verified.json"))[built["name"]]
-    code, out, _ = said(capfd, "prune")
+    assert "its size is not" in read_json(Path("verified.json"))[built["name"]]
+    code, out, _ = run_engines(capfd, "prune")
     assert (code, out) == (0, f"removed {built['name']}\n1 engines removed\n")
-    assert list(entries(cache)) == []
+    assert list(list_entries(cache)) == []
 
 
-def test_prune_takes_what_is_asked(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    from stream_seg.backends.device import target_of
+def test_prune_removes_what_the_options_select(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from stream_seg.backends.choose import find_target
 
-    here = target_of("onnxruntime")
-    keys = {"backend": here.backend, "version": here.version, "device": here.device}
-    young, aged = stored(cache, **keys), stored(cache, **keys, precision="int8")
-    stale = stored(cache, **keys | {"version": "0.1"})
+    target = find_target("onnxruntime")
+    keys = {"backend": target.backend, "version": target.version, "device": target.device.name}
+    young, aged = store_entry(cache, **keys), store_entry(cache, **keys, precision="int8")
+    stale = store_entry(cache, **keys | {"version": "0.1"})
     month = aged.model_copy(update={"created": datetime.now(timezone.utc) - timedelta(days=31)})
     (cache / f"{aged.name}.json").write_text(month.model_dump_json())
 
-    def left() -> set[str]:
-        return {entry.name for _, entry in entries(cache) if isinstance(entry, Entry)}
+    def names() -> set[str]:
+        return {entry.name for _, entry in list_entries(cache) if isinstance(entry, Entry)}
 
-    assert left() == {young.name, aged.name, stale.name}
-    said(capfd, "prune")
-    assert left() == {young.name, aged.name}
-    said(capfd, "prune", "--older-than", 30)
-    assert left() == {young.name}
-    said(capfd, "prune", "--all")
-    assert left() == set()
+    assert names() == {young.name, aged.name, stale.name}
+    run_engines(capfd, "prune")
+    assert names() == {young.name, aged.name}
+    run_engines(capfd, "prune", "--older-than", 30)
+    assert names() == {young.name}
+    run_engines(capfd, "prune", "--all")
+    assert names() == set()
 
 
 @pytest.mark.parametrize("days", ["-1", "-0.1", "36501", "1e12", "nan", "inf"])
-def test_prune_refuses_days_that_cannot_be_meant(cache: Path, capfd: pytest.CaptureFixture[str], days: str) -> None:
-    from stream_seg.backends.device import target_of
+def test_prune_rejects_invalid_ages(cache: Path, capfd: pytest.CaptureFixture[str], days: str) -> None:
+    from stream_seg.backends.choose import find_target
 
-    here = target_of("onnxruntime")
-    stored(cache, backend=here.backend, version=here.version, device=here.device)
-    code, out, err = said(capfd, "prune", "--older-than", days)
+    target = find_target("onnxruntime")
+    store_entry(cache, backend=target.backend, version=target.version, device=target.device.name)
+    code, out, err = run_engines(capfd, "prune", "--older-than", days)
     assert (code, out) == (2, "")
     assert err == f"stream-seg: --older-than {float(days):g}: expected days, 0 to 36500\n"
-    assert len(list(entries(cache))) == 1
-    assert said(capfd, "prune", "--older-than", "36500")[:2] == (0, "0 engines removed\n")
+    assert len(list(list_entries(cache))) == 1
+    assert run_engines(capfd, "prune", "--older-than", "36500")[:2] == (0, "0 engines removed\n")
 
 
-def test_the_list_says_what_it_does_not_believe(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    entry = stored(cache)
+def test_the_list_shows_entries_that_are_not_trusted(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    entry = store_entry(cache)
     (cache / f"{entry.name}.json").chmod(0o666)
-    code, out, _ = said(capfd, "list", "--json", "list.json")
-    assert (code, "may be written by others (mode 666)" in out) == (0, True)
+    code, out, _ = run_engines(capfd, "list", "--json", "list.json")
+    assert (code, "is writable by others (mode 666)" in out) == (0, True)
     assert len(read_json(Path("list.json"))["doubtful"]) == 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
-        (["build"], 2, "says no network"),
+        (["build"], 2, "no network; name one"),
         (["build", "raod"], 2, "unknown network 'raod'"),
         (["build", "missing.onnx"], 4, "missing.onnx: no such file"),
         (["build", "road", "--size", "big"], 2, "--size big: expected HEIGHTxWIDTH"),
         (["build", "road", "--size", "64x90"], 4, "64x90 does not fit its strides (operator Add); 64x96 does"),
         (["build", "road", "--batch", "0"], 2, "batch"),
-        (["build", "road", "--backend", "tensorflow"], 2, "unknown backend 'tensorflow'; known: auto, tensorrt"),
+        (
+            ["build", "road", "--backend", "tensorflow"],
+            2,
+            "unknown backend 'tensorflow', did you mean tensorrt?",
+        ),
         (["build", "road", "--precision", "int4"], 2, "precision 'int4'"),
         (["build", "road", "--compute-capability", "new"], 2, "compute_capability"),
-        (["build", "road", "--calibrate", "empty"], 3, "holds no picture"),
+        (["build", "road", "--calibrate", "empty"], 3, "contains no image"),
         (["build", "road", "--calibrate", "nowhere"], 3, "no such file"),
         (["build", "road", "--recipe", "no.yaml"], 2, "no.yaml: No such file"),
         (
@@ -145,28 +151,36 @@ def test_the_list_says_what_it_does_not_believe(cache: Path, capfd: pytest.Captu
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_every_fault_is_one_line(
+def test_errors_are_one_line(
     cache: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], code: int, line: str
 ) -> None:
     Path("empty").mkdir()
     Path("bad.yaml").write_text("{network: road, precison: int8}")
     Path("bad.pth").write_bytes(b"cos\nsystem\n(S'touch canary'\ntR.")
-    faulty_networks()
-    got, out, err = said(capfd, *arguments)
-    assert (got, out, err.count("\n"), err.startswith("stream-seg: "), line in err) == (code, "", 1, True, True), err
+    write_faulty_networks()
+    exit_status, out, err = run_engines(capfd, *arguments)
+    assert (exit_status, out, err.count("\n"), err.startswith("stream-seg: "), line in err) == (
+        code,
+        "",
+        1,
+        True,
+        True,
+    ), err
     assert not Path("canary").exists()
-    assert list(entries(cache)) == []
+    assert list(list_entries(cache)) == []
 
 
-def faulty_networks() -> None:
+def write_faulty_networks() -> None:
     import onnx
 
-    classes = {"classes": tiny.CLASSES}
-    operator = tiny.network(outputs={"out": 3})
+    classes = {"classes": small_networks.CLASSES}
+    operator = small_networks.make_model(outputs={"out": 3})
     operator.graph.node[0].op_type = "NoSuchOperator"
-    tiny.write(Path(), operator, classes, name="operator")
-    tiny.write(Path(), tiny.network(outputs={"out": 3}, size=("h", "w")), classes, name="dynamic")
-    path = tiny.write(Path(), tiny.network(outputs={"out": 3}), classes, name="external")
+    small_networks.write_network(Path(), operator, classes, name="operator")
+    small_networks.write_network(
+        Path(), small_networks.make_model(outputs={"out": 3}, size=("h", "w")), classes, name="dynamic"
+    )
+    path = small_networks.write_network(Path(), small_networks.make_model(outputs={"out": 3}), classes, name="external")
     model = onnx.load(path)
     onnx.external_data_helper.convert_model_to_external_data(model, location="weights.bin", size_threshold=0)
     onnx.save(model, path)
@@ -178,20 +192,20 @@ def faulty_networks() -> None:
     path.write_bytes(model.SerializeToString())
 
 
-def test_a_cache_that_others_may_write_to_is_one_line(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_cache_that_others_can_write_to_is_one_line(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     cache.mkdir()
     cache.chmod(0o777)
     for command in ("list", "verify", "prune"):
-        code, out, err = said(capfd, command)
+        code, out, err = run_engines(capfd, command)
         assert (code, out, err.count("\n")) == (4, "", 1)
-        assert "may be written by others (mode 777)" in err
-    code, _, err = said(capfd, "build", "road", "--backend", "onnxruntime", "--precision", "f32")
+        assert "is writable by others (mode 777)" in err
+    code, _, err = run_engines(capfd, "build", "road", "--backend", "onnxruntime", "--precision", "f32")
     assert (code, err.count("\n"), list(cache.iterdir())) == (4, 1, [])
 
 
 def test_ages() -> None:
     now = datetime(2030, 1, 10, tzinfo=timezone.utc)
-    ages = [old(now - timedelta(seconds=s), now=now) for s in (5, 59, 60, 7199, 7200, 86399, 86400 * 3, -5)]
+    ages = [format_age(now - timedelta(seconds=s), now=now) for s in (5, 59, 60, 7199, 7200, 86399, 86400 * 3, -5)]
     assert ages == ["5 s", "59 s", "1 min", "1 h", "2 h", "23 h", "3 d", "0 s"]
 
 
@@ -204,8 +218,8 @@ def test_recipes_are_valid(path: Path) -> None:
     assert validate(EngineRecipe, read_yaml(path), where=path.name).network == "road"
 
 
-def commands() -> list[list[str]]:
-    """The arguments of every command of the page, in its order."""
+def page_commands() -> list[list[str]]:
+    """Return the arguments of every command of the page, in its order."""
     blocks = re.findall(r"```sh\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
     assert all(line.startswith("stream-seg ") for line in lines)
@@ -216,27 +230,29 @@ def commands() -> list[list[str]]:
 def test_every_command_of_the_page_runs(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("tensorrt_rtx")
-    from stream_seg.zoo import built
+    from stream_seg.zoo import build_network
 
     torch.manual_seed(0)
-    torch.save(built("road", 3).state_dict(), "weights.pth")
-    write_video(Path("drive.mp4"), (numbered(n) for n in range(6)))
-    tiny.write(Path(), tiny.network(outputs={"out": 3}), {"classes": tiny.CLASSES})
+    torch.save(build_network("road", 3).state_dict(), "weights.pth")
+    write_video(Path("drive.mp4"), (number_image(n) for n in range(6)))
+    small_networks.write_network(
+        Path(), small_networks.make_model(outputs={"out": 3}), {"classes": small_networks.CLASSES}
+    )
     Path("mine_int8.yaml").write_text("{network: mine.onnx, precision: int8, calibrate: pictures, agreement: 90}")
     Path("pictures").mkdir()
     Path("truth").mkdir()
     for seed in range(8):
-        cv2.imwrite(f"pictures/{seed}.png", tiny.picture(seed=seed))
-        cv2.imwrite(f"truth/{seed}.png", np.full(tiny.SIZE, seed % 3, np.uint8))
-    ran = commands()
-    for arguments in ran:
+        cv2.imwrite(f"pictures/{seed}.png", small_networks.make_image(seed=seed))
+        cv2.imwrite(f"truth/{seed}.png", np.full(small_networks.SIZE, seed % 3, np.uint8))
+    commands = page_commands()
+    for arguments in commands:
         capfd.readouterr()
-        assert exit_code(*arguments) == 0, (arguments, capfd.readouterr().err)
+        assert run_cli(*arguments) == 0, (arguments, capfd.readouterr().err)
     assert Path("out.mp4").stat().st_size > 0
     listed = {
         (e["network"], e["key"]["backend"]): e["key"]["precision"] for e in read_json(Path("engines.json"))["engines"]
     }
     assert {("mine", "openvino"), ("trained", "openvino")} <= set(listed)
     assert listed["mine", "openvino"] == "int8"
-    verbs = {arguments[1] for arguments in ran if arguments[0] == "engines"}
+    verbs = {arguments[1] for arguments in commands if arguments[0] == "engines"}
     assert verbs == {"build", "list", "show", "verify", "prune"}, "the control: the page shows every command"

@@ -28,9 +28,9 @@ from stream_seg.runtime.graph import DRAIN_S, Graph
 from stream_seg.stages.base import Frames
 from stream_seg.stages.records import Records
 from stream_seg.stages.serve import Serve
-from tests.support.clips import number_of, numbered, read_video, write_video
-from tests.support.fake_stages import Camera, Ledger, Work, config, line
-from tests.support.program import DRAWN, exit_code, left_in, lines_in, read_json, running, wait_until
+from tests.support.clips import number_image, read_number, read_video, write_video
+from tests.support.fake_stages import Camera, Ledger, Work, make_chain, make_config
+from tests.support.program import ENDLESS_DRIVE, count_lines, list_folder, read_json, run_cli, start_program, wait_until
 
 CLIPS = {
     "highway_1024_512": 199,
@@ -46,7 +46,7 @@ CLEAR = [f"--set=overlay.{setting}" for setting in ("opacity=0", "hud=false", "l
 @pytest.mark.parametrize("name", CLIPS)
 def test_a_real_clip_keeps_every_frame(data: Path, tmp_path: Path, name: str) -> None:
     clip, out = data / "videos" / f"{name}.mp4", tmp_path / "o.mp4"
-    assert exit_code("run", clip, out, "--quiet", "--set", "write.preset=ultrafast") == 0
+    assert run_cli("run", clip, out, "--quiet", "--set", "write.preset=ultrafast") == 0
     with av.open(str(clip)) as source, av.open(str(out)) as result:
         assert result.streams.video[0].frames == CLIPS[name]
         assert sum(1 for packet in result.demux(video=0) if packet.size) == CLIPS[name]
@@ -58,10 +58,10 @@ def test_a_real_clip_keeps_every_frame(data: Path, tmp_path: Path, name: str) ->
 
 def test_numbers_and_variable_times_are_kept(tmp_path: Path) -> None:
     pts = [0, 40, 50, 200, 210, 500, 533, 1700, 1710, 1720]
-    clip = write_video(tmp_path / "vfr.mp4", map(numbered, range(10)), pts=pts)
-    assert exit_code("run", clip, tmp_path / "o.mp4", "--quiet", *CLEAR) == 0
+    clip = write_video(tmp_path / "vfr.mp4", map(number_image, range(10)), pts=pts)
+    assert run_cli("run", clip, tmp_path / "o.mp4", "--quiet", *CLEAR) == 0
     before, after = read_video(clip), read_video(tmp_path / "o.mp4")
-    assert [number_of(image) for _, image in after] == list(range(10))
+    assert [read_number(image) for _, image in after] == list(range(10))
     assert [time - after[0][0] for time, _ in after] == [time - before[0][0] for time, _ in before]
     assert after[-1][0] - after[0][0] == Fraction(1720, 1000)
 
@@ -69,11 +69,11 @@ def test_numbers_and_variable_times_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rotation", [90, -90, 180])
 def test_a_rotated_clip_comes_out_upright(tmp_path: Path, rotation: int) -> None:
     turns = {90: cv2.ROTATE_90_CLOCKWISE, -90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180}
-    stored = (cv2.rotate(numbered(n), turns[rotation]) for n in range(5))
+    stored = (cv2.rotate(number_image(n), turns[rotation]) for n in range(5))
     clip = write_video(tmp_path / "turned.mp4", stored, rotation=rotation)
-    assert exit_code("run", clip, tmp_path / "o.mp4", "--quiet", *CLEAR) == 0
+    assert run_cli("run", clip, tmp_path / "o.mp4", "--quiet", *CLEAR) == 0
     images = [image for _, image in read_video(tmp_path / "o.mp4")]
-    assert [number_of(image) for image in images] == list(range(5))
+    assert [read_number(image) for image in images] == list(range(5))
     assert images[0].shape == (240, 320, 3)
 
 
@@ -81,16 +81,16 @@ def test_pictures_in_label_maps_records_and_a_video_out(tmp_path: Path, capsys: 
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for number in range(12):
-        cv2.imwrite(str(pictures / f"{number}.png"), numbered(number))
+        cv2.imwrite(str(pictures / f"{number}.png"), number_image(number))
     outputs = [tmp_path / "o.jsonl", tmp_path / "o.mp4", f"{tmp_path}/masks/"]
-    assert exit_code("run", pictures, *outputs, "--report", tmp_path / "run.json", *CLEAR) == 0
+    assert run_cli("run", pictures, *outputs, "--report", tmp_path / "run.json", *CLEAR) == 0
     labels = [f"{number:06}.png" for number in range(12)]
-    assert left_in(tmp_path / "masks") == [*labels, "classes.json"]
+    assert list_folder(tmp_path / "masks") == [*labels, "classes.json"]
     label_map = cv2.imread(str(tmp_path / "masks" / labels[7]), cv2.IMREAD_UNCHANGED)
     assert (label_map.shape, label_map.dtype) == ((240, 320), "uint8")
     assert label_map.max() < len(CAMVID)
-    assert lines_in(tmp_path / "o.jsonl") == 12
-    assert [number_of(image) for _, image in read_video(tmp_path / "o.mp4")] == list(range(12))
+    assert count_lines(tmp_path / "o.jsonl") == 12
+    assert [read_number(image) for _, image in read_video(tmp_path / "o.mp4")] == list(range(12))
     assert read_json(tmp_path / "run.json")["frames"]["by_output"] == {"records": 12, "write": 12, "masks": 12}
     assert f"written: {outputs[0]}, {outputs[1]}, {tmp_path}/masks" in capsys.readouterr().out
 
@@ -113,7 +113,7 @@ def test_what_did_not_finish_is_neither_written_nor_reported_as_if_it_were(
     monkeypatch.setattr("stream_seg.runtime.graph.FINISH_S", 0.1)
     (tmp_path / "o.jsonl").write_text("of yesterday\n")
     report = tmp_path / "run.json"
-    assert exit_code("run", f"{DRAWN}&paced=1", tmp_path / "o.jsonl", "--report", report) == 5
+    assert run_cli("run", f"{ENDLESS_DRIVE}&paced=1", tmp_path / "o.jsonl", "--report", report) == 5
     held.set()
     out, error = capfd.readouterr()
     assert "gave up on records, which did not finish" in error
@@ -127,8 +127,8 @@ def test_a_file_of_yesterday_is_not_said_to_be_written(tmp_path: Path, unused_po
     """The camera is not there: there are lines for its cards, and of cards alone no video is made."""
     video, lines = tmp_path / "o.mp4", tmp_path / "o.jsonl"
     video.write_text("of yesterday\n")
-    with running("run", f"rtsp://127.0.0.1:{unused_port}/live", video, lines) as program:
-        wait_until(lambda: lines_in(tmp_path / ".o.partial.jsonl") > 0, program)
+    with start_program("run", f"rtsp://127.0.0.1:{unused_port}/live", video, lines) as program:
+        wait_until(lambda: count_lines(tmp_path / ".o.partial.jsonl") > 0, program)
         program.terminate()
         out, _ = program.communicate(timeout=20)
     assert f"written: {lines}\n" in out
@@ -137,7 +137,7 @@ def test_a_file_of_yesterday_is_not_said_to_be_written(tmp_path: Path, unused_po
 
 def test_the_report_has_the_documented_keys_and_no_other(tmp_path: Path) -> None:
     report = tmp_path / "run.json"
-    assert exit_code("run", f"{DRAWN}&frames=30", tmp_path / "o.mp4", "--report", report, "--quiet") == 0
+    assert run_cli("run", f"{ENDLESS_DRIVE}&frames=30", tmp_path / "o.mp4", "--report", report, "--quiet") == 0
     facts = read_json(report)
     assert shape(facts) == documented()
     assert facts["frames"] == {
@@ -186,8 +186,8 @@ def documented() -> set[str]:
 
 def test_a_live_run_drops_what_is_late_and_counts_it(tmp_path: Path) -> None:
     report = tmp_path / "run.json"
-    source = f"{DRAWN}&paced=1&rate=200&frames=200"
-    assert exit_code("run", source, tmp_path / "o.jsonl", "--report", report, "--quiet") == 0
+    source = f"{ENDLESS_DRIVE}&paced=1&rate=200&frames=200"
+    assert run_cli("run", source, tmp_path / "o.jsonl", "--report", report, "--quiet") == 0
     facts = read_json(report)
     assert facts["policy"] == "latest"
     dropped = facts["frames"]["dropped"]
@@ -208,26 +208,26 @@ def test_a_stopped_graph_waits_for_an_output_that_finishes_its_file() -> None:
             time.sleep(2 * DRAIN_S)
             finished.set()
 
-    with Graph(config(line(Camera(10_000, paced=True), Work(), slow_to_finish)), live=True) as graph:
-        while not graph.tasks[-1].yielded:
+    with Graph(make_config(make_chain(Camera(10_000, paced=True), Work(), slow_to_finish))) as graph:
+        while not graph.workers[-1].yielded:
             assert not graph.wait(0.01)
     assert finished.is_set()
 
 
 def test_settings_reach_their_stage(tmp_path: Path) -> None:
     out = tmp_path / "o.jsonl"
-    assert exit_code("run", DRAWN, out, "--quiet", "--set", "capture.frames=7", "--set", "capture.stream=front") == 0
-    assert lines_in(out) == 7
+    assert run_cli("run", ENDLESS_DRIVE, out, "--quiet", "--set", "capture.frames=7", "--set", "capture.stream=front") == 0
+    assert count_lines(out) == 7
     assert '"stream": "front"' in out.read_text()
 
 
 def test_the_demo_runs_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert exit_code("run", "--quiet", "--set", "capture.frames=30") == 0
+    assert run_cli("run", "--quiet", "--set", "capture.frames=30") == 0
     frames = read_video(tmp_path / "demo.mp4")
     assert len(frames) == 30
     assert frames[0][1].shape == (540, 960, 3)
-    assert left_in(tmp_path) == ["demo.mp4"]
+    assert list_folder(tmp_path) == ["demo.mp4"]
 
 
 def test_the_main_job_imports_no_torch(tmp_path: Path) -> None:
@@ -238,25 +238,25 @@ def test_the_main_job_imports_no_torch(tmp_path: Path) -> None:
         "except SystemExit as end: assert not end.code, end.code\n"
         "print(sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'nncf', 'onnx', 'onnxruntime'}))"
     )
-    arguments = ["run", "-q", f"{DRAWN}&frames=3", str(tmp_path / "o.mp4")]
+    arguments = ["run", "-q", f"{ENDLESS_DRIVE}&frames=3", str(tmp_path / "o.mp4")]
     command = [sys.executable, "-c", script, *arguments]
     assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout == "[]\n"
 
 
 def test_a_page_that_waits_for_a_frame_s_time_hears_of_the_end() -> None:
     config = check({"stages": {"synthetic": {}, "serve": {"input": "synthetic", "port": 0}}}, where="graph")
-    graph = Graph(config, live=False)
+    graph = Graph(config)
     run._shown_on_pages(graph, Console(), quiet=True)
-    page = next(task.node.stage for task in graph.tasks if isinstance(task.node.stage, Serve))
+    page = next(task.node.stage for task in graph.workers if isinstance(task.node.stage, Serve))
     assert not page.stopping()
-    graph.asked.set()
+    graph.stop_requested.set()
     assert page.stopping()
 
 
 def test_the_address_of_the_metrics_is_one_for_a_browser(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "serving", lambda *_, **__: nullcontext(9108))
-    nodes = line(Camera(1), Work(), Ledger())
-    graph = Graph(config(nodes), live=False)
+    nodes = make_chain(Camera(1), Work(), Ledger())
+    graph = Graph(make_config(nodes))
     for host, address in (("::1", "http://[::1]:9108/metrics"), ("127.0.0.1", "http://127.0.0.1:9108/metrics")):
         with run._metrics(graph, MetricsConfig(port=0, host=host)) as said:
             assert said == address

@@ -30,19 +30,19 @@ from stream_seg.stages.capture import Capture
 from stream_seg.telemetry.metrics import Metrics
 from stream_seg.types import Image
 from tests.support.clips import number_image, write_video
-from tests.support.fake_stages import Camera, Ledger, Work, config, node
-from tests.support.frames import frame
-from tests.support.program import running, wait_until
+from tests.support.fake_stages import Camera, Ledger, Work, make_config, make_node
+from tests.support.frames import make_frame
+from tests.support.program import start_program, wait_until
 
 
 def camera(name: str) -> Node:
-    return node(name, "source", Camera(1_000_000, stream=name, paced=True))
+    return make_node(name, "source", Camera(1_000_000, stream=name, paced=True))
 
 
 def graph_of(*sources: Node, work: Work, sink: Ledger) -> Config:
     names = [source.name for source in sources]
-    nodes = [*sources, node("work", "smooth", work, *names), node("sink", "output", sink, "work")]
-    return config(nodes, policy="latest")
+    nodes = [*sources, make_node("work", "smooth", work, *names), make_node("sink", "output", sink, "work")]
+    return make_config(nodes, policy="latest")
 
 
 def until(there: Callable[[], bool], *, within_s: float = 10.0) -> None:
@@ -66,12 +66,12 @@ def test_a_source_comes_goes_and_comes_back_and_the_other_never_notices() -> Non
     work, sink = Work(), Ledger()
     with Graph(graph_of(camera("front"), work=work, sink=sink)) as graph:
         metrics = Metrics(graph)
-        until(lambda: len(sink.got) > 3)
+        until(lambda: len(sink.received) > 3)
         at_first = series(metrics)
         assert not any("rear" in labels for _, labels in at_first)
 
         graph.add(camera("rear"), into=["work"])
-        until(lambda: sum(stream == "rear" for stream, *_ in sink.got) > 5)
+        until(lambda: sum(stream == "rear" for stream, *_ in sink.received) > 5)
         link = next(link for link in graph.link_stats if link.name == "rear->work")
         with_rear = series(metrics)
         assert any("rear" in labels for _, labels in with_rear)
@@ -83,16 +83,16 @@ def test_a_source_comes_goes_and_comes_back_and_the_other_never_notices() -> Non
         without = series(metrics)
         assert without.keys() == at_first.keys()
         assert all(without[name] >= value for name, value in at_first.items())
-        number = len(sink.got)
-        until(lambda: len(sink.got) > number + 5)
-        assert {stream for stream, *_ in sink.got[number + 3 :]} == {"front"}
+        number = len(sink.received)
+        until(lambda: len(sink.received) > number + 5)
+        assert {stream for stream, *_ in sink.received[number + 3 :]} == {"front"}
 
         graph.add(camera("rear"), into=["work"])
-        until(lambda: sink.got[-1][0] == "rear")
+        until(lambda: sink.received[-1][0] == "rear")
         back = series(metrics)
         assert back.keys() == with_rear.keys()
         assert all(back[name] >= value for name, value in with_rear.items()), "a counter went back"
-    numbers = [seq for stream, seq, _ in sink.got if stream == "front"]
+    numbers = [seq for stream, seq, _ in sink.received if stream == "front"]
     assert numbers == sorted(set(numbers))
     assert graph.error is None
     assert all(link.counts().in_flight == 0 for link in graph.link_stats)
@@ -101,7 +101,7 @@ def test_a_source_comes_goes_and_comes_back_and_the_other_never_notices() -> Non
 def test_ten_comings_and_goings_leave_no_thread() -> None:
     work, sink = Work(), Ledger()
     with Graph(graph_of(camera("front"), work=work, sink=sink)) as graph:
-        until(lambda: len(sink.got) > 3)
+        until(lambda: len(sink.received) > 3)
         before = threading.active_count()
         for _ in range(10):
             graph.add(camera("rear"), into=["work"])
@@ -115,17 +115,17 @@ def test_a_camera_that_is_gone_keeps_no_picture() -> None:
     def given(_: Frames) -> Frames:
         for number in itertools.count():
             time.sleep(0.01)
-            made = frame(number, stream="rear")
+            made = make_frame(number, stream="rear")
             pictures.append(weakref.ref(made.image))
             yield made
 
     work, sink = Work(), Ledger()
     with Graph(graph_of(camera("front"), work=work, sink=sink)) as graph:
-        graph.add(node("rear", "source", given), into=["work"])
-        until(lambda: sum(stream == "rear" for stream, *_ in sink.got) > 3)
+        graph.add(make_node("rear", "source", given), into=["work"])
+        until(lambda: sum(stream == "rear" for stream, *_ in sink.received) > 3)
         graph.remove("rear")
-        number = len(sink.got)
-        until(lambda: len(sink.got) > number + 3)
+        number = len(sink.received)
+        until(lambda: len(sink.received) > number + 3)
         gc.collect()
         assert not any(picture() is not None for picture in pictures)
 
@@ -139,10 +139,10 @@ def test_a_stream_whose_source_is_replaced_counts_on_in_number_and_time() -> Non
             yield taken
 
     def graph(source: Node) -> Config:
-        return config([source, node("sink", "output", sink, source.name)], policy="every")
+        return make_config([source, make_node("sink", "output", sink, source.name)], policy="every")
 
     def front(name: str) -> Node:
-        return node(name, "source", Camera(1_000_000, stream="front", paced=True))
+        return make_node(name, "source", Camera(1_000_000, stream="front", paced=True))
 
     old, same, other = graph(front("a")), graph(front("a")), graph(front("b"))
     with Graph(old) as running_graph:
@@ -170,8 +170,8 @@ def test_every_frame_that_an_output_had_is_in_the_ages_and_a_new_camera_is_given
             got.append(taken.stream)
             yield taken
 
-    rear = node("rear", "source", Camera(1_000_000, stream="rear", paced=True))
-    checked = config([camera("front"), rear, node("sink", "output", sink, "front", "rear")], policy="every")
+    rear = make_node("rear", "source", Camera(1_000_000, stream="rear", paced=True))
+    checked = make_config([camera("front"), rear, make_node("sink", "output", sink, "front", "rear")], policy="every")
     with Graph(checked) as graph:
         (output,) = [task for task in graph.workers if task.is_output]
         for _ in range(4):
@@ -196,7 +196,7 @@ def test_a_camera_that_comes_back_has_reached_no_output_yet() -> None:
     hold = threading.Event()
     sink = Ledger()
     with Graph(
-        config([camera("front"), camera("rear"), node("sink", "output", sink, "front", "rear")])
+        make_config([camera("front"), camera("rear"), make_node("sink", "output", sink, "front", "rear")])
     ) as graph:
         (output,) = [task for task in graph.workers if task.is_output]
         until(lambda: output.ages["rear"].last_s > 0)
@@ -219,8 +219,8 @@ def test_a_source_that_is_removed_while_the_stage_behind_it_hangs_leaves_the_boo
             got.append(taken.stream)
             yield taken
 
-    nodes = [camera("front"), camera("rear"), node("sink", "output", sink, "front", "rear")]
-    with Graph(config(nodes, policy="latest")) as graph:
+    nodes = [camera("front"), camera("rear"), make_node("sink", "output", sink, "front", "rear")]
+    with Graph(make_config(nodes, policy="latest")) as graph:
         until(lambda: got.count("front") > 3 and got.count("rear") > 3)
         hold.set()
         assert inside.wait(10)
@@ -242,7 +242,7 @@ def test_a_source_that_is_removed_while_the_stage_behind_it_hangs_leaves_the_boo
 def test_the_report_counts_what_a_removed_source_gave() -> None:
     work, sink = Work(), Ledger()
     with Graph(graph_of(camera("front"), camera("rear"), work=work, sink=sink)) as graph:
-        until(lambda: sum(stream == "rear" for stream, *_ in sink.got) > 5)
+        until(lambda: sum(stream == "rear" for stream, *_ in sink.received) > 5)
         graph.remove("rear")
     frames = Report.of(graph, seconds=1).to_dict()["frames"]
     assert frames["captured"] == frames["written"] + sum(frames["dropped"].values())
@@ -259,10 +259,10 @@ def test_an_output_that_fails_during_a_reload_ends_the_run() -> None:
             finally:
                 running_graph.fail(OutputError("cannot write out.mp4: disk full"))
 
-    sources = [node("front", "source", kind(1_000_000, paced=True)) for kind in (Last, Camera)]
+    sources = [make_node("front", "source", kind(1_000_000, paced=True)) for kind in (Last, Camera)]
     old, new = (graph_of(source, work=work, sink=sink) for source in sources)
     with Graph(old) as running_graph:
-        until(lambda: len(sink.got) > 3)
+        until(lambda: len(sink.received) > 3)
         with pytest.raises(ConfigError, match="front: cannot be added, the run is ending"):
             reload(running_graph, old, new)
         assert running_graph.wait(10)
@@ -278,7 +278,7 @@ def test_who_asks_for_the_end_need_not_wait_for_a_source_that_hangs() -> None:
         return
         yield
 
-    sources = [camera("front"), *(node(name, "source", hanging) for name in ("rear", "side"))]
+    sources = [camera("front"), *(make_node(name, "source", hanging) for name in ("rear", "side"))]
     old = graph_of(*sources, work=work, sink=sink)
     with Graph(old) as graph:
         assert began.wait(10)
@@ -298,7 +298,7 @@ def test_sources_that_hang_are_waited_for_together() -> None:
         yield
 
     names = [f"camera{number}" for number in range(10)]
-    sources = [camera("front"), *(node(name, "source", hanging) for name in names)]
+    sources = [camera("front"), *(make_node(name, "source", hanging) for name in names)]
     with Graph(graph_of(*sources, work=work, sink=sink)) as graph:
         began_s = time.monotonic()
         graph.remove(*names, timeout_s=0.5)
@@ -310,18 +310,18 @@ def test_the_only_source_is_replaced_but_not_removed() -> None:
     work, sink = Work(), Ledger()
     old = graph_of(camera("front"), work=work, sink=sink)
     with Graph(old) as graph:
-        until(lambda: len(sink.got) > 3)
+        until(lambda: len(sink.received) > 3)
         with pytest.raises(ConfigError, match="front: is the only source"):
             graph.remove("front")
         with pytest.raises(ConfigError, match="rear: no such source; there are front"):
             graph.remove("rear")
-        changed = node("front", "source", Camera(1_000_000, stream="other", paced=True))
+        changed = make_node("front", "source", Camera(1_000_000, stream="other", paced=True))
         new = reload(graph, old, graph_of(changed, work=work, sink=sink))
-        until(lambda: sink.got[-1][0] == "other")
+        until(lambda: sink.received[-1][0] == "other")
         with pytest.raises(ConfigError, match="only sources can be changed"):
             reload(graph, new, graph_of(changed, work=Work(delay_s=0.5), sink=sink))
-        number = len(sink.got)
-        until(lambda: len(sink.got) > number + 3)
+        number = len(sink.received)
+        until(lambda: len(sink.received) > number + 3)
         assert not graph.done.is_set()
 
 
@@ -339,17 +339,17 @@ def test_an_added_source_that_cannot_be_opened_touches_no_other(
 ) -> None:
     work, sink = Work(), Ledger()
     old = graph_of(camera("front"), work=work, sink=sink)
-    rear = node("rear", "source", Capture(stream="rear", **keys))
+    rear = make_node("rear", "source", Capture(stream="rear", **keys))
     with Graph(old) as graph:
-        until(lambda: len(sink.got) > 3)
+        until(lambda: len(sink.received) > 3)
         new = reload(graph, old, graph_of(camera("front"), rear, work=work, sink=sink))
         until(lambda: said in caplog.text)
         task = next(task for task in graph.workers if task.node.name == "rear")
         until(lambda: task.source.state == "down")
-        number = len(sink.got)
-        until(lambda: sum(stream == "front" for stream, *_ in sink.got[number:]) > 5)
+        number = len(sink.received)
+        until(lambda: sum(stream == "front" for stream, *_ in sink.received[number:]) > 5)
         assert task.failed != lasts
-        back = node("rear", "source", Camera(1_000_000, stream="rear", paced=True))
+        back = make_node("rear", "source", Camera(1_000_000, stream="rear", paced=True))
         reload(graph, new, graph_of(camera("front"), back, work=work, sink=sink))
         until(lambda: next(task for task in graph.workers if task.node.name == "rear").source.state == "up")
     assert graph.error is None
@@ -358,13 +358,15 @@ def test_an_added_source_that_cannot_be_opened_touches_no_other(
 def test_a_source_that_failed_is_begun_again_by_the_next_reload(tmp_path: Path) -> None:
     work, sink, clip = Work(), Ledger(), tmp_path / "a.mp4"
     old = graph_of(camera("front"), work=work, sink=sink)
-    both = graph_of(camera("front"), node("rear", "source", Capture(str(clip), stream="rear")), work=work, sink=sink)
+    both = graph_of(
+        camera("front"), make_node("rear", "source", Capture(str(clip), stream="rear")), work=work, sink=sink
+    )
     with Graph(old) as graph:
         reload(graph, old, both)
         until(lambda: graph.workers[-1].failed)
         write_video(clip, (number_image(n) for n in range(10)))
         reload(graph, both, both)
-        until(lambda: any(stream == "rear" for stream, *_ in sink.got))
+        until(lambda: any(stream == "rear" for stream, *_ in sink.received))
         assert graph.workers[-1].node.name == "rear"
     assert graph.error is None
 
@@ -373,16 +375,16 @@ def test_the_run_ends_with_an_error_where_only_a_source_that_failed_is_left() ->
     work, sink = Work(), Ledger()
     old = graph_of(camera("front"), work=work, sink=sink)
     with Graph(old) as graph:
-        reload(graph, old, graph_of(node("front", "source", Capture("nofile.mp4")), work=work, sink=sink))
+        reload(graph, old, graph_of(make_node("front", "source", Capture("nofile.mp4")), work=work, sink=sink))
         assert graph.wait(10)
     assert isinstance(graph.error, SourceError)
 
 
 def test_a_camera_that_is_not_there_at_the_start_is_waited_for_beside_others() -> None:
     work, sink = Work(), Ledger()
-    away = node("rear", "source", Capture("/dev/video63", stream="rear"))
+    away = make_node("rear", "source", Capture("/dev/video63", stream="rear"))
     with Graph(graph_of(camera("front"), away, work=work, sink=sink)) as graph:
-        until(lambda: {stream for stream, *_ in sink.got} == {"front", "rear"})
+        until(lambda: {stream for stream, *_ in sink.received} == {"front", "rear"})
         rear = next(task for task in graph.workers if task.node.name == "rear")
         until(lambda: rear.source.state == "down")
     assert graph.error is None
@@ -391,7 +393,7 @@ def test_a_camera_that_is_not_there_at_the_start_is_waited_for_beside_others() -
 @pytest.mark.parametrize("keys", [{"uri": "nofile.mp4"}, {"uri": "nofile.mp4", "loop": True}])
 def test_a_mistyped_file_at_the_start_is_an_error_beside_others_too(keys: dict[str, Any]) -> None:
     work, sink = Work(), Ledger()
-    mistyped = node("rear", "source", Capture(stream="rear", **keys))
+    mistyped = make_node("rear", "source", Capture(stream="rear", **keys))
     with Graph(graph_of(camera("front"), mistyped, work=work, sink=sink)) as graph:
         assert graph.wait(10)
     assert isinstance(graph.error, SourceError)
@@ -409,7 +411,7 @@ def test_a_source_that_hangs_is_removed_all_the_same_and_later_reloads_work(
         raise SourceError("rear: broke off at last")
         yield
 
-    old = graph_of(camera("front"), node("rear", "source", hanging), camera("side"), work=work, sink=sink)
+    old = graph_of(camera("front"), make_node("rear", "source", hanging), camera("side"), work=work, sink=sink)
     later = (["front", "left"], ["front"], ["front", "rear"])
     configs = [graph_of(*map(camera, names), work=work, sink=sink) for names in later]
     with Graph(old) as graph:
@@ -418,16 +420,16 @@ def test_a_source_that_hangs_is_removed_all_the_same_and_later_reloads_work(
         take_over = reloader(graph, old, lambda: configs.pop(0))
         take_over()
         assert "rear: has not ended within 0.2 s" in caplog.text
-        until(lambda: sink.got[-1][0] == "left")
+        until(lambda: sink.received[-1][0] == "left")
         take_over()
         assert {task.node.name for task in graph.workers} == {"front", "work", "sink"}
         take_over()
-        until(lambda: sink.got[-1][0] == "rear")
+        until(lambda: sink.received[-1][0] == "rear")
         over.set()
         thread.join(10)
         assert "broke off at last" in caplog.text
-        number = len(sink.got)
-        until(lambda: {stream for stream, *_ in sink.got[number:]} == {"front", "rear"})
+        number = len(sink.received)
+        until(lambda: {stream for stream, *_ in sink.received[number:]} == {"front", "rear"})
     assert graph.error is None
 
 
@@ -472,7 +474,7 @@ def test_sighup_takes_the_file_over_and_a_bad_file_changes_nothing(tmp_path: Pat
         return {line.partition('"stream": "')[2].partition('"')[0] for line in lines}
 
     write_graph(file, ["front"], records, unused_port)
-    with running("run", "--config", file) as program:
+    with start_program("run", "--config", file) as program:
         wait_until(lambda: sources() == {"front"}, program)
         for names in (["front", "rear"], ["rear"], ["left", "rear"]):
             write_graph(file, names, records, unused_port)
@@ -501,7 +503,7 @@ def test_sighup_does_not_have_an_input_overwritten(tmp_path: Path) -> None:
     write = "{0}  write: {{input: [front{1}], path: '{2}/{{stream}}.mp4'}}\n"
     graph = "stages:\n" + SOURCE.replace("{0}", "front") + write
     file.write_text(graph.format("", "", tmp_path))
-    with running("run", "--config", file, "--set", "write.preset=ultrafast") as program:
+    with start_program("run", "--config", file, "--set", "write.preset=ultrafast") as program:
         wait_until(lambda: (tmp_path / ".front.partial.mp4").exists(), program)
         file.write_text(graph.format(f"  a: {{stage: capture, uri: '{clip}', loop: true}}\n", ", a", tmp_path))
         assert "a.mp4: is the input as well" in refusal_of(program)

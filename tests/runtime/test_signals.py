@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper, save
 
 from tests.support.clips import number_image, read_video, write_video
-from tests.support.program import DRAWN, lines_in, read_json, running, wait_until
+from tests.support.program import ENDLESS_DRIVE, count_lines, read_json, start_program, wait_until
 from tests.support.rtsp_server import rtsp_server
 
 PROMPT_S = 2.0
@@ -41,7 +41,7 @@ def check_files(folder: Path) -> None:
     """The files in a folder hold what the report says, and nothing else lies there."""
     written = read_json(folder / "run.json")["frames"]["by_output"]
     assert len(read_video(folder / "o.mp4")) == written["write"] > 0
-    assert lines_in(folder / "o.jsonl") == written["records"] > 0
+    assert count_lines(folder / "o.jsonl") == written["records"] > 0
     assert {path.name for path in folder.iterdir()} == {"o.mp4", "o.jsonl", "run.json"}
 
 
@@ -50,13 +50,13 @@ def run_into(folder: Path, source: str, *more: object) -> tuple[object, ...]:
 
 
 def frames_written(folder: Path, number: int) -> Callable[[], bool]:
-    return lambda: lines_in(folder / ".o.partial.jsonl") >= number
+    return lambda: count_lines(folder / ".o.partial.jsonl") >= number
 
 
 @BOTH
 @pytest.mark.parametrize("paced", ["&paced=1", ""], ids=["live", "recorded"])
 def test_while_it_runs(tmp_path: Path, number: signal.Signals, paced: str) -> None:
-    with running(*run_into(tmp_path, DRAWN + paced, "--metrics-port", 0)) as program:
+    with start_program(*run_into(tmp_path, ENDLESS_DRIVE + paced, "--metrics-port", 0)) as program:
         wait_until(frames_written(tmp_path, 20), program)
         said = ended(program, number, within_s=PROMPT_S)
     assert "stopping" in said
@@ -69,7 +69,7 @@ def test_while_a_network_loads(tmp_path: Path, unused_port: int, number: signal.
     settings = ("--set", f"segment.network={slow}", "--set", "segment.precision=f32", "--metrics-port", unused_port)
     folder = tmp_path / "out"
     folder.mkdir()
-    with running(*run_into(folder, DRAWN, *settings)) as program:
+    with start_program(*run_into(folder, ENDLESS_DRIVE, *settings)) as program:
         wait_until(lambda: answers(unused_port), program)  # the metrics are served just before the stages start
         said = ended(program, number, within_s=STARTING_S)
     assert "did not wait for segment" in said
@@ -113,7 +113,7 @@ def answers(port: int) -> bool:
 def test_a_camera_that_never_answers_does_not_hold_up_the_stop(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"rtsp://127.0.0.1:{server.getsockname()[1]}/road"
-        with running(*run_into(tmp_path, address, "--set", "capture.open_timeout_s=60", *ONCE)) as program:
+        with start_program(*run_into(tmp_path, address, "--set", "capture.open_timeout_s=60", *ONCE)) as program:
             server.settimeout(30)
             connection, _ = server.accept()
             with connection:
@@ -151,7 +151,7 @@ def test_a_stream_that_falls_silent_does_not_hold_up_the_stop(tmp_path: Path) ->
         settings = ("--set", "capture.read_timeout_s=60", "--set", "policy=every", *ONCE)
         address = f"http://127.0.0.1:{server.server_port}/live"
         try:
-            with running(*run_into(folder, address, *settings)) as program:
+            with start_program(*run_into(folder, address, *settings)) as program:
                 wait_until(frames_written(folder, 20), program)
                 ended(program, signal.SIGTERM, within_s=PROMPT_S)
         finally:
@@ -166,7 +166,7 @@ def test_while_it_waits_for_a_camera_that_went_away(tmp_path: Path, number: sign
     """With the default options: it tries again and again, and cards go into the recording."""
     with rtsp_server() as (port, server):
         address = f"rtsp://127.0.0.1:{port}/live"
-        with running(*run_into(tmp_path, address)) as program:
+        with start_program(*run_into(tmp_path, address)) as program:
             wait_until(frames_written(tmp_path, 20), program)
             server.kill()
             wait_until(lambda: b'"refused"' in (tmp_path / ".o.partial.jsonl").read_bytes(), program)
@@ -178,7 +178,7 @@ def test_while_it_waits_for_a_camera_that_went_away(tmp_path: Path, number: sign
 def test_before_anything_is_open_it_ends_without_a_word(number: signal.Signals, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "g.yaml")
     with (
-        running("run", DRAWN, tmp_path / "o.mp4", "--config", tmp_path / "g.yaml") as program,
+        start_program("run", ENDLESS_DRIVE, tmp_path / "o.mp4", "--config", tmp_path / "g.yaml") as program,
         (tmp_path / "g.yaml").open("w"),  # waits until the program reads
     ):
         program.send_signal(number)
@@ -191,7 +191,7 @@ def test_before_anything_is_open_it_ends_without_a_word(number: signal.Signals, 
 def test_a_second_signal_ends_at_once(number: signal.Signals, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"rtsp://127.0.0.1:{server.getsockname()[1]}/road"
-        with running("run", address, tmp_path / "o.mp4", "--set", "capture.open_timeout_s=60", *ONCE) as program:
+        with start_program("run", address, tmp_path / "o.mp4", "--set", "capture.open_timeout_s=60", *ONCE) as program:
             server.settimeout(30)
             connection, _ = server.accept()
             with connection:

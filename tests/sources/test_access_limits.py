@@ -30,7 +30,7 @@ from stream_seg.stages.base import Context
 from stream_seg.stages.capture import Capture
 from tests.sources.test_image_header import png_of
 from tests.support.clips import number_image, write_video
-from tests.support.program import certified
+from tests.support.program import make_certificate
 
 
 class Canary:
@@ -227,7 +227,7 @@ class RtspsServer(RtspServer):
     """An RtspServer with TLS."""
 
     def __init__(self, answers: Mapping[str, bytes], *, folder: Path) -> None:
-        key, certificate = certified(folder)
+        key, certificate = make_certificate(folder)
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.tls.load_cert_chain(certificate, key)
         super().__init__(answers)

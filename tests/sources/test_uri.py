@@ -140,7 +140,7 @@ def test_a_host_with_a_valid_port_is_accepted(host: str) -> None:
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("~nobody_of_that_name/a.mp4", "there is no such user, or no home is known"),
+        ("~nobody_of_that_name/a.mp4", "unknown user or home folder"),
         ("x" * 5000, "…': File name too long"),
     ],
 )

@@ -119,9 +119,7 @@ def test_decoded_frames_are_released(tmp_path: Path) -> None:
     gc.disable()  # a frame in a reference cycle stays until it runs
     try:
         capture(path)
-        remaining = sum(
-            type(one) is av.VideoFrame for one in gc.get_objects()
-        )  # isinstance runs foreign code
+        remaining = sum(type(one) is av.VideoFrame for one in gc.get_objects())  # isinstance runs foreign code
     finally:
         gc.enable()
     assert remaining < 10

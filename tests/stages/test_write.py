@@ -204,7 +204,7 @@ def test_no_frame_is_no_file(tmp_path: Path) -> None:
 def test_an_unwritable_output_is_refused_before_a_frame_is_asked_for(tmp_path: Path) -> None:
     source = frames(count())
     for path in (tmp_path / "no/out.mp4", tmp_path / "no/{stream}.mp4"):
-        with pytest.raises(OutputError, match="there is no folder"):
+        with pytest.raises(OutputError, match="no such folder"):
             next(Write(path)(source))
     assert next(source).seq == 0
 

@@ -1,4 +1,4 @@
-"""`weights:` as a recipe or `stream-seg export` says it: tensors, what they expect of a picture, and their classes."""
+"""Open `weights:` of a recipe or of `stream-seg export`: tensors, their input spec and their classes."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ import torch
 from torch import Tensor
 
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.files import at_home, is_file
+from stream_seg.files import expand_home, is_file
 from stream_seg.network.shipped import NETWORKS, SHIPPED
-from stream_seg.network.sidecar import SideCar, coloured
+from stream_seg.network.sidecar import SideCar, make_classes
 from stream_seg.schema.validation import validate
 from stream_seg.schema.yaml import read_yaml
 from stream_seg.types import Classes
-from stream_seg.zoo.weights.files import ABOUT, SUFFIXES, read_weights, renamed, unwrapped
+from stream_seg.zoo.weights.files import ABOUT, SUFFIXES, match_names, read_weights, unwrap_weights
 from stream_seg.zoo.weights.normalise import InputSpec
-from stream_seg.zoo.weights.published import published
+from stream_seg.zoo.weights.published import fetch_published
 
 
 @dataclass(frozen=True)
 class Weights:
-    """`spec`, `classes` and `size` (height, width) are None where nothing says them; `beside` is where to say it.
+    """Weights from `source`. `spec`, `classes` and `size` (height, width) are None if neither the weights nor their
+    side-car state them; `sidecar` is the path of that side-car.
 
-    `prefer` is what an export of them adds to the scores of classes.
+    `prefer` is added to the scores of classes, by name, in an export.
     """
 
     source: str
@@ -35,18 +36,18 @@ class Weights:
     spec: InputSpec | None = None
     classes: Classes | None = None
     size: tuple[int, int] | None = None
-    beside: Path | None = None
+    sidecar: Path | None = None
     prefer: Mapping[str, float] = field(default_factory=dict)
 
 
-def about(
+def describe_weights(
     network: str,
     spec: InputSpec,
     classes: Classes,
     size: tuple[int, int] | None,
     prefer: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """What `open_weights` finds under ABOUT in files of this project."""
+    """Return the content of the key ABOUT in files of this project, for `open_weights`."""
     return {
         "network": network,
         **({} if size is None else {"size": list(size)}),
@@ -61,47 +62,44 @@ def about(
 
 
 def open_weights(source: str | Path, *, network: str) -> Weights:
-    """Weights for `network` of the zoo: a file, with NAME.pt.yaml beside it (`SideCar`), or a name of torchvision's, or
-    of a network that is shipped.
+    """Open weights for `network`: a file with its side-car NAME.pt.yaml, a name of torchvision's, or a shipped network.
 
-    Raises NetworkError for the file, ConfigError for a name that is none and for a side-car that is wrong.
+    Raises NetworkError for a wrong file, ConfigError for an unknown name and a wrong side-car.
     """
-    path = at_home(Path(source))
+    path = expand_home(Path(source))
     if str(source) in NETWORKS and not is_file(path, error=NetworkError):
         if str(source) != network:
-            raise ConfigError(f"weights: {source} are the weights of the network {source}, not of {network}")
+            raise ConfigError(f"weights: {source} is for the network {source}, not {network}")
         path = SHIPPED / f"{source}.safetensors"
     if path.suffix.lower() not in SUFFIXES and not is_file(path, error=NetworkError):
-        known = published(str(source), network=network)
-        state = unwrapped(read_weights(known.path), where=str(known.path))
-        return Weights(str(source), state, known.spec, known.classes)
+        published = fetch_published(str(source), network=network)
+        state = unwrap_weights(read_weights(published.path), where=str(published.path))
+        return Weights(str(source), state, published.spec, published.classes)
     content = read_weights(path)
-    weights = Weights(str(source), unwrapped(content, where=str(path)), beside=sidecar_of(path))
-    # not NAME.yaml, which is what a NAME.onnx made of them would be described by
-    beside = sidecar if is_file(sidecar := sidecar_of(path), error=NetworkError) else None
+    # not NAME.yaml, which is the side-car of a NAME.onnx made from these weights
+    sidecar = path.with_name(f"{path.name}.yaml")
+    weights = Weights(str(source), unwrap_weights(content, where=str(path)), sidecar=sidecar)
+    has_sidecar = is_file(sidecar, error=NetworkError)
     if isinstance(content.get(ABOUT), Mapping):
-        return _told(weights, content[ABOUT], network=network, beside=beside)
-    if beside is None:
-        return weights
-    said = validate(SideCar, read_yaml(beside), where=str(beside))
-    return _with(weights, said, where=str(beside))
+        weights = _apply_about(weights, content[ABOUT], network=network)
+        return _apply_second(weights, sidecar) if has_sidecar else weights
+    return _apply_sidecar(weights, read_yaml(sidecar), where=str(sidecar)) if has_sidecar else weights
 
 
-def averaged(weights: Sequence[Weights]) -> Weights:
-    """The mean of weights that grew from the same ones, which generalises better than any of them.
+def average_weights(weights: Sequence[Weights]) -> Weights:
+    """Return the mean of weights with a common start, which often generalises better than any of them.
 
-    A uniform soup (Wortsman et al., ICML 2022, section 2); of weights that began apart it is worth nothing. Raises
-    NetworkError where their layers differ, ConfigError where they expect other pictures or mean other classes.
+    A uniform soup (Wortsman et al., ICML 2022, section 2); the mean of weights with different starts is useless. Raises
+    NetworkError if layers differ, ConfigError if input specs or classes do.
     """
-    first = next(
-        (one for one in weights if one.spec is not None), weights[0]
-    )  # what it says, holds for those that do not
-    weights = [replace(one, state=renamed(one.state, first.state)) for one in weights]
+    # its input spec and classes hold for the weights that state none
+    first = next((one for one in weights if one.spec is not None), weights[0])
+    weights = [replace(one, state=match_names(one.state, first.state)) for one in weights]
     for other in weights:
-        if shapes(other.state) != shapes(first.state):
-            raise NetworkError(f"{other.source}: has not the same layers as {first.source}: there is no mean of both")
+        if _shapes(other) != _shapes(first):
+            raise NetworkError(f"{other.source}: its layers differ from those of {first.source}; a mean needs the same")
         if other.spec is not None and (other.spec, other.classes) != (first.spec, first.classes):
-            raise ConfigError(f"{other.source}: expects other pictures or classes than {first.source}")
+            raise ConfigError(f"{other.source}: its input or classes differ from those of {first.source}")
     if len(weights) == 1:
         return first
     state = {
@@ -111,42 +109,40 @@ def averaged(weights: Sequence[Weights]) -> Weights:
     return replace(first, source=" + ".join(one.source for one in weights), state=state)
 
 
-def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    """The shape of each layer's weights."""
-    return {name: value.shape for name, value in state.items()}
+def _shapes(weights: Weights) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in weights.state.items()}
 
 
-def sidecar_of(path: Path) -> Path:
-    """Where it is said what weights expect: NAME.pt.yaml beside NAME.pt."""
-    return path.with_name(f"{path.name}.yaml")
+def _apply_about(weights: Weights, about: Mapping[str, Any], *, network: str) -> Weights:
+    """Add what a file of this project states about its weights. Raises NetworkError if it is for another network."""
+    keys = dict(about)
+    origin = keys.pop("network", network)
+    if origin != network:
+        raise NetworkError(f"{weights.source}: weights of {origin}, not of {network}")
+    return _apply_sidecar(weights, keys, where=weights.source)
 
 
-def _told(weights: Weights, about: Mapping[str, Any], *, network: str, beside: Path | None) -> Weights:
-    said = dict(about)
-    made = said.pop("network", network)
-    if made != network:
-        raise NetworkError(f"{weights.source}: weights of {made}, not of {network}")
-    told = _with(weights, validate(SideCar, said, where=weights.source), where=weights.source)
-    if beside is not None:
-        other = _with(weights, validate(SideCar, read_yaml(beside), where=str(beside)), where=str(beside))
-        if (other.spec or told.spec, other.classes) != (told.spec, told.classes):
-            raise ConfigError(f"{beside}: contradicts {weights.source}, which says {told.spec}; remove the side-car")
-        return replace(told, size=other.size or told.size, prefer=other.prefer or told.prefer)
-    return told
+def _apply_second(weights: Weights, path: Path) -> Weights:
+    """Add size and prefer of a side-car to weights that state the rest. Raises ConfigError for a contradiction."""
+    other = _apply_sidecar(weights, read_yaml(path), where=str(path))
+    if (other.spec or weights.spec, other.classes) != (weights.spec, weights.classes):
+        raise ConfigError(f"{path}: contradicts {weights.source}, which states {weights.spec}; remove the side-car")
+    return replace(weights, size=other.size or weights.size, prefer=other.prefer or weights.prefer)
 
 
-def _with(weights: Weights, said: SideCar, *, where: str) -> Weights:
-    given = said.model_fields_set
+def _apply_sidecar(weights: Weights, content: Any, *, where: str) -> Weights:
+    sidecar = validate(SideCar, content, where=where)
+    keys = sidecar.model_fields_set
     for key in ("onnx", "layout", "heads"):
-        if key in given:
-            raise ConfigError(f"{where}: {key}: says what an ONNX is like; weights have no use for it")
+        if key in keys:
+            raise ConfigError(f"{where}: {key}: describes an ONNX; it is not allowed for weights")
     spec = None
-    if given & {"mean", "std", "colour", "scale"}:
-        if not given >= {"mean", "std"}:
+    if keys & {"mean", "std", "colour", "scale"}:
+        if not keys >= {"mean", "std"}:
             raise ConfigError(
-                f"{where}: mean and std belong together, and colour and scale to them; where nothing is subtracted or"
-                " divided they are [0, 0, 0] and [1, 1, 1]"
+                f"{where}: colour, scale, mean and std need both mean and std; without normalisation these are"
+                " [0, 0, 0] and [1, 1, 1]"
             )
-        spec = InputSpec(said.mean, said.std, said.colour, said.scale)
-    classes = coloured(said.classes, said.palette, where=where)
-    return replace(weights, spec=spec, classes=classes, size=said.size, prefer=said.prefer)
+        spec = InputSpec(sidecar.mean, sidecar.std, sidecar.colour, sidecar.scale)
+    classes = make_classes(sidecar.classes, sidecar.palette, where=where)
+    return replace(weights, spec=spec, classes=classes, size=sidecar.size, prefer=sidecar.prefer)
