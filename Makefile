@@ -1,20 +1,19 @@
-# make demo: set up, run the demo, say where the result is.  make test: set up, pass every check and test.
+# make demo: install and run the demo.  make test: install, then run all checks and tests.
+# make soak: the long tests and those with time limits, on an idle machine.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test check soak clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python run_pipeline.py
 	@echo "The demo's result is $(CURDIR)/demo.mp4; open it in any player or browser."
 
-# The zoo's contract takes the processor and no notice of time; so it runs beside the others, and last in line.
-ZOO := tests/zoo/test_contract.py
-test: check
-	@nice -n 19 $(BIN)/python -m pytest $(ZOO) >$(VENV)/zoo.log 2>&1 & zoo=$$!; trap 'kill $$zoo' INT TERM; \
-	$(BIN)/python -m pytest --ignore=$(ZOO); others=$$?; \
-	echo "$(ZOO):"; wait $$zoo; zoo=$$?; cat $(VENV)/zoo.log; exit $$((others || zoo))
+test:
+	@echo "Checks and tests take about 10 minutes on 2 cores."
+	@$(MAKE) --no-print-directory check
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 check: $(VENV)/test.stamp
 	$(BIN)/ruff check .
@@ -22,6 +21,12 @@ check: $(VENV)/test.stamp
 	$(BIN)/mypy
 	$(BIN)/mypy --strict benchmarks monitoring
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python tests/check_style.py
+
+soak: $(VENV)/test.stamp
+	@echo "The long tests take about 15 minutes. They need an idle machine; its load is$$(uptime | sed 's/.*average://')."
+	$(BIN)/python -m pytest --soak
+	$(BIN)/python benchmarks/soak.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -1,20 +1,62 @@
-"""Fixtures that more than one test file needs."""
+"""Options and fixtures of the whole suite."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.support.program import free_port
+from tests.support.program import find_free_port
 
 DATA = (Path(__file__).parents[1] / "../shared/data").resolve()
+SLACK = 10
+"""Without --soak a time limit is this many times as long, so that the load of the machine decides no test."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --soak."""
+    parser.addoption("--soak", action="store_true", help="run the tests that need an idle machine, with exact limits")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Select the tests, and keep those of a file on one worker of pytest-xdist unless they have groups of their own.
+
+    Such groups are small and come last: they fill the time in which one worker would wait for another.
+    """
+    soak = config.getoption("soak")
+    deselected = [item for item in items if not (is_timed(item) if soak else item.get_closest_marker("soak") is None)]
+    config.hook.pytest_deselected(items=deselected)
+    left_out = {item.nodeid for item in deselected}
+    grouped, others = [], []
+    for item in items:
+        if item.nodeid in left_out:
+            continue
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+            others.append(item)
+        else:
+            grouped.append(item)
+    items[:] = others + grouped
+
+
+def is_timed(item: pytest.Item) -> bool:
+    """Return whether a test runs under --soak: it is marked so, or has time limits."""
+    return item.get_closest_marker("soak") is not None or "time_limit" in getattr(item, "fixturenames", ())
+
+
+def pytest_keyboard_interrupt() -> None:
+    """Kill everything that the tests started, so that Ctrl-C ends a parallel run at once."""
+    for process in psutil.Process().children(recursive=True):
+        process.kill()
 
 
 @pytest.fixture(autouse=True, scope="session")
 def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An engine cache of the tests' own, empty: what the user has built must not decide what a test opens."""
+    """An empty engine cache: engines that the user has built must not decide which one a test opens."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("user") / "engines"
         patch.setenv("STREAM_SEG_CACHE", str(folder))
@@ -22,14 +64,29 @@ def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
+def time_limit(pytestconfig: pytest.Config) -> Callable[[float], AbstractContextManager[None]]:
+    """`with time_limit(seconds):` fails if its body takes longer; exact under --soak, else with SLACK."""
+
+    @contextmanager
+    def limit(seconds: float) -> Iterator[None]:
+        allowed_s = seconds * (1 if pytestconfig.getoption("soak") else SLACK)
+        began_s = time.monotonic()
+        yield
+        took_s = time.monotonic() - began_s
+        assert took_s < allowed_s, f"took {took_s:.2f} s, the limit is {allowed_s:g} s"
+
+    return limit
+
+
+@pytest.fixture
 def unused_port() -> int:
     """A TCP port of 127.0.0.1 that was free a moment ago."""
-    return free_port()
+    return find_free_port()
 
 
 @pytest.fixture
 def data() -> Path:
-    """The folder of real videos and labelled pictures; the test is skipped where it is absent."""
+    """The folder of real videos and labeled images; the test is skipped where it is absent."""
     if not DATA.is_dir():
-        pytest.skip("the folder of real data is not here")
+        pytest.skip("the folder of real data is absent")
     return DATA

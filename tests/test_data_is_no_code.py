@@ -11,16 +11,16 @@ import pytest
 import yaml
 
 import stream_seg
-from stream_seg.backends.device import target_of
+from stream_seg.backends.choose import find_target
 from stream_seg.config.graph_file import read_document
-from stream_seg.engines.cache import content, entries
-from stream_seg.engines.cache_entry import Entry
+from stream_seg.engines.cache import list_entries, read_engine
+from stream_seg.engines.cache_entry import Entry, hash_bytes
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import StreamSegError
 from stream_seg.network.network import open_network
 from stream_seg.schema.yaml import read_yaml
-from tests.support import small_networks as tiny
-from tests.support.cache_entries import stored
+from tests.support import small_networks
+from tests.support.cache_entries import store_entry
 
 PACKAGE = Path(stream_seg.__file__).parent
 MODULES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "jsonpickle"}
@@ -31,7 +31,7 @@ METHODS = {
 }  # fmt: skip
 ENDINGS = {"recv_pyobj", "send_pyobj"}
 ALLOWED = {
-    "strict_yaml.py: yaml.load": "its loader is a SafeLoader that also refuses aliases and duplicate keys",
+    "schema/yaml.py: yaml.load": "its loader is a SafeLoader that also refuses aliases and duplicate keys",
     "zoo/weights/files.py: import pickle": "for the error that torch.load raises when it refuses one",
 }
 """What the scan finds and why it is right; an entry that the scan no longer finds is a fault too."""
@@ -123,7 +123,9 @@ def test_the_payloads_are_live(canary: Path, kind: str) -> None:
 def test_a_payload_does_nothing(tmp_path: Path, canary: Path, place: str, kind: str) -> None:
     path = tmp_path / place
     if path.stem == "mine":
-        tiny.write(tmp_path, tiny.network(outputs={"out": 3}), {"classes": tiny.CLASSES})
+        small_networks.write_network(
+            tmp_path, small_networks.make_model(outputs={"out": 3}), {"classes": small_networks.CLASSES}
+        )
     if place == "mine.json":
         (tmp_path / "mine.yaml").unlink()
     path.write_bytes(payloads(canary)[kind])
@@ -153,18 +155,24 @@ def test_a_payload_in_the_cache_does_nothing(
 ) -> None:
     folder = tmp_path / "engines"
     monkeypatch.setenv("STREAM_SEG_CACHE", str(folder))
-    mine = tiny.write(tmp_path, tiny.network(outputs={"out": 3}), {"classes": tiny.CLASSES})
-    here, network = target_of("openvino"), open_network(mine)
-    from stream_seg.engines.cache_entry import digest
+    mine = small_networks.write_network(
+        tmp_path, small_networks.make_model(outputs={"out": 3}), {"classes": small_networks.CLASSES}
+    )
+    target, network = find_target("openvino"), open_network(mine)
 
-    key = {"onnx": digest(network.f32), "version": here.version, "device": here.device, "precision": "int8"}
-    entry = stored(folder, network="mine", **key)
+    key = {
+        "onnx": hash_bytes(network.f32),
+        "version": target.version,
+        "device": target.device.name,
+        "precision": "int8",
+    }
+    entry = store_entry(folder, network="mine", **key)
     path = folder / (entry.file if part == "engine" else f"{entry.name}.json")
     path.write_bytes(payloads(canary)["pickle"])
     with open_engine(network, backend="openvino") as engine:
         assert engine.spec.info.precision != "int8"
     assert not canary.exists()
-    for _, found in entries(folder):
+    for _, found in list_entries(folder):
         if isinstance(found, Entry):
             with pytest.raises(StreamSegError, match="not loaded"):
-                content(folder, found)
+                read_engine(folder, found)

@@ -22,7 +22,7 @@ from stream_seg.network.network import Network
 from stream_seg.stages import registry as stages
 from stream_seg.stages.base import STRICT, Frames, Traits
 from stream_seg.zoo import BUILDERS
-from tests.support.program import exit_code
+from tests.support.program import run_cli
 
 DRIVE = "synth://road?size=96x64&frames=6"
 
@@ -49,13 +49,13 @@ def test_a_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     graph.write_text(
         "stages: {synthetic: {}, darken: {input: synthetic, factor: 0.25}, write: {input: darken, path: x.mp4}}"
     )
-    assert exit_code("run", DRIVE, tmp_path / "o.mp4", "--config", graph, "--set", "darken.factor=0.1") == 0
+    assert run_cli("run", DRIVE, tmp_path / "o.mp4", "--config", graph, "--set", "darken.factor=0.1") == 0
     assert re.search(r"^darken +6 ", capsys.readouterr().out, re.MULTILINE)
-    assert exit_code("run", DRIVE, tmp_path / "o.mp4", "--config", graph, "--set", "darken.factor=2") == 2
+    assert run_cli("run", DRIVE, tmp_path / "o.mp4", "--config", graph, "--set", "darken.factor=2") == 2
     assert "stages.darken.factor: expected number >= 0 and <= 1, got 2" in capsys.readouterr().err
-    assert exit_code("run", DRIVE, tmp_path / "o.mp4", "--config", graph, "--set", "darken.facto=1") == 2
+    assert run_cli("run", DRIVE, tmp_path / "o.mp4", "--config", graph, "--set", "darken.facto=1") == 2
     assert "unknown key 'facto', did you mean factor?" in capsys.readouterr().err
-    assert exit_code("stages") == 0
+    assert run_cli("stages") == 0
     assert "darken: Darken every image." in capsys.readouterr().out
     document = {"stages": {"synthetic": {"width": 96, "height": 64, "frames": 6}, "darken": {"input": "synthetic"}}}
     with stream_seg.Pipeline(document, frames="darken") as pipeline:
@@ -88,13 +88,13 @@ class Brightness:
 def test_an_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(stages, "STAGES", {**stages.STAGES, "brightness": f"{__name__}:Brightness"})
     out, report = tmp_path / "o.txt", tmp_path / "run.json"
-    assert exit_code("run", DRIVE, out, "--report", report) == 0
+    assert run_cli("run", DRIVE, out, "--report", report) == 0
     assert [line.split()[0] for line in out.read_text().splitlines()] == [str(seq) for seq in range(6)]
     assert f"written: {out}" in capsys.readouterr().out
     assert json.loads(report.read_text())["frames"]["by_output"] == {"brightness": 6}
-    assert exit_code("run", DRIVE, "o.unknown") == 2
+    assert run_cli("run", DRIVE, "o.unknown") == 2
     assert "a brightness table (.txt)" in capsys.readouterr().err
-    assert exit_code("run", "--help") == 0
+    assert run_cli("run", "--help") == 0
     assert "a brightness table (.txt)" in " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
@@ -156,9 +156,9 @@ def test_a_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     report = stream_seg.run(DRIVE, tmp_path / "o.jsonl", smooth=False, backend="ones")
     assert report.engine is not None
     assert (report.engine.backend, report.engine.precision) == ("ones", "f32")
-    assert exit_code("doctor") in (0, 1)
+    assert run_cli("doctor") in (0, 1)
     assert "Ones" in capsys.readouterr().out
-    assert exit_code("stages") == 0
+    assert run_cli("stages") == 0
     assert "or ones" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(stream_seg.ConfigError, match="ones"):
         stream_seg.open_engine("road", backend="twos")
@@ -178,9 +178,9 @@ def test_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     )
     monkeypatch.setitem(globals(), "OneLayer", OneLayer)
     monkeypatch.setitem(BUILDERS, "one_layer", builder)
-    assert exit_code("networks") == 0
+    assert run_cli("networks") == 0
     assert "one_layer" in capsys.readouterr().out
     assert (
-        exit_code("bench", "one_layer", "--size", "32x48", "-b", "onnxruntime", "-p", "f32", "--seconds", "0.01") == 0
+        run_cli("bench", "one_layer", "--size", "32x48", "-b", "onnxruntime", "-p", "f32", "--seconds", "0.01") == 0
     )
     assert "one_layer" in capsys.readouterr().out

@@ -25,16 +25,16 @@ from stream_seg.config.graph_file import (
 )
 from stream_seg.config.overrides import default_document, with_input, with_outputs
 from stream_seg.errors import ConfigError
-from stream_seg.evaluation.images import evaluate
+from stream_seg.evaluation.images import evaluate_images
 from stream_seg.network.network import open_network
 from stream_seg.network.shipped import NETWORKS
 from stream_seg.stages.registry import STAGES
 from stream_seg.telemetry import tracing as traces
-from stream_seg.training.preflight import require
+from stream_seg.training.preflight import require_modules
 from stream_seg.zoo import BUILDERS
-from tests.evaluation.test_images import pair
-from tests.support import small_networks as tiny
-from tests.support.program import DRAWN, exit_code, read_json
+from tests.evaluation.test_images import write_pair
+from tests.support import small_networks
+from tests.support.program import ENDLESS_DRIVE, read_json, run_cli
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -45,25 +45,25 @@ COMMANDS = ("", "run", "eval", "train", "export", "engines", "bench", "doctor", 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code(*command.split(), "--help") == 0
+    assert run_cli(*command.split(), "--help") == 0
     said = capsys.readouterr().out
     assert "Usage:" in said
     assert max(map(len, said.splitlines())) <= 100
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code("--version") == 0
+    assert run_cli("--version") == 0
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
 @pytest.mark.parametrize("arguments", [["rum"], ["run", "--bogus"], ["run", "--metrics-port", "70000"]])
 def test_a_wrong_argument_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code(*arguments) == 2
+    assert run_cli(*arguments) == 2
     assert "Error" in capsys.readouterr().err
 
 
 def test_stages_lists_every_kind_and_key(capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code("stages") == 0
+    assert run_cli("stages") == 0
     said = capsys.readouterr().out
     for kind, stage in STAGES.items():
         section = said[said.index(f"{kind}: ") :].split("\n\n")[0]
@@ -83,7 +83,7 @@ def test_stages_lists_every_kind_and_key(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_networks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code("networks", "--json", tmp_path / "n.json") == 0
+    assert run_cli("networks", "--json", tmp_path / "n.json") == 0
     written = read_json(tmp_path / "n.json")
     listed = written["networks"]
     assert [entry["name"] for entry in written["zoo"]] == list(BUILDERS)
@@ -97,14 +97,16 @@ def test_networks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def dataset(folder: Path) -> tuple[Path, Path]:
     """A network of one's own, and a folder of one labelled picture."""
-    pair(folder, "a.png", np.random.default_rng(0).integers(0, 3, tiny.SIZE, np.uint8))
-    return tiny.write(folder, tiny.network(outputs={"scores": 3}), {"classes": tiny.CLASSES}), folder
+    write_pair(folder, "a.png", np.random.default_rng(0).integers(0, 3, small_networks.SIZE, np.uint8))
+    return small_networks.write_network(
+        folder, small_networks.make_model(outputs={"scores": 3}), {"classes": small_networks.CLASSES}
+    ), folder
 
 
 def test_eval_says_what_evaluation_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network, data = dataset(tmp_path)
-    assert exit_code("eval", "--network", network, "--data", data, "--split", "val", "--json", tmp_path / "e.json") == 0
-    figures = evaluate(network, data, split="val")
+    assert run_cli("eval", "--network", network, "--data", data, "--split", "val", "--json", tmp_path / "e.json") == 0
+    figures = evaluate_images(network, data, split="val")
     assert read_json(tmp_path / "e.json") == figures
     assert f"{100 * figures['miou']:.1f}" in capsys.readouterr().out
 
@@ -112,16 +114,20 @@ def test_eval_says_what_evaluation_says(tmp_path: Path, capsys: pytest.CaptureFi
 def test_eval_at_another_size(tmp_path: Path) -> None:
     _, data = dataset(tmp_path)
     said = ["eval", "--data", data, "--size", "176x240", "--json", tmp_path / "e.json"]
-    assert exit_code(*said) == 0
-    assert read_json(tmp_path / "e.json") == evaluate("road", data, size=(176, 240)) != evaluate("road", data)
+    assert run_cli(*said) == 0
+    assert (
+        read_json(tmp_path / "e.json")
+        == evaluate_images("road", data, size=(176, 240))
+        != evaluate_images("road", data)
+    )
 
 
 def test_eval_with_a_class_preferred(tmp_path: Path) -> None:
     _, data = dataset(tmp_path)
     said = ["eval", "--data", data, "--prefer", "pole=3", "--prefer", "sky=-1", "--json", tmp_path / "e.json"]
-    assert exit_code(*said) == 0
-    preferred = evaluate("road", data, prefer={"pole": 3, "sky": -1})
-    assert read_json(tmp_path / "e.json") == preferred != evaluate("road", data)
+    assert run_cli(*said) == 0
+    preferred = evaluate_images("road", data, prefer={"pole": 3, "sky": -1})
+    assert read_json(tmp_path / "e.json") == preferred != evaluate_images("road", data)
 
 
 @pytest.mark.parametrize(
@@ -138,14 +144,14 @@ def test_eval_with_a_class_preferred(tmp_path: Path) -> None:
         (["--data", "x" * 300], 3, "File name too long"),
         (["--network", f"{'x' * 300}.onnx"], 4, "x.onnx: File name too long"),
         (["--frames", "5"], 2, "--frames: is the length of what --temporal draws"),
-        (["--json", "missing/e.json"], 5, "there is no folder"),
+        (["--json", "missing/e.json"], 5, "no such folder"),
     ],
 )
 def test_eval_refuses(
     arguments: list[str], code: int, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     network, data = dataset(tmp_path)
-    assert exit_code("eval", "--network", network, "--data", data, *arguments) == code
+    assert run_cli("eval", "--network", network, "--data", data, *arguments) == code
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("stream-seg: ")
@@ -164,19 +170,19 @@ def test_eval_without_data(
     arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert exit_code("eval", *arguments) == 2
+    assert run_cli("eval", *arguments) == 2
     assert capfd.readouterr().err == f"stream-seg: {said}\n"
 
 
 def test_eval_in_the_folder_of_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network, data = dataset(tmp_path)
     monkeypatch.chdir(data)
-    assert exit_code("eval", "--network", network, "--json", "e.json") == 0
-    assert read_json(Path("e.json")) == evaluate(network, data, split="val")
+    assert run_cli("eval", "--network", network, "--json", "e.json") == 0
+    assert read_json(Path("e.json")) == evaluate_images(network, data, split="val")
 
 
 def test_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code("doctor", "--json", tmp_path / "d.json") == 0
+    assert run_cli("doctor", "--json", tmp_path / "d.json") == 0
     found = read_json(tmp_path / "d.json")
     assert found["todo"] is None
     assert found["engine"]["network"] == "road"
@@ -204,7 +210,7 @@ def test_the_default_graph_is_the_one_in_configs() -> None:
 
 def test_run_pipeline_is_the_same_command(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, ROOT / "run_pipeline.py", f"{DRAWN}&frames=3", "o.jsonl", "--quiet"],
+        [sys.executable, ROOT / "run_pipeline.py", f"{ENDLESS_DRIVE}&frames=3", "o.jsonl", "--quiet"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -229,7 +235,7 @@ STREAM_SEG = ("-m", "stream_seg.cli.app")
     ids=" ".join,
 )
 def test_the_log_is_asked_for_before_the_command_or_behind_it(words: tuple[str, ...], tmp_path: Path) -> None:
-    command = [sys.executable, *words, f"{DRAWN}&frames=3", "o.jsonl", "--quiet"]
+    command = [sys.executable, *words, f"{ENDLESS_DRIVE}&frames=3", "o.jsonl", "--quiet"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
     assert re.search(r"^\d\d:\d\d:\d\d INFO road: ", done.stderr, re.MULTILINE)
 
@@ -251,7 +257,7 @@ def test_short_help_of_the_main_job(words: tuple[str, ...]) -> None:
 
 
 def test_the_table_at_the_end_fits_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code("run", f"{DRAWN}&frames=10", tmp_path / "o.jsonl") == 0
+    assert run_cli("run", f"{ENDLESS_DRIVE}&frames=10", tmp_path / "o.jsonl") == 0
     said = capsys.readouterr()
     assert "10 in, 10 out, dropped: none" in said.out
     assert re.search(r"^segment +10 +\d+\.\d\d +\d+\.\d\d +\d+\.\d\d", said.out, re.MULTILINE)
@@ -262,7 +268,7 @@ def test_the_table_at_the_end_fits_a_terminal(tmp_path: Path, capsys: pytest.Cap
 def test_what_is_to_be_installed_is_to_be_had() -> None:
     """No index has stream-seg: its extras come from the checkout."""
     with pytest.raises(ConfigError) as caught:
-        require("no_such_package", "to export")
+        require_modules("no_such_package", purpose="export")
     hints = [str(caught.value), traces.INSTALL, *(backend.install for backend in BACKENDS.values())]
     hints += [(ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/operation.md")]
     assert all("pip install" in hint and "stream-seg[" not in hint for hint in hints)

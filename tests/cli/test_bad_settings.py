@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import small_networks as tiny
-from tests.support.program import DRAWN, left_in, refused
+from tests.support import small_networks
+from tests.support.program import ENDLESS_DRIVE, list_folder, run_failing
 
 CONFIG, NETWORK = 2, 4
-SHORT = f"{DRAWN}&frames=3"
+SHORT = f"{ENDLESS_DRIVE}&frames=3"
 GRAPH = """
 stages:
   capture: {uri: drive.mp4}
@@ -32,25 +32,25 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("model", "sidecar", "code", "said"),
     [
-        ("rank", {"classes": tiny.CLASSES}, NETWORK, "a picture is expected: float, 4 axes"),
+        ("rank", {"classes": small_networks.CLASSES}, NETWORK, "a picture is expected: float, 4 axes"),
         ("good", {"classes": ["ground", "wall"]}, CONFIG, "2 classes"),
-        ("good", {"classes": tiny.CLASSES, "meen": [0, 0, 0]}, CONFIG, "meen: unknown key"),
+        ("good", {"classes": small_networks.CLASSES, "meen": [0, 0, 0]}, CONFIG, "meen: unknown key"),
         ("good", None, NETWORK, "no side-car"),
-        ("text", {"classes": tiny.CLASSES}, NETWORK, "not an ONNX file"),
+        ("text", {"classes": small_networks.CLASSES}, NETWORK, "not an ONNX file"),
     ],
 )
 def test_network_of_ones_own(
     folder: Path, capfd: pytest.CaptureFixture[str], model: str, sidecar: dict[str, object] | None, code: int, said: str
 ) -> None:
-    network = tiny.network(outputs={"scores": 3})
+    network = small_networks.make_model(outputs={"scores": 3})
     if model == "rank":
         del network.graph.input[0].type.tensor_type.shape.dim[0]
-    path = tiny.write(folder, network, sidecar)
+    path = small_networks.write_network(folder, network, sidecar)
     if model == "text":
         path.write_text("a few words\n")
-    got, line = refused(capfd, SHORT, "out/o.mp4", "--set", "segment.network=mine.onnx")
+    got, line = run_failing(capfd, SHORT, "out/o.mp4", "--set", "segment.network=mine.onnx")
     assert (got, said in line) == (code, True), line
-    assert left_in(folder / "out") == []
+    assert list_folder(folder / "out") == []
 
 
 @pytest.mark.parametrize(
@@ -68,9 +68,9 @@ def test_network_of_ones_own(
     ],
 )
 def test_settings(folder: Path, capfd: pytest.CaptureFixture[str], setting: str, said: str) -> None:
-    code, line = refused(capfd, SHORT, "out/o.mp4", "--set", setting)
+    code, line = run_failing(capfd, SHORT, "out/o.mp4", "--set", setting)
     assert (code, said in line) == (CONFIG, True), line
-    assert left_in(folder / "out") == []
+    assert list_folder(folder / "out") == []
 
 
 @pytest.mark.parametrize(
@@ -97,27 +97,27 @@ def test_graph_file(
 ) -> None:
     assert old in GRAPH
     Path("g.yaml").write_text(GRAPH.replace(old, new, 1))
-    code, line = refused(capfd, *arguments, "--config", "g.yaml")
+    code, line = run_failing(capfd, *arguments, "--config", "g.yaml")
     assert (code, said in line) == (CONFIG, True), line
-    assert left_in(folder / "out") == []
+    assert list_folder(folder / "out") == []
 
 
 def test_an_https_page_without_a_certificate(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    code, line = refused(capfd, SHORT, "https://127.0.0.1:8096", "out/o.mp4")
+    code, line = run_failing(capfd, SHORT, "https://127.0.0.1:8096", "out/o.mp4")
     assert code == CONFIG
     assert "output https://127.0.0.1:8096: needs a certificate: --set serve.certfile=CERT.pem --set serve.key" in line
-    assert left_in(folder / "out") == []
+    assert list_folder(folder / "out") == []
 
 
 def test_input_for_a_graph_of_two_sources(capfd: pytest.CaptureFixture[str]) -> None:
     Path("g.yaml").write_text(GRAPH.replace("  segment", "  rear: {stage: capture, uri: r.mp4}\n  segment"))
-    code, line = refused(capfd, SHORT, "out/o.mp4", "--config", "g.yaml")
+    code, line = run_failing(capfd, SHORT, "out/o.mp4", "--config", "g.yaml")
     assert (code, "the graph has the sources capture, rear" in line) == (CONFIG, True)
 
 
 def test_port_in_use(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        code, line = refused(capfd, SHORT, "out/o.mp4", "--metrics-port", port)
+        code, line = run_failing(capfd, SHORT, "out/o.mp4", "--metrics-port", port)
     assert (code, f"cannot serve on 127.0.0.1:{port}" in line) == (CONFIG, True)
-    assert left_in(folder / "out") == []
+    assert list_folder(folder / "out") == []

@@ -216,7 +216,9 @@ def test_a_stopped_graph_waits_for_an_output_that_finishes_its_file() -> None:
 
 def test_settings_reach_their_stage(tmp_path: Path) -> None:
     out = tmp_path / "o.jsonl"
-    assert run_cli("run", ENDLESS_DRIVE, out, "--quiet", "--set", "capture.frames=7", "--set", "capture.stream=front") == 0
+    assert (
+        run_cli("run", ENDLESS_DRIVE, out, "--quiet", "--set", "capture.frames=7", "--set", "capture.stream=front") == 0
+    )
     assert count_lines(out) == 7
     assert '"stream": "front"' in out.read_text()
 

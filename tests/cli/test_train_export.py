@@ -1,4 +1,4 @@
-"""`stream-seg train` and `stream-seg export` as typed: from a folder of pictures to a network in the pipeline."""
+"""Tests of `stream-seg train` and `stream-seg export` on the command line."""
 
 from __future__ import annotations
 
@@ -20,32 +20,33 @@ from stream_seg.datasets.labelled import Pairs
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.engines.accuracy_gate import Limits
 from stream_seg.errors import ConfigError
-from stream_seg.evaluation.images import evaluate
+from stream_seg.evaluation.images import evaluate_images
 from stream_seg.network.network import open_network
 from stream_seg.network.shipped import SHIPPED
-from stream_seg.network.sidecar import coloured
+from stream_seg.network.sidecar import make_classes
 from stream_seg.stages.segment import Segment
 from stream_seg.training import loop
-from stream_seg.training.calibration import calibration
-from stream_seg.training.export import Meaning, export
+from stream_seg.training.calibration import calibration_set
+from stream_seg.training.export import NetworkInfo, export_network
 from stream_seg.training.loop import train
-from stream_seg.training.model_card import card
+from stream_seg.training.model_card import format_model_card
 from stream_seg.training.recipe import read_recipe
-from stream_seg.training.setup import prepared
-from stream_seg.zoo import built
+from stream_seg.training.setup import prepare_job
+from stream_seg.zoo import build_network
 from stream_seg.zoo.weights.normalise import InputSpec
 from stream_seg.zoo.weights.source import open_weights
 from tests.support.coloured_fields import NAMES, coloured_fields, recipe_file, write_split
-from tests.support.frames import frame
-from tests.support.program import exit_code, lines_in, running, wait_until
+from tests.support.frames import make_frame
+from tests.support.program import count_lines, run_cli, start_program, wait_until
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch and nncf
 
 
-def refused(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+def run_refused(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    """Run a command that fails. Return its exit code and its one line on standard error."""
     capfd.readouterr()
-    code = exit_code(*arguments)
+    code = run_cli(*arguments)
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1, lines
     return code, lines[0].removeprefix("stream-seg: ")
@@ -53,73 +54,73 @@ def refused(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int,
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of a user's own and a trained network, in out/."""
+    """Return a folder with labelled images and a trained network in out/."""
     folder = tmp_path_factory.mktemp("own")
     write_split(folder, coloured_fields(12), "train")
     write_split(folder, coloured_fields(4, seed=1), "val")
     recipe = recipe_file(folder, steps=50, val="val", validate_every=25, ema=0.9)
-    assert exit_code("train", recipe, "--out", folder / "out") == 0
+    assert run_cli("train", recipe, "--out", folder / "out") == 0
     return folder
 
 
-def test_what_training_leaves(folder: Path) -> None:
-    made = {path.name for path in (folder / "out").iterdir()}
+def test_training_writes_checkpoints_plots_and_the_network(folder: Path) -> None:
+    written = {path.name for path in (folder / "out").iterdir()}
     files = {"last.pt", "best.pt", "log.jsonl", "curves.png", "samples.png"}
-    assert made == files | {"road.onnx", "road_int8.onnx", "road.json", "road.md"}
-    said = json.loads((folder / "out" / "road.json").read_text())
-    assert (said["classes"], said["size"], said["mean_bgr"]) == (NAMES, [64, 96], [0.4, 0.4, 0.4])
+    assert written == files | {"road.onnx", "road_int8.onnx", "road.json", "road.md"}
+    sidecar = json.loads((folder / "out" / "road.json").read_text())
+    assert (sidecar["classes"], sidecar["size"], sidecar["mean_bgr"]) == (NAMES, [64, 96], [0.4, 0.4, 0.4])
 
 
-def test_what_was_trained_runs_as_it_was_scored(folder: Path) -> None:
-    onnx, card = folder / "out" / "road.onnx", (folder / "out" / "road.md").read_text()
+def test_a_trained_network_runs_as_accurately_as_its_card_states(folder: Path) -> None:
+    onnx, text = folder / "out" / "road.onnx", (folder / "out" / "road.md").read_text()
     for precision in ("f32", "int8"):
-        found = evaluate(onnx, folder, precision=precision)
-        assert found["miou"] > 0.85
-        assert f"{100 * found['miou']:.1f}" in card
-        (segmented,) = Segment(network=str(onnx), precision=precision)(iter([frame(3, size=(48, 70))]))  # type: ignore[arg-type]
+        figures = evaluate_images(onnx, folder, precision=precision)
+        assert figures["miou"] > 0.85
+        assert f"{100 * figures['miou']:.1f}" in text
+        (segmented,) = Segment(network=str(onnx), precision=precision)(iter([make_frame(3, size=(48, 70))]))  # type: ignore[arg-type]
         assert segmented.semantic is not None
         assert segmented.semantic.engine.precision == precision
     best = torch.load(folder / "out" / "best.pt", weights_only=True)["best"]
-    assert evaluate(onnx, folder, precision="f32")["miou"] == pytest.approx(best, abs=0.01)
-    assert "12 pictures of train; 4 of val" in card
-    assert "licence | to be filled in" in card
+    assert evaluate_images(onnx, folder, precision="f32")["miou"] == pytest.approx(best, abs=0.01)
+    assert "12 images of train; 4 of val" in text
+    assert "licence | TO BE FILLED IN" in text
 
 
 def test_a_finished_run_is_not_overwritten(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    code, said = refused(capfd, "train", folder / "fields.yaml", "--out", folder / "out")
-    assert (code, said) == (
+    code, line = run_refused(capfd, "train", folder / "fields.yaml", "--out", folder / "out")
+    assert (code, line) == (
         5,
-        f"{folder / 'out/last.pt'} is there: --resume goes on from it, --out takes another folder",
+        f"{folder / 'out/last.pt'} exists; use --resume to resume from it, or another --out",
     )
 
 
-def test_a_run_that_is_killed_goes_on(folder: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes(folder: Path, tmp_path: Path) -> None:
     write_split(tmp_path, coloured_fields(6), "train")
     recipe = recipe_file(tmp_path, steps=30, save_every=3, held_back=0.34, validate_every=4)
-    with running("train", recipe, "--out", tmp_path / "out") as program:
+    with start_program("train", recipe, "--out", tmp_path / "out") as program:
         wait_until((tmp_path / "out" / "last.pt").exists, program, within_s=90)
         program.send_signal(signal.SIGKILL)
         program.wait()
-    at = torch.load(tmp_path / "out" / "last.pt", weights_only=True)["step"]
-    assert 3 <= at < 30
-    resumed = train(prepared(read_recipe(recipe), where="r"), out=tmp_path / "out", resume=True)
+    step = torch.load(tmp_path / "out" / "last.pt", weights_only=True)["step"]
+    assert 3 <= step < 30
+    resumed = train(prepare_job(read_recipe(recipe), where="r"), out=tmp_path / "out", resume=True)
     assert resumed.step == 30
-    told = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
-    steps = [line["step"] for line in told if "loss" in line]
-    assert steps == sorted(set(steps))  # none is told twice; that the weights are the same is in test_training.py
+    log = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in log if "loss" in line]
+    assert steps == sorted(set(steps))  # no duplicates; test_training.py compares the weights
     assert steps[-1] == 30
 
 
-def test_a_run_that_is_asked_to_stop_says_how_it_goes_on(tmp_path: Path) -> None:
+def test_an_interrupted_run_saves_and_tells_how_to_resume(tmp_path: Path) -> None:
     write_split(tmp_path, coloured_fields(4), "train")
     recipe, out = recipe_file(tmp_path, steps=400, save_every=400), tmp_path / "out"
-    with running("train", recipe, "--out", out) as program:
-        wait_until(lambda: lines_in(out / "log.jsonl") >= 2, program, within_s=90)
+    with start_program("train", recipe, "--out", out) as program:
+        wait_until(lambda: count_lines(out / "log.jsonl") >= 2, program, within_s=90)
         program.send_signal(signal.SIGINT)
-        _, said = program.communicate(timeout=30)
-    at = torch.load(out / "last.pt", weights_only=True)["step"]
-    assert 2 <= at < 400
-    assert (program.returncode, said.splitlines()[-1]) == (0, f"stopped after step {at} of 400; --resume goes on")
+        _, stderr = program.communicate(timeout=30)
+    step = torch.load(out / "last.pt", weights_only=True)["step"]
+    assert 2 <= step < 400
+    assert (program.returncode, stderr.splitlines()[-1]) == (0, f"stopped after step {step} of 400; --resume continues")
     assert not (out / "road.onnx").exists()
 
 
@@ -131,130 +132,135 @@ def test_a_run_that_is_asked_to_stop_says_how_it_goes_on(tmp_path: Path) -> None
         MemoryError(),
     ],
 )
-def test_a_step_that_does_not_fit_into_the_memory(
+def test_a_step_that_does_not_fit_into_memory(
     error: Exception, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def step(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(loop, "_step", step)
+    monkeypatch.setattr(loop, "_optimise", step)
     write_split(tmp_path, coloured_fields(4), "train")
-    code, line = refused(capfd, "train", recipe_file(tmp_path), "--out", tmp_path / "out")
+    code, line = run_refused(capfd, "train", recipe_file(tmp_path), "--out", tmp_path / "out")
     assert (code, line) == (
         2,
-        "batch: 2 crops of 32x48 do not fit into the memory of this machine; a smaller batch or crop may",
+        "batch: 2 crops of 32x48 do not fit into the memory of this machine; use a smaller batch or crop",
     )
 
 
-def test_a_split_that_does_not_fit_into_the_memory(
+def test_a_split_that_does_not_fit_into_memory(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_split(tmp_path, coloured_fields(4), "train")
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=90_000))
-    code, line = refused(capfd, "train", recipe_file(tmp_path), "--out", tmp_path / "out")
+    code, line = run_refused(capfd, "train", recipe_file(tmp_path), "--out", tmp_path / "out")
     assert code == 3
-    assert line.startswith(f"{tmp_path / 'train'}: 4 pictures such as 000.png take 0.0 GiB of memory, of which 0.0 are")
+    assert line.startswith(f"{tmp_path / 'train'}: 4 images such as 000.png take 0.0 GiB of memory; 0.0 GiB are")
 
 
-def test_an_encoder_begins_with_what_a_classifier_learnt(folder: Path, tmp_path: Path) -> None:
+def test_an_encoder_starts_from_the_weights_of_a_classifier(folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "resnet.pth"
     torch.save(get_model("resnet34", weights=None).state_dict(), file)
     recipe = read_recipe(recipe_file(folder, network="unet_resnet34", backbone=str(file), held_back=0.2))
-    begun = prepared(recipe, where="r")
-    assert begun.spec == InputSpec((0.4, 0.4, 0.4), (0.3, 0.3, 0.3))
-    stem: Any = begun.net.get_submodule("encoder.stem.0")
+    job = prepare_job(recipe, where="r")
+    assert job.spec == InputSpec((0.4, 0.4, 0.4), (0.3, 0.3, 0.3))
+    stem: Any = job.net.get_submodule("encoder.stem.0")
     assert torch.equal(stem.weight, torch.load(file, weights_only=True)["conv1.weight"])
-    with pytest.raises(ConfigError, match=r"r: mean: and std: are required, which .*resnet\.pth cannot say itself"):
-        prepared(recipe.model_copy(update={"mean": None, "std": None}), where="r")
+    with pytest.raises(ConfigError, match=r"r: mean: and std: are required, because .*resnet\.pth does not state them"):
+        prepare_job(recipe.model_copy(update={"mean": None, "std": None}), where="r")
 
 
-def test_a_card_says_what_was_trained_on(folder: Path) -> None:
+def test_the_card_names_the_data(folder: Path) -> None:
     recipe = read_recipe(folder / "fields.yaml").model_copy(update={"data": Path("elsewhere")})
-    trained = prepared(recipe, data=folder, where="r")
-    said = card(trained, folder / "out/road.onnx", figures={}, chosen="last.pt", calibrated=1, steps=1, best=None)
-    assert f"data: {folder}\n" in said
+    job = prepare_job(recipe, data=folder, where="r")
+    text = format_model_card(
+        job, folder / "out/road.onnx", figures={}, checkpoint="last.pt", calibration_images=1, steps=1, best=None
+    )
+    assert f"data: {folder}\n" in text
 
 
-def test_a_checkpoint_becomes_an_engine(folder: Path, tmp_path: Path) -> None:
+def test_export_of_a_checkpoint(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "again.onnx"
-    assert exit_code("export", "road", "--weights", folder / "out" / "best.pt", "--out", out) == 0
+    assert run_cli("export", "road", "--weights", folder / "out" / "best.pt", "--out", out) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"again.onnx", "again.json"}
-    first, again = (evaluate(path, folder, precision="f32") for path in (folder / "out" / "road.onnx", out))
+    first, again = (evaluate_images(path, folder, precision="f32") for path in (folder / "out" / "road.onnx", out))
     assert again["class_iou"] == first["class_iou"]
 
 
-def test_the_mean_of_two_runs_becomes_an_engine(
-    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_export_of_the_mean_of_two_runs(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     best, other, out = folder / "out" / "best.pt", tmp_path / "other.pt", tmp_path / "mean.onnx"
-    said = torch.load(best, weights_only=True)
-    said["average"] = {
-        name: value * 3 if value.is_floating_point() else value for name, value in said["average"].items()
+    state = torch.load(best, weights_only=True)
+    state["average"] = {
+        name: value * 3 if value.is_floating_point() else value for name, value in state["average"].items()
     }
-    torch.save(said, other)
-    assert exit_code("export", "road", "--weights", best, "--weights", other, "--out", out) == 0
+    torch.save(state, other)
+    assert run_cli("export", "road", "--weights", best, "--weights", other, "--out", out) == 0
     mean, one = (initializers(path) for path in (out, folder / "out" / "road.onnx"))
     np.testing.assert_allclose(mean["score.bias"], 2 * one["score.bias"], rtol=1e-5)
-    said["about"]["mean"] = [0.1, 0.1, 0.1]
-    torch.save(said, other)
-    code, line = refused(capfd, "export", "road", "--weights", best, "--weights", other, "--out", out)
+    state["about"]["mean"] = [0.1, 0.1, 0.1]
+    torch.save(state, other)
+    code, line = run_refused(capfd, "export", "road", "--weights", best, "--weights", other, "--out", out)
     assert code == 2
-    assert "other.pt: expects other pictures or classes than" in line
-    torch.save({**said, "average": {**said["average"], "more": torch.ones(1)}}, other)
-    code, line = refused(capfd, "export", "road", "--weights", best, "--weights", other, "--out", out)
+    assert "other.pt: its input or classes differ from those of" in line
+    torch.save({**state, "average": {**state["average"], "more": torch.ones(1)}}, other)
+    code, line = run_refused(capfd, "export", "road", "--weights", best, "--weights", other, "--out", out)
     assert code == 4
-    assert "other.pt: has not the same layers as" in line
+    assert "other.pt: its layers differ from those of" in line
 
 
-def test_weights_to_pass_on_are_to_train_on_and_to_export(
+def test_exported_weights_can_be_trained_and_exported(
     folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     best, out = folder / "out" / "best.pt", tmp_path / "mine.safetensors"
-    (tmp_path / "mine.yaml").write_text("something: else\n", encoding="utf-8")  # a side-car of no ONNX here
-    assert exit_code("export", "road", "--weights", best, "--out", out) == 0
-    assert out.stat().st_size < 0.55 * 4 * sum(p.numel() for p in built("road", 3).parameters())
-    passed, own = open_weights(out, network="road"), open_weights(best, network="road")
-    assert (passed.spec, passed.classes, passed.size) == (own.spec, own.classes, own.size)
+    (tmp_path / "mine.yaml").write_text("something: else\n", encoding="utf-8")  # not the side-car of an ONNX
+    assert run_cli("export", "road", "--weights", best, "--out", out) == 0
+    assert out.stat().st_size < 0.55 * 4 * sum(p.numel() for p in build_network("road", 3).parameters())
+    weights, original = open_weights(out, network="road"), open_weights(best, network="road")
+    assert (weights.spec, weights.classes, weights.size) == (original.spec, original.classes, original.size)
     again = tmp_path / "again.onnx"
-    assert exit_code("export", "road", "--weights", out, "--out", again) == 0
-    first, rounded = (evaluate(path, folder, precision="f32") for path in (folder / "out" / "road.onnx", again))
+    assert run_cli("export", "road", "--weights", out, "--out", again) == 0
+    first, rounded = (evaluate_images(path, folder, precision="f32") for path in (folder / "out" / "road.onnx", again))
     assert rounded["miou"] == pytest.approx(first["miou"], abs=0.01)
-    code, line = refused(capfd, "export", "road", "--weights", best, "--out", out, "--data", folder, "--held", "val")
-    assert (code, line) == (2, "--held: is the split of --data that an int8 form is judged on; here none is made")
+    code, line = run_refused(
+        capfd, "export", "road", "--weights", best, "--out", out, "--data", folder, "--held", "val"
+    )
+    assert (code, line) == (
+        2,
+        "--held: requires --data and an int8 form to compare, which only an export to .onnx has",
+    )
     recipe = recipe_file(folder, steps=2, warm_up=1, weights=str(out))
-    assert exit_code("train", recipe, "--out", tmp_path / "further") == 0
+    assert run_cli("train", recipe, "--out", tmp_path / "further") == 0
 
 
-def test_what_is_preferred_goes_with_weights_and_into_the_engine(
+def test_a_bias_is_exported_with_weights_and_networks(
     folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    best, passed, out = folder / "out" / "best.pt", tmp_path / "mine.safetensors", tmp_path / "mine.onnx"
+    best, weights, out = folder / "out" / "best.pt", tmp_path / "mine.safetensors", tmp_path / "mine.onnx"
     prefer = ("--prefer", "red=1.5", "--prefer", "blue=-2")
-    assert exit_code("export", "road", "--weights", best, "--out", passed, *prefer) == 0
-    assert open_weights(passed, network="road").prefer == {"red": 1.5, "blue": -2}
-    assert exit_code("export", "road", "--weights", passed, "--out", out, "--data", folder, "--held", "val") == 0
+    assert run_cli("export", "road", "--weights", best, "--out", weights, *prefer) == 0
+    assert open_weights(weights, network="road").prefer == {"red": 1.5, "blue": -2}
+    assert run_cli("export", "road", "--weights", weights, "--out", out, "--data", folder, "--held", "val") == 0
     assert json.loads(out.with_suffix(".json").read_text())["prefer"] == {"red": 1.5, "blue": -2}
-    plain = evaluate(folder / "out" / "road.onnx", folder, precision="f32", prefer={"red": 1.5, "blue": -2})
-    assert evaluate(out, folder, precision="f32")["miou"] == pytest.approx(plain["miou"], abs=0.01)
-    assert evaluate(out, folder, precision="int8")["miou"] == pytest.approx(plain["miou"], abs=0.05)
+    plain = evaluate_images(folder / "out" / "road.onnx", folder, precision="f32", prefer={"red": 1.5, "blue": -2})
+    assert evaluate_images(out, folder, precision="f32")["miou"] == pytest.approx(plain["miou"], abs=0.01)
+    assert evaluate_images(out, folder, precision="int8")["miou"] == pytest.approx(plain["miou"], abs=0.05)
     other = ("--prefer", "red=0", "--no-check")
-    assert exit_code("export", "road", "--weights", passed, "--out", out, *other) == 0
-    unmoved = evaluate(folder / "out" / "road.onnx", folder, precision="f32")["miou"]
-    assert evaluate(out, folder, precision="f32")["miou"] == pytest.approx(unmoved, abs=0.01) != plain["miou"]
-    code, line = refused(capfd, "export", "road", "--weights", best, "--out", out, "--prefer", "tree=1")
+    assert run_cli("export", "road", "--weights", weights, "--out", out, *other) == 0
+    unbiased = evaluate_images(folder / "out" / "road.onnx", folder, precision="f32")["miou"]
+    assert evaluate_images(out, folder, precision="f32")["miou"] == pytest.approx(unbiased, abs=0.01) != plain["miou"]
+    code, line = run_refused(capfd, "export", "road", "--weights", best, "--out", out, "--prefer", "tree=1")
     assert (code, line) == (2, "--prefer: unknown class 'tree'; the classes are red, green, blue")
 
 
 def test_the_fine_tuning_recipe_starts_from_the_shipped_weights(folder: Path) -> None:
     recipe = read_recipe(ROOT / "configs" / "train" / "fine_tune.yaml").model_copy(update={"check_input": False})
-    net = prepared(recipe, data=folder, where="recipe").net
+    net = prepare_job(recipe, data=folder, where="recipe").net
     shipped = open_weights("road", network="road")
     assert shipped.classes is not None
     assert shipped.classes.names == CAMVID.names
     assert torch.equal(net.stem[0].weight, shipped.state["stem.0.weight"].float())
 
 
-def test_the_input_is_checked_at_the_size_of_what_is_trained_or_exported(
+def test_the_input_is_checked_at_the_size_of_the_network(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[tuple[int, int]] = []
@@ -264,36 +270,36 @@ def test_the_input_is_checked_at_the_size_of_what_is_trained_or_exported(
             monkeypatch.setattr(f"{place}.{name}", lambda *_, size, **__: sizes.append(size))
     distil = {"network": "road", "weights": best, "scales": [1.5]}
     keys = {"size": [96, 128], "mean": None, "std": None}
-    prepared(read_recipe(recipe_file(folder, weights=best, distil=distil, **keys)), where="recipe")
+    prepare_job(read_recipe(recipe_file(folder, weights=best, distil=distil, **keys)), where="recipe")
     assert sizes == [(96, 128)] * 2 + [(48, 72)] * 2
     out = tmp_path / "road.safetensors"
-    assert exit_code("export", "road", "--weights", best, "--out", out, "--data", folder, "--size", "128x160") == 0
+    assert run_cli("export", "road", "--weights", best, "--out", out, "--data", folder, "--size", "128x160") == 0
     assert sizes[4:] == [(128, 160)] * 2
 
 
-def test_the_shipped_weights_make_the_shipped_network(tmp_path: Path) -> None:
-    assert exit_code("export", "road", "--weights", "road", "--out", tmp_path / "road.onnx") == 0
-    made, shipped = (initializers(path) for path in (tmp_path / "road.onnx", SHIPPED / "road.onnx"))
-    assert made.keys() == shipped.keys()
+def test_the_shipped_weights_export_to_the_shipped_network(tmp_path: Path) -> None:
+    assert run_cli("export", "road", "--weights", "road", "--out", tmp_path / "road.onnx") == 0
+    exported, shipped = (initializers(path) for path in (tmp_path / "road.onnx", SHIPPED / "road.onnx"))
+    assert exported.keys() == shipped.keys()
     for name, value in shipped.items():
-        np.testing.assert_allclose(made[name], value, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(exported[name], value, rtol=1e-5, atol=1e-6)
 
 
-def test_the_shipped_weights_are_of_one_network(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    code, line = refused(capfd, "export", "segnet", "--weights", "road", "--out", tmp_path / "x.onnx")
-    assert (code, line) == (2, "weights: road are the weights of the network road, not of segnet")
+def test_the_shipped_weights_do_not_fit_another_network(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    code, line = run_refused(capfd, "export", "segnet", "--weights", "road", "--out", tmp_path / "x.onnx")
+    assert (code, line) == (2, "weights: road is for the network road, not segnet")
 
 
-def test_a_size_that_is_too_small_leaves_what_is_there(
+def test_a_size_that_is_too_small_keeps_existing_files(
     folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    torch.save(built("unet", 3).state_dict(), tmp_path / "unet.pt")
+    torch.save(build_network("unet", 3).state_dict(), tmp_path / "unet.pt")
     for name in ("unet.onnx", "unet.json", "unet_int8.onnx"):
         (tmp_path / name).write_bytes(b"as it was")
     arguments = ["--weights", tmp_path / "unet.pt", "--out", tmp_path / "unet.onnx", "--classes", "3"]
-    code, line = refused(capfd, "export", "unet", *arguments, "--input", "unit", "--size", "96x96")
+    code, line = run_refused(capfd, "export", "unet", *arguments, "--input", "unit", "--size", "96x96")
     assert code == 2
-    assert line.startswith("--size: U-Net: 96x96 is too small to be mirrored")
+    assert line.startswith("--size: U-Net: 96x96 is too small")
     assert all((tmp_path / name).read_bytes() == b"as it was" for name in ("unet.onnx", "unet.json", "unet_int8.onnx"))
 
 
@@ -302,137 +308,131 @@ class Broken(torch.nn.Module):
         raise RuntimeError("broken")
 
 
-def test_an_export_that_fails_leaves_the_one_before(tmp_path: Path) -> None:
-    spec, classes = InputSpec((0.4,) * 3, (0.3,) * 3), coloured(NAMES, None, where="test")
+def test_a_failed_export_keeps_the_previous_one(tmp_path: Path) -> None:
+    spec, classes = InputSpec((0.4,) * 3, (0.3,) * 3), make_classes(NAMES, None, where="test")
     for name in ("x.onnx", "x.json", "x_int8.onnx"):
         (tmp_path / name).write_bytes(b"as it was")
     with pytest.raises(RuntimeError):
-        export(Broken(), tmp_path / "x.onnx", Meaning("x", (64, 96), spec, classes))
+        export_network(Broken(), tmp_path / "x.onnx", NetworkInfo("x", (64, 96), spec, classes))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == dict.fromkeys(
         ("x.onnx", "x.json", "x_int8.onnx"), b"as it was"
     )
 
 
-def test_options_that_contradict_what_weights_say(
-    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_options_that_contradict_the_weights(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ["export", "road", "--weights", folder / "out" / "best.pt", "--out", tmp_path / "x.onnx"]
-    for more, said in (
-        (("--classes", "blue,green,red"), "best.pt says that its classes are red, green, blue; leave --classes out"),
-        (("--classes", "3"), "best.pt says that its classes are red, green, blue; leave --classes out"),
-        (("--classes", "red,,blue"), "1 to 255 names, each once"),
+    for more, message in (
+        (("--classes", "blue,green,red"), "best.pt are red, green, blue; leave --classes out"),
+        (("--classes", "3"), "best.pt are red, green, blue; leave --classes out"),
+        (("--classes", "red,,blue"), "expected 1 to 255 distinct names"),
         (("--input", "unit"), "; leave --input out"),
         (("--data", folder, "--held", "train"), "--held: train is what int8 is calibrated on"),
-        (("--held", "val"), "--held: is the split of --data"),
-        (("--split", "val"), "--split: is one of --data, which is not given"),
-        (("--out", tmp_path / "x.safetensors", "--split", "val"), "--split: is one of --data, which is not given"),
+        (("--held", "val"), "--held: requires --data"),
+        (("--split", "val"), "--split: requires --data"),
+        (("--out", tmp_path / "x.safetensors", "--split", "val"), "--split: requires --data"),
         (("--data", folder, "--split", "val", "--held", "val"), "--held: val is what int8 is calibrated on"),
         (("--prefer", "red=1", "--prefer", "red=0"), "--prefer red=0: red is named twice"),
     ):
-        code, line = refused(capfd, *arguments, *more)
+        code, line = run_refused(capfd, *arguments, *more)
         assert code == 2
-        assert said in line
-    assert exit_code(*arguments, "--classes", "red, green,blue") == 0
+        assert message in line
+    assert run_cli(*arguments, "--classes", "red, green,blue") == 0
 
 
-def test_a_recipe_where_the_network_will_be_is_no_side_car(
+def test_a_recipe_beside_the_network_is_refused(
     folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     recipe = shutil.copy(recipe_file(folder), tmp_path / "road.yaml")
-    code, line = refused(capfd, "train", recipe, "--out", tmp_path)
+    code, line = run_refused(capfd, "train", recipe, "--out", tmp_path)
     assert code == 5
-    assert line == f"{recipe} would be taken for the side-car of road.onnx; give --out another name"
+    assert line == f"{recipe} would be read as the side-car of road.onnx; choose another --out"
     assert [path.name for path in tmp_path.iterdir()] == ["road.yaml"]
 
 
-def test_a_training_keeps_the_memory_of_its_steps(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[bool] = []
-    monkeypatch.setattr("stream_seg.training.memory.keep_freed_memory", lambda: asked.append(True))
-    assert exit_code("train", recipe_file(folder, steps=3), "--out", tmp_path / "out") == 0
-    assert asked
+def test_training_keeps_freed_memory(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[bool] = []
+    monkeypatch.setattr("stream_seg.cli.train.keep_freed_memory", lambda: calls.append(True))
+    assert run_cli("train", recipe_file(folder, steps=3), "--out", tmp_path / "out") == 0
+    assert calls
 
 
-def test_a_card_that_was_filled_in_stays(folder: Path, tmp_path: Path) -> None:
-    recipe, card = recipe_file(folder, steps=3), tmp_path / "out" / "road.md"
-    assert exit_code("train", recipe, "--out", tmp_path / "out") == 0
-    card.write_text("licence: settled", encoding="utf-8")
-    assert exit_code("train", recipe, "--out", tmp_path / "out", "--resume") == 0
-    assert card.read_text(encoding="utf-8") == "licence: settled"
+def test_an_edited_card_is_kept(folder: Path, tmp_path: Path) -> None:
+    recipe, path = recipe_file(folder, steps=3), tmp_path / "out" / "road.md"
+    assert run_cli("train", recipe, "--out", tmp_path / "out") == 0
+    path.write_text("licence: MIT", encoding="utf-8")
+    assert run_cli("train", recipe, "--out", tmp_path / "out", "--resume") == 0
+    assert path.read_text(encoding="utf-8") == "licence: MIT"
 
 
-def test_going_on_with_a_key_that_the_checkpoint_does_not_know(
+def test_resuming_with_a_key_that_the_checkpoint_lacks(
     folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert exit_code("train", recipe_file(folder), "--out", out) == 0
+    assert run_cli("train", recipe_file(folder), "--out", out) == 0
     state = torch.load(out / "last.pt", weights_only=True)
     del state["recipe"]["paste"]
     torch.save(state, out / "last.pt")
-    code, line = refused(capfd, "train", recipe_file(folder, paste={"classes": ["red"]}), "--out", out, "--resume")
+    code, line = run_refused(capfd, "train", recipe_file(folder, paste={"classes": ["red"]}), "--out", out, "--resume")
     assert code == 2
-    assert "was made with another paste" in line
-    assert exit_code("train", recipe_file(folder), "--out", out, "--resume") == 0
+    assert "the recipe has another paste now" in line
+    assert run_cli("train", recipe_file(folder), "--out", out, "--resume") == 0
 
 
 def initializers(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     return {one.name.removeprefix("net."): onnx.numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer}
 
 
-def test_bare_weights_need_to_be_explained(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_bare_weights_need_a_side_car(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     bare, out = tmp_path / "bare.pt", tmp_path / "bare.onnx"
     torch.save(torch.load(folder / "out" / "best.pt", weights_only=True)["average"], bare)
-    said = ["export", "road", "--weights", bare, "--out", out, "--size", "64x96"]
-    code, line = refused(capfd, *said, "--classes", "3")
+    arguments = ["export", "road", "--weights", bare, "--out", out, "--size", "64x96"]
+    code, line = run_refused(capfd, *arguments, "--classes", "3")
     assert code == 2
-    assert "nothing says how" in line
+    assert "states no input" in line
     assert "bare.pt.yaml" in line
-    code, line = refused(capfd, *said, "--input", "imagenet")
+    code, line = run_refused(capfd, *arguments, "--input", "imagenet")
     assert (code, "--classes: is required" in line) == (2, True)
-    code, line = refused(capfd, *said, "--input", "imagenet", "--classes", "4")
+    code, line = run_refused(capfd, *arguments, "--input", "imagenet", "--classes", "4")
     assert (code, "weights of 3 classes for a network of 4" in line) == (4, True)
     sidecar = {"colour": "bgr", "mean": [0.4] * 3, "std": [0.3] * 3, "classes": NAMES, "size": [64, 96]}
     bare.with_suffix(".pt.yaml").write_text(yaml.safe_dump(sidecar))
-    assert exit_code("export", "road", "--weights", bare, "--out", out) == 0
-    assert evaluate(out, folder, precision="f32")["miou"] > 0.85
+    assert run_cli("export", "road", "--weights", bare, "--out", out) == 0
+    assert evaluate_images(out, folder, precision="f32")["miou"] > 0.85
 
 
-def test_the_wrong_order_of_colours_is_caught_and_costs(
-    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_swapped_colours_are_detected(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     bare, out = tmp_path / "bare.pt", tmp_path / "bare.onnx"
     torch.save(torch.load(folder / "out" / "best.pt", weights_only=True)["average"], bare)
     arguments = ["export", "road", "--weights", bare, "--out", out, "--size", "64x96", "--data", folder]
     for wrong in ({"scale": 1.0}, {"colour": "rgb"}):
         sidecar: dict[str, Any] = {"colour": "bgr", "mean": [0.4] * 3, "std": [0.3] * 3, "classes": NAMES, **wrong}
         bare.with_suffix(".pt.yaml").write_text(yaml.safe_dump(sidecar))
-        code, line = refused(capfd, *arguments)
+        code, line = run_refused(capfd, *arguments)
         assert code == 2
-        assert "does not expect pictures with" in line
-        assert "but rather colour bgr, scale 255, mean 0.4 0.4 0.4" in line or wrong == {"scale": 1.0}
-    assert exit_code(*arguments[:-2]) == 0
-    assert evaluate(out, folder, precision="f32")["miou"] < 0.4
+        assert "trained on another input than" in line
+        assert "; colour bgr, scale 255, mean 0.4 0.4 0.4" in line or wrong == {"scale": 1.0}
+    assert run_cli(*arguments[:-2]) == 0
+    assert evaluate_images(out, folder, precision="f32")["miou"] < 0.4
 
 
 @pytest.mark.parametrize(
-    ("keys", "code", "said"),
+    ("keys", "code", "message"),
     [
         ({"network": "lenet"}, 2, "network: unknown 'lenet'; known: road, fcn32s"),
         ({"steps": 0}, 2, "steps: expected whole number >= 1, got 0"),
-        ({"backbone": "w.pth"}, 2, "backbone: road has none of torchvision's VGG16"),
+        ({"backbone": "w.pth"}, 2, "backbone: road has no VGG16"),
         ({"network": "unet_resnet34", "backbone": "w.pth"}, 4, "w.pth: no such file"),
-        ({"backbone": "w.pth", "weights": "road"}, 2, "start:, weights: and backbone: are several beginnings"),
+        ({"backbone": "w.pth", "weights": "road"}, 2, "start:, weights: and backbone: exclude each other"),
         ({"stepz": 1}, 2, "unknown key 'stepz', did you mean steps? (known: network, data"),
         (
             {"distil": {"netwrok": "road"}},
             2,
             "distil: unknown key 'netwrok', did you mean network? (known:",
         ),
-        ({"val": "val", "held_back": 0.2}, 2, "val: and held_back: are two ways"),
-        ({"validate_every": 5}, 2, "validate_every: needs val:"),
-        ({"mean": None}, 2, "mean: and std: belong together"),
-        ({"mean": None, "std": None}, 2, "mean: and std: are required where no weights"),
+        ({"val": "val", "held_back": 0.2}, 2, "val: and held_back: exclude each other"),
+        ({"validate_every": 5}, 2, "validate_every: requires val:"),
+        ({"mean": None}, 2, "mean: and std: require each other"),
+        ({"mean": None, "std": None}, 2, "mean: and std: are required without weights"),
         ({"classes": [1, 2, 3]}, 2, "classes.0: expected text, got 1"),
         ({"classes": 3}, 2, "classes: expected text or list of 1 to 255, each a text, got 3"),
         ({"classes": ["red", "red"]}, 2, "classes: red named twice"),
@@ -440,21 +440,21 @@ def test_the_wrong_order_of_colours_is_caught_and_costs(
         ({"classes": "kitti"}, 2, "classes: unknown data set 'kitti' (known: camvid, cityscapes, voc"),
         ({"palette": [[0, 0, 0]]}, 2, "palette: 1 colours for 3 classes"),
         ({"paste": {"classes": ["tree"]}}, 2, "paste: unknown class 'tree'; the classes are red, green, blue"),
-        ({"paste": {"classes": ["red"]}, "batch": 1}, 2, "paste: takes from another crop of the batch; batch: 1 has"),
+        ({"paste": {"classes": ["red"]}, "batch": 1}, 2, "paste: requires batch: 2 or more"),
         (
             {"classes": [*NAMES, "ghost"], "paste": {"classes": ["ghost"]}},
             2,
-            "paste: no picture of train has any ghost",
+            "paste: no image of train has any ghost",
         ),
         ({"paste": {"share": 0.5}}, 2, "paste.classes: is required"),
         ({"repaint": {"classes": ["tree"]}}, 2, "repaint: unknown class 'tree'; the classes are red, green, blue"),
         ({"repaint": {"classes": ["red"], "share": 2}}, 2, "repaint.share: expected number > 0 and < 1, got 2"),
         ({"repaint": {"share": 0.5}}, 2, "repaint.classes: is required"),
-        ({"classes": ["red"]}, 2, "classes: red alone cannot be told from anything; name the rest"),
-        ({"check_input": False}, 2, "check_input: is for weights: and distil:, which are missing"),
+        ({"classes": ["red"]}, 2, "classes: red alone; at least two classes are required"),
+        ({"check_input": False}, 2, "check_input: requires weights: or distil:"),
         ({"val": "train"}, 2, "val: is the split that is trained on"),
-        ({"schedule": "one_cycle"}, 2, "warm_up: is not in schedule: one_cycle"),
-        ({"warm_up": 4}, 2, "warm_up: 4 steps are not fewer than steps: 4"),
+        ({"schedule": "one_cycle"}, 2, "warm_up: is not allowed with schedule: one_cycle"),
+        ({"warm_up": 4}, 2, "warm_up: 4 must be less than steps: 4"),
         ({"distil": {"network": "unet", "weights": "x.pt"}}, 2, "distil: network: U-Net: 32x48 is too small"),
         (
             {"crop": [112, 112], "distil": {"network": "unet", "weights": "x.pt", "scales": [1, 0.5]}},
@@ -471,117 +471,121 @@ def test_the_wrong_order_of_colours_is_caught_and_costs(
             2,
             "distil.scales: expected list of at least 1, each a number >= 0.25 and <= 4, got []",
         ),
-        ({"sky": 3}, 2, "sky: 3 is no label; 0 to 2"),
-        ({"synth": 0.5}, 2, "none of them is among the recipe's classes"),
-        ({"scale": [2, 0.5]}, 2, "is not a smallest and a largest"),
-        ({"scale": [0.0001, 0.0002]}, 2, "enlargement, within 0.05 and 20"),
+        ({"sky": 3}, 2, "sky: 3 is no label; labels are 0 to 2"),
+        ({"synth": 0.5}, 2, "none of them is among the classes of the recipe"),
+        ({"scale": [2, 0.5]}, 2, "scale: [2, 0.5] must be ascending"),
+        ({"scale": [0.0001, 0.0002]}, 2, "must be ascending, within 0.05 and 20"),
         ({"network": "unet", "crop": [112, 112]}, 2, "size: *64x96 is too small"),
         ({"network": "unet", "size": [112, 112]}, 2, "crop: *32x48 is too small"),
-        ({"network": "deeplabv3_mobilenet", "batch": 1}, 2, "batch: 1 crops of 32x48 are too little"),
+        ({"network": "deeplabv3_mobilenet", "batch": 1}, 2, "batch: 1 crops of 32x48 are too few"),
         ({"start": "nowhere.pt"}, 2, "start: no such file: nowhere.pt"),
-        ({"mean": None, "std": None, "weights": "w.pt", "colour": "rgb"}, 2, "colour: and input_scale: belong to mean"),
+        ({"mean": None, "std": None, "weights": "w.pt", "colour": "rgb"}, 2, "colour: and input_scale: require mean"),
         ({"split": "trian"}, 3, "trian: no such folder"),
         ({"classes": ["red", "green"]}, 0, ""),
         ({"weights": "nowhere.pt"}, 4, "nowhere.pt: no such file"),
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_a_recipe_that_is_wrong(
-    keys: dict[str, Any], code: int, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_an_invalid_recipe(
+    keys: dict[str, Any], code: int, message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     fields = coloured_fields(3)
     write_split(tmp_path, fields, "train")
     recipe = recipe_file(tmp_path, **keys)
     if code == 0:
-        assert prepared(read_recipe(recipe), where="r").classes.names == ("red", "green")
+        assert prepare_job(read_recipe(recipe), where="r").classes.names == ("red", "green")
         return
-    got, line = refused(capfd, "train", recipe, "--out", tmp_path / "out")
-    assert got == code
-    assert all(part in line for part in said.split("*"))
+    exit_status, line = run_refused(capfd, "train", recipe, "--out", tmp_path / "out")
+    assert exit_status == code
+    assert all(part in line for part in message.split("*"))
     assert not (tmp_path / "out").exists()
 
 
-def test_the_same_classes_in_another_order_are_others(folder: Path, tmp_path: Path) -> None:
+def test_classes_in_another_order_are_refused(folder: Path, tmp_path: Path) -> None:
     write_split(tmp_path, coloured_fields(3), "train")
     best = str(folder / "out" / "best.pt")
     for keys in ({"start": best}, {"weights": best}, {"distil": {"network": "road", "weights": best}}):
-        prepared(read_recipe(recipe_file(tmp_path, **keys)), where="r")
+        prepare_job(read_recipe(recipe_file(tmp_path, **keys)), where="r")
         recipe = read_recipe(recipe_file(tmp_path, classes=NAMES[::-1], **keys))
         with pytest.raises(ConfigError, match=r"its classes are red, green, blue; the recipe's are blue, green, red"):
-            prepared(recipe, where="r")
+            prepare_job(recipe, where="r")
 
 
-def test_going_on_does_not_need_what_it_began_with(folder: Path, tmp_path: Path) -> None:
+def test_resuming_does_not_need_the_initial_weights(folder: Path, tmp_path: Path) -> None:
     write_split(tmp_path, coloured_fields(3), "train")
-    beginning = tmp_path / "beginning.pt"
-    shutil.copy(folder / "out" / "best.pt", beginning)
-    recipe = read_recipe(recipe_file(tmp_path, start=str(beginning), mean=None, std=None, save_every=2))
-    job, out = prepared(recipe, where="r"), tmp_path / "out"
+    start = tmp_path / "start.pt"
+    shutil.copy(folder / "out" / "best.pt", start)
+    recipe = read_recipe(recipe_file(tmp_path, start=str(start), mean=None, std=None, save_every=2))
+    job, out = prepare_job(recipe, where="r"), tmp_path / "out"
 
-    def stopped(step: int, _figures: dict[str, Any]) -> None:
+    def interrupt(step: int, _figures: dict[str, Any]) -> None:
         if step == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(job, out=out, say=stopped)
-    beginning.unlink()
-    again = prepared(recipe, where="r", resumed=out / "last.pt")
+        train(job, out=out, on_step=interrupt)
+    start.unlink()
+    again = prepare_job(recipe, where="r", checkpoint=out / "last.pt")
     assert again.spec == job.spec
     assert train(again, out=out, resume=True).step == 4
 
 
-def test_data_that_does_not_fit(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    def said(labels: Pairs) -> str:
+def test_invalid_data(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def refuse(labels: Pairs) -> str:
         shutil.rmtree(tmp_path / "trainannot", ignore_errors=True)
         write_split(tmp_path, labels, "train")
-        code, line = refused(capfd, "train", recipe_file(tmp_path), "--out", tmp_path / "out")
+        code, line = run_refused(capfd, "train", recipe_file(tmp_path), "--out", tmp_path / "out")
         assert code == 3
         return line
 
     good = coloured_fields(3)
     narrow = [good.labels[0], good.labels[1][:, 1:], good.labels[2]]
-    assert "trainannot/001.png: 95 x 64, its picture is 96 x 64" in said(Pairs(good.images, narrow))
+    assert "trainannot/001.png: size 95 x 64; expected that of its image, 96 x 64" in refuse(Pairs(good.images, narrow))
     high = [good.labels[0], good.labels[1], np.where(good.labels[2] == 2, 4, good.labels[2])]
-    beyond = "trainannot/002.png: label 4 is out of range; 0 to 2 are the classes, 3 and 255 are void"
-    assert beyond in said(Pairs(good.images, high))
-    assert "trainannot: every pixel is void; labels 0 to 2" in said(Pairs(good.images, [np.full((64, 96), 255)] * 3))
-    assert f"train/002.png: {tmp_path / 'trainannot/002.png'} is missing" in said(Pairs(good.images, good.labels[:2]))
+    beyond = "trainannot/002.png: label 4 is out of range; expected 0 to 2, or 3 or 255 for void"
+    assert beyond in refuse(Pairs(good.images, high))
+    assert "trainannot: every pixel is void; labels of classes are 0 to 2" in refuse(
+        Pairs(good.images, [np.full((64, 96), 255)] * 3)
+    )
+    assert f"train/002.png: {tmp_path / 'trainannot/002.png'} is missing" in refuse(Pairs(good.images, good.labels[:2]))
     shutil.rmtree(tmp_path / "train")
-    assert "train: no PNG or JPEG in it" in said(Pairs([], []))
+    assert "train: contains no PNG or JPEG" in refuse(Pairs([], []))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "train").glob("*.yaml")), ids=lambda path: path.name)
-def test_the_recipes_that_come_along_are_right(path: Path) -> None:
+def test_the_recipes_of_configs_are_valid(path: Path) -> None:
     assert read_recipe(path).network
     assert f"stream-seg train configs/train/{path.name}" in path.read_text()
 
 
-def test_one_picture_is_a_split_too(tmp_path: Path) -> None:
+def test_a_split_of_one_image(tmp_path: Path) -> None:
     fields = coloured_fields(1)
     write_split(tmp_path, Pairs(fields.images, fields.labels), "train")
-    job = prepared(read_recipe(recipe_file(tmp_path)), where="r")
+    job = prepare_job(read_recipe(recipe_file(tmp_path)), where="r")
     assert (len(job.pairs), job.classes.names) == (1, tuple(NAMES))
 
 
-def test_int8_is_exported_with_what_the_gate_said_of_it(folder: Path) -> None:
+def test_int8_is_exported_with_its_accuracy_report(folder: Path) -> None:
     report = open_network(folder / "out" / "road.onnx").int8_report
     assert report is not None
     assert (report["held_back"]["labelled"], report["calibration"]["pictures"], report["refused"]) == (4, 12, None)
-    scored = {name: evaluate(folder / "out" / "road.onnx", folder, precision=name)["miou"] for name in ("f32", "int8")}
-    assert report["held_back"]["miou_f32"] == pytest.approx(scored["f32"], abs=0.001)
-    assert report["held_back"]["miou_lower"] == pytest.approx(scored["int8"], abs=0.001)
+    onnx = folder / "out" / "road.onnx"
+    miou = {name: evaluate_images(onnx, folder, precision=name)["miou"] for name in ("f32", "int8")}
+    assert report["held_back"]["miou_f32"] == pytest.approx(miou["f32"], abs=0.001)
+    assert report["held_back"]["miou_lower"] == pytest.approx(miou["int8"], abs=0.001)
 
 
 def test_int8_that_fails_the_gate_is_not_exported(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pairs, path = coloured_fields(12), tmp_path / "road.onnx"
-    net = built("road", 3)
+    net = build_network("road", 3)
     net.load_state_dict(torch.load(folder / "out" / "best.pt", weights_only=True)["average"])
-    meaning = Meaning("road", (64, 96), InputSpec((0.4,) * 3, (0.3,) * 3, "bgr"), coloured(NAMES, None, where="test"))
-    frames, limits = calibration(pairs, (64, 96), shown="fields"), Limits(miou_loss=-100)
-    assert (len(frames.fit), len(frames.held_back)) == (9, 3)
-    written = export(net, path, meaning, frames=frames, limits=limits)
+    spec, classes = InputSpec((0.4,) * 3, (0.3,) * 3, "bgr"), make_classes(NAMES, None, where="test")
+    info = NetworkInfo("road", (64, 96), spec, classes)
+    images, limits = calibration_set(pairs, (64, 96), source="fields"), Limits(miou_loss=-100)
+    assert (len(images.fit), len(images.held_back)) == (9, 3)
+    written = export_network(net, path, info, images=images, limits=limits)
     assert (
         [file.name for file in written]
         == ["road.onnx", "road.json"]

@@ -20,7 +20,7 @@ from stream_seg.stages.base import Frames, Stage
 from stream_seg.types import VOID, Classes
 from tests.support import small_networks
 from tests.support.noisy_scores import add_noisy_scores
-from tests.support.program import exit_code, read_json
+from tests.support.program import read_json, run_cli
 
 METRICS = {
     "miou",
@@ -173,7 +173,7 @@ def test_a_drive_with_more_classes_than_the_network_is_rejected(tmp_path: Path) 
 
 
 def test_the_command_writes_the_metrics_of_every_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert exit_code("eval", "--temporal", "--frames", 4, "--json", tmp_path / "figures.json") == 0
+    assert run_cli("eval", "--temporal", "--frames", 4, "--json", tmp_path / "figures.json") == 0
     results = read_json(tmp_path / "figures.json")
     assert results["network"] == "road"
     assert results["scenes"].keys() == SCENES.keys()

@@ -15,7 +15,7 @@ from stream_seg.frame import EngineInfo, Frame, Semantic, Temporal
 from stream_seg.keyframes.keyframes import LONGEST, Every, Keys
 from stream_seg.per_stream import EXPIRY_FRAMES, PerStream
 from stream_seg.types import Classes, Image
-from tests.support.frames import frame
+from tests.support.frames import make_frame
 
 CLASSES = Classes(("dark", "bright"), ((0, 0, 0), (255, 0, 0)))
 ENGINE = EngineInfo("stub", "numpy", "f32", "cpu")
@@ -27,7 +27,7 @@ TOWN = cv2.normalize(TOWN, None, 0, 255, cv2.NORM_MINMAX)
 def drive(frames: int, *, stream: str = "camera", speed: int = SPEED, start: int = 0) -> list[Frame]:
     """A textured wall that passes by."""
     views = (TOWN[:, start + speed * seq : start + speed * seq + 240] for seq in range(frames))
-    return [replace(frame(seq, stream=stream), image=np.dstack([view] * 3)) for seq, view in enumerate(views)]
+    return [replace(make_frame(seq, stream=stream), image=np.dstack([view] * 3)) for seq, view in enumerate(views)]
 
 
 def said(image: Image) -> Semantic:

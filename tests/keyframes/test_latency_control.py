@@ -25,8 +25,8 @@ from stream_seg.stages.segment import Segment, defer_inference, segment_key_fram
 from stream_seg.types import Classes
 from tests.keyframes.test_keyframes import drive
 from tests.support import small_networks
-from tests.support.fake_stages import Camera, config, node
-from tests.support.frames import frame
+from tests.support.fake_stages import Camera, make_config, make_node
+from tests.support.frames import make_frame
 
 CLASSES = Classes(("dark", "bright"), ((0, 0, 0), (255, 0, 0)))
 SIZE = (16, 24)
@@ -76,11 +76,11 @@ class Machine:
     def run(self, *, target_ms: float | None) -> Graph:
         camera = Camera(30 * SECONDS, paced=True)
         nodes = [
-            node("camera", "source", camera),
-            node("segment", "segment", partial(self.segment, target_ms=target_ms), "camera"),
-            node("sink", "output", self.sink, "segment"),
+            make_node("camera", "source", camera),
+            make_node("segment", "segment", partial(self.segment, target_ms=target_ms), "camera"),
+            make_node("sink", "output", self.sink, "segment"),
         ]
-        with Graph(config(nodes, policy="latest")) as graph:
+        with Graph(make_config(nodes, policy="latest")) as graph:
             assert graph.wait(SECONDS + 10)
         assert graph.error is None
         return graph
@@ -151,7 +151,7 @@ def test_every_and_auto_are_keys_of_segment(network: str) -> None:
 
 def test_a_target_for_frames_of_a_file_is_refused(network: str) -> None:
     with pytest.raises(ConfigError, match="policy: latest"):
-        next(iter(Segment(network=network, target_ms=33)(iter([frame(0)]))))
+        next(iter(Segment(network=network, target_ms=33)(iter([make_frame(0)]))))
 
 
 def test_a_network_without_a_smaller_form_has_rungs_of_key_frames_only(
@@ -167,10 +167,10 @@ def test_live_frames_are_told_that_they_are(network: str) -> None:
     for policy in ("latest", "every"):
         stage = Segment(network=network)
         nodes = [
-            node("camera", "source", Camera(1)),
-            replace(node("segment", "segment", stage, "camera"), policy=policy),  # type: ignore[arg-type]
-            node("sink", "output", lambda frames: frames, "segment"),
+            make_node("camera", "source", Camera(1)),
+            replace(make_node("segment", "segment", stage, "camera"), policy=policy),  # type: ignore[arg-type]
+            make_node("sink", "output", lambda frames: frames, "segment"),
         ]
-        graph = Graph(config(nodes))
+        graph = Graph(make_config(nodes))
         (task,) = [task for task in graph.workers if task.node.name == "segment"]
         assert task.node.stage.policy == policy  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from monitoring.dashboards import FOLDER, GPU_ROW
-from tests.support.program import DRAWN, free_port, running, wait_until
+from tests.support.program import ENDLESS_DRIVE, find_free_port, start_program, wait_until
 
 MONITORING = Path(__file__).parents[2] / "monitoring"
 
@@ -90,9 +90,9 @@ def scraping(target: int, port: int, folder: Path) -> Iterator[Prometheus]:
 
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs prometheus (Debian: prometheus)")
 def test_every_expression_of_dashboards_and_alerts_has_data(tmp_path: Path) -> None:
-    port = free_port()
-    arguments = ("run", f"{DRAWN}&paced=1", tmp_path / "out.jsonl", "--metrics-port", port, "--quiet")
-    with running(*arguments) as program, scraping(port, free_port(), tmp_path) as prometheus:
+    port = find_free_port()
+    arguments = ("run", f"{ENDLESS_DRIVE}&paced=1", tmp_path / "out.jsonl", "--metrics-port", port, "--quiet")
+    with start_program(*arguments) as program, scraping(port, find_free_port(), tmp_path) as prometheus:
         wait_until(prometheus.ready, program)
         frames = "sum(stream_seg_frame_age_seconds_count)"
         wait_until(lambda: any(float(value) > 0 for value in prometheus.values(frames)), program)

@@ -11,7 +11,7 @@ import numpy as np
 import zmq
 
 from stream_seg.runtime.graph import Graph
-from tests.support.fake_stages import Camera, Ledger, Work, config, line
+from tests.support.fake_stages import Camera, Ledger, Work, make_chain, make_config
 from tests.support.frames import RATE
 
 STAGE_S = 0.1
@@ -37,10 +37,10 @@ def test_age_is_bounded_and_does_not_grow() -> None:
     seconds = 60
     sink = Ledger()
     with Graph(
-        config(line(Camera(RATE * seconds, paced=True), Work(STAGE_S), sink), policy="latest"), live=True
+        make_config(make_chain(Camera(RATE * seconds, paced=True), Work(STAGE_S), sink), policy="latest"), live=True
     ) as graph:
         assert graph.wait(seconds + 10)
-    assert complaints([age for _, _, age in sink.got], seconds=seconds) == []
+    assert complaints([age for _, _, age in sink.received], seconds=seconds) == []
     assert sink.numbers == sorted(set(sink.numbers))
 
 

@@ -8,13 +8,13 @@ from itertools import pairwise
 
 from stream_seg.frame import Frame
 from stream_seg.runtime.handover import Continuation, StreamEnd
-from tests.support.frames import frame
+from tests.support.frames import make_frame
 
 SECOND_NS = 10**9
 
 
 def captured(seq: int, pts: int, rate: int, at_s: float) -> Frame:
-    return replace(frame(seq), pts=pts, time_base=Fraction(1, rate), captured_ns=round(at_s * SECOND_NS))
+    return replace(make_frame(seq), pts=pts, time_base=Fraction(1, rate), captured_ns=round(at_s * SECOND_NS))
 
 
 def test_the_time_from_the_last_frame_to_the_replacement_passes_in_the_stream_too() -> None:

@@ -18,7 +18,7 @@ from stream_seg.frame import Frame
 from stream_seg.runtime.link import ByReference, Codec, Receiver, Sender
 from stream_seg.runtime.link_stats import LinkStats
 from stream_seg.stages.base import Policy
-from tests.support.frames import frame
+from tests.support.frames import make_frame
 
 
 class ByNumber:
@@ -28,17 +28,17 @@ class ByNumber:
         return struct.pack("!Q", sent.seq)
 
     def unpack(self, body: bytes) -> Frame:
-        return frame(struct.unpack("!Q", body)[0])
+        return make_frame(struct.unpack("!Q", body)[0])
 
 
 @dataclass
 class Ends:
     """A link with its sender, and a thread that takes frames when it is let."""
 
-    link: Link
+    link: LinkStats
     sender: Sender
     receiver: Receiver
-    got: list[int] = field(default_factory=list)
+    received: list[int] = field(default_factory=list)
     taken: Event = field(default_factory=Event)
     let: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     thread: Thread | None = None
@@ -49,7 +49,7 @@ class Ends:
 
     def receive(self) -> None:
         for received in self.receiver.frames():
-            self.got.append(received.seq)
+            self.received.append(received.seq)
             self.taken.set()
             self.let.acquire()
         self.receiver.close()
@@ -86,7 +86,7 @@ def carrier(request: pytest.FixtureRequest, tmp_path: Path, unused_port: int) ->
 def put_all(ends: Ends, numbers: range) -> Thread:
     def work() -> None:
         for number in numbers:
-            ends.sender.put(frame(number))
+            ends.sender.put(make_frame(number))
         ends.sender.end()
 
     thread = Thread(target=work)
@@ -109,7 +109,7 @@ def test_every_frame_arrives_once_and_in_order(carrier: tuple[str, Codec]) -> No
         putting.join(10)
         assert ends.thread is not None
         ends.thread.join(10)
-        assert ends.got == list(range(500))
+        assert ends.received == list(range(500))
         account = ends.link.counts()
         assert (account.entered, account.delivered, account.in_flight) == (500, 500, 0)
         assert not any(account.dropped.values())
@@ -118,41 +118,41 @@ def test_every_frame_arrives_once_and_in_order(carrier: tuple[str, Codec]) -> No
 def test_every_holds_the_sender_back(carrier: tuple[str, Codec]) -> None:
     with connected("every", *carrier) as ends:
         putting = put_all(ends, range(50))
-        until(lambda: ends.got == [0])
+        until(lambda: ends.received == [0])
         until(lambda: ends.link.counts().entered == 4)  # 1 at the stage, 1 on the way, 1 in the outbox, 1 waiting
         assert putting.is_alive()
         ends.take(1)
         until(lambda: ends.link.counts().entered == 5)
         ends.take(1000)
         putting.join(5)
-    assert ends.got == list(range(50))
+    assert ends.received == list(range(50))
 
 
 def test_latest_delivers_the_newest_and_counts_the_rest(carrier: tuple[str, Codec]) -> None:
     with connected("latest", *carrier) as ends:
-        ends.sender.put(frame(0))
-        until(lambda: ends.got == [0])
+        ends.sender.put(make_frame(0))
+        until(lambda: ends.received == [0])
         for number in range(1, 20):
-            assert ends.sender.put(frame(number))
+            assert ends.sender.put(make_frame(number))
         account = ends.link.counts()
         assert account.dropped["superseded"] == 18
         assert account.in_flight == 1
         ends.take(1)
-        until(lambda: len(ends.got) == 2)
-        assert ends.got == [0, 19]
+        until(lambda: len(ends.received) == 2)
+        assert ends.received == [0, 19]
 
 
 def test_latest_delivers_the_last_frame_before_the_end(carrier: tuple[str, Codec]) -> None:
     with connected("latest", *carrier) as ends:
-        ends.sender.put(frame(0))
-        until(lambda: ends.got == [0])
-        ends.sender.put(frame(1))
-        ends.sender.put(frame(2))
+        ends.sender.put(make_frame(0))
+        until(lambda: ends.received == [0])
+        ends.sender.put(make_frame(1))
+        ends.sender.put(make_frame(2))
         ends.sender.end()
         ends.take(10)
         assert ends.thread is not None
         ends.thread.join(5)
-        assert ends.got == [0, 2]
+        assert ends.received == [0, 2]
         assert ends.receiver.ended
 
 
@@ -168,20 +168,20 @@ def test_books_balance_at_every_moment() -> None:
         ends.thread.join(5)
         account = ends.link.counts()
     assert account.entered == 3000
-    assert account.delivered == len(ends.got)
+    assert account.delivered == len(ends.received)
     assert account.delivered + account.dropped["superseded"] == 3000
-    assert ends.got == sorted(set(ends.got))
+    assert ends.received == sorted(set(ends.received))
 
 
 def test_put_says_that_the_receiver_has_gone(carrier: tuple[str, Codec]) -> None:
     with connected("every", *carrier) as ends:
-        ends.sender.put(frame(0))
-        until(lambda: ends.got == [0])
+        ends.sender.put(make_frame(0))
+        until(lambda: ends.received == [0])
         ends.receiver.abort()
         ends.take(1)
         assert ends.thread is not None
         ends.thread.join(5)
-        until(lambda: not ends.sender.put(frame(1)))
+        until(lambda: not ends.sender.put(make_frame(1)))
         ends.link.drop_rest()
         account = ends.link.counts()
         assert account.in_flight == 0
@@ -197,28 +197,28 @@ def test_what_a_dismissed_sender_had_on_the_way_is_nobodys_and_the_next_of_its_n
     threads = [first.start(context, "inproc://b")]
     frames = receiver.frames()
     for number in range(5):
-        first.put(frame(number))
+        first.put(make_frame(number))
         assert next(frames).seq == number
     receiver._socket.send_multipart([b"a->b", b"C" + struct.pack("!Q", 6)])  # asked for, and then never looked at
-    first.put(frame(5))
+    first.put(make_frame(5))
     until(lambda: codec._frames)
     receiver.dismiss(link)
     account = link.counts()
     assert (account.in_flight, account.dropped["stopped"], receiver.ended) == (0, 1, True)
 
     receiver.admit(link)
-    got: list[int] = []
-    reading = Thread(target=lambda: got.extend(received.seq for received in frames))
+    received: list[int] = []
+    reading = Thread(target=lambda: received.extend(frame.seq for frame in frames))
     reading.start()
     until(lambda: not codec._frames)  # it was read, and is nobody's
     first.stop()
     threads[0].join(5)
     second = Sender(link, codec)
     threads.append(second.start(context, "inproc://b"))
-    second.put(frame(10))
+    second.put(make_frame(10))
     second.end()
     reading.join(5)
-    assert got == [10]
+    assert received == [10]
     account = link.counts()
     assert (account.in_flight, account.dropped["stopped"]) == (0, 1)
     receiver.close()
@@ -237,7 +237,7 @@ def test_a_stranger_is_not_heard() -> None:
     stranger.send(b"F" + bytes(16))
     sender = Sender(link, codec)
     thread = sender.start(context, "inproc://b")
-    sender.put(frame(7))
+    sender.put(make_frame(7))
     sender.end()
     assert [received.seq for received in receiver.frames()] == [7]
     receiver.close()

@@ -13,7 +13,7 @@ import numpy as np
 from stream_seg.runtime.graph import Graph
 from stream_seg.stages.base import Frames
 from stream_seg.stages.capture import Capture
-from tests.support.fake_stages import config, node
+from tests.support.fake_stages import make_config, make_node
 from tests.support.fault_proxy import FAULTS, Fault, FaultProxy, fault_proxy
 from tests.support.rtsp_server import rtsp_server
 
@@ -90,11 +90,11 @@ def measure(faults: tuple[Fault, ...], *, slow_s: float = 0.0) -> tuple[list[tup
     with rtsp_server() as (front, _), rtsp_server() as (rear, _), fault_proxy(rear) as proxy:
         cameras = {"front": front, "rear": proxy.port}
         nodes = [
-            node(name, "source", Capture(f"rtsp://127.0.0.1:{port}/live", stream=name, stall_s=STALL_S))
+            make_node(name, "source", Capture(f"rtsp://127.0.0.1:{port}/live", stream=name, stall_s=STALL_S))
             for name, port in cameras.items()
         ]
-        nodes.append(node("sink", "output", recorder, *cameras))
-        with Graph(config(nodes, policy="latest")) as graph:
+        nodes.append(make_node("sink", "output", recorder, *cameras))
+        with Graph(make_config(nodes, policy="latest")) as graph:
             wait_until(lambda: {stream for stream, *_, is_image in recorder.frames if is_image} == {"front", "rear"})
             time.sleep(0.5)
             before, calm_s = count_resources(), time.monotonic()

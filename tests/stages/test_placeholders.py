@@ -23,20 +23,20 @@ from stream_seg.stages.smooth import Smooth
 from stream_seg.stages.write import Write
 from stream_seg.telemetry.metrics import register
 from tests.support.clips import read_video
-from tests.support.fake_stages import Ledger, Work, config, line
-from tests.support.frames import frame
+from tests.support.fake_stages import Ledger, Work, make_chain, make_config
+from tests.support.frames import make_frame
 
 SIZE = (48, 64)
 
 
 def placeholder(seq: int, reason: str = "refused") -> Frame:
     signal = Signal("down", reason, time.monotonic_ns() - 7_000_000_000, 2)  # type: ignore[arg-type]
-    return replace(frame(seq, size=SIZE), image=np.full((*SIZE, 3), 40, np.uint8), signal=signal)
+    return replace(make_frame(seq, size=SIZE), image=np.full((*SIZE, 3), 40, np.uint8), signal=signal)
 
 
 def stream() -> list[Frame]:
     """Return a placeholder frame, four images, two placeholder frames, two images."""
-    return [placeholder(n) if n in (0, 5, 6) else frame(n, size=SIZE) for n in range(9)]
+    return [placeholder(n) if n in (0, 5, 6) else make_frame(n, size=SIZE) for n in range(9)]
 
 
 def test_filters_pass_placeholder_frames_unchanged() -> None:
@@ -59,10 +59,10 @@ def test_a_placeholder_frame_is_no_drop_but_a_gap_before_it_is() -> None:
 
     def width(placeholders: range, last: int) -> int:
         def frames() -> Iterator[Frame]:
-            yield frame(0, size=(180, 640))
+            yield make_frame(0, size=(180, 640))
             yield from (placeholder(seq) for seq in placeholders)
             time.sleep(0.02)  # less than 100 frames per second on any machine
-            yield frame(last, size=(182, 640))  # another height, so that the figures are rendered again
+            yield make_frame(last, size=(182, 640))  # another height, so that the figures are rendered again
 
         *_, result = Overlay()(frames())
         return int(np.argwhere((result.image != last).any(axis=2)).max(axis=0)[1])
@@ -103,12 +103,12 @@ def source(_: Frames) -> Frames:
         Signal("down", "ended", now_ns),
     ]
     for number, signal in enumerate(signals):
-        yield replace(frame(number), signal=signal)
+        yield replace(make_frame(number), signal=signal)
 
 
 @pytest.mark.parametrize(("count", "state"), [(0, "starting"), (10, "down")])
 def test_metrics_of_states_stalls_and_reconnects(count: int, state: str) -> None:
-    graph = Graph(config(line(source, Work(), Ledger())))
+    graph = Graph(make_config(make_chain(source, Work(), Ledger())))
     register(graph)
     if count:
         with graph:
@@ -135,9 +135,9 @@ def test_report_and_metrics_count_placeholder_frames_separately() -> None:
         began_s = time.monotonic()
         for number in range(3, 13):
             time.sleep(max(0.0, began_s + (number - 3) / 50 - time.monotonic()))
-            yield frame(number)
+            yield make_frame(number)
 
-    with Graph(config(line(source, Work(), Ledger()))) as graph:
+    with Graph(make_config(make_chain(source, Work(), Ledger()))) as graph:
         assert graph.wait(20)
     figures = Report.of(graph, seconds=1)
     assert figures.frames.captured == figures.frames.written == 10

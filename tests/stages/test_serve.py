@@ -18,7 +18,7 @@ from stream_seg.errors import ConfigError, OutputError
 from stream_seg.frame import Frame
 from stream_seg.stages.base import Context
 from stream_seg.stages.serve import TOKEN_ENV, Serve
-from tests.support.frames import frame
+from tests.support.frames import make_frame
 from tests.support.page_client import make_segmented_frame, run_page
 
 TOKEN = "a token of some length"
@@ -100,7 +100,7 @@ def test_a_missing_package_names_the_extra_to_install(monkeypatch: pytest.Monkey
     monkeypatch.delitem(sys.modules, "stream_seg.web.server", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(OutputError, match=r"serve: .*uvicorn.*pip install '\.\[web\]'"):
-        next(Serve(port=0)(iter([frame(0)])))
+        next(Serve(port=0)(iter([make_frame(0)])))
 
 
 def test_input_from_an_overlay_is_rejected() -> None:
@@ -111,7 +111,7 @@ def test_input_from_an_overlay_is_rejected() -> None:
 
 def test_a_paced_recording_plays_at_its_own_speed() -> None:
     start_s = time.monotonic()
-    assert len(list(Serve(port=0, pace=True)(frame(seq) for seq in range(16)))) == 16
+    assert len(list(Serve(port=0, pace=True)(make_frame(seq) for seq in range(16)))) == 16
     assert time.monotonic() - start_s >= 0.5  # 15 intervals of 30 frames/s
 
 
@@ -122,7 +122,7 @@ def pace_frames(times_s: list[float]) -> list[float]:
 
 
 def make_timed_frame(seq: int, time_s: float) -> Frame:
-    return replace(frame(seq), pts=round(1000 * time_s), time_base=Fraction(1, 1000))
+    return replace(make_frame(seq), pts=round(1000 * time_s), time_base=Fraction(1, 1000))
 
 
 def test_intervals_of_more_than_a_second_are_kept() -> None:

@@ -23,7 +23,7 @@ from stream_seg.ops.blend_scores import SURE
 from stream_seg.ops.motion import SIZE
 from stream_seg.stages.smooth import Smooth
 from stream_seg.types import Classes, Image
-from tests.support.frames import frame
+from tests.support.frames import make_frame
 from tests.support.noisy_scores import filter_labels, noisy_drive, smooth
 
 CLASSES = Classes(("road", "car"), ((0, 0, 0), (255, 0, 0)))
@@ -33,7 +33,7 @@ ENGINE = EngineInfo("stub", "numpy", "f32", "cpu")
 def scored(seq: int, road: float, *, stream: str = "camera", size: tuple[int, int] = (2, 3)) -> Frame:
     """A plain picture whose pixels are road by `road` and car by 0.5."""
     scores = np.stack([np.full(size, road, np.float32), np.full(size, 0.5, np.float32)])
-    return replace(frame(seq, stream=stream), semantic=Semantic(CLASSES, ENGINE, (4, 6), scores))
+    return replace(make_frame(seq, stream=stream), semantic=Semantic(CLASSES, ENGINE, (4, 6), scores))
 
 
 def roads(frames: list[Frame], **keys: float) -> list[float]:
@@ -237,8 +237,8 @@ def test_a_cut_in_a_drive_is_seen_and_a_change_of_light_is_not() -> None:
 
 def test_frames_without_scores_are_refused() -> None:
     with pytest.raises(ConfigError, match="segment stage before"):
-        list(Smooth()(iter([frame(0)])))
+        list(Smooth()(iter([make_frame(0)])))
     labelled = Semantic(CLASSES, ENGINE, (4, 6), label_map=np.zeros((4, 6), np.uint8))
-    verdict = replace(frame(0), semantic=labelled)
+    verdict = replace(make_frame(0), semantic=labelled)
     with pytest.raises(ConfigError, match="leave smooth out"):
         list(Smooth()(iter([verdict])))

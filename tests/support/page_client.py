@@ -20,7 +20,7 @@ from stream_seg.errors import StreamSegError
 from stream_seg.frame import EngineInfo, Frame, Semantic
 from stream_seg.stages.base import Context
 from stream_seg.stages.serve import Serve
-from tests.support.frames import frame
+from tests.support.frames import make_frame
 
 ENGINE = EngineInfo("road", "openvino", "int8", "CPU")
 
@@ -31,7 +31,7 @@ def make_segmented_frame(
     """Return a frame whose upper 4/9 are sky and whose lower 5/9 are road; `grey` makes its image uniform."""
     labels = np.full((9, 16), CAMVID.index("sky"), np.uint8)
     labels[4:] = CAMVID.index("road")
-    plain = frame(seq, stream=stream, size=size)
+    plain = make_frame(seq, stream=stream, size=size)
     image = plain.image if grey is None else np.full_like(plain.image, grey)
     return replace(plain, image=image, semantic=Semantic(CAMVID, ENGINE, (9, 16), label_map=labels))
 

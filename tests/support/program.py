@@ -1,4 +1,4 @@
-"""The real program for tests: in this process, or as one of its own that gets signals."""
+"""Run the command line: in this process, or as a separate program that can receive signals."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from typing import Any
 
 import pytest
 
-from stream_seg.cli.app import main
-
-DRAWN = "synth://road?size=96x64"
-"""An endless drive, cheap to draw."""
+ENDLESS_DRIVE = "synth://road?size=96x64"
+"""A synthetic drive without an end, small and cheap to draw."""
 
 
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago."""
+def find_free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-def exit_code(*arguments: object) -> int:
-    """What `stream-seg ARGUMENTS` returns, run in this process."""
-    with pytest.raises(SystemExit) as ended:
+def run_cli(*arguments: object) -> int:
+    """Run `stream-seg ARGUMENTS` in this process, and return its exit code."""
+    from stream_seg.cli.app import main  # not above: conftest.py imports this module, and most tests need no command
+
+    with pytest.raises(SystemExit) as exit_info:
         main([str(argument) for argument in arguments])
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
+    assert isinstance(exit_info.value.code, int)
+    return exit_info.value.code
 
 
-def refused(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
-    """The exit code and the one line of a run that fails."""
+def run_failing(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    """Run `stream-seg run ARGUMENTS`, which fails with one line. Return the exit code and the line."""
     capfd.readouterr()
-    code = exit_code("run", *arguments)
+    code = run_cli("run", *arguments)
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1, lines
     assert lines[0].startswith("stream-seg: ")
@@ -49,8 +49,8 @@ def refused(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int,
 
 
 @contextmanager
-def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """`stream-seg ARGUMENTS` as a program of its own; ended with the body, should it still run."""
+def start_program(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """Start `stream-seg ARGUMENTS` as a separate program, and kill it at the end of the body if it still runs."""
     command = [sys.executable, "-m", "stream_seg.cli.app", *(str(argument) for argument in arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
         try:
@@ -59,34 +59,36 @@ def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
             program.kill()
 
 
-def wait_until(there: Callable[[], bool], program: subprocess.Popen[str], *, within_s: float = 30.0) -> None:
-    """Look every 10 ms until it is there, while the program runs."""
-    end = time.monotonic() + within_s
-    while not there():
-        assert program.poll() is None, program.communicate()
-        assert time.monotonic() < end, "it did not come"
+def wait_until(
+    condition: Callable[[], object], program: subprocess.Popen[str] | None = None, *, within_s: float = 30.0
+) -> None:
+    """Poll a condition every 10 ms. Fail after `within_s` seconds, or when `program` ends."""
+    end_s = time.monotonic() + within_s
+    while not condition():
+        assert program is None or program.poll() is None, program.communicate()
+        assert time.monotonic() < end_s, f"the condition did not hold within {within_s:g} s"
         time.sleep(0.01)
 
 
-def lines_in(path: Path) -> int:
-    """How many lines a file has so far; 0 without it."""
+def count_lines(path: Path) -> int:
+    """Return the number of complete lines of a file; 0 if it does not exist."""
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file says."""
+    """Return the content of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def left_in(folder: Path) -> list[str]:
-    """Every name in a folder, hidden ones too."""
+def list_folder(folder: Path) -> list[str]:
+    """Return the names in a folder, hidden ones included."""
     return sorted(os.listdir(folder))
 
 
-def certified(folder: Path) -> tuple[Path, Path]:
-    """The files of a key and of a certificate for 127.0.0.1."""
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """Return the files of a key and of a certificate for 127.0.0.1."""
     if shutil.which("openssl") is None:
-        pytest.skip("openssl is not here to make a certificate")
+        pytest.skip("openssl is needed to make a certificate")
     key, certificate = folder / "key.pem", folder / "cert.pem"
     command = f"openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout {key} -out {certificate}"
     command += " -addext subjectAltName=IP:127.0.0.1"

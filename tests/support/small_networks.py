@@ -1,4 +1,4 @@
-"""Small ONNX networks for tests, made on the spot, and what they say computed with numpy alone."""
+"""Small ONNX networks for tests, and their outputs computed with numpy alone."""
 
 from __future__ import annotations
 
@@ -14,15 +14,10 @@ SIZE = (16, 24)
 CLASSES = ["ground", "wall", "sky"]
 
 
-def weights(channels: int, *, seed: int = 0) -> NDArray[np.float32]:
-    """Of a 1x1 convolution: float32 (channels, 3)."""
-    return np.random.default_rng(seed).normal(size=(channels, 3)).astype(np.float32)
-
-
-def network(
+def make_model(
     *, outputs: dict[str, int], size: tuple[Any, Any] = SIZE, batch: Any = "n", nhwc: bool = False, opset: int = 17
 ) -> ModelProto:
-    """Scores of every second pixel by a 1x1 convolution, one output for each of `outputs` {name: channels}."""
+    """Return a network that scores every second pixel with a 1x1 convolution, with `outputs` {name: channels}."""
     shape = [batch, *size, 3] if nhwc else [batch, 3, *size]
     nodes, constants, values = [], [], []
     source = "picture"
@@ -30,7 +25,7 @@ def network(
         nodes.append(helper.make_node("Transpose", ["picture"], ["planes"], perm=[0, 3, 1, 2]))
         source = "planes"
     for seed, (name, channels) in enumerate(outputs.items()):
-        kernel = weights(channels, seed=seed).reshape(channels, 3, 1, 1)
+        kernel = make_weights(channels, seed=seed).reshape(channels, 3, 1, 1)
         constants.append(numpy_helper.from_array(kernel, f"kernel {name}"))
         out = f"{name} planes" if nhwc else name
         nodes.append(helper.make_node("Conv", [source, f"kernel {name}"], [out], strides=[2, 2]))
@@ -43,8 +38,8 @@ def network(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
-def masks(*, least: int) -> ModelProto:
-    """Scores as a detector gives them: (objects, 3, 28, 28), where an object is a bright row, and `least` more."""
+def make_mask_model(*, least: int) -> ModelProto:
+    """Return a detector with scores (objects, 3, 28, 28): one object per bright row, and `least` more."""
     nodes = [
         helper.make_node("Cast", ["image"], ["levels"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMax", ["levels"], ["rows"], axes=[0, 2, 3], keepdims=0),
@@ -66,21 +61,26 @@ def masks(*, least: int) -> ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def said(
+def make_weights(channels: int, *, seed: int = 0) -> NDArray[np.float32]:
+    """Return the weights of a 1x1 convolution, float32 (channels, 3)."""
+    return np.random.default_rng(seed).normal(size=(channels, 3)).astype(np.float32)
+
+
+def expected_scores(
     image: NDArray[np.uint8], channels: int, *, seed: int = 0, scale: float = 255, mean: Any = 0, std: Any = 1
 ) -> Any:
-    """What an output of `network` must say of a BGR picture that it takes as RGB: float (channels, h, w)."""
+    """Return an output of `make_model`, float (channels, h, w), for a BGR image that the network takes as RGB."""
     x = (image[::2, ::2, ::-1] / scale - mean) / std
-    return np.einsum("hwc,kc->khw", x, weights(channels, seed=seed))
+    return np.einsum("hwc,kc->khw", x, make_weights(channels, seed=seed))
 
 
-def picture(size: tuple[int, int] = SIZE, *, seed: int = 0) -> NDArray[np.uint8]:
-    """Noise, uint8 (H, W, 3)."""
+def make_image(size: tuple[int, int] = SIZE, *, seed: int = 0) -> NDArray[np.uint8]:
+    """Return noise, uint8 (H, W, 3)."""
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
 
 
-def write(folder: Path, model: ModelProto, sidecar: dict[str, Any] | None, *, name: str = "mine") -> Path:
-    """MODEL.onnx and, unless it is None, MODEL.yaml; returns the path of the ONNX."""
+def write_network(folder: Path, model: ModelProto, sidecar: dict[str, Any] | None, *, name: str = "mine") -> Path:
+    """Write NAME.onnx and, unless it is None, the side-car NAME.yaml. Return the path of the ONNX."""
     path = folder / f"{name}.onnx"
     save(model, path)
     if sidecar is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stream_seg.telemetry.logs import BURST, BURST_S, JsonLines, RateLimit, TextLines
-from tests.support.program import DRAWN, running
+from tests.support.program import ENDLESS_DRIVE, start_program
 
 
 def make_record(message: str, *args: object, stream: str | None = None, seq: int | None = None) -> logging.LogRecord:
@@ -76,8 +76,8 @@ def test_repeated_messages_are_dropped_and_counted() -> None:
 
 @pytest.mark.parametrize("log_format", ["json", "text", "auto"])
 def test_the_program_logs_in_the_requested_format(log_format: str, tmp_path: Path) -> None:
-    run = ("run", f"{DRAWN}&frames=2", "--quiet", tmp_path / "out.jsonl")
-    with running("-v", "--log-format", log_format, *run) as program:
+    run = ("run", f"{ENDLESS_DRIVE}&frames=2", "--quiet", tmp_path / "out.jsonl")
+    with start_program("-v", "--log-format", log_format, *run) as program:
         _, errors = program.communicate(timeout=60)
     lines = [line for line in errors.splitlines() if "road" in line]
     assert lines

@@ -27,9 +27,9 @@ from stream_seg.runtime.graph import Graph
 from stream_seg.stages.base import Frames
 from stream_seg.telemetry import server as metrics_server
 from stream_seg.telemetry.metrics import register, serve_metrics
-from tests.support.fake_stages import Camera, Ledger, Work, config, line, node
+from tests.support.fake_stages import Camera, Ledger, Work, make_chain, make_config, make_node
 from tests.support.flood import is_closed, open_connection
-from tests.support.frames import frame
+from tests.support.frames import make_frame
 
 METRICS_PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -56,7 +56,7 @@ def scrape(port: int) -> dict[str, float]:
 
 def test_a_scrape_agrees_with_the_frames_that_an_output_received() -> None:
     sink = Ledger()
-    graph = Graph(config(line(Camera(50), Work(), sink)))
+    graph = Graph(make_config(make_chain(Camera(50), Work(), sink)))
     with serving(graph, host="127.0.0.1", port=0) as port, graph:
         assert graph.wait(10)
         samples = scrape(port)
@@ -72,10 +72,10 @@ def test_a_scrape_agrees_with_the_frames_that_an_output_received() -> None:
 
 def test_late_frames_are_counted_by_stream() -> None:
     """Two cameras feed one slow output: its frames are late, and ages are counted by stream."""
-    cameras = [node(name, "source", Camera(number, stream=name)) for name, number in (("front", 4), ("rear", 2))]
+    cameras = [make_node(name, "source", Camera(number, stream=name)) for name, number in (("front", 4), ("rear", 2))]
     sink = Ledger(delay_s=0.02)
-    nodes = [*cameras, node("sink", "output", sink, "front", "rear")]
-    strict, lenient = (replace(config(nodes), deadline_ms=deadline_ms) for deadline_ms in (15.0, 10_000.0))
+    nodes = [*cameras, make_node("sink", "output", sink, "front", "rear")]
+    strict, lenient = (replace(make_config(nodes), deadline_ms=deadline_ms) for deadline_ms in (15.0, 10_000.0))
     for deadline_config, late in ((strict, {"front": 4, "rear": 2}), (lenient, {"front": 0, "rear": 0})):
         graph, began_s = Graph(deadline_config), time.time()
         with serving(graph, host="127.0.0.1", port=0) as port, graph:
@@ -96,15 +96,15 @@ def test_every_series_exists_before_the_first_frame_and_is_documented() -> None:
 
     def wait_for_release(_: Frames) -> Frames:
         release.wait(10)
-        yield frame(0)
+        yield make_frame(0)
 
     nodes = [
-        node("camera", "source", wait_for_release),
-        node("segment", "segment", Work(), "camera"),
-        node("smooth", "smooth", Work(), "segment"),
-        node("sink", "output", Ledger(), "smooth"),
+        make_node("camera", "source", wait_for_release),
+        make_node("segment", "segment", Work(), "camera"),
+        make_node("smooth", "smooth", Work(), "segment"),
+        make_node("sink", "output", Ledger(), "smooth"),
     ]
-    graph = Graph(config(nodes))
+    graph = Graph(make_config(nodes))
     with serving(graph, host="127.0.0.1", port=0) as port, graph:
         before = scrape(port)
         release.set()
@@ -129,7 +129,7 @@ def test_a_smoothing_stage_has_resets_and_confidence() -> None:
                 yield replace(received, signal=Signal("down", "no data", 0))
 
     outage_seq = -1
-    graph = Graph(config(line(Camera(4), smooth, Ledger())))
+    graph = Graph(make_config(make_chain(Camera(4), smooth, Ledger())))
     with serving(graph, host="127.0.0.1", port=0) as port, graph:
         assert graph.wait(10)
         samples = scrape(port)
@@ -138,17 +138,17 @@ def test_a_smoothing_stage_has_resets_and_confidence() -> None:
     assert samples["stream_seg_motion_confidence stage=work stream=camera"] == 0.75
     assert "stream_seg_motion_confidence stage=sink stream=camera" not in samples
     outage_seq = 3
-    graph = Graph(config(line(Camera(4), smooth, Ledger())))
+    graph = Graph(make_config(make_chain(Camera(4), smooth, Ledger())))
     with serving(graph, host="127.0.0.1", port=0) as port, graph:
         assert graph.wait(10)
         assert scrape(port)["stream_seg_motion_confidence stage=work stream=camera"] == 0
 
 
 def test_a_smoothing_stage_has_series_only_of_streams_that_reach_it() -> None:
-    cameras = [node(name, "source", Camera(2, stream=name)) for name in ("front", "rear")]
-    filters = [node(f"smooth {camera.name}", "smooth", Work(), camera.name) for camera in cameras]
-    sink = node("sink", "output", Ledger(), *(smooth.name for smooth in filters))
-    graph = Graph(config([*cameras, *filters, sink]))
+    cameras = [make_node(name, "source", Camera(2, stream=name)) for name in ("front", "rear")]
+    filters = [make_node(f"smooth {camera.name}", "smooth", Work(), camera.name) for camera in cameras]
+    sink = make_node("sink", "output", Ledger(), *(smooth.name for smooth in filters))
+    graph = Graph(make_config([*cameras, *filters, sink]))
     with serving(graph, host="127.0.0.1", port=0) as port, graph:
         assert graph.wait(10)
         confidences = [name for name in scrape(port) if "motion_confidence" in name]
@@ -166,11 +166,11 @@ def test_a_labelling_stage_has_a_quality_level_and_its_changes() -> None:
             yield replace(received, semantic=semantic, temporal=Temporal(quality_level=level, quality_change=change))
 
     nodes = [
-        node("camera", "source", Camera(4)),
-        node("segment", "segment", segment, "camera"),
-        node("sink", "output", Ledger(), "segment"),
+        make_node("camera", "source", Camera(4)),
+        make_node("segment", "segment", segment, "camera"),
+        make_node("sink", "output", Ledger(), "segment"),
     ]
-    graph = Graph(config(nodes))
+    graph = Graph(make_config(nodes))
     with serving(graph, host="127.0.0.1", port=0) as port, graph:
         assert graph.wait(10)
         samples = scrape(port)
@@ -180,7 +180,7 @@ def test_a_labelling_stage_has_a_quality_level_and_its_changes() -> None:
 
 
 def test_a_port_in_use_is_rejected() -> None:
-    graph = Graph(config(line(Camera(1), Work(), Ledger())))
+    graph = Graph(make_config(make_chain(Camera(1), Work(), Ledger())))
     with serving(graph, host="127.0.0.1", port=0) as port:
         rejected = pytest.raises(ConfigError, match=f"cannot serve on 127.0.0.1:{port}")
         with rejected, serve_metrics(graph, host="127.0.0.1", port=port):
@@ -189,7 +189,7 @@ def test_a_port_in_use_is_rejected() -> None:
 
 def idle_graph() -> Graph:
     """Return a graph that is not started."""
-    return Graph(config(line(Camera(1), Work(), Ledger())))
+    return Graph(make_config(make_chain(Camera(1), Work(), Ledger())))
 
 
 def status_for_host(name: str, port: int) -> int:

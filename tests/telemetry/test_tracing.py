@@ -16,8 +16,8 @@ from stream_seg.config.document import TracesConfig
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.runtime.graph import Graph
 from stream_seg.telemetry.tracing import follow, trace_frames
-from tests.support.fake_stages import Camera, Ledger, Work, config, line
-from tests.support.program import refused
+from tests.support.fake_stages import Camera, Ledger, Work, make_chain, make_config
+from tests.support.program import run_failing
 
 
 def trace(*, every: int, deadline_ms: float, delay_s: float = 0.0) -> list[ReadableSpan]:
@@ -25,7 +25,7 @@ def trace(*, every: int, deadline_ms: float, delay_s: float = 0.0) -> list[Reada
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    graph = Graph(config(line(Camera(6), Work(delay_s), Ledger())))
+    graph = Graph(make_config(make_chain(Camera(6), Work(delay_s), Ledger())))
     follow(graph, provider, every=every, deadline_ms=deadline_ms)
     with graph:
         assert graph.wait(10)
@@ -74,7 +74,7 @@ def test_every_late_frame_is_traced() -> None:
 
 def test_a_file_gets_one_line_per_span(tmp_path: Path) -> None:
     path = tmp_path / "traces.jsonl"
-    graph = Graph(config(line(Camera(6), Work(), Ledger())))
+    graph = Graph(make_config(make_chain(Camera(6), Work(), Ledger())))
     with trace_frames(graph, TracesConfig(file=path, sample=0.5), deadline_ms=60_000), graph:
         assert graph.wait(10)
     spans = [json.loads(text) for text in path.read_text().splitlines()]
@@ -97,7 +97,7 @@ def test_a_collector_receives_the_spans(unused_port: int) -> None:
     thread = Thread(target=server.serve_forever)
     thread.start()
     try:
-        graph = Graph(config(line(Camera(3), Work(), Ledger())))
+        graph = Graph(make_config(make_chain(Camera(3), Work(), Ledger())))
         traces = TracesConfig(endpoint=f"http://127.0.0.1:{unused_port}/v1/traces", sample=1)
         with trace_frames(graph, traces, deadline_ms=60_000), graph:
             assert graph.wait(10)
@@ -109,26 +109,26 @@ def test_a_collector_receives_the_spans(unused_port: int) -> None:
 
 
 def test_an_unwritable_file_is_refused(tmp_path: Path) -> None:
-    graph = Graph(config(line(Camera(1), Work(), Ledger())))
+    graph = Graph(make_config(make_chain(Camera(1), Work(), Ledger())))
     traces = TracesConfig(file=tmp_path / "nowhere" / "traces.jsonl")
-    with pytest.raises(OutputError, match="there is no folder"), trace_frames(graph, traces, deadline_ms=1):
+    with pytest.raises(OutputError, match="no such folder"), trace_frames(graph, traces, deadline_ms=1):
         pass
 
 
 def test_traces_need_an_endpoint_or_a_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.jsonl"
-    code, message = refused(capfd, "synth://road?frames=1", out, "--set", "traces.sample=0.5")
+    code, message = run_failing(capfd, "synth://road?frames=1", out, "--set", "traces.sample=0.5")
     assert (code, "expected either endpoint or file" in message) == (2, True), message
 
 
 def test_without_traces_no_frame_is_sampled() -> None:
-    graph = Graph(replace(config(line(Camera(1), Work(), Ledger())), traces=None))
+    graph = Graph(replace(make_config(make_chain(Camera(1), Work(), Ledger())), traces=None))
     assert all(worker.trace is None for worker in graph.workers)
 
 
 def test_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(__import__("sys").modules, "opentelemetry.sdk.trace", None)
-    graph = Graph(config(line(Camera(1), Work(), Ledger())))
+    graph = Graph(make_config(make_chain(Camera(1), Work(), Ledger())))
     with (
         pytest.raises(ConfigError, match=r"'\.\[trace\]'"),
         trace_frames(graph, TracesConfig(file=tmp_path / "t"), deadline_ms=1),

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from stream_seg.web import schemas
 from stream_seg.web.app import FILES
-from tests.support.frames import frame
+from tests.support.frames import make_frame
 from tests.support.page_client import PageClient, feed_frames, make_segmented_frame, run_page, wait_for
 
 
@@ -42,7 +42,7 @@ def test_health_and_readiness(page: PageClient) -> None:
 def test_sources_and_classes(page: PageClient) -> None:
     assert page.get("/api/sources").json() == []
     page.put(make_segmented_frame(0, stream="a/b c"))
-    page.put(frame(3, stream="plain"))
+    page.put(make_frame(3, stream="plain"))
     wait_for(lambda: len(page.get("/api/sources").json()) == 2)  # answers are cached for 0.2 s
     first, second = page.get("/api/sources").json()
     assert (first["id"], first["state"], first["width"], first["height"]) == ("a/b c", "up", 160, 90)
@@ -58,7 +58,7 @@ def test_sources_and_classes(page: PageClient) -> None:
 
 def test_classes_of_a_stream_without_labels_stay_with_a_share_of_0(page: PageClient) -> None:
     page.put(make_segmented_frame(0))
-    page.put(frame(1, stream="front", size=(90, 160)))  # as while a camera is down
+    page.put(make_frame(1, stream="front", size=(90, 160)))  # as while a camera is down
     classes = page.get("/api/classes").json()[0]["classes"]
     assert len(classes) == 11
     assert not any(one["share"] for one in classes)

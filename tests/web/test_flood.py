@@ -24,9 +24,9 @@ from stream_seg.stages.serve import TOKEN_ENV, Serve
 from stream_seg.telemetry.metrics import register
 from stream_seg.web import server
 from stream_seg.web.mjpeg import MjpegStreams
-from tests.support.fake_stages import config, node
+from tests.support.fake_stages import make_config, make_node
 from tests.support.flood import encode_request, is_closed, open_connection
-from tests.support.frames import frame
+from tests.support.frames import make_frame
 from tests.support.page_client import make_segmented_frame, run_page
 
 TOKEN = "only for this test"
@@ -65,7 +65,7 @@ def generate_noise() -> Frames:
     start_s = time.monotonic()
     for seq in range(10**6):
         time.sleep(max(0.0, start_s + seq / 30 - time.monotonic()))
-        yield replace(frame(seq), image=images[seq % 8])
+        yield replace(make_frame(seq), image=images[seq % 8])
 
 
 @pytest.fixture
@@ -79,8 +79,8 @@ def observed_page(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Observ
             observer.ages.append((time.monotonic(), (time.monotonic_ns() - shown.captured_ns) / 1e6))
             yield shown
 
-    nodes = [node("camera", "source", lambda _: generate_noise()), node("page", "output", measure_age, "camera")]
-    graph = Graph(config(nodes, policy="latest"))
+    nodes = [make_node("camera", "source", lambda _: generate_noise()), make_node("page", "output", measure_age, "camera")]
+    graph = Graph(make_config(nodes, policy="latest"))
     register(graph)
     serve.context = Context(announce=messages.put, registry=graph.registry)
     with graph:

@@ -13,7 +13,7 @@ import pytest
 
 from stream_seg.cli.app import main
 from tests.support.page_client import make_segmented_frame, run_page
-from tests.support.program import DRAWN, certified, running, wait_until
+from tests.support.program import ENDLESS_DRIVE, make_certificate, start_program, wait_until
 
 TOKEN = "canary-0123456789"
 STOP_S = 2.0
@@ -37,7 +37,7 @@ def open_stalled_viewer(port: int) -> socket.socket:
 def test_a_run_with_a_page(unused_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAM_SEG_TOKEN", TOKEN)
     address, header = f"http://127.0.0.1:{unused_port}", {"Authorization": f"Bearer {TOKEN}"}
-    with running("-v", "run", f"{DRAWN}&paced=1", address, "--metrics-port", 0) as program:
+    with start_program("-v", "run", f"{ENDLESS_DRIVE}&paced=1", address, "--metrics-port", 0) as program:
         wait_until(lambda: is_ready(address), program, within_s=60)
         with httpx.Client(base_url=address, headers=header, trust_env=False, timeout=20) as http:
             assert http.get("/api/sources").json()[0]["id"] == "capture"
@@ -73,7 +73,7 @@ def test_a_removed_source_leaves_the_page_with_the_metrics(tmp_path: Path, unuse
         return sorted((source["id"], source["state"]) for source in http.get("/api/sources").json())
 
     write_graph("front", "rear")
-    with running("run", "--config", file) as program:
+    with start_program("run", "--config", file) as program:
         wait_until(lambda: is_ready(address), program, within_s=60)
         with httpx.Client(base_url=address, trust_env=False, timeout=20) as http:
             wait_until(lambda: list_states(http) == [("front", "up"), ("rear", "up")], program)
@@ -88,14 +88,14 @@ def test_a_removed_source_leaves_the_page_with_the_metrics(tmp_path: Path, unuse
 
 def test_a_recording_ends_its_page(unused_port: int, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["run", f"{DRAWN}&frames=8&rate=100", f"http://127.0.0.1:{unused_port}"])
+        main(["run", f"{ENDLESS_DRIVE}&frames=8&rate=100", f"http://127.0.0.1:{unused_port}"])
     assert ended.value.code == 0
     assert "8 in, 8 out" in capfd.readouterr().out
 
 
 def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAM_SEG_TOKEN", TOKEN)
-    key, certificate = certified(tmp_path)
+    key, certificate = make_certificate(tmp_path)
     keys = {
         "host": "0.0.0.0",
         "certfile": certificate,

@@ -9,7 +9,7 @@ import pytest
 from stream_seg.frame import Signal
 from stream_seg.web import views
 from stream_seg.web.state import EXPIRY_S, PageState
-from tests.support.frames import frame
+from tests.support.frames import make_frame
 
 
 class Clock:
@@ -37,7 +37,7 @@ def state(clock: Clock) -> PageState:
 def put(state: PageState, clock: Clock, *seqs: int, age_s: float = 0.03, stream: str = "front") -> None:
     for seq in seqs:
         clock.move(0.1)
-        state.put(replace(frame(seq, stream=stream), captured_ns=clock.ns - round(age_s * 1e9)))
+        state.put(replace(make_frame(seq, stream=stream), captured_ns=clock.ns - round(age_s * 1e9)))
 
 
 def test_measurements(state: PageState, clock: Clock) -> None:
@@ -89,7 +89,7 @@ def test_a_placeholder_frame_carries_the_state_of_its_source(state: PageState, c
     since_ns = clock.ns
     for seq in range(2, 12):
         clock.move(0.5)
-        state.put(replace(frame(seq, stream="front"), signal=Signal("down", "refused", since_ns)))
+        state.put(replace(make_frame(seq, stream="front"), signal=Signal("down", "refused", since_ns)))
     stream = state.streams()["front"]
     assert stream.state(clock.ns) == ("down", "refused")
     assert stream.silent_s(clock.ns) == pytest.approx(5)

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from stream_seg import zoo
-from stream_seg.backends.tensorrt.build import build, capabilities
+from stream_seg.backends.tensorrt.build import build_plan, list_compute_capabilities
 from stream_seg.errors import NetworkError
 from stream_seg.frame import Frame
 from stream_seg.network.shipped import NETWORKS
@@ -30,10 +30,9 @@ from stream_seg.stages.base import Frames
 from stream_seg.stages.overlay import Overlay
 from stream_seg.stages.segment import Segment
 from stream_seg.stages.synthetic import Synthetic
-from stream_seg.training.export import Portable, export_onnx
+from stream_seg.training.export import PortableNetwork, export_onnx
 from stream_seg.zoo import BUILDERS
-from stream_seg.zoo.literature import IDEAS, PUBLISHED
-from tests.support.fake_stages import node, ran
+from tests.support.fake_stages import make_node, run_graph
 
 pytestmark = pytest.mark.timeout(600)  # on a busy machine an export of 101 layers takes minutes
 
@@ -51,9 +50,9 @@ UNPORTABLE = {"NonZero", "If", "Loop", "Scan", "MaxUnpool", "RoiAlign", "NonMaxS
 Pictures = NDArray[np.uint8]
 
 
-def built(name: str, classes: int) -> nn.Module:
+def seeded_network(name: str, classes: int) -> nn.Module:
     torch.manual_seed(1)
-    return zoo.built(name, classes).eval()
+    return zoo.build_network(name, classes).eval()
 
 
 def picture(height: int, width: int, *, seed: int = 0, count: int = 1) -> Tensor:
@@ -72,13 +71,13 @@ def first_convolution(net: nn.Module) -> nn.Conv2d:
 @pytest.mark.parametrize("name", BUILDERS)
 def test_it_has_as_many_parameters_as_its_source(name: str) -> None:
     with torch.device("meta"):
-        net = built(name, BUILDERS[name].classes)
+        net = seeded_network(name, BUILDERS[name].classes)
     assert sum(p.numel() for p in net.parameters()) == BUILDERS[name].parameters
 
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_scores_of_an_odd_size_and_a_gradient_at_the_first_layer(name: str) -> None:
-    net = built(name, 2).requires_grad_(False)
+    net = seeded_network(name, 2).requires_grad_(False)
     weight = first_convolution(net).weight.requires_grad_()
     height, width = ODD.get(name, (65, 97))
     scores = net(picture(height, width))
@@ -94,7 +93,7 @@ def test_scores_of_an_odd_size_and_a_gradient_at_the_first_layer(name: str) -> N
 @pytest.mark.parametrize("name", TOO_SMALL)
 def test_a_picture_that_is_too_small_is_refused(name: str) -> None:
     with torch.device("meta"):
-        net = built(name, 2)
+        net = seeded_network(name, 2)
         with pytest.raises(NetworkError, match="too small"):
             net(torch.zeros(1, 3, *TOO_SMALL[name]))
 
@@ -124,12 +123,12 @@ class Exported:
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exported]:
     name = request.param
     size = EXPORTED.get(name, (64, 96))
-    net = settled(built(name, 21), size)
+    net = settled(seeded_network(name, 21), size)
     images = (picture(*size, seed=2, count=PICTURES.get(name, 1)) * 60 + 110).clamp(0, 255).byte().permute(0, 2, 3, 1)
     path = tmp_path_factory.mktemp(name) / "net.onnx"
     export_onnx(net, path, size=size, mean=MEAN, std=STD)
     with torch.no_grad():  # in float64, so that only the exported one rounds
-        scores, labels = Portable(net, mean=MEAN, std=STD).double()(images)
+        scores, labels = PortableNetwork(net, mean=MEAN, std=STD).double()(images)
     del net
     yield Exported(name, path, images.numpy(), scores.float().numpy(), labels.numpy())
     path.unlink()  # up to 1 GB each
@@ -182,10 +181,10 @@ def test_tensorrt_builds_it(exported: Exported) -> None:
     """Each in fp16 where that is not too large, for another generation of GPUs than its neighbours; some for all."""
     onnx_size = exported.path.stat().st_size
     precision = "fp16" if onnx_size < 3e8 else "f32"  # the conversion holds several copies of a network
-    every = capabilities()
+    every = list_compute_capabilities()
     of_all = every if exported.name in FOR_EVERY_GPU else every[list(BUILDERS).index(exported.name) % len(every) :][:1]
     for capability in of_all:
-        plan = build(
+        plan = build_plan(
             exported.path.read_bytes(),
             precision=precision,
             size=(exported.images.shape[1], exported.images.shape[2]),
@@ -197,7 +196,7 @@ def test_tensorrt_builds_it(exported: Exported) -> None:
 
 
 def test_tensorrt_builds_for_75_to_120() -> None:
-    assert {"7.5", "8.0", "8.6", "8.9", "12.0"} <= set(capabilities())
+    assert {"7.5", "8.0", "8.6", "8.9", "12.0"} <= set(list_compute_capabilities())
 
 
 def test_a_frame_goes_through_the_pipeline(exported: Exported) -> None:
@@ -211,12 +210,12 @@ def test_a_frame_goes_through_the_pipeline(exported: Exported) -> None:
             yield frame
 
     segment = Segment(network=str(described(exported)), backend="onnxruntime", precision="f32")
-    graph = ran(
+    graph = run_graph(
         [
-            node("synthetic", "synthetic", camera),
-            node("segment", "segment", segment, "synthetic"),
-            node("overlay", "overlay", Overlay(), "segment"),
-            node("sink", "write", keep, "overlay"),
+            make_node("synthetic", "source", camera),
+            make_node("segment", "segment", segment, "synthetic"),
+            make_node("overlay", "overlay", Overlay(), "segment"),
+            make_node("sink", "output", keep, "overlay"),
         ],
         within_s=300,  # half a gigabyte of weights, on a busy machine
     )
@@ -244,8 +243,3 @@ def described(exported: Exported) -> Path:
 
 def test_what_is_shipped_can_be_built() -> None:
     assert set(NETWORKS) <= set(BUILDERS)
-
-
-def test_the_literature_is_that_of_the_networks() -> None:
-    assert list(IDEAS) == list(BUILDERS)
-    assert set(PUBLISHED) <= set(BUILDERS)
