@@ -1,4 +1,4 @@
-"""What every view has: the sky, the far skyline, and the ground with its road, pavements and grass."""
+"""Draw the sky, the distant skyline, and the ground with road, pavements and grass."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.synth.camera import bend
 from stream_seg.synth.canvas import SUBPIXEL_BITS, Canvas
-from stream_seg.synth.texture import Texture, cloudy, periodic, rng
-from stream_seg.synth.weather import weather
+from stream_seg.synth.texture import Texture, fractal_noise, make_periodic, rng
+from stream_seg.synth.weather import choose_weather
 
 ROAD_M = 5.3
-"""Half the width of the carriageway: a lane of 3.3 m and a parking bay of 2 m on each side."""
+"""Half the width of the carriageway: a lane of 3.3 m and a parking bay of 2 m."""
 BAY_M = 3.3
 PAVEMENT_M = 7.7
-"""From the centre line to the outer edge of the pavement."""
+"""Distance from the center line to the outer edge of the pavement."""
 VERGE_M = 12.0
 PERIOD_M = 48.0
 TEXEL_M = 0.015, 0.04
@@ -29,15 +29,15 @@ SKY_SPAN, SKY_RISE, SKYLINE_RISE = 1.8, 1.0, 0.085
 
 
 @lru_cache(maxsize=4)
-def _sky(seed: int) -> NDArray[np.uint8]:
-    """The sky ahead, uint8 (h, w, 3): SKY_SPAN to either side and SKY_RISE up, as slopes of the line of sight."""
-    mood, _ = weather(seed)
+def _make_sky(seed: int) -> NDArray[np.uint8]:
+    """Return the sky, uint8 (h, w, 3), SKY_SPAN to either side and SKY_RISE up, as slopes of the line of sight."""
+    mood, _ = choose_weather(seed)
     height, width = 320, 1280
     rise = np.linspace(1, 0, height, dtype=np.float32)[:, None]
     blend = np.clip(rise * 1.6, 0, 1)[..., None] ** 0.8
     sky = np.array(mood.zenith, np.float32) * blend + np.array(mood.horizon, np.float32) * (1 - blend)
-    # clouds lie flat: seen near the horizon they are thinner and smaller
-    field = cloudy(512, 2048, rng(seed, 10), cell=200, octaves=7)
+    # clouds are horizontal: near the horizon they look thinner and smaller
+    field = fractal_noise(512, 2048, rng(seed, 10), cell=200, octaves=7)
     over = 0.12 + rise
     across = np.linspace(-1, 1, width, dtype=np.float32)[None]
     map_x = (1024 + across / over * 240).astype(np.float32)
@@ -50,31 +50,31 @@ def _sky(seed: int) -> NDArray[np.uint8]:
 
 
 @lru_cache(maxsize=4)
-def _skyline(seed: int) -> tuple[Texture, Texture]:
-    """Far roofs and far trees, SKYLINE_RISE up from the horizon."""
+def _make_skyline(seed: int) -> tuple[Texture, Texture]:
+    """Return distant roofs and trees, SKYLINE_RISE up from the horizon."""
     random = rng(seed, 11)
     height, width = 64, 2560
     level = np.linspace(1, 0, height, dtype=np.float32)[:, None]
     roofs = np.zeros(width, np.float32)
     for left in range(0, width, 24):
         roofs[left : left + int(random.integers(14, 60))] = random.uniform(0.15, 0.36) * (random.random() < 0.6)
-    crowns = 0.42 + 0.16 * cloudy(1, width, random, cell=90, octaves=6)[0]
-    grain = cloudy(height, width, random, cell=10, octaves=3)[..., None]
+    crowns = 0.42 + 0.16 * fractal_noise(1, width, random, cell=90, octaves=6)[0]
+    grain = fractal_noise(height, width, random, cell=10, octaves=3)[..., None]
     houses = np.array((92, 98, 108), np.float32) + 14 * grain
     trees = np.array((58, 66, 66), np.float32) + 12 * grain
     soft = [np.clip((edge - level) * np.float32(height / 2) + 0.5, 0, 1, dtype=np.float32) for edge in (roofs, crowns)]
-    return Texture.of(houses, soft[0]), Texture.of(trees, soft[1])
+    return Texture.from_colours(houses, soft[0]), Texture.from_colours(trees, soft[1])
 
 
 def draw_sky(canvas: Canvas, seed: int) -> None:
-    """Paint sky and skyline; both stand still before the camera, infinitely far, so only its turning moves them."""
+    """Paint sky and skyline. Both are infinitely far, so only rotation of the camera moves them."""
     camera = canvas.now
     ahead = np.array([[-SKY_SPAN, SKY_RISE, 1], [SKY_SPAN, SKY_RISE, 1], [-SKY_SPAN, 0, 1]]) * INFINITY_M
     here, there = (ahead + view.position for view in (camera, canvas.before))
-    canvas.planes[:] = canvas.register(CAMVID.index("sky"), here[None], there[None])
-    picture = _sky(seed)
-    scale_x, scale_y = picture.shape[1] / (2 * SKY_SPAN), picture.shape[0] / SKY_RISE
-    to_picture = np.array(
+    canvas.planes[:] = canvas.register_planes(CAMVID.index("sky"), here[None], there[None])
+    sky = _make_sky(seed)
+    scale_x, scale_y = sky.shape[1] / (2 * SKY_SPAN), sky.shape[0] / SKY_RISE
+    to_sky = np.array(
         [
             [scale_x / camera.focal, 0, scale_x * (SKY_SPAN - camera.cx / camera.focal)],
             [0, scale_y / camera.focal, scale_y * (SKY_RISE - camera.cy / camera.focal)],
@@ -83,27 +83,27 @@ def draw_sky(canvas: Canvas, seed: int) -> None:
     above = canvas.image[: max(math.floor(camera.cy) + 1, 0)]
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     if len(above):
-        cv2.warpAffine(picture, to_picture, above.shape[1::-1], dst=above, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    roofs, trees = _skyline(seed)
+        cv2.warpAffine(sky, to_sky, above.shape[1::-1], dst=above, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    roofs, trees = _make_skyline(seed)
     low = np.array([[-SKY_SPAN, SKYLINE_RISE, 1], [SKY_SPAN, SKYLINE_RISE, 1], [-SKY_SPAN, -0.004, 1]]) * INFINITY_M
     here, there = (low + view.position for view in (camera, canvas.before))
-    canvas.patch(trees, here, CAMVID.index("tree"), before=there, distance_m=330.0)
-    canvas.patch(roofs, here, CAMVID.index("building"), before=there, distance_m=260.0)
+    canvas.draw_texture(trees, here, CAMVID.index("tree"), before=there, distance_m=330.0)
+    canvas.draw_texture(roofs, here, CAMVID.index("building"), before=there, distance_m=260.0)
 
 
-def _paint_ground(seed: int) -> NDArray[np.float32]:
-    """Colours of one period of the ground, (along, across, 3): across from -VERGE_M, along from 0."""
+def _make_ground(seed: int) -> NDArray[np.float32]:
+    """Return one period of the ground, (along, across, 3): across from -VERGE_M, along from 0."""
     random = rng(seed, 12)
-    mood, sun_side = weather(seed)
+    mood, sun_side = choose_weather(seed)
     overlap = 100
     rows, columns = round(PERIOD_M / TEXEL_M[1]) + overlap, round(2 * VERGE_M / TEXEL_M[0])
     u = (np.arange(columns, dtype=np.float32) + 0.5) * TEXEL_M[0] - VERGE_M
     v = ((np.arange(rows, dtype=np.float32) + 0.5) * TEXEL_M[1])[:, None]
     fine = rng(seed, 13).standard_normal((rows, columns)).astype(np.float32)
-    patches = cv2.resize(cloudy(rows // 4, columns // 4, random, cell=90), (columns, rows))
+    patches = cv2.resize(fractal_noise(rows // 4, columns // 4, random, cell=90), (columns, rows))
     tracks = np.exp(-(((np.abs(np.abs(u) - 1.65) - 0.75) / 0.35) ** 2))
     road = 96 + 5 * fine + 5 * patches - 7 * tracks - 9 * np.clip(np.abs(u) - 4.6, 0, 0.7)
-    for _ in range(5):  # trenches that were filled again
+    for _ in range(5):  # filled trenches
         left, near = random.uniform(-5, 3.5), random.uniform(0, PERIOD_M - 6)
         road[int(near / TEXEL_M[1]) :][
             : int(random.integers(30, 150)), (u > left) & (u < left + random.uniform(0.6, 1.8))
@@ -127,17 +127,17 @@ def _paint_ground(seed: int) -> NDArray[np.float32]:
         (0.6, 1, 0.9), np.float32
     )
     out[:, np.abs(u) > PAVEMENT_M] = grass[:, np.abs(u) > PAVEMENT_M]
-    # houses on the sun's side throw their shadow over its pavement and some of the road
+    # houses on the side of the sun cast shadows on pavement and road
     reach = 6.0 + 1.2 * np.sign(np.sin(v * 2 * np.pi / 12)) + 1.2 * np.sign(np.sin(v * 2 * np.pi / 16 + 1))
     shade = np.clip((u * sun_side - reach + 1.8) / 0.3 + 0.5, 0, 1)
     out *= 1 + 0.35 * mood.sun - (mood.sun * 0.6) * shade[..., None]
-    return periodic(out, overlap)
+    return make_periodic(out, overlap)
 
 
 @lru_cache(maxsize=2)
-def _ground(seed: int) -> tuple[NDArray[np.uint8], ...]:
-    """The ground at halved width and quartered length per level, as its view shrinks with distance; a row of wrap."""
-    level = np.clip(_paint_ground(seed), 0, 255).astype(np.uint8)
+def _make_ground_levels(seed: int) -> tuple[NDArray[np.uint8], ...]:
+    """Return the ground with half the width and a quarter of the length per level, padded by a row for wrapping."""
+    level = np.clip(_make_ground(seed), 0, 255).astype(np.uint8)
     levels = []
     while True:
         levels.append(np.ascontiguousarray(np.pad(level, ((1, 1), (0, 0), (0, 0)), "wrap")))
@@ -156,20 +156,20 @@ def draw_ground(canvas: Canvas, seed: int) -> None:
         return
     cam_x, cam_y, cam_z = camera.position
     depth = np.minimum(camera.focal * cam_y / (np.arange(first, height) - camera.cy), FAR_M)
-    centre = bend(cam_z + depth, seed=seed)
+    center = bend(cam_z + depth, seed=seed)
     columns = np.arange(width, dtype=np.float32)
-    levels = _ground(seed)
-    chosen = np.clip(np.rint(np.log2(depth / camera.focal / TEXEL_M[0])), 0, len(levels) - 1).astype(int)
-    for number in np.unique(chosen):
-        rows = np.flatnonzero(chosen == number)
-        z, picture = depth[rows, None], levels[number]
-        scale_x, scale_y = picture.shape[1] / (2 * VERGE_M), (picture.shape[0] - 2) / PERIOD_M
+    levels = _make_ground_levels(seed)
+    row_levels = np.clip(np.rint(np.log2(depth / camera.focal / TEXEL_M[0])), 0, len(levels) - 1).astype(int)
+    for number in np.unique(row_levels):
+        rows = np.flatnonzero(row_levels == number)
+        z, level = depth[rows, None], levels[number]
+        scale_x, scale_y = level.shape[1] / (2 * VERGE_M), (level.shape[0] - 2) / PERIOD_M
         step = z / camera.focal * scale_x
-        start = (cam_x - centre[rows, None] + VERGE_M) * scale_x - 0.5 - camera.cx * step
+        start = (cam_x - center[rows, None] + VERGE_M) * scale_x - 0.5 - camera.cx * step
         map_x = step.astype(np.float32) * columns + start.astype(np.float32)
         map_y = np.repeat(((((cam_z + z) % PERIOD_M) * scale_y) + 0.5).astype(np.float32), width, axis=1)
         band = canvas.image[first + rows[0] : first + rows[-1] + 1]
-        cv2.remap(picture, map_x, map_y, cv2.INTER_LINEAR, dst=band, borderMode=cv2.BORDER_REPLICATE)
+        cv2.remap(level, map_x, map_y, cv2.INTER_LINEAR, dst=band, borderMode=cv2.BORDER_REPLICATE)
     fog = np.full((1, width, 3), canvas.haze).astype(np.uint8)
     for y, distance_m in enumerate(depth, first):
         haze = 1 - math.exp(-distance_m / canvas.clear_m)
@@ -177,17 +177,18 @@ def draw_ground(canvas: Canvas, seed: int) -> None:
             break
         row = canvas.image[y : y + 1]
         cv2.addWeighted(row, 1 - haze, fog, haze, 0, dst=row)
-    _register_strips(canvas, first, depth, centre)
+    _register_strips(canvas, first, depth, center)
 
 
-def _register_strips(canvas: Canvas, first: int, depth: NDArray[np.float64], centre: NDArray[np.float64]) -> None:
+def _register_strips(canvas: Canvas, first: int, depth: NDArray[np.float64], center: NDArray[np.float64]) -> None:
     cam_x, _, cam_z = canvas.now.position
     corners = np.array([[cam_x, 0, cam_z + 2], [cam_x + 10, 0, cam_z + 2], [cam_x, 0, cam_z + 40]])
-    canvas.planes[first:] = canvas.register(CAMVID.index("tree"), corners[None])  # CamVid counts grass as vegetation
+    # CamVid counts grass as vegetation
+    canvas.planes[first:] = canvas.register_planes(CAMVID.index("tree"), corners[None])
     y = np.arange(first, first + len(depth))
     for edge, label in ((PAVEMENT_M, "pavement"), (ROAD_M, "road")):
-        sides = [canvas.now.cx + canvas.now.focal * (centre + side * edge - cam_x) / depth for side in (-1, 1)]
+        sides = [canvas.now.cx + canvas.now.focal * (center + side * edge - cam_x) / depth for side in (-1, 1)]
         outline = np.stack((np.concatenate((sides[0], sides[1][::-1])), np.concatenate((y, y[::-1]))), axis=1)
         fixed = np.rint(outline * 2**SUBPIXEL_BITS).astype(np.int32)
-        number = canvas.register(CAMVID.index(label), corners[None])
+        number = canvas.register_planes(CAMVID.index(label), corners[None])
         cv2.fillPoly(canvas.planes, [fixed], number, cv2.LINE_8, SUBPIXEL_BITS)

@@ -1,8 +1,8 @@
-"""Where the camera is and how it sees: a pinhole that looks along the road by shifting its principal point.
+"""The position and projection of the camera: a pinhole that looks along the road by shifting its principal point.
 
-World axes: X right, Y up, Z along the road, metres. The road's centre line is X = bend(Z), its ground the plane Y = 0.
-A pan is a shift of the principal point (a shift lens, not a rotation), so a ground row has one depth and a plane across
-the road keeps its shape; every view of a plane, and every motion of it, is then exactly a homography.
+World axes: X right, Y up, Z along the road, meters. The center line of the road is X = bend(Z), the ground Y = 0.
+A pan shifts the principal point (a shift lens, not a rotation), so each row of the ground has one depth and planes
+across the road keep their shape; then every view of a plane, and every motion of it, is exactly a homography.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Points: TypeAlias = NDArray[np.float64]
-"""float64 (N, 3) in world metres, or (N, 2) in pixels."""
+"""float64 (N, 3) in world meters, or (N, 2) in pixels."""
 Move: TypeAlias = Literal["drive", "static", "pan"]
 
 HEIGHT_M = 1.35
@@ -27,7 +27,7 @@ HORIZON = 0.49
 
 @dataclass(frozen=True)
 class Camera:
-    """`x = cx + focal * X / Z`, `y = cy - focal * Y / Z`, with X, Y, Z from `position`; a pixel's centre is whole."""
+    """`x = cx + focal * X / Z`, `y = cy - focal * Y / Z`, with X, Y, Z from `position`; pixel centers are integers."""
 
     focal: float
     cx: float
@@ -36,11 +36,11 @@ class Camera:
 
     @property
     def intrinsics(self) -> Points:
-        """The 3x3 matrix from a camera-centred point to homogeneous pixels."""
+        """The 3x3 matrix from a camera-centered point to homogeneous pixels."""
         return np.array([[self.focal, 0, self.cx], [0, -self.focal, self.cy], [0, 0, 1]])
 
     def project(self, relative: Points) -> Points:
-        """Camera-centred points (N, 3) with Z > 0 to pixels (N, 2)."""
+        """Project camera-centered points (N, 3) with Z > 0 to pixels (N, 2)."""
         return np.asarray(relative[:, :2] / relative[:, 2:] * (self.focal, -self.focal) + (self.cx, self.cy))
 
 
@@ -50,13 +50,13 @@ def _phases(seed: int) -> NDArray[np.float64]:
 
 
 def bend(z: NDArray[np.float64] | float, *, seed: int) -> NDArray[np.float64]:
-    """X of the road's centre line at Z, metres."""
+    """Return X of the road's center line at Z, meters."""
     phase = _phases(seed)
     return np.asarray(5 * np.sin(np.multiply(z, 2 * np.pi / 430) + phase[0]) + np.sin(np.multiply(z, 0.03) + phase[1]))
 
 
-def beside(u: float, z: float, seed: int) -> tuple[float, float]:
-    """The point (X, Z) that lies `u` metres to the right of the centre line."""
+def point_beside(u: float, z: float, seed: int) -> tuple[float, float]:
+    """Return the point (X, Z) that is `u` meters to the right of the center line."""
     return float(bend(z, seed=seed)) + u, z
 
 
@@ -65,7 +65,7 @@ def _heading(z: float, seed: int) -> float:
 
 
 def _drive(t: float, seed: int) -> tuple[float, float, float]:
-    """Along the left lane at 9.5 m/s, a little slower and faster, not quite in its middle."""
+    """Drive in the left lane at about 9.5 m/s, near its middle."""
     z = 9.5 * t + 5 * np.sin(t * 0.4 + _phases(seed)[2])
     x = bend(z, seed=seed) + LANE_M + 0.12 * np.sin(t * 0.7)
     return float(x), float(z), _heading(z, seed)
@@ -85,11 +85,11 @@ MOVES: dict[Move, Callable[[float, int], tuple[float, float, float]]] = {
     "static": _static,
     "pan": _pan,
 }
-"""Seconds and seed to (X, Z, heading): where the camera stands, metres, and the slope dX/dZ it looks along."""
+"""Functions of seconds and seed that return the camera's X and Z in meters, and its heading, the slope dX/dZ."""
 
 
 def camera_at(t: float, *, seed: int, size: tuple[int, int], move: Move = "drive", shake: float = 0.0) -> Camera:
-    """The camera at `t` seconds for a picture of `size` = (height, width); `shake` in pixels of a picture 640 wide."""
+    """Return the camera at `t` seconds for an image of `size` = (height, width); `shake` is in pixels at width 640."""
     height, width = size
     x, z, heading = MOVES[move](t, seed)
     focal = FOCAL * max(width, height * 4 / 3)

@@ -1,7 +1,7 @@
-"""A picture being painted from far to near, which remembers which plane of the scene each pixel shows.
+"""Paint an image from far to near, and record the plane of the scene that each pixel shows.
 
-Everything painted is plane, so one number per pixel (the plane's) gives both truths afterwards: the label by a table,
-the motion by the homography from the plane's present view to its previous one.
+All surfaces are planes, so one plane number per pixel determines both label and motion: the label by a table, the
+motion by the homography from the current view of the plane to its previous view.
 """
 
 from __future__ import annotations
@@ -17,44 +17,44 @@ from numpy.typing import NDArray
 
 from stream_seg.synth.camera import Camera, Points
 from stream_seg.synth.mesh import Mesh
-from stream_seg.synth.texture import Colour, Texture, shaded
+from stream_seg.synth.texture import Colour, Texture, shade_texture
 from stream_seg.types import Image, Labels
 
 NEAR_M = 0.4
 SUBPIXEL_BITS = 4
 HAZE_STEPS = 48
 CORNERS = np.array([[1, 0, 0], [0, 1, 0], [-1, 1, 1], [0, 0, 1]])
-"""From three corners of a parallelogram (top left, top right, bottom left) to its four, in a ring."""
+"""Maps three corners of a parallelogram (top left, top right, bottom left) to all four, in circular order."""
 
 
 def _fixed(pixels: Points) -> NDArray[np.int32]:
-    """Pixels in OpenCV's fixed point."""
+    """Convert pixels to OpenCV's fixed point."""
     return np.asarray(np.rint(pixels * 2**SUBPIXEL_BITS), np.int32)
 
 
 def clip_near(points: Points) -> Points:
-    """The part of a camera-centred polygon (N, 3) at least NEAR_M ahead; empty when there is none."""
+    """Return the part of a camera-centered polygon (N, 3) at least NEAR_M ahead, possibly empty."""
     ahead = points[:, 2] - NEAR_M
     if ahead.min() >= 0:
         return points
-    kept = []
+    clipped = []
     for i in range(len(points)):
         if ahead[i - 1] >= 0:
-            kept.append(points[i - 1])
+            clipped.append(points[i - 1])
         if (ahead[i - 1] >= 0) != (ahead[i] >= 0):
             share = ahead[i - 1] / (ahead[i - 1] - ahead[i])
-            kept.append(points[i - 1] + share * (points[i] - points[i - 1]))
-    return np.array(kept).reshape(-1, 3)
+            clipped.append(points[i - 1] + share * (points[i] - points[i - 1]))
+    return np.array(clipped).reshape(-1, 3)
 
 
 Paint: TypeAlias = Callable[["Canvas"], None]
-Thing: TypeAlias = tuple[float, Paint]
-"""The Z by which things are painted, far before near, and what paints it."""
+DrawItem: TypeAlias = tuple[float, Paint]
+"""The Z by which items are sorted, far before near, and the function that paints the item."""
 
 
 @dataclass
 class Canvas:
-    """`image` is painted in place; `haze` is the colour that distance fades to, 63 % of it `clear_m` away."""
+    """An image to paint in place. Distant surfaces fade to the colour `haze`, 63 % of it at `clear_m`."""
 
     image: Image
     now: Camera
@@ -69,28 +69,30 @@ class Canvas:
     def __post_init__(self) -> None:
         self.planes = np.zeros(self.image.shape[:2], np.uint16)
 
-    def register(self, label: int, corners: Points, before: Points | None = None) -> int:
-        """Note planes by three points of each, (N, 3, 3), now and one frame ago; the first one's number in `planes`."""
+    def register_planes(self, label: int, corners: Points, before: Points | None = None) -> int:
+        """Register planes by three points each, (N, 3, 3), now and in the previous frame. Return the first number."""
         first = len(self._labels)
         self._labels += [label] * len(corners)
         self._corners.append(corners)
         self._corners_before.append(corners if before is None else before)
         return first
 
-    def faded(self, distance_m: float) -> float:
-        """How much of the haze lies before something this far away, 0-1, in steps too small to see."""
+    def haze_at(self, distance_m: float) -> float:
+        """Return the share of haze at this distance, 0 to 1, in steps too small to see."""
         return round(HAZE_STEPS * (1 - math.exp(-max(distance_m, 0.0) / self.clear_m))) / HAZE_STEPS
 
-    def sees(self, place: tuple[float, float], radius_m: float) -> bool:
-        """Whether something upright at `place` (X, Z) may be in view."""
+    def is_visible(self, place: tuple[float, float], radius_m: float) -> bool:
+        """Return True if an upright object at `place` (X, Z) may be in view."""
         x, ahead = place[0] - self.now.position[0], place[1] - self.now.position[2] + radius_m
         left, right = (edge * ahead / self.now.focal for edge in (-self.now.cx, self.planes.shape[1] - self.now.cx))
         return ahead > NEAR_M and left - radius_m < x < right + radius_m
 
-    def mesh(self, mesh: Mesh, at: Points, label: int, *, before: Points | None = None, cull: bool = False) -> None:
+    def draw_mesh(
+        self, mesh: Mesh, at: Points, label: int, *, before: Points | None = None, cull: bool = False
+    ) -> None:
         """Paint the faces of a mesh in their order, its origin at `at` (3,).
 
-        `before`: its corners in the world one frame ago (N, 3). `cull` leaves out the faces that turn their back.
+        `before`: its corners in the world in the previous frame (N, 3). `cull` omits faces seen from behind.
         """
         points = mesh.points + at
         relative = points - self.now.position
@@ -101,11 +103,13 @@ class Canvas:
         pixels = self.now.project(relative if whole else np.maximum(relative, (-np.inf, -np.inf, NEAR_M)))
         if not self._in_view(pixels):
             return
-        haze = self.faded(float(depth.mean()))
+        haze = self.haze_at(float(depth.mean()))
         colours = (mesh.colours * (1 - haze) + np.array(self.haze) * haze).tolist()
         fixed = _fixed(pixels)
-        first = self.register(label, points[mesh.three], None if before is None else before[mesh.three])
-        for face in mesh.facing(relative) if cull else range(len(mesh.ends)):
+        first = self.register_planes(
+            label, points[mesh.plane_corners], None if before is None else before[mesh.plane_corners]
+        )
+        for face in mesh.visible_faces(relative) if cull else range(len(mesh.ends)):
             start, end = mesh.ends[face - 1] if face else 0, mesh.ends[face]
             outline = fixed[start:end] if whole else _fixed(self.now.project(clip_near(relative[start:end])))
             if len(outline):
@@ -115,10 +119,10 @@ class Canvas:
     def _in_view(self, pixels: Points) -> bool:
         (x0, y0), (x1, y1) = pixels.min(0).tolist(), pixels.max(0).tolist()
         height, width = self.planes.shape
-        # what is thinner and flatter than a third of a pixel would only flicker
+        # smaller polygons would only flicker
         return bool(x1 >= 0 and y1 >= 0 and x0 < width and y0 < height and (x1 - x0) + (y1 - y0) > 0.33)
 
-    def patch(
+    def draw_texture(
         self,
         texture: Texture,
         corners: Points,
@@ -128,9 +132,9 @@ class Canvas:
         light: float = 1.0,
         distance_m: float | None = None,
     ) -> None:
-        """Paint a picture on the parallelogram of `corners` (3, 3): top left, top right, bottom left.
+        """Paint a texture on the parallelogram of `corners` (3, 3): top left, top right, bottom left.
 
-        `label` None leaves labels and motion alone (a shadow). `distance_m` overrides the distance that fades it.
+        With `label` None, labels and motion stay (a shadow). `distance_m` overrides the distance for the haze.
         """
         relative = corners - self.now.position
         outline = clip_near(CORNERS @ relative)
@@ -145,20 +149,20 @@ class Canvas:
         top, bottom = max(math.floor(y0), 0), min(math.ceil(y1) + 1, height)
         h, w = texture.pixels.shape[:2]
         halve_x, halve_y = int(math.log2(max(w / (x1 - x0 + 1), 1))), int(math.log2(max(h / (y1 - y0 + 1), 1)))
-        haze = self.faded(float(outline[:, 2].mean()) if distance_m is None else distance_m)
-        level = shaded(texture, halve_x, halve_y, round(light, 2), haze, self.haze)
-        window = self._window(relative, level.shape[1], level.shape[0], left, top)
-        painted = cv2.warpPerspective(level, window, (right - left, bottom - top), flags=cv2.INTER_LINEAR)
+        haze = self.haze_at(float(outline[:, 2].mean()) if distance_m is None else distance_m)
+        level = shade_texture(texture, halve_x, halve_y, round(light, 2), haze, self.haze)
+        homography = self._homography(relative, level.shape[1], level.shape[0], left, top)
+        painted = cv2.warpPerspective(level, homography, (right - left, bottom - top), flags=cv2.INTER_LINEAR)
         target = self.image[top:bottom, left:right]
         cover = cv2.extractChannel(painted, 3)
         cv2.multiply(target, cv2.cvtColor(cv2.bitwise_not(cover), cv2.COLOR_GRAY2BGR), dst=target, scale=1 / 255)
         cv2.add(target, cv2.cvtColor(painted, cv2.COLOR_BGRA2BGR), dst=target)
         if label is not None:
-            number = self.register(label, corners[None], None if before is None else before[None])
-            np.copyto(self.planes[top:bottom, left:right], np.uint16(number), where=cover > texture.owns)
+            number = self.register_planes(label, corners[None], None if before is None else before[None])
+            np.copyto(self.planes[top:bottom, left:right], np.uint16(number), where=cover > texture.label_alpha)
 
-    def _window(self, relative: Points, w: int, h: int, left: int, top: int) -> Points:
-        """The homography from the pixels of a picture w by h on a parallelogram to those of a window of the image."""
+    def _homography(self, relative: Points, w: int, h: int, left: int, top: int) -> Points:
+        """Return the homography from a texture of w by h pixels on a parallelogram to a window of the image."""
         (ax, ay, az), (bx, by, bz), (cx, cy, cz) = relative.tolist()
         ux, uy, uz, vx, vy, vz = (
             (bx - ax) / w,
@@ -168,7 +172,7 @@ class Canvas:
             (cy - ay) / h,
             (cz - az) / h,
         )
-        # pixel (0, 0) of the picture has its centre half a pixel inside
+        # the center of texel (0, 0) is half a texel inside
         ox, oy, oz = ax + (ux + vx) / 2, ay + (uy + vy) / 2, az + (uz + vz) / 2
         f, x, y = self.now.focal, self.now.cx - left, self.now.cy - top
         return np.array(
@@ -180,19 +184,19 @@ class Canvas:
         )
 
     def labels(self) -> Labels:
-        """The class of every pixel, uint8 (H, W)."""
+        """Return the class of every pixel, uint8 (H, W)."""
         return np.array(self._labels, np.uint8).take(self.planes)
 
     def motion(self) -> NDArray[np.float32]:
-        """Where each pixel's point stood one frame ago, float32 (H, W, 2): (dx, dy) to add to (x, y)."""
+        """Return the motion since the previous frame, float32 (H, W, 2): (dx, dy) to add to (x, y)."""
         present = np.swapaxes(np.concatenate(self._corners) - self.now.position, 1, 2)
         past = np.swapaxes(np.concatenate(self._corners_before) - self.before.position, 1, 2)
-        views = self.before.intrinsics @ past @ _inverses(present) @ np.linalg.inv(self.now.intrinsics)
+        views = self.before.intrinsics @ past @ _invert(present) @ np.linalg.inv(self.now.intrinsics)
         table = views.reshape(-1, 9).T.astype(np.float32)
         height, width = self.planes.shape
         x = np.arange(width, dtype=np.float32)
         out = np.empty((height, width, 2), np.float32)
-        for top in range(0, height, 32):  # a band at a time stays in the cache
+        for top in range(0, height, 32):  # bands that fit into the cache
             band = self.planes[top : top + 32]
             y = np.arange(top, top + len(band), dtype=np.float32)[:, None]
             h = [row.take(band) for row in table]
@@ -202,9 +206,11 @@ class Canvas:
         return out
 
 
-def _inverses(planes: Points) -> Points:
-    """The inverses of 3x3 matrices (N, 3, 3). A plane seen exactly from its edge has none; the pseudo-inverse is right
-    for the line of pixels that it covers."""
+def _invert(planes: Points) -> Points:
+    """Return the inverses of 3x3 matrices (N, 3, 3).
+
+    A plane seen exactly from its edge has none; the pseudo-inverse is correct for the line of pixels that it covers.
+    """
     try:
         return np.asarray(np.linalg.inv(planes))
     except np.linalg.LinAlgError:

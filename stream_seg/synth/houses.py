@@ -1,4 +1,4 @@
-"""Houses along the street: drawn facades, and the walls and roofs they stand on."""
+"""Houses along the street: textures of their facades, and meshes of walls and roofs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stream_seg.synth.camera import Points
 from stream_seg.synth.mesh import Mesh
-from stream_seg.synth.texture import Colour, Texture, cloudy, lit, rng
+from stream_seg.synth.texture import Colour, Texture, brighten, fractal_noise, rng
 
 FACADES = 14
 STOREY_M = 2.9
@@ -33,7 +33,7 @@ SIGNS: tuple[Colour, ...] = ((120, 40, 30), (30, 34, 130), (36, 70, 34), (34, 32
 
 @dataclass(frozen=True)
 class Facade:
-    """A front wall's picture and what the rest of its house needs."""
+    """The texture of a front wall, and the height and colours of its house."""
 
     texture: Texture
     tall_m: float
@@ -41,8 +41,8 @@ class Facade:
     roof: Colour
 
 
-def _window(wall: NDArray[np.float32], box: tuple[int, int, int, int], random: np.random.Generator) -> None:
-    """A sash window: reveal in shade, pale frame, glass that mirrors the sky at its top, sometimes a curtain."""
+def _draw_window(wall: NDArray[np.float32], box: tuple[int, int, int, int], random: np.random.Generator) -> None:
+    """Draw a sash window: shaded reveal, pale frame, glass that reflects the sky at its top, sometimes a curtain."""
     left, top, right, bottom = box
     frame = float(random.choice((225, 205, 70)))
     wall[top - 5 : top, left - 3 : right + 3] *= 1.18  # lintel
@@ -59,15 +59,15 @@ def _window(wall: NDArray[np.float32], box: tuple[int, int, int, int], random: n
     wall[top : top + 4, left:right] *= 0.45
 
 
-def _shop(wall: NDArray[np.float32], random: np.random.Generator) -> None:
-    """The ground floor of a shop: a sign board with lettering, a dark window, a door, a stall riser."""
+def _draw_shop(wall: NDArray[np.float32], random: np.random.Generator) -> None:
+    """Draw the ground floor of a shop: a sign board with lettering, a dark window, a door, a stall riser."""
     height, width = wall.shape[:2]
     storey = round(STOREY_M * TEXELS_PER_M)
     top, board = height - storey, round(0.6 * TEXELS_PER_M)
     colour = np.array(SIGNS[random.integers(len(SIGNS))], np.float32)
     wall[top : top + board] = colour
     x = width // 6
-    for _ in range(int(random.integers(5, 11))):  # letters, as far as one can read them in passing
+    for _ in range(int(random.integers(5, 11))):  # letters
         step = int(random.integers(5, 11))
         wall[top + 6 : top + board - 5, x : x + step - 2] = 215 if colour.mean() < 90 else 40
         x += step + 2
@@ -75,13 +75,13 @@ def _shop(wall: NDArray[np.float32], random: np.random.Generator) -> None:
     panes = np.linspace(8, width - 8, int(random.integers(3, 6))).astype(int)
     for left, right in zip(panes[:-1] + 4, panes[1:], strict=True):
         pane = wall[top + board + 6 : height - 14, left:right]
-        pane[:] = (46, 48, 50) + 12 * cloudy(pane.shape[0], pane.shape[1], random, cell=30, octaves=4)[..., None]
+        pane[:] = (46, 48, 50) + 12 * fractal_noise(pane.shape[0], pane.shape[1], random, cell=30, octaves=4)[..., None]
         pane[:8] *= 0.6
-    door = int(panes[random.integers(len(panes) - 1)]) + 4
-    wall[top + board + 6 :, door : door + 28] = (30, 30, 32)
+    door_left = int(panes[random.integers(len(panes) - 1)]) + 4
+    wall[top + board + 6 :, door_left : door_left + 28] = (30, 30, 32)
 
 
-def _door(wall: NDArray[np.float32], left: int, random: np.random.Generator) -> None:
+def _draw_door(wall: NDArray[np.float32], left: int, random: np.random.Generator) -> None:
     height = wall.shape[0]
     top = height - round(2.1 * TEXELS_PER_M)
     wall[top - 12 :, left - 3 : left + 33] = 190
@@ -96,7 +96,7 @@ def _draw_facade(seed: int, index: int) -> Facade:
     tall_m = storeys * STOREY_M + 0.6
     height, width = round(tall_m * TEXELS_PER_M), wide_m * TEXELS_PER_M
     colour = np.array(WALLS[name], np.float32) * random.uniform(0.75, 1.05)
-    stains = cloudy(height, width, random, cell=120, octaves=7)
+    stains = fractal_noise(height, width, random, cell=120, octaves=7)
     wall = colour * (1 + 0.09 * stains[..., None])
     if "brick" in name:
         row, column = np.arange(height)[:, None] // 3, np.arange(width)[None] // 8
@@ -111,19 +111,19 @@ def _draw_facade(seed: int, index: int) -> Facade:
     for storey in range(storeys - 1 if shop else storeys):
         top = round((0.6 + storey * STOREY_M + 0.65) * TEXELS_PER_M)
         for number in range(columns):
-            centre = round((number + 0.5) * width / columns)
+            center = round((number + 0.5) * width / columns)
             if not shop and storey == storeys - 1 and number == columns // 2:
-                _door(wall, centre - 15, random)
+                _draw_door(wall, center - 15, random)
             else:
-                _window(wall, (centre - w // 2, top, centre + w // 2, top + h), random)
+                _draw_window(wall, (center - w // 2, top, center + w // 2, top + h), random)
     if shop:
-        _shop(wall, random)
+        _draw_shop(wall, random)
     pipe = int(random.integers(4, 12))
     wall[8:, pipe : pipe + 3] = (44, 44, 46)
     roof = (72, 74, 80) if random.random() < 0.6 else (52, 62, 92)
     blurred = cv2.GaussianBlur(wall, (3, 3), 0.7)
     return Facade(
-        Texture.of(np.asarray(blurred, np.float32)),
+        Texture.from_colours(np.asarray(blurred, np.float32)),
         tall_m,
         (float(colour[0]), float(colour[1]), float(colour[2])),
         roof,
@@ -131,27 +131,27 @@ def _draw_facade(seed: int, index: int) -> Facade:
 
 
 @lru_cache(maxsize=4)
-def facades(seed: int) -> tuple[Facade, ...]:
-    """The house fronts of a town; a street repeats them in its own order."""
+def make_facades(seed: int) -> tuple[Facade, ...]:
+    """Return the house fronts of a town, which its street repeats in random order."""
     return tuple(_draw_facade(seed, index) for index in range(FACADES))
 
 
-def shell(facade: Facade, near: tuple[float, float], far: tuple[float, float], *, side: int, light: float) -> Mesh:
-    """What shows of a house beside its front: chimney, roof and the gable that faces the camera.
+def make_shell(facade: Facade, near: tuple[float, float], far: tuple[float, float], *, side: int, light: float) -> Mesh:
+    """Return chimney, roof and the gable towards the camera of a house.
 
-    The front runs from `near` to `far` (X, Z), on the left (`side` -1) or right (1) of the road.
+    Its front extends from `near` to `far` (X, Z), on the left (`side` -1) or right (1) of the road.
     """
     (x0, z0), (x1, z1) = near, far
     top, back = facade.tall_m, side * DEPTH_M
     ridge, behind = top + ROOF_M, x0 + back / 2
-    brick = lit(facade.wall, 0.62)
+    brick = brighten(facade.wall, 0.62)
     chimney = [(behind + x, ridge + y, z0 + 1) for x, y in ((-0.5, -0.5), (0.5, -0.5), (0.5, 1.1), (-0.5, 1.1))]
     roof = [(x0, top, z0), (x1, top, z1), (x1 + back / 2, ridge, z1), (behind, ridge, z0)]
     gable = [(x0, 0, z0), (x0 + back, 0, z0), (x0 + back, top, z0), (behind, ridge, z0), (x0, top, z0)]
-    return Mesh.of([(chimney, brick), (roof, lit(facade.roof, light)), (gable, brick)])
+    return Mesh.from_parts([(chimney, brick), (roof, brighten(facade.roof, light)), (gable, brick)])
 
 
-def front(facade: Facade, near: tuple[float, float], far: tuple[float, float], *, side: int) -> Points:
-    """The corners of a house's front for `Canvas.patch`; seen from the road, its left end is to the left."""
+def front_corners(facade: Facade, near: tuple[float, float], far: tuple[float, float], *, side: int) -> Points:
+    """Return the corners of the front of a house for `Canvas.draw_texture`, from the left as seen from the road."""
     left, right = (near, far) if side < 0 else (far, near)
     return np.array([[left[0], facade.tall_m, left[1]], [right[0], facade.tall_m, right[1]], [left[0], 0, left[1]]])

@@ -1,4 +1,4 @@
-"""Bodies of plane faces, each of one colour."""
+"""Meshes of plane faces, each of one colour."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from stream_seg.synth.camera import Points
 from stream_seg.synth.texture import Colour
 
 Part: TypeAlias = tuple[Sequence[Sequence[float]], Colour]
-"""The corners of a face, (X, Y, Z) each, and its colour. The first, second and last must not lie on one line."""
+"""Corners of a face, (X, Y, Z) each, and its colour. The first, second and last corner must not be collinear."""
 
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
-    """Corners of all faces, (N, 3), one face after the other; where each face ends; three corners of each, (F, 3);
+    """Corners of all faces, (N, 3); the end of each face among them; indices of three corners of each face, (F, 3);
     colours (F, 3)."""
 
     points: Points
     ends: list[int]
-    three: NDArray[np.intp]
+    plane_corners: NDArray[np.intp]
     colours: NDArray[np.float64]
 
     @classmethod
-    def of(cls, parts: Sequence[Part]) -> Mesh:
+    def from_parts(cls, parts: Sequence[Part]) -> Mesh:
+        """Return a mesh of the faces `parts`."""
         ends = np.cumsum([len(corners) for corners, _ in parts])
         starts = ends - [len(corners) for corners, _ in parts]
         points = np.array([corner for corners, _ in parts for corner in corners], np.float64)
         three = np.stack((starts, starts + 1, ends - 1), axis=1)
         return cls(points, ends.tolist(), three, np.array([colour for _, colour in parts], np.float64))
 
-    def facing(self, relative: Points) -> list[int]:
-        """The faces whose corners run clockwise as the camera sees them, from the camera-centred corners."""
-        return [int(face) for face in np.flatnonzero(np.linalg.det(relative[self.three]) < 0)]
+    def visible_faces(self, relative: Points) -> list[int]:
+        """Return the faces whose camera-centered corners are in clockwise order as seen by the camera."""
+        return [int(face) for face in np.flatnonzero(np.linalg.det(relative[self.plane_corners]) < 0)]

@@ -1,6 +1,6 @@
-"""What moves on the street, in endless columns.
+"""Place moving objects on the street, in endless columns.
 
-Number i of a column stands at `(i + jitter(i)) * gap + speed * t`: who is in sight follows from the time alone.
+Number i of a column is at `(i + jitter(i)) * gap + speed * t`, so the visible objects depend only on the time.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from typing import Literal
 
 import numpy as np
 
-from stream_seg.synth import pedestrians as figures
-from stream_seg.synth import vehicles
-from stream_seg.synth.camera import MOVES, beside
-from stream_seg.synth.canvas import Thing
+from stream_seg.synth import pedestrians, vehicles
+from stream_seg.synth.camera import MOVES, point_beside
+from stream_seg.synth.canvas import DrawItem
 from stream_seg.synth.texture import Colour, rng
 
 SIGHT_M = 170.0
@@ -24,7 +23,7 @@ SIGHT_M = 170.0
 
 @dataclass(frozen=True)
 class Column:
-    """Things that follow one another: their distance, speed (m/s, along Z), place across (mean, deviation), share."""
+    """A column of objects: gap, speed (m/s, along Z), position across (mean, deviation), share of occupied places."""
 
     kind: Literal["car", "pedestrian", "bicyclist"]
     gap_m: float
@@ -47,52 +46,54 @@ COLUMNS: tuple[Column, ...] = (
 
 @dataclass(frozen=True)
 class Mover:
-    """One of a column: Z at time 0, place across the road, looks, and when its stride began, seconds."""
+    """An object of a column: Z at time 0, position across the road, appearance, time offset of its stride, seconds."""
 
     home: float
     u: float
-    look: figures.Look
+    look: pedestrians.Appearance
     kind: vehicles.Kind
     paint: Colour
-    since: float
+    time_offset: float
 
 
 @lru_cache(maxsize=2048)
 def _mover(seed: int, column: int, i: int) -> Mover | None:
-    """Number i of a column, or None: its place is empty."""
-    random, what = rng(seed, 42, column, i), COLUMNS[column]
-    if random.random() > what.share:
+    """Return number i of a column, None for an empty place."""
+    random, config = rng(seed, 42, column, i), COLUMNS[column]
+    if random.random() > config.share:
         return None
-    home = (i + random.uniform(0.1, 0.9)) * what.gap_m
-    u = what.across[0] + what.across[1] * random.standard_normal()
-    return Mover(home, u, figures.Look.drawn(random), *vehicles.model(random), random.uniform(0, 9))
+    home = (i + random.uniform(0.1, 0.9)) * config.gap_m
+    u = config.across[0] + config.across[1] * random.standard_normal()
+    return Mover(home, u, pedestrians.Appearance.random(random), *vehicles.choose_model(random), random.uniform(0, 9))
 
 
-def _leader(seed: int, t: float, step: float) -> Thing:
-    """The car ahead in the own lane, now nearer and now farther; it drives on where the camera stands still."""
+def _leading_car(seed: int, t: float, step: float) -> DrawItem:
+    """Return the car ahead in the same lane, at a varying distance; it moves on even if the camera is static."""
     random = rng(seed, 43)
-    kind, paint = vehicles.model(random)
+    kind, paint = vehicles.choose_model(random)
     phase = random.uniform(0, 2 * np.pi)
     ways = [MOVES["drive"](time, seed)[1] + 20 + 7 * math.sin(0.35 * time + phase) for time in (t, t - step)]
-    place, before = (beside(-1.6, z, seed) for z in ways)
+    place, before = (point_beside(-1.6, z, seed) for z in ways)
     return place[1], partial(vehicles.draw_vehicle, kind=kind, paint=paint, place=place, before=before)
 
 
-def moving(seed: int, t: float, step: float, from_z: float) -> Iterator[Thing]:
-    """All that moves within sight of `from_z` at `t` seconds; it stood elsewhere `step` seconds ago."""
-    yield _leader(seed, t, step)
+def list_moving_items(seed: int, t: float, step: float, from_z: float) -> Iterator[DrawItem]:
+    """Yield moving objects in sight of `from_z` at `t` seconds, with their position `step` seconds earlier."""
+    yield _leading_car(seed, t, step)
     for number, column in enumerate(COLUMNS):
         first = math.floor((from_z - column.speed * t) / column.gap_m) - 1
         for i in range(first, first + math.ceil(column.sight_m / column.gap_m) + 1):
             mover = _mover(seed, number, i)
             if mover is None:
                 continue
-            place, before = (beside(mover.u, mover.home + column.speed * time, seed) for time in (t, t - step))
+            place, before = (point_beside(mover.u, mover.home + column.speed * time, seed) for time in (t, t - step))
             facing = column.speed < 0
             if column.kind == "car":
                 car = partial(vehicles.draw_vehicle, kind=mover.kind, paint=mover.paint, oncoming=facing)
                 yield place[1], partial(car, place=place, before=before)
             else:
-                times = t + mover.since, t - step + mover.since
-                figure = partial(figures.draw_figure, label=column.kind, look=mover.look, times=times, facing=facing)
+                times = t + mover.time_offset, t - step + mover.time_offset
+                figure = partial(
+                    pedestrians.draw_person, label=column.kind, look=mover.look, times=times, facing=facing
+                )
                 yield place[1], partial(figure, place=place, before=before)

@@ -1,4 +1,4 @@
-"""The light of a scene: a few moods of the sky, one chosen by the seed."""
+"""The weather of a scene: one of several moods of the sky, chosen by the seed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stream_seg.synth.texture import Colour, rng
 
 @dataclass(frozen=True)
 class Weather:
-    """`cover` is the share of clouds, `sun` how much brighter lit sides are than shaded ones, `exposure` a factor."""
+    """Colours of the sky, share of clouds `cover`, contrast `sun` of lit and shaded sides, factor `exposure`."""
 
     zenith: Colour
     horizon: Colour
@@ -24,11 +24,12 @@ class Weather:
 
     @property
     def haze(self) -> Colour:
+        """Colour that distant surfaces fade to."""
         b, g, r = self.horizon
         return b * 0.86, g * 0.85, r * 0.84
 
     def tone(self) -> NDArray[np.uint8]:
-        """The camera's response, a table uint8 (1, 256) that deepens shadows and lets highlights run out."""
+        """Return the response of the camera, a table uint8 (1, 256) that deepens shadows and clips highlights."""
         x = np.arange(256) / 255 * self.exposure
         return np.asarray(np.clip(255 * x**1.18 * 1.06, 0, 255), np.uint8)[None]
 
@@ -41,14 +42,14 @@ MOODS: dict[str, Weather] = {
 }
 
 
-def weather(seed: int) -> tuple[Weather, int]:
-    """The mood of a seed, and the side the sun is on: -1 left, 1 right."""
+def choose_weather(seed: int) -> tuple[Weather, int]:
+    """Return the weather of a seed, and the side of the sun: -1 left, 1 right."""
     random = rng(seed, 2)
     return list(MOODS.values())[int(random.integers(len(MOODS)))], int(random.choice((-1, 1)))
 
 
-def film_grain(shape: tuple[int, int], deviation: float, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Sensor noise, mostly of lightness, as what to add and what to subtract: uint8 (H, W, 3) each."""
+def make_film_grain(shape: tuple[int, int], deviation: float, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return sensor noise, mostly of lightness, as two images to add and to subtract: uint8 (H, W, 3) each."""
     random = rng(seed, 3)
     grey = random.standard_normal((*shape, 1), np.float32)
     colour = cv2.GaussianBlur(random.standard_normal((*shape, 3), np.float32), (3, 3), 0.8)

@@ -1,4 +1,4 @@
-"""The drawn drive: the same frame always, true labels, true motion."""
+"""Test that synthetic frames are reproducible, and their labels and motion exact."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ def grid(drawing: Drawing) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return x, y
 
 
-def carried(past: Drawing, now: Drawing, motion: NDArray[np.float32]) -> tuple[float, float, NDArray[np.bool_]]:
-    """The past frame moved onto the present one: share of equal labels, mean error where they agree, where both see."""
+def warp_error(past: Drawing, now: Drawing, motion: NDArray[np.float32]) -> tuple[float, float, NDArray[np.bool_]]:
+    """Warp the past frame to the current one. Return the share of equal labels, the mean error there, and the mask."""
     x, y = grid(now)
     map_x, map_y = x + motion[..., 0], y + motion[..., 1]
     seen = (map_x >= 1) & (map_x <= x.max() - 1) & (map_y >= 1) & (map_y <= y.max() - 1)
     same = cv2.remap(past.labels(), map_x, map_y, cv2.INTER_NEAREST) == now.labels()
-    moved = cv2.remap(past.image, map_x, map_y, cv2.INTER_LINEAR)
-    error = np.abs(moved.astype(np.float32) - now.image).mean(axis=2)
+    warped = cv2.remap(past.image, map_x, map_y, cv2.INTER_LINEAR)
+    error = np.abs(warped.astype(np.float32) - now.image).mean(axis=2)
     return float(same[seen].mean()), float(error[seen & same].mean()), seen
 
 
 @pytest.mark.parametrize(("seed", "k", "move"), [(0, 40, "drive"), (4, 100, "drive"), (4, 30, "pan")])
-def test_motion_carries_the_last_frame_onto_this_one(seed: int, k: int, move: Move) -> None:
+def test_motion_warps_the_previous_frame_to_the_current_one(seed: int, k: int, move: Move) -> None:
     past, now = (render(seed, number, move=move, shake=3, noise=0) for number in (k - 1, k))
     motion = now.motion()
-    labels, error, seen = carried(past, now, motion)
+    labels, error, seen = warp_error(past, now, motion)
     assert seen.mean() > 0.95
     assert labels > 0.97
     assert error < 2.5
-    still = carried(past, now, np.zeros_like(motion))
+    still = warp_error(past, now, np.zeros_like(motion))
     assert still[0] < labels - 0.005
     assert still[1] > 2.5 * error
 
 
-def test_motion_of_the_ground_is_the_camera_s_own() -> None:
+def test_motion_of_the_ground_is_that_of_the_camera() -> None:
     now = render(4, 50, *SMALL, shake=2)
     cameras = [camera_at(k / 30, seed=4, size=SMALL[::-1], shake=2) for k in (50, 49)]
     road = now.labels() == CAMVID.index("road")
@@ -61,7 +61,7 @@ def test_motion_of_the_ground_is_the_camera_s_own() -> None:
     np.testing.assert_allclose(now.motion()[road], expected - np.stack((x, y), axis=2)[road], atol=0.01)
 
 
-def test_a_standing_camera_sees_only_things_move() -> None:
+def test_only_traffic_moves_before_a_static_camera() -> None:
     drawing = render(4, 60, *SMALL, move="static", shake=0)
     speed = np.linalg.norm(drawing.motion(), axis=2)
     movable = np.isin(drawing.labels(), [CAMVID.index(name) for name in ("car", "pedestrian", "bicyclist")])
@@ -76,7 +76,7 @@ def test_a_plane_seen_from_its_edge_has_a_motion() -> None:
     assert speed.max() < 20
 
 
-def test_a_frame_is_the_same_whatever_was_drawn_before() -> None:
+def test_a_frame_does_not_depend_on_earlier_ones() -> None:
     first = render(4, 77, *SMALL)
     for k in (0, 300, 76):
         render(4, k, 200, 100)
@@ -87,7 +87,7 @@ def test_a_frame_is_the_same_whatever_was_drawn_before() -> None:
     np.testing.assert_array_equal(first.motion(), again.motion())
 
 
-def test_seed_and_number_change_the_picture() -> None:
+def test_seed_and_number_change_the_image() -> None:
     first = render(0, 10, *SMALL, noise=0).image
     for other in (render(4, 10, *SMALL, noise=0), render(0, 12, *SMALL, noise=0)):
         assert np.abs(first.astype(int) - other.image).mean() > 1
@@ -99,7 +99,7 @@ def test_rate_sets_the_time_of_a_frame() -> None:
     assert np.abs(slow.motion()).mean() > 4 * np.abs(fast.motion()).mean()
 
 
-def test_a_few_towns_show_every_class() -> None:
+def test_a_few_towns_contain_every_class() -> None:
     views = [render(s, k).labels().ravel() for s in (0, 4) for k in (20, 100, 200, 300, 400)]
     shares = np.bincount(np.concatenate(views), minlength=len(CAMVID))
     assert shares.shape == (len(CAMVID),)
@@ -125,7 +125,7 @@ def test_the_same_view_in_two_sizes_has_the_same_labels() -> None:
     assert (cv2.resize(large, (320, 180), interpolation=cv2.INTER_NEAREST) == small).mean() > 0.96
 
 
-def test_noise_is_as_strong_as_asked_and_new_in_each_frame() -> None:
+def test_noise_has_its_deviation_and_changes_in_each_frame() -> None:
     clean, noisy = (render(0, 10, *SMALL, noise=noise).image.astype(int) for noise in (0, 8))
     middle = (clean > 60) & (clean < 190)
     assert 6 < (noisy - clean)[middle].std() < 10
@@ -133,7 +133,7 @@ def test_noise_is_as_strong_as_asked_and_new_in_each_frame() -> None:
     assert np.abs(grains[0] - grains[1]).mean() > 3
 
 
-def test_shake_is_measured_in_pixels_of_a_picture_640_wide() -> None:
+def test_shake_is_in_pixels_at_a_width_of_640() -> None:
     still, shaken = ([camera_at(k / 30, seed=0, size=(360, 1280), shake=s) for k in range(200)] for s in (0.0, 3.0))
     swing = [abs(a.cy - b.cy) for a, b in zip(still, shaken, strict=True)]
     assert 3 < max(swing) <= 6
@@ -144,18 +144,18 @@ def canvas(width: int = 80, height: int = 60) -> Canvas:
     return Canvas(np.zeros((height, width, 3), np.uint8), view, view, (255, 255, 255), clear_m=1e9)
 
 
-def square(at: float) -> NDArray[np.float64]:
-    """Corners of a picture 2 m wide, 1 m tall, straight ahead of the camera."""
+def rectangle(at: float) -> NDArray[np.float64]:
+    """Return the corners of a rectangle 2 m wide, 1 m tall, ahead of the camera."""
     x, y, z = canvas().now.position
     return np.array([[x - 1, y + 0.5, z + at], [x + 1, y + 0.5, z + at], [x - 1, y - 0.5, z + at]])
 
 
-def test_a_patch_shows_its_picture_upright_and_owns_what_it_covers() -> None:
+def test_a_texture_is_upright_and_sets_the_labels_that_it_covers() -> None:
     colour = np.zeros((4, 8, 3), np.float32)
     colour[:2, :4] = 200  # the top left quarter is bright
     target = canvas()
-    target.register(0, square(1e4)[None])
-    target.patch(Texture.of(colour), square(4.0), 7)
+    target.register_planes(0, rectangle(1e4)[None])
+    target.draw_texture(Texture.from_colours(colour), rectangle(4.0), 7)
     labels = target.labels()
     rows, columns = np.nonzero(labels == 7)
     focal = target.now.focal
@@ -167,11 +167,13 @@ def test_a_patch_shows_its_picture_upright_and_owns_what_it_covers() -> None:
     assert not target.image[labels == 0].max(initial=0) > 100
 
 
-def test_what_is_transparent_shows_what_is_behind() -> None:
+def test_transparent_textures_keep_the_background() -> None:
     target = canvas()
     target.image[:] = 90
-    target.register(0, square(1e4)[None])
-    target.patch(Texture.of(np.full((4, 4, 3), 250, np.float32), np.zeros((4, 4), np.float32)), square(4.0), 7)
+    target.register_planes(0, rectangle(1e4)[None])
+    target.draw_texture(
+        Texture.from_colours(np.full((4, 4, 3), 250, np.float32), np.zeros((4, 4), np.float32)), rectangle(4.0), 7
+    )
     assert (target.image == 90).all()
     assert (target.labels() == 0).all()
 
@@ -182,13 +184,13 @@ def test_the_far_side_of_a_body_is_culled() -> None:
     shown = []
     for corners in (clockwise, clockwise[::-1]):
         target = canvas()
-        target.register(0, square(1e4)[None])
-        target.mesh(Mesh.of([(corners, (10, 200, 30))]), np.zeros(3), 8, cull=True)
+        target.register_planes(0, rectangle(1e4)[None])
+        target.draw_mesh(Mesh.from_parts([(corners, (10, 200, 30))]), np.zeros(3), 8, cull=True)
         shown.append(bool((target.labels() == 8).any()))
     assert shown == [True, False]
 
 
-def test_clipping_keeps_what_is_ahead() -> None:
+def test_clipping_keeps_the_part_ahead() -> None:
     wall = np.array([[2.0, 0, -5], [2, 0, 5], [2, 3, 5], [2, 3, -5]])
     part = clip_near(wall)
     assert part[:, 2].min() == pytest.approx(NEAR_M)
