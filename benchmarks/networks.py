@@ -24,10 +24,10 @@ import typer
 from rich.console import Console
 from surroundings import command, machine
 
-from stream_seg.cli.bench import untrained
-from stream_seg.cli.listing import zoo_listed
+from stream_seg.cli.bench import build_untrained
+from stream_seg.cli.listing import list_zoo
 from stream_seg.cli.report import write_json
-from stream_seg.cli.timing import alone
+from stream_seg.cli.timing import time_engine
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import ConfigError, NetworkError
@@ -35,7 +35,7 @@ from stream_seg.files import replace_file
 from stream_seg.network.network import open_network
 from stream_seg.schema.yaml import read_yaml
 from stream_seg.stages.synthetic import Synthetic
-from stream_seg.zoo import BUILDERS, built
+from stream_seg.zoo import BUILDERS, build_network
 
 RESULTS = Path(__file__).parent / "results"
 SIZE = (352, 480)
@@ -92,7 +92,7 @@ def measured(name: str, *, seconds: float) -> dict[str, float | None]:
     frames = islice(Synthetic(width=960, height=720, seed=7)(iter(())), PICTURES)
     pictures = [frame.image for frame in frames]
     with TemporaryDirectory() as folder:
-        network = open_network(untrained(name, Path(folder), size=SIZE, calibration=pictures))
+        network = open_network(build_untrained(name, Path(folder), size=SIZE, calibration=pictures))
     ms: dict[str, float | None] = dict.fromkeys(PRECISIONS)
     for precision in PRECISIONS:
         try:
@@ -101,7 +101,7 @@ def measured(name: str, *, seconds: float) -> dict[str, float | None]:
             Console(stderr=True, highlight=False).print(f"{name}: {error}")
             continue
         with engine:
-            ms[precision] = round(alone(engine, pictures, seconds=seconds).p50_ms, 1)
+            ms[precision] = round(time_engine(engine, pictures, seconds=seconds).p50_ms, 1)
     return ms
 
 
@@ -112,13 +112,13 @@ def multiplications(name: str) -> int:
 
     counter = FlopCounterMode(display=False)
     with torch.device("meta"), counter, torch.no_grad():
-        built(name, len(CAMVID)).eval()(torch.zeros(1, 3, *SIZE))
+        build_network(name, len(CAMVID)).eval()(torch.zeros(1, 3, *SIZE))
     return counter.get_total_flops() // 2
 
 
 def page(known: Mapping[str, Any], camvid: Mapping[str, Any]) -> str:
     """The whole of docs/networks.md."""
-    listed = zoo_listed()
+    listed = list_zoo()
     figures = [known[network["name"]] for network in listed if network["name"] in known]
     sources = list(dict.fromkeys(_source(network) for network in listed if network["published"]))
     often = [cpu for cpu, _ in Counter(figure["cpu"] for figure in figures).most_common()]

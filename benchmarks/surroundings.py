@@ -27,7 +27,7 @@ PACKAGES = ("numpy", "onnxruntime", "opencv-python", "openvino", "pyzmq", "strea
 
 def machine() -> dict[str, Any]:
     """Processor, its instructions that matter, cores, load before the start, versions."""
-    from stream_seg.cli.doctor import cpu_features
+    from stream_seg.cli.machine import cpu_features
 
     return {
         "cpu": _cpu(),
@@ -42,7 +42,7 @@ def machine() -> dict[str, Any]:
 
 def _cpu() -> str:
     """Its name, and where the system says it, family and model: a virtual machine may call two generations the same."""
-    from stream_seg.backends.onnxruntime import cpu_name
+    from stream_seg.backends.device import cpu_name
 
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""

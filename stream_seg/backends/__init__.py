@@ -1,1 +1,1 @@
-"""What computes a network, behind one interface."""
+"""Backends: the libraries that run a network, behind one interface."""

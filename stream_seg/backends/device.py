@@ -1,100 +1,65 @@
-"""What an engine is built for: a version of a backend on one device, and the precisions that are to be had there."""
+"""Devices that engines run on, and the precisions that a backend offers on them."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
+import platform
 from dataclasses import dataclass
-from importlib.metadata import version
-from types import MappingProxyType
+from pathlib import Path
 
-from stream_seg.backends.onnxruntime import cpu_name, placed
-from stream_seg.errors import ConfigError
+from stream_seg.errors import NetworkError
 
-PRECISIONS = ("int8", "fp8", "fp16", "bf16", "f32")
-"""What there is on some machine, the cheapest first."""
-FP8_FROM = (8, 9)
-"""The first compute capability with fp8."""
+QUANTIZED = ("int8", "fp8")
+"""Precisions that need the quantized form of a network."""
+ANY_GPU = "any"
+"""Device name of an engine that was compiled for a compute capability, not for the GPU of this machine."""
 
 
 @dataclass(frozen=True)
-class Target:
-    """`device` is its name as `EngineInfo` says it, "any" for a GPU that is not here. `precisions` from the lowest
-    that is built without being asked for to f32, `asked` those that are built only then; `suffix` is that of the
-    engine's file."""
+class Device:
+    """A device as one backend uses it.
 
-    backend: str
-    version: str
-    device: str
+    `name` is the name in `EngineInfo`, or ANY_GPU. `precisions` are ordered from the fastest to f32; `auto` takes the
+    first. `on_request` are precisions that only run when they are named. `compute_capability` is a GPU's, as "8.9".
+    """
+
+    name: str
     precisions: tuple[str, ...]
+    on_request: tuple[str, ...] = ()
     compute_capability: str | None = None
-    suffix: str = ".onnx"
-    asked: tuple[str, ...] = ()
 
     @property
-    def place(self) -> str:
-        """The device as a sentence says it."""
-        return place(self.device, self.compute_capability)
+    def label(self) -> str:
+        """Return the device in words, for messages and tables."""
+        return describe_device(self.name, self.compute_capability)
 
 
-def place(device: str, compute_capability: str | None) -> str:
-    """A device as a sentence says it."""
+def describe_device(name: str, compute_capability: str | None) -> str:
+    """Return a device in words: "AMD EPYC", "NVIDIA H200 of capability 9.0", "any GPU of capability 8.9"."""
     if compute_capability is None:
-        return device
-    return f"{'any GPU' if device == 'any' else device} of capability {compute_capability}"
+        return name
+    return f"{'any GPU' if name == ANY_GPU else name} of capability {compute_capability}"
 
 
-def target_of(backend: str, compute_capability: str | None = None) -> Target:
-    """This machine, or with `compute_capability` a GPU that TensorRT builds for without having it.
+def resolve_precision(precision: str, device: Device, *, quantized: bool, backend: str) -> str:
+    """Return `precision`, or for "auto" the fastest on `device`. `quantized`: the network has a quantized form.
 
-    Raises ImportError where the backend does not load, NetworkError without a GPU, ConfigError where the backend has
-    no compute capabilities.
+    Raises NetworkError for a precision that is not available, naming those that are.
     """
-    if backend == "tensorrt":
-        return _tensorrt(compute_capability)
-    if compute_capability is not None:
-        raise ConfigError(f"compute capability {compute_capability}: is a GPU's; {backend} builds for what is here")
-    return TARGETS[backend]()
+    every = (*device.precisions, *device.on_request)
+    available = [name for name in every if quantized or name not in QUANTIZED]
+    if precision == "auto":
+        return available[0]
+    if precision not in available:
+        reason = "needs the network's int8 form" if precision in every else f"is not available on {device.label}"
+        raise NetworkError(f"{backend}: precision {precision} {reason}; available: {', '.join(available)}")
+    return precision
 
 
-def _openvino() -> Target:
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # see backends/openvino.py
-    import openvino as ov
-
-    core = ov.Core()
-    bf16 = ("bf16",) if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else ()
-    device = core.get_property("CPU", "FULL_DEVICE_NAME")
-    return Target("openvino", version("openvino"), device, ("int8", *bf16, "f32"))
-
-
-def _onnxruntime() -> Target:
-    import onnxruntime as ort
-
-    place = placed("auto", available=ort.get_available_providers())[0]
-    if place != "cpu":
-        return Target("onnxruntime", ort.__version__, place, ("int8", "fp16", "f32"))
-    return Target("onnxruntime", ort.__version__, cpu_name(), ("int8", "f32"))
-
-
-def _torch() -> Target:
-    import torch
-
-    if torch.cuda.is_available():
-        return Target("torch", torch.__version__, torch.cuda.get_device_name(), ("fp16", "bf16", "f32"))
-    return Target("torch", torch.__version__, cpu_name(), ("bf16", "f32"))
-
-
-def _tensorrt(compute_capability: str | None) -> Target:
-    from stream_seg.backends.tensorrt.api import module
-    from stream_seg.backends.tensorrt.cuda import gpu
-
-    trt = module()
-    device, capability = ("any", compute_capability) if compute_capability else gpu()
-    told = f"{trt.__name__} {trt.__version__}"
-    asked = ("fp8",) if tuple(map(int, capability.split("."))) >= FP8_FROM else ()
-    return Target("tensorrt", told, device, ("int8", "fp16", "f32"), capability, suffix=".plan", asked=asked)
-
-
-TARGETS: Mapping[str, Callable[[], Target]] = MappingProxyType(
-    {"openvino": _openvino, "onnxruntime": _onnxruntime, "torch": _torch}
-)
+def cpu_name() -> str:
+    """Return the model name of the CPU."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -1,9 +1,8 @@
-"""A compiled network: uint8 pictures in, scores or labels out. The same for every backend, which gives the function."""
+"""A compiled network with the same interface for every backend: uint8 images in, scores or labels out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Lock
 from types import MappingProxyType, TracebackType
@@ -17,15 +16,15 @@ from stream_seg.frame import EngineInfo
 from stream_seg.types import VOID, Classes
 
 Images: TypeAlias = NDArray[np.uint8]
-"""uint8 (N, H, W, 3), blue green red."""
+"""uint8 (N, H, W, 3), BGR."""
 
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """`size` is the (height, width) of the input; `info` says what computes, in which precision, on which device.
+    """Interface of an engine.
 
-    `shapes` are one picture's, by output ("scores" or "labels"). `batch` is how many pictures are computed at once;
-    `infer` takes any number.
+    `size` is the (height, width) of the input. `shapes` are the output shapes for one image, by output name ("scores"
+    or "labels"). `batch` is the number of images computed at once; `infer` takes any number.
     """
 
     size: tuple[int, int]
@@ -37,17 +36,17 @@ class EngineSpec:
 
 @dataclass(frozen=True)
 class Result:
-    """What an engine says of N pictures: `scores` float32 (N, C, h, w), or `labels` uint8 (N, H, W)."""
+    """Output of an engine for N images: `scores` float32 (N, C, h, w), or `labels` uint8 (N, H, W)."""
 
     scores: NDArray[np.float32] | None = None
     labels: NDArray[np.uint8] | None = None
 
 
 class Engine:
-    """A compiled network, a context manager. Threads may share it; they take turns.
+    """A compiled network; a context manager. Threads may share an engine: it runs one call at a time.
 
-    `run` computes a checked batch and returns arrays that it will not touch again; `errors` are what it may raise. Its
-    memory is freed with the last reference to it, which `close` drops.
+    `run` computes a validated batch and returns arrays that it does not touch again; `errors` are the exceptions that
+    it may raise. `close` drops the last reference to `run`, and with it the memory of the backend.
     """
 
     def __init__(
@@ -56,45 +55,33 @@ class Engine:
         self.spec = spec
         self._errors = errors
         self._run: Callable[[Images], Result] | None = run
-        self._turn = Lock()
-        self._worker = ThreadPoolExecutor(1, f"{spec.info.backend} engine")  # starts no thread before it is used
+        self._lock = Lock()
 
     def infer(self, images: Images) -> Result:
-        """What the network says of uint8 (N, H, W, 3) BGR, N >= 1, H and W as spec.size.
+        """Return the output for `images`, uint8 (N, H, W, 3) BGR with N >= 1 and (H, W) = spec.size.
 
-        Raises NetworkError, also where it says anything but one thing of each picture, or a class that it has not.
+        Raises NetworkError for other arrays, a failing backend, an output that is not one per image, and labels that
+        are no class.
         """
-        expected = (*self.spec.size, 3)
+        name, expected = self.spec.info.network, (*self.spec.size, 3)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected or not len(images):
             raise NetworkError(
-                f"{self.spec.info.network}: takes uint8 images of shape (N, {', '.join(map(str, expected))}), "
+                f"{name}: takes uint8 images of shape (N, {', '.join(map(str, expected))}), "
                 f"got {images.dtype} {images.shape}"
             )
-        with self._turn:
+        with self._lock:
             if self._run is None:
-                raise NetworkError(f"{self.spec.info.network}: the engine is closed")
+                raise NetworkError(f"{name}: the engine is closed")
             try:
                 result = self._run(images)
             except self._errors as error:
-                info = self.spec.info
-                raise NetworkError(f"{info.network}: {info.backend} failed: {one_line(error)}") from error
-        _refuse(result, pictures=len(images), spec=self.spec)
+                raise NetworkError(f"{name}: {self.spec.info.backend} failed: {summarize_error(error)}") from error
+        _check_result(result, count=len(images), spec=self.spec)
         return result
 
-    def submit(self, images: Images) -> Future[Result]:
-        """`infer` in the background, one call after the other; `images` must stay as they are until `result()`.
-
-        Meanwhile the caller prepares the next picture. Every backend computes without Python's lock.
-        """
-        try:
-            return self._worker.submit(self.infer, images)
-        except RuntimeError as error:  # what a shut down executor raises
-            raise NetworkError(f"{self.spec.info.network}: the engine is closed") from error
-
     def close(self) -> None:
-        """Free the network; what was submitted before is computed first. Closing twice is fine."""
-        self._worker.shutdown()
-        with self._turn:
+        """Free the network. Closing twice is allowed."""
+        with self._lock:
             self._run = None
 
     def __enter__(self) -> Engine:
@@ -106,56 +93,73 @@ class Engine:
         self.close()
 
 
-def _refuse(result: Result, *, pictures: int, spec: EngineSpec) -> None:
-    said = result.labels if result.scores is None else result.scores
-    if said is not None and len(said) != pictures:
+def _check_result(result: Result, *, count: int, spec: EngineSpec) -> None:
+    output = result.labels if result.scores is None else result.scores
+    if output is not None and len(output) != count:
         raise NetworkError(
-            f"{spec.info.network}: says {len(said)} things of {pictures} picture{'s' * (pictures > 1)}; one each is "
-            "expected: a class for every pixel, not one mask for every object"
+            f"{spec.info.network}: output batch is {len(output)} for {count} image{'s' * (count > 1)}; expected a "
+            "class for every pixel, not a mask for every object"
         )
     classes = len(spec.classes)
     if result.labels is not None and result.labels.max() >= classes:
-        foreign = result.labels[(result.labels >= classes) & (result.labels != VOID)]
-        if len(foreign):
+        invalid = result.labels[(result.labels >= classes) & (result.labels != VOID)]
+        if len(invalid):
             raise NetworkError(
-                f"{spec.info.network}: says label {foreign.min()}; its classes are 0 to {classes - 1} "
+                f"{spec.info.network}: output has label {invalid.min()}; its classes are 0 to {classes - 1} "
                 f"({', '.join(spec.classes.names)}), and {VOID} is void"
             )
 
 
-def in_batches(infer: Callable[[Images], NDArray[np.generic]], images: Images, *, most: int = 1) -> NDArray[np.generic]:
-    """Any number of pictures, `most` at a time. On a CPU one: a batch saves nothing, and some networks take no more."""
-    parts = [infer(images[i : i + most]) for i in range(0, len(images), most)]
+def check_engine(engine: Engine) -> None:
+    """Run an engine once and compare its output shape with the classes of the network. Raises NetworkError."""
+    classes, size, name = len(engine.spec.classes), engine.spec.size, engine.spec.info.network
+    result = engine.infer(np.zeros((1, *size, 3), np.uint8))
+    if result.scores is not None and (result.scores.ndim != 4 or result.scores.shape[:2] != (1, classes)):
+        raise NetworkError(
+            f"{name}: scores of shape {result.scores.shape}; expected (1, {classes}, h, w): {classes} classes"
+        )
+    if result.labels is not None and result.labels.shape != (1, *size):
+        raise NetworkError(f"{name}: labels of shape {result.labels.shape}; expected (1, {size[0]}, {size[1]})")
+
+
+def run_in_batches(
+    infer: Callable[[Images], NDArray[np.generic]], images: Images, *, batch: int = 1
+) -> NDArray[np.generic]:
+    """Return `infer` of any number of images, `batch` at a time; 1 on a CPU, where larger batches save no time."""
+    parts = [infer(images[i : i + batch]) for i in range(0, len(images), batch)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def wanted(outputs: Collection[str], asked: str | None) -> str:
-    """The output to compute: `asked`, else "scores" where there are any. Raises NetworkError where it is not there."""
-    if asked is None:
+def select_output(outputs: Collection[str], requested: str | None) -> str:
+    """Return the output to compute: `requested`, by default "scores" if there are any. Raises NetworkError."""
+    if requested is None:
         return "scores" if "scores" in outputs else "labels"
-    if asked not in outputs:
-        raise NetworkError(f"output {asked!r}: the network gives {', '.join(sorted(outputs))}")
-    return asked
+    if requested not in outputs:
+        raise NetworkError(f"unknown output {requested!r}; the network has {', '.join(sorted(outputs))}")
+    return requested
 
 
-def cheapest(serialised: bytes, output: str | None = None) -> tuple[str, bytes]:
-    """The output to compute (see `wanted`), and the graph cut down to it: an engine runs whatever the graph holds."""
+def prune_to_output(graph: bytes, output: str | None = None) -> tuple[str, bytes]:
+    """Return the output to compute (see `select_output`) and the ONNX without the operators that only others need."""
     import onnx
     import onnx.utils
 
-    model = onnx.load_from_string(serialised)
-    name = wanted([value.name for value in model.graph.output], output)
+    model = onnx.load_from_string(graph)
+    name = select_output([value.name for value in model.graph.output], output)
     return name, onnx.utils.Extractor(model).extract_model(["image"], [name]).SerializeToString()
 
 
-def as_result(name: str, values: NDArray[np.generic]) -> Result:
-    """The output called `name` ("scores" or "labels") as a Result."""
+def make_result(name: str, values: NDArray[np.generic]) -> Result:
+    """Return the output `name` ("scores" or "labels") as a Result."""
     if name == "scores":
         return Result(scores=values.astype(np.float32, copy=False))
     return Result(labels=values.astype(np.uint8, copy=False))
 
 
-def one_line(error: Exception) -> str:
-    """A backend's complaint, often a page, with its beginning and its end, which name the check and the reason."""
+def summarize_error(error: Exception) -> str:
+    """Return the message of a backend in one line of at most 300 characters.
+
+    Long ones keep their beginning and end, which name the failed check and the reason.
+    """
     text = " ".join(str(error).split())
     return text if len(text) <= 300 else f"{text[:100]} ... {text[-195:]}"

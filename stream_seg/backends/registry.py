@@ -1,92 +1,138 @@
-"""The backends: what each needs, and how it opens a network."""
+"""The backends. Everything that the rest of the program knows about a backend stands in its entry of BACKENDS."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from types import MappingProxyType
-
-import numpy as np
 
 from stream_seg.backends import onnxruntime, openvino, torch
+from stream_seg.backends.device import Device
 from stream_seg.backends.engine import Engine
+from stream_seg.backends.tensorrt import api as tensorrt_api
 from stream_seg.backends.tensorrt import backend as tensorrt
-from stream_seg.errors import ConfigError, NetworkError
+from stream_seg.errors import ConfigError
 from stream_seg.network.network import Network
+from stream_seg.schema.validation import describe_unknown
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """Ahead-of-time compiler of a backend, which turns a network into a file for one device.
+
+    `compile`(network, precision, batch=, compute_capability=, on_step=) returns the file; `create_engine` of the
+    backend takes it as `plan=`. `lower`(network, precision) returns the ONNX that is compiled, in its number types, to
+    compare engines that this machine cannot run. `find_device` returns the device of a compute capability.
+    """
+
+    suffix: str
+    compile: Callable[..., bytes]
+    lower: Callable[[Network, str], bytes]
+    find_device: Callable[[str], Device]
 
 
 @dataclass(frozen=True)
 class Backend:
-    """The package that it needs, how to install it, and the function that opens it (network, precision=, threads=).
+    """A library that runs networks.
 
-    `lack` says what else keeps it from working here, such as a GPU that is missing.
+    `packages` are import names, one of which must be installed; its version is part of an engine's cache key.
+    `precisions` are those that it has on any device, `find_device` returns the device of this machine.
+    `create_engine`(network, precision=, threads=) opens a network in one of the device's precisions. `find_obstacle`
+    returns the reason why the backend cannot work although its package is installed, None if it can.
     """
 
-    package: str
+    title: str
+    packages: tuple[str, ...]
     install: str
-    open_engine: Callable[..., Engine]
-    lack: Callable[[], str | None] = lambda: None
+    precisions: tuple[str, ...]
+    find_device: Callable[[], Device]
+    create_engine: Callable[..., Engine]
+    find_obstacle: Callable[[], str | None] = lambda: None
+    needs_gpu: bool = False
+    compiler: Compiler | None = None
+
+    def find_package(self) -> str | None:
+        """Return the import name of the installed package, None if there is none."""
+        return next((name for name in self.packages if find_spec(name)), None)
+
+    def version(self) -> str:
+        """Return the version of the installed package, with its name where there are several. Raises ImportError."""
+        package = self.find_package()
+        if package is None:
+            raise ImportError(f"{' or '.join(self.packages)} is not installed")
+        number = package_version(package) or "unknown"
+        return number if len(self.packages) == 1 else f"{package} {number}"
 
 
-BACKENDS: Mapping[str, Backend] = MappingProxyType(
-    {
-        "tensorrt": Backend("cuda", "pip install '.[tensorrt]'", tensorrt.open_engine, tensorrt.lack),
-        "openvino": Backend("openvino", "pip install openvino", openvino.open_engine),
-        "onnxruntime": Backend("onnxruntime", "pip install onnxruntime", onnxruntime.open_engine),
-        "torch": Backend("onnx2pytorch", "pip install '.[torch]', on Python 3.11 or newer", torch.open_engine),
-    }
-)
-"""In the order in which `auto` tries them."""
-
-
-def installed() -> tuple[str, ...]:
-    """The backends that can work here: package and device. Imports no package but CUDA's bindings."""
-    return tuple(name for name, backend in BACKENDS.items() if find_spec(backend.package) and not backend.lack())
-
-
-def chosen(backend: str, *, present: Collection[str]) -> tuple[str, str]:
-    """The backend that `backend` means, and why, in a few words. Raises NetworkError naming what to install,
-    ConfigError for a name that there is none of."""
-    if backend != "auto" and backend not in BACKENDS:
-        raise ConfigError(f"unknown backend {backend!r}; known: auto, {', '.join(BACKENDS)}")
-    if backend != "auto":
-        if backend not in present:
-            lack = BACKENDS[backend].lack() or f"is not installed: {BACKENDS[backend].install}"
-            raise NetworkError(f"backend {backend} {lack}")
-        return backend, "as asked"
-    for name in BACKENDS:
-        if name in present:
-            if name == "tensorrt":
-                return name, "the fastest on a GPU"
-            missing = [other for other in list(BACKENDS)[1 : list(BACKENDS).index(name)] if other not in present]
-            return name, f"{' and '.join(missing)} not installed" if missing else "the fastest on a CPU"
-    raise NetworkError(f"no backend is installed: {BACKENDS['openvino'].install}")
-
-
-def opened_with(
-    network: Network, name: str, *, precision: str, threads: int = 1, engine: bytes | None = None
-) -> Engine:
-    """`network` on the backend `name`, with what was built for it if given. Raises NetworkError."""
-    keys: dict[str, bytes] = {}
-    if engine is not None and name == "tensorrt":
-        keys["plan"] = engine
-        network = replace(network, int8=network.int8 or b"") if precision in ("int8", "fp8") else network
-    elif engine is not None and precision == "int8":
-        network = replace(network, int8=engine)
+def package_version(name: str) -> str | None:
+    """Return the version of an installed package, by its import or distribution name; None if there is none."""
     try:
-        return BACKENDS[name].open_engine(network, precision=precision, threads=threads, **keys)
-    except ImportError as error:
-        raise NetworkError(f"backend {name} does not load ({error}): {BACKENDS[name].install}") from error
+        return version(name)
+    except PackageNotFoundError:  # installed by a distribution of another name, such as onnxruntime-gpu
+        pass
+    try:
+        return str(getattr(import_module(name), "__version__", "unknown")) if find_spec(name) else None
+    except ImportError:
+        return "unknown"
 
 
-def checked(engine: Engine) -> None:
-    """Run an engine once, and hold what it says against what the network promises. Raises NetworkError."""
-    classes, size, name = len(engine.spec.classes), engine.spec.size, engine.spec.info.network
-    result = engine.infer(np.zeros((1, *size, 3), np.uint8))
-    if result.scores is not None and (result.scores.ndim != 4 or result.scores.shape[:2] != (1, classes)):
-        raise NetworkError(
-            f"{name}: scores of shape {result.scores.shape}; expected (1, {classes}, h, w): {classes} classes"
-        )
-    if result.labels is not None and result.labels.shape != (1, *size):
-        raise NetworkError(f"{name}: labels of shape {result.labels.shape}; expected (1, {size[0]}, {size[1]})")
+BACKENDS: dict[str, Backend] = {
+    "tensorrt": Backend(
+        title="TensorRT",
+        packages=tensorrt_api.PACKAGES,
+        install="pip install '.[tensorrt]' or '.[tensorrt-rtx]'",
+        precisions=("int8", "fp8", "fp16", "f32"),
+        find_device=tensorrt.find_device,
+        create_engine=tensorrt.create_engine,
+        find_obstacle=tensorrt.find_obstacle,
+        needs_gpu=True,
+        compiler=Compiler(".plan", tensorrt.compile_network, tensorrt.lower_network, tensorrt.find_foreign_device),
+    ),
+    "openvino": Backend(
+        title="OpenVINO",
+        packages=("openvino",),
+        install="pip install openvino",
+        precisions=("int8", "bf16", "f32"),
+        find_device=openvino.find_device,
+        create_engine=openvino.create_engine,
+    ),
+    "onnxruntime": Backend(
+        title="ONNX Runtime",
+        packages=("onnxruntime",),
+        install="pip install onnxruntime",
+        precisions=("int8", "fp16", "f32"),
+        find_device=onnxruntime.find_device,
+        create_engine=onnxruntime.create_engine,
+    ),
+    "torch": Backend(
+        title="torch",
+        packages=("torch",),
+        install="pip install '.[torch]', on Python 3.11 or newer",
+        precisions=("fp16", "bf16", "f32"),
+        find_device=torch.find_device,
+        create_engine=torch.create_engine,
+        find_obstacle=torch.find_obstacle,
+    ),
+}
+"""By name, in the order in which `auto` tries them."""
+
+
+def backend_names() -> tuple[str, ...]:
+    """Return the values that a setting `backend` may have."""
+    return ("auto", *BACKENDS)
+
+
+def precision_names() -> tuple[str, ...]:
+    """Return the values that a setting `precision` may have: those of all backends, fewest bits first."""
+    names = dict.fromkeys(name for backend in BACKENDS.values() for name in backend.precisions)
+    return ("auto", *sorted(names, key=lambda name: int(re.sub(r"\D", "", name) or 0)))
+
+
+def get_backend(name: str) -> Backend:
+    """Return the entry of a backend. Raises ConfigError for an unknown name."""
+    if name not in BACKENDS:
+        raise ConfigError(describe_unknown("backend", name, backend_names()))
+    return BACKENDS[name]

@@ -1,6 +1,6 @@
-"""Is a network in lower precision still the same network? Its labels are held against those it gives in float32.
+"""Compare the labels of a network in a lower precision with those in float32, and decide whether it is accepted.
 
-Pure arithmetic on label maps: who computed them, and where, is not known here.
+Arithmetic on label maps only; `engines.compare` runs the networks.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stream_seg.datasets.scoring import confusion, figures
-from stream_seg.network.sidecar import Judged, Report
+from stream_seg.datasets.scoring import compute_metrics, confusion_matrix
+from stream_seg.network.sidecar import AccuracyReport, Comparison
 from stream_seg.types import Classes, Labels
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One picture's labels in float32 and in lower precision, and, where it is known, the truth. All of one size."""
+class LabelPair:
+    """Labels of one image in float32 and in a lower precision, and its truth if known; all of the same size."""
 
     name: str
     f32: Labels
@@ -27,36 +27,35 @@ class Compared:
 
 @dataclass(frozen=True)
 class Limits:
-    """How far a lower precision may be off: mIoU points lost where there is truth, else the share of equal labels."""
+    """Accepted loss: mIoU points for images with a truth, else the share of labels that equal those of float32."""
 
     miou_loss: float = 0.5
     agreement: float = 0.99
 
 
-def compared(pictures: Iterable[Compared], classes: Classes) -> Judged:
-    """At least one picture; of each, only counts are kept."""
+def compare_labels(pairs: Iterable[LabelPair], classes: Classes) -> Comparison:
+    """Return the comparison of at least one pair of label maps. Only counts are kept of each."""
     count = len(classes)
     mutual, right_f32, right_lower = (np.zeros((count, count + 1), np.int64) for _ in range(3))
-    equal, pixels, labelled, worst, worst_picture = 0, 0, 0, 2.0, ""
-    total = 0
-    for picture in pictures:
-        same = int(np.count_nonzero(picture.f32 == picture.lower))
-        share = same / picture.f32.size
-        total, equal, pixels = total + 1, equal + same, pixels + picture.f32.size
-        if share < worst:
-            worst, worst_picture = share, picture.name
-        mutual += confusion(picture.f32, picture.lower, classes=count)
-        if picture.truth is not None:
+    total, labelled, equal, pixels, worst, worst_image = 0, 0, 0, 0, 2.0, ""
+    for pair in pairs:
+        same = int(np.count_nonzero(pair.f32 == pair.lower))
+        total, equal, pixels = total + 1, equal + same, pixels + pair.f32.size
+        if same / pair.f32.size < worst:
+            worst, worst_image = same / pair.f32.size, pair.name
+        mutual += confusion_matrix(pair.f32, pair.lower, classes=count)
+        if pair.truth is not None:
             labelled += 1
-            right_f32 += confusion(picture.truth, picture.f32, classes=count)
-            right_lower += confusion(picture.truth, picture.lower, classes=count)
-    miou, miou_f32, miou_lower = (figures(matrix, classes)["miou"] for matrix in (mutual, right_f32, right_lower))
+            right_f32 += confusion_matrix(pair.truth, pair.f32, classes=count)
+            right_lower += confusion_matrix(pair.truth, pair.lower, classes=count)
+    matrices = (mutual, right_f32, right_lower)
+    miou, miou_f32, miou_lower = (compute_metrics(matrix, classes)["miou"] for matrix in matrices)
     return {
         "pictures": total,
         "agreement": equal / pixels,
         "worst": worst,
-        "worst_picture": worst_picture,
-        "miou": 1.0 if miou is None else miou,  # two networks that say nothing but void agree
+        "worst_picture": worst_image,
+        "miou": 1.0 if miou is None else miou,  # two networks that only predict void agree
         "labelled": labelled,
         "miou_f32": miou_f32,
         "miou_lower": miou_lower,
@@ -64,31 +63,37 @@ def compared(pictures: Iterable[Compared], classes: Classes) -> Judged:
     }
 
 
-def refusal(found: Judged, limits: Limits) -> str | None:
-    """Why this is past the limits, in a few words; None where it is within."""
-    loss = found["miou_loss"]
+def explain_refusal(comparison: Comparison, limits: Limits) -> str | None:
+    """Return the limit that a comparison exceeds, in a few words; None if it is within the limits."""
+    loss, agreement = comparison["miou_loss"], comparison["agreement"]
     if loss is not None:
-        return None if loss <= limits.miou_loss else f"loses {loss:.2f} mIoU, {limits.miou_loss:g} are allowed"
-    if found["agreement"] >= limits.agreement:
+        return None if loss <= limits.miou_loss else f"loses {loss:.2f} mIoU, at most {limits.miou_loss:g} allowed"
+    if agreement >= limits.agreement:
         return None
     return (
-        f"{100 * found['agreement']:.2f} % of the labels are those of f32, {100 * limits.agreement:g} % are needed"
-        f" (worst picture {found['worst_picture']}: {100 * found['worst']:.2f} %)"
+        f"{100 * agreement:.2f} % of the labels equal f32, at least {100 * limits.agreement:g} % required"
+        f" (worst image {comparison['worst_picture']}: {100 * comparison['worst']:.2f} %)"
     )
 
 
-def as_report(
-    calibration: Judged, held_back: Judged, limits: Limits, *, source: str, computed_by: str, judged_on: str
-) -> Report:
-    """The accuracy report that is kept beside an engine. `refused` is None where both sets are within limits."""
+def make_report(
+    calibration: Comparison,
+    held_back: Comparison,
+    limits: Limits,
+    *,
+    source: str,
+    computed_by: str,
+    images_digest: str,
+) -> AccuracyReport:
+    """Return the accuracy report that is stored with an engine. `refused` is None if both sets are within limits."""
     sets = {"calibration": calibration, "held back": held_back}
-    refused = [f"{name}: {why}" for name, found in sets.items() if (why := refusal(found, limits))]
+    reasons = [f"{name}: {why}" for name, one in sets.items() if (why := explain_refusal(one, limits))]
     return {
         "source": source,
         "calibration": calibration,
         "held_back": held_back,
         "limits": vars(limits),
         "computed_by": computed_by,
-        "refused": refused[0] if refused else None,
-        "judged_on": judged_on,
+        "refused": reasons[0] if reasons else None,
+        "judged_on": images_digest,
     }

@@ -1,4 +1,4 @@
-"""What a built engine depends on, and what is noted beside it."""
+"""Key of a built engine, and the entry that describes it in the cache."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stream_seg.network.sidecar import Report
+from stream_seg.network.sidecar import AccuracyReport
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Key(BaseModel):
-    """All that an engine depends on. Of two keys that differ anywhere, the engines are two.
+    """Everything that an engine depends on; engines with different keys are different engines.
 
-    `shape` is (largest batch, height, width, 3); `calibration` the digest of the pictures and settings of a
-    quantisation, None where nothing was quantised; `onnx` the digest of the network's interchange ONNX in float32.
+    `onnx` is the digest of the network's portable ONNX in float32, `shape` is (largest batch, height, width, 3), and
+    `calibration` the digest of the images and settings of a quantization, None without one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,13 +36,16 @@ class Key(BaseModel):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of everything above."""
-        return digest(json.dumps(self.model_dump(), sort_keys=True).encode())
+        """SHA-256 of all fields."""
+        return hash_bytes(json.dumps(self.model_dump(), sort_keys=True).encode())
 
 
 class Entry(BaseModel):
-    """What the JSON beside an engine says. `gate` is the accuracy report, None for float32, which needs none; `refused`
-    says why lower precisions were not taken; `seal` is the HMAC of all the rest, where a key is set (trust.py)."""
+    """Description of an engine, stored as JSON beside it.
+
+    `gate` is the accuracy report, None for float32, which needs none. `refused` are the lower precisions that failed
+    the accuracy gate, with the reason. `seal` is the HMAC of all other fields, where a secret is set (integrity.py).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,53 +55,57 @@ class Entry(BaseModel):
     bytes: Annotated[int, Field(ge=0)]
     sha256: Sha256
     created: datetime
-    gate: Report | None
+    gate: AccuracyReport | None
     refused: tuple[str, ...] = ()
     seal: Sha256 | None = None
 
     @property
     def name(self) -> str:
-        """What `stream-seg engines` calls it."""
+        """Name of the engine in `stream-seg engines`."""
         return entry_name(self.network, self.key)
 
     @property
-    def judged(self) -> str:
-        """The accuracy report in a few words."""
-        return "f32" if self.gate is None else in_few_words(self.gate)
+    def accuracy(self) -> str:
+        """Accuracy report in a few words, "f32" for float32."""
+        return "f32" if self.gate is None else summarize_report(self.gate)
 
 
-def in_few_words(report: Report) -> str:
-    """Of an accuracy report how many labels of held-back pictures are those of f32, and what happened to the mIoU."""
-    held, loss = report["held_back"], report["held_back"]["miou_loss"]
-    told = f"{100 * held['agreement']:.1f} % as f32"
-    return told if loss is None else f"{told}, mIoU {-loss:+.2f}"
-
-
-def digest(content: bytes) -> str:
-    """SHA-256 in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def described(
-    network: str, key: Key, engine: bytes, *, suffix: str, gate: Report | None, refused: Sequence[str] = ()
+def make_entry(
+    network: str,
+    key: Key,
+    engine: bytes,
+    *,
+    suffix: str,
+    gate: AccuracyReport | None,
+    refused: Sequence[str] = (),
 ) -> Entry:
-    """The entry of an engine that was just built."""
-    sha256 = digest(engine)
-    file = f"{entry_name(network, key)}-{sha256[:12]}{suffix}"
-    created = datetime.now(timezone.utc).replace(microsecond=0)
+    """Return the entry of an engine that was just built."""
+    sha256 = hash_bytes(engine)
     return Entry(
         network=network,
         key=key,
-        file=file,
+        file=f"{entry_name(network, key)}-{sha256[:12]}{suffix}",
         bytes=len(engine),
         sha256=sha256,
-        created=created,
+        created=datetime.now(timezone.utc).replace(microsecond=0),
         gate=gate,
         refused=tuple(refused),
     )
 
 
 def entry_name(network: str, key: Key) -> str:
-    """What an engine is called; two engines of one name would be of one key."""
+    """Return the name of an engine, which is different for every key."""
     plain = re.sub(r"[^\w-]", "_", network)[:60].lstrip("-") or "network"
     return f"{plain}-{key.backend}-{key.precision}-{key.digest[:16]}"
+
+
+def summarize_report(report: AccuracyReport) -> str:
+    """Return the agreement with f32 on held-back images, and the change of mIoU if it is known."""
+    held_back, loss = report["held_back"], report["held_back"]["miou_loss"]
+    agreement = f"{100 * held_back['agreement']:.1f} % as f32"
+    return agreement if loss is None else f"{agreement}, mIoU {-loss:+.2f}"
+
+
+def hash_bytes(content: bytes) -> str:
+    """Return the SHA-256 of `content` in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()

@@ -1,97 +1,89 @@
-"""Which backend computes, and with which engine: one from the cache where there is one, else compiled on the spot."""
+"""Open an engine for a network: from the engine cache if one was built, else compiled on the spot."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
 
-from stream_seg.backends.device import PRECISIONS, Target, target_of
-from stream_seg.backends.engine import Engine
-from stream_seg.backends.registry import BACKENDS, checked, chosen, installed, opened_with
-from stream_seg.engines.cache import content, default_folder, fitting
-from stream_seg.engines.cache_entry import Entry, in_few_words
+from stream_seg.backends.choose import Target, available_backends, find_target, open_backend, pick_backend
+from stream_seg.backends.engine import Engine, check_engine
+from stream_seg.backends.registry import BACKENDS, precision_names
+from stream_seg.engines.cache import cache_folder, find_engines, read_engine
+from stream_seg.engines.cache_entry import Entry, summarize_report
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network.network import Network
+from stream_seg.schema.validation import describe_unknown
 
 log = logging.getLogger(__name__)
 
 
 def open_engine(network: Network, *, backend: str = "auto", precision: str = "auto", threads: int = 1) -> Engine:
-    """Compile `network`, run it once, and give it. Raises NetworkError, and ConfigError for a
-    backend or precision that there is none of and as `trust.secret`.
+    """Return an engine of `network` that has run once. Raises NetworkError; ConfigError for an unknown name.
 
-    An engine that was built for it (`stream-seg engines build`) is taken from the cache. Where `auto` meets a backend
-    that does not load or cannot compile this network in `precision`, it goes on to the next, saying so. The one run
-    warms the engine up, and holds what it says against what the network promises.
+    An engine that was built for the network (`stream-seg engines build`) is taken from the cache. With backend "auto",
+    a backend that does not load or cannot compile the network in `precision` is logged, and the next one is tried. The
+    first run warms the engine up and checks its output. Also raises ConfigError as `integrity.read_secret`.
     """
-    if precision not in ("auto", *PRECISIONS):
-        raise ConfigError(f"unknown precision {precision!r}; known: auto, {', '.join(PRECISIONS)}")
-    present, failed = list(installed()), ""
+    if precision not in precision_names():
+        raise ConfigError(describe_unknown("precision", precision, precision_names()))
+    available, failed = list(available_backends()), list[str]()
     while True:
-        name, why = chosen(backend, present=present)
+        name, reason = pick_backend(backend, available=available)
         try:
-            engine, origin = _opened(network, name, precision=precision, threads=threads)
+            engine, origin = _open(network, name, precision=precision, threads=threads)
             break
         except NetworkError as error:
-            present.remove(name)
-            if backend != "auto" or not present:
+            available.remove(name)
+            if backend != "auto" or not available:
                 raise
-            log.warning("%s; the next backend is tried", error)
-            failed = f"{failed}, {name}" if failed else f"without {name}"
-    why = failed or why
+            log.warning("%s; trying the next backend", error)
+            failed.append(name)
+    if failed:
+        reason = f"without {', '.join(failed)}"
     info = engine.spec.info
-    log.info("%s: %s (%s), %s%s, on %s", info.network, info.backend, why, info.precision, origin, info.device)
+    log.info("%s: %s (%s), %s%s, on %s", info.network, info.backend, reason, info.precision, origin, info.device)
     try:
-        checked(engine)
+        check_engine(engine)
     except NetworkError:
         engine.close()
         raise
     return engine
 
 
-def _opened(network: Network, name: str, *, precision: str, threads: int) -> tuple[Engine, str]:
-    """An engine and where it comes from, for the log: the cache, or nothing to say."""
-    folder, target = default_folder(), None
-    if folder.exists() or name == "tensorrt":
-        target = _target(name)
-    for entry in _in_cache(folder, network, target, precision) if target else ():
+def _open(network: Network, name: str, *, precision: str, threads: int) -> tuple[Engine, str]:
+    """Return an engine and its origin for the log, which is empty for a network compiled on the spot."""
+    folder, target = cache_folder(), find_target(name)
+    for entry in _list_built(folder, network, target, precision):
         try:
-            engine = content(folder, entry)
-            opened = opened_with(network, name, precision=entry.key.precision, threads=threads, engine=engine)
+            built = read_engine(folder, entry)
+            engine = open_backend(network, name, precision=entry.key.precision, threads=threads, built=built)
         except NetworkError as error:
-            told = str(error) if entry.name in str(error) else f"engine {entry.name}: not loaded: {error}"
-            log.warning("%s; stream-seg engines build builds it again", told)
+            reason = str(error) if entry.name in str(error) else f"engine {entry.name}: not loaded: {error}"
+            log.warning("%s; stream-seg engines build rebuilds it", reason)
             continue
-        return opened, f" built {entry.created:%Y-%m-%d} ({entry.judged})"
-    if target is not None and name == "tensorrt":
-        from stream_seg.engines.build import plan_for
-        from stream_seg.engines.compare import Say
+        return engine, f" built {entry.created:%Y-%m-%d} ({entry.accuracy})"
+    if BACKENDS[name].compiler is not None:
+        from stream_seg.engines.build import build_default
+        from stream_seg.engines.compare import Reporter
 
         try:
-            entry, engine = plan_for(network, target, folder=folder, precision=precision, say=Say(log.info))
-        except ConfigError as error:  # a precision that it does not have; the next backend may
+            entry, built = build_default(network, target, folder=folder, precision=precision, report=Reporter(log.info))
+        except ConfigError as error:  # a precision that this backend lacks and the next one may have
             raise NetworkError(str(error)) from error
-        opened = opened_with(network, name, precision=entry.key.precision, threads=threads, engine=engine)
-        return opened, f" built now ({entry.judged})"
-    opened = opened_with(network, name, precision=precision, threads=threads)
-    return opened, _of_shipped(network) if opened.spec.info.precision == "int8" else ""
+        engine = open_backend(network, name, precision=entry.key.precision, threads=threads, built=built)
+        return engine, f" built now ({entry.accuracy})"
+    engine = open_backend(network, name, precision=precision, threads=threads)
+    return engine, _describe_int8(network) if engine.spec.info.precision == "int8" else ""
 
 
-def _of_shipped(network: Network) -> str:
-    report = network.int8_report
-    return " not compared with f32" if report is None else f" ({in_few_words(report)})"
-
-
-def _target(name: str) -> Target:
+def _list_built(folder: Path, network: Network, target: Target, precision: str) -> list[Entry]:
     try:
-        return target_of(name)
-    except ImportError as error:
-        raise NetworkError(f"backend {name} does not load ({error}): {BACKENDS[name].install}") from error
-
-
-def _in_cache(folder: Path, network: Network, target: Target, precision: str) -> list[Entry]:
-    try:
-        return fitting(folder, network, target, precision=precision)
-    except NetworkError as error:  # others can write there
+        return find_engines(folder, network, target, precision=precision)
+    except NetworkError as error:  # others can write to the folder
         log.warning("%s", error)
         return []
+
+
+def _describe_int8(network: Network) -> str:
+    report = network.int8_report
+    return " not compared with f32" if report is None else f" ({summarize_report(report)})"

@@ -1,1 +1,1 @@
-"""A user's own ONNX made portable: everything that is done per pixel put into its graph."""
+"""Networks: opening them, and making a user's own ONNX portable by putting all work per pixel into its graph."""

@@ -25,8 +25,8 @@ from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.files import is_file
 from stream_seg.network.shipped import NETWORKS, SHIPPED
 from stream_seg.network.sidecar import AccuracyReport, Export, SideCar, make_classes
-from stream_seg.redact import quote_value, redact_secrets
-from stream_seg.schema.validation import require_mapping, validate
+from stream_seg.redact import redact_secrets
+from stream_seg.schema.validation import describe_unknown, require_mapping, validate
 from stream_seg.schema.yaml import parse_yaml
 from stream_seg.types import Classes
 
@@ -56,9 +56,7 @@ def is_network(source: str) -> bool:
 
 def describe_unknown_network(source: str) -> str:
     """Return the error message for a source that is not a network."""
-    return (
-        f"unknown network {quote_value(source)}; known: {', '.join(NETWORKS)}, or the path of an .onnx, .yaml or .json file"
-    )
+    return f"{describe_unknown('network', source, NETWORKS)}, or the path of an .onnx, .yaml or .json file"
 
 
 def open_network(source: str | Path | Mapping[str, Any], *, size: tuple[int, int] | None = None) -> Network:

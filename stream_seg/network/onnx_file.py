@@ -1,4 +1,4 @@
-"""Reading a user's ONNX file, and giving its input one size. What does not fit is refused here."""
+"""Read and validate a user's ONNX file, and fix the size of its input."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorPr
 INTEGERS = (TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32, TensorProto.INT64)
 
 
-def read(path: Path) -> ModelProto:
-    """An ONNX file, its external data with it. Raises NetworkError."""
+def read_onnx(path: Path) -> ModelProto:
+    """Return the model of an ONNX file with its external data, validated. Raises NetworkError."""
     if not path.is_file():
         raise NetworkError(f"{path}: no such file")
     try:
@@ -39,25 +39,25 @@ def read(path: Path) -> ModelProto:
         raise NetworkError(f"{path}: {error.strerror or error}") from error
     except (TypeError, ValueError) as error:
         raise NetworkError(f"{path}: not an ONNX file: {' '.join(str(error).split())}") from error
-    if not _legible(model):
-        raise NetworkError(f"{path}: not an ONNX file: a name in it is no text (UTF-8)")
+    if not _has_text_names(model):
+        raise NetworkError(f"{path}: not an ONNX file: it has a name that is not UTF-8 text")
     opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
     if not (model.graph.node and model.graph.output and opset):
-        raise NetworkError(f"{path}: not an ONNX network: no operators or no outputs in it")
+        raise NetworkError(f"{path}: not an ONNX network: it has no operators or no outputs")
     _refuse_unknown(model, path=path)
     if opset < OLDEST_OPSET:
-        raise NetworkError(f"{path}: ONNX opset {opset}; {OLDEST_OPSET} or newer is needed, export it again")
+        raise NetworkError(f"{path}: ONNX opset {opset}; export it again with opset {OLDEST_OPSET} or newer")
     _refuse_invalid(model, opset=opset, path=path)
     _sort(model, path=path)
     return model
 
 
-def has_external_data(serialised: bytes) -> bool:
-    """Whether an ONNX has tensors in other files."""
+def has_external_data(serialized: bytes) -> bool:
+    """Return True if an ONNX has tensors in other files."""
     try:
-        return any(uses_external_data(tensor) for tensor in _tensors(onnx.load_from_string(serialised)))
+        return any(uses_external_data(tensor) for tensor in _tensors(onnx.load_from_string(serialized)))
     except DecodeError:
-        return False  # it is none, as an engine will say
+        return False  # not an ONNX, which the backend reports
 
 
 def _tensors(message: Message) -> Iterator[TensorProto]:
@@ -69,11 +69,11 @@ def _tensors(message: Message) -> Iterator[TensorProto]:
                 yield from _tensors(part)
 
 
-def _legible(message: Message) -> bool:
-    """Whether every name in it is text. Protobuf gives others as bytes, on which all that read names fail."""
+def _has_text_names(message: Message) -> bool:
+    """Return True if every name is text. Protobuf returns others as bytes, on which all code that reads names fails."""
     for field, value in message.ListFields():
         values = [value] if isinstance(value, (str, bytes, Message)) else value
-        if field.type == field.TYPE_MESSAGE and not all(_legible(part) for part in values):
+        if field.type == field.TYPE_MESSAGE and not all(_has_text_names(part) for part in values):
             return False
         if field.type == field.TYPE_STRING and field.name != "doc_string" and not all(type(x) is str for x in values):
             return False
@@ -81,8 +81,10 @@ def _legible(message: Message) -> bool:
 
 
 def _refuse_invalid(model: ModelProto, *, opset: int, path: Path) -> None:
-    """Raise NetworkError for an operator that is not as ONNX has it: of that a backend may crash, which nothing can
-    catch. Graphs that break other rules of ONNX's checker are common, and run."""
+    """Raise NetworkError for an operator that violates ONNX: a backend may crash on it, which nothing can catch.
+
+    Graphs that break other rules of ONNX's checker are common, and run.
+    """
     context = onnx.checker.C.CheckerContext()
     context.ir_version, context.opset_imports = model.ir_version, {"": opset, "ai.onnx": opset}
     try:
@@ -93,46 +95,48 @@ def _refuse_invalid(model: ModelProto, *, opset: int, path: Path) -> None:
             if not any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
                 onnx.checker.check_node(node, context)
             for text in (text for attribute in node.attribute for text in (attribute.s, *attribute.strings)):
-                text.decode()  # which a backend's complaint repeats, and Python then fails on
+                text.decode()  # Python fails on an error message of a backend that repeats other bytes
     except EncodeError as error:
-        raise NetworkError(f"{path}: too large with its weights; an ONNX in one piece has at most 2 GB") from error
+        raise NetworkError(f"{path}: too large with its weights; the limit is 2 GB") from error
     except (onnx.checker.ValidationError, ValueError) as error:
         raise NetworkError(f"{path}: not a valid ONNX network: {' '.join(str(error).split())}") from error
-    written = Counter(name for node in model.graph.node for name in node.output if name)
-    twice = [name for name, times in written.items() if times > 1]
-    if twice:
-        raise NetworkError(f"{path}: not a valid ONNX network: several operators write {', '.join(twice)}")
+    outputs = Counter(name for node in model.graph.node for name in node.output if name)
+    duplicates = [name for name, count in outputs.items() if count > 1]
+    if duplicates:
+        raise NetworkError(f"{path}: not a valid ONNX network: several operators write {', '.join(duplicates)}")
     if model.graph.sparse_initializer:
         raise NetworkError(f"{path}: has sparse constants; export it with dense ones")
 
 
 def _sort(model: ModelProto, *, path: Path) -> None:
-    """Put operators after those whose outputs they read, as ONNX asks for; backends do so by themselves."""
+    """Sort operators topologically, as ONNX requires; some exporters do not. Raises NetworkError for a cycle."""
     nodes = model.graph.node
-    writer = {name: place for place, node in enumerate(nodes) for name in node.output}
-    needs = {place: {writer[name] for name in _read_by(node) if name in writer} for place, node in enumerate(nodes)}
-    if all(need < place for place, needed in needs.items() for need in needed):
+    writers = {name: index for index, node in enumerate(nodes) for name in node.output}
+    needs = {
+        index: {writers[name] for name in _names_read_by(node) if name in writers} for index, node in enumerate(nodes)
+    }
+    if all(need < index for index, indices in needs.items() for need in indices):
         return
     try:
         order = list(TopologicalSorter(needs).static_order())
     except CycleError as error:
-        raise NetworkError(f"{path}: not a valid ONNX network: its operators form a circle") from error
-    in_order = [onnx.NodeProto.FromString(nodes[place].SerializeToString()) for place in order]
+        raise NetworkError(f"{path}: not a valid ONNX network: its operators form a cycle") from error
+    in_order = [onnx.NodeProto.FromString(nodes[index].SerializeToString()) for index in order]
     del nodes[:]
     nodes.extend(in_order)
 
 
-def _read_by(node: onnx.NodeProto) -> Iterator[str]:
-    """The names that an operator reads, also from within the graphs that it holds."""
+def _names_read_by(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the names that an operator reads, also from within its subgraphs."""
     yield from (name for name in node.input if name)
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
             for inner in graph.node:
-                yield from _read_by(inner)
+                yield from _names_read_by(inner)
 
 
 def _refuse_unknown(model: ModelProto, *, path: Path) -> None:
-    """Raise NetworkError naming operators that ONNX, ONNX Runtime's extensions and the file itself do not know."""
+    """Raise NetworkError for operators defined neither by ONNX, ONNX Runtime's extensions nor the file itself."""
     own = {(function.domain, function.name) for function in model.functions}
     unknown = {
         f"{node.domain}.{node.op_type}" if node.domain else node.op_type
@@ -147,63 +151,63 @@ def _refuse_unknown(model: ModelProto, *, path: Path) -> None:
         )
 
 
-def inputs(model: ModelProto) -> list[ValueInfoProto]:
-    """What a network takes; old files list their weights among it."""
+def list_inputs(model: ModelProto) -> list[ValueInfoProto]:
+    """Return the inputs of a network without its weights, which old files list among them."""
     weights = {weight.name for weight in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in weights]
 
 
-def dims(value: ValueInfoProto) -> list[int | None]:
-    """A shape; None is an axis left open."""
+def shape_of(value: ValueInfoProto) -> list[int | None]:
+    """Return a shape; None is an open axis."""
     return [dim.dim_value or None for dim in value.type.tensor_type.shape.dim]
 
 
-def kind_of(value: ValueInfoProto) -> str:
-    """The name of what an array holds, "float" for one."""
+def type_name(value: ValueInfoProto) -> str:
+    """Return the name of an element type, such as "float"."""
     kind = value.type.tensor_type.elem_type
     known = kind in TensorProto.DataType.values()
     return f"{TensorProto.DataType.Name(kind).lower()}" if known else f"of an unknown type ({kind})"
 
 
-def said(shape: Sequence[int | None]) -> str:
-    """A shape as a sentence says it."""
+def format_shape(shape: Sequence[int | None]) -> str:
+    """Return a shape as text, open axes as "?"."""
     return f"({', '.join(str(dim or '?') for dim in shape)})"
 
 
-def sized(model: ModelProto, sidecar: SideCar, *, path: Path, where: str) -> tuple[int, int]:
-    """Fix the size of the input in `model`, infer what follows from it, and return (height, width)."""
-    source = _picture(model, path=path)
-    shape = dims(source)
+def fix_input_size(model: ModelProto, sidecar: SideCar, *, path: Path, where: str) -> tuple[int, int]:
+    """Fix the size of the input of `model` and infer all shapes from it. Return (height, width)."""
+    source = _find_image_input(model, path=path)
+    shape = shape_of(source)
     order, axes = {"nchw": ("N, 3, H, W", (1, 2, 3)), "nhwc": ("N, H, W, 3", (3, 1, 2))}[sidecar.layout]
     channels, height, width = (shape[axis] for axis in axes)
-    takes = f"input {source.name} of {path.name} is {said(shape)}"
+    actual = f"input {source.name} of {path.name} is {format_shape(shape)}"
     if channels not in (3, None):
-        raise ConfigError(f"{where}: layout: {sidecar.layout} means ({order}); {takes}")
+        raise ConfigError(f"{where}: layout: {sidecar.layout} means ({order}); {actual}")
     if sidecar.size is None and not (height and width):
-        raise ConfigError(f"{where}: size: is required, [height, width]; {takes}")
+        raise ConfigError(f"{where}: size: is required, [height, width]; {actual}")
     size = sidecar.size or (height or 0, width or 0)
     if (height or size[0], width or size[1]) != size:
-        raise ConfigError(f"{where}: size: {list(size)} is not to be had, leave it out; {takes}")
+        raise ConfigError(f"{where}: size: {list(size)} does not fit, remove it; {actual}")
     for axis, value in zip(axes, (3, *size), strict=True):
         source.type.tensor_type.shape.dim[axis].dim_value = value
-    del model.graph.value_info[:]  # what was said of another size
+    del model.graph.value_info[:]  # shapes of another size
     try:
         model.CopyFrom(onnx.shape_inference.infer_shapes(model))
     except onnx.shape_inference.InferenceError as error:
         reason = " ".join(str(error).split())
-        raise NetworkError(f"{path}: does not take a picture of {size[0]} x {size[1]}: {reason}") from error
+        raise NetworkError(f"{path}: does not take an image of {size[0]} x {size[1]}: {reason}") from error
     return size
 
 
-def _picture(model: ModelProto, *, path: Path) -> ValueInfoProto:
-    pictures = inputs(model)
-    if len(pictures) != 1:
-        names = ", ".join(value.name for value in pictures)
-        raise NetworkError(f"{path}: {len(pictures)} inputs ({names}); one, a picture, is expected")
-    kind = pictures[0].type.tensor_type.elem_type
-    if len(dims(pictures[0])) != 4 or kind not in (*FLOATS, TensorProto.UINT8):
-        got = f"{kind_of(pictures[0])} {said(dims(pictures[0]))}"
+def _find_image_input(model: ModelProto, *, path: Path) -> ValueInfoProto:
+    values = list_inputs(model)
+    if len(values) != 1:
+        names = ", ".join(value.name for value in values)
+        raise NetworkError(f"{path}: {len(values)} inputs ({names}); expected one, an image")
+    value = values[0]
+    if len(shape_of(value)) != 4 or value.type.tensor_type.elem_type not in (*FLOATS, TensorProto.UINT8):
         raise NetworkError(
-            f"{path}: input {pictures[0].name} is {got}; a picture is expected: float, 4 axes, one of them 3"
+            f"{path}: input {value.name} is {type_name(value)} {format_shape(shape_of(value))}; "
+            "expected an image: float or uint8, 4 axes, one of them 3"
         )
-    return pictures[0]
+    return value

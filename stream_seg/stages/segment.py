@@ -20,8 +20,8 @@ from stream_seg.backends.registry import backend_names, precision_names
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.frame import Semantic
-from stream_seg.keyframes.keyframes import Keys
-from stream_seg.keyframes.latency_control import Steering
+from stream_seg.keyframes.keyframes import KeyFrames
+from stream_seg.keyframes.latency_control import LatencyControl
 from stream_seg.network.network import (
     Network,
     bias_network,
@@ -108,12 +108,11 @@ class Segment:
             engines = [engine]
             if self.target_ms is not None and (smaller := self._open_smaller(network)) is not None:
                 engines.append(resources.enter_context(smaller))
-            steering = Steering(
-                engines, every=self.every, target_ms=self.target_ms, ask=partial(defer_inference, size=network.size)
-            )
+            defer = partial(defer_inference, size=network.size)
+            control = LatencyControl(engines, every=self.every, target_ms=self.target_ms, defer=defer)
             live = self._context.policy == "latest"
-            keys = Keys(resources.enter_context(ThreadPoolExecutor(1, "segment")) if live else None)
-            yield from segment_key_frames(frames, keys, steering)
+            key_frames = KeyFrames(resources.enter_context(ThreadPoolExecutor(1, "segment")) if live else None)
+            yield from segment_key_frames(frames, key_frames, control)
 
     def _open_smaller(self, network: Network) -> Engine | None:
         """Open the network at half its input size. Return None where the graph only works at its own size."""
@@ -145,15 +144,15 @@ def halve_network(network: Network) -> Network:
     raise NetworkError(f"{name}: only takes images of {height}x{width} (height x width), not of {tried}")
 
 
-def segment_key_frames(frames: Frames, keys: Keys, steering: Steering) -> Frames:
+def segment_key_frames(frames: Frames, key_frames: KeyFrames, control: LatencyControl) -> Frames:
     """Yield frames with the scores of their key frame, at the quality level that the ages of earlier frames allow."""
     for frame in frames:
         if frame.signal is not None:
             yield frame
             continue
-        change = steering.hear(frame.ages)
-        done, temporal = keys.frame(frame, steering.look, every=steering.every)
-        yield replace(done, temporal=replace(temporal, quality_level=steering.quality_level, quality_change=change))
+        change = control.adjust(frame.ages)
+        done, temporal = key_frames.segment(frame, control.infer, every=control.every)
+        yield replace(done, temporal=replace(temporal, quality_level=control.quality_level, quality_change=change))
 
 
 def segment_image(image: Image, engine: Engine) -> Semantic:

@@ -56,7 +56,7 @@ def test_network_of_ones_own(
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("segment.network=raod", "unknown network 'raod'; known: road"),
+        ("segment.network=raod", "unknown network 'raod', did you mean road"),
         ("overlay.colours={road: purplish}", "overlay.colours.road: 'purplish' is no colour"),
         ("overlay.opacities={raod: 1}", "unknown class 'raod'; the classes are sky, building"),
         ("overlay.palette=kitti", "overlay.palette: expected 'camvid', 'cityscapes' or 'voc'"),

@@ -1,4 +1,4 @@
-"""What a machine has, of which this one may have none: a CPU and a driver that the functions are told of."""
+"""Facts about a machine: CPU, GPUs, packages, codecs, windows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from stream_seg.cli.doctor import codecs, cpu, cpu_features, cuda, gpus, versions, window
+from stream_seg.cli.machine import (
+    check_window,
+    cpu_features,
+    cuda_version,
+    describe_cpu,
+    list_codecs,
+    list_gpus,
+    package_versions,
+)
 
 NVIDIA_SMI = """#!/bin/sh
 case "$*" in
@@ -17,8 +25,8 @@ esac
 """
 
 
-def with_nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, *, compute_cap: str) -> None:
-    """A PATH that leads to a stand-in for nvidia-smi."""
+def fake_nvidia_smi(folder: Path, monkeypatch: pytest.MonkeyPatch, *, compute_cap: str) -> None:
+    """Put a fake nvidia-smi first on the PATH."""
     command = folder / "nvidia-smi"
     command.write_text(NVIDIA_SMI.format(compute_cap=compute_cap))
     command.chmod(0o755)
@@ -33,39 +41,40 @@ def test_features_are_read_from_cpuinfo(tmp_path: Path) -> None:
 
 
 def test_this_cpu() -> None:
-    assert cpu()["name"]
-    assert cpu()["cores"] >= 1
+    assert describe_cpu()["name"]
+    assert describe_cpu()["cores"] >= 1
 
 
 def test_a_gpu_and_its_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_nvidia_smi(tmp_path, monkeypatch, compute_cap='echo "NVIDIA H200, 143771 MiB, 570.86.10, 9.0"')
-    assert gpus() == [
+    fake_nvidia_smi(tmp_path, monkeypatch, compute_cap='echo "NVIDIA H200, 143771 MiB, 570.86.10, 9.0"')
+    assert list_gpus() == [
         {"name": "NVIDIA H200", "memory": "143771 MiB", "driver": "570.86.10", "compute_capability": "9.0"}
     ]
-    assert cuda() == "12.8"
+    assert cuda_version() == "12.8"
 
 
-def test_an_old_driver_does_not_know_its_compute_capability(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_nvidia_smi(tmp_path, monkeypatch, compute_cap="exit 2")
-    assert gpus() == [{"name": "NVIDIA H200", "memory": "143771 MiB", "driver": "570.86.10"}]
+def test_an_old_driver_reports_no_compute_capability(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_nvidia_smi(tmp_path, monkeypatch, compute_cap="exit 2")
+    assert list_gpus() == [{"name": "NVIDIA H200", "memory": "143771 MiB", "driver": "570.86.10"}]
 
 
 def test_without_a_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert gpus() == []
-    assert cuda() is None
+    assert list_gpus() == []
+    assert cuda_version() is None
 
 
 def test_packages_and_codecs() -> None:
-    has = versions()
-    assert has["numpy"]
-    assert has["opencv-python"]
-    assert codecs()["h264"]
-    assert {"h264", "hevc"} <= set(codecs()["decode"])
+    versions = package_versions()
+    assert versions["numpy"]
+    assert versions["opencv-python"]
+    assert versions["openvino"]
+    assert list_codecs()["h264"]
+    assert {"h264", "hevc"} <= set(list_codecs()["decode"])
 
 
 def test_a_window_needs_a_display(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
-    found = window()
-    assert found["toolkit"]
-    assert "DISPLAY is not set" in str(found["lack"])
+    facts = check_window()
+    assert facts["toolkit"]
+    assert "DISPLAY is not set" in str(facts["lack"])

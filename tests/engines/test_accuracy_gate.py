@@ -1,11 +1,11 @@
-"""The accuracy gate: figures that can be checked by hand, and what is within the limits."""
+"""The accuracy gate: comparisons that can be checked by hand, and the limits."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from stream_seg.engines.accuracy_gate import Compared, Limits, as_report, compared, refusal
+from stream_seg.engines.accuracy_gate import LabelPair, Limits, compare_labels, explain_refusal, make_report
 from stream_seg.types import VOID, Classes, Labels
 
 CLASSES = Classes(("a", "b"), ((0, 0, 0), (255, 255, 255)))
@@ -15,61 +15,62 @@ def labels(*rows: list[int]) -> Labels:
     return np.array(rows, np.uint8)
 
 
-def test_the_same_labels() -> None:
+def test_equal_labels() -> None:
     same = labels([0, 0, 1, 1])
-    found = compared([Compared("x", same, same), Compared("y", same, same)], CLASSES)
-    assert (found["pictures"], found["agreement"], found["worst"], found["miou"], found["labelled"]) == (2, 1, 1, 1, 0)
-    assert (found["miou_f32"], found["miou_lower"], found["miou_loss"]) == (None, None, None)
-    assert refusal(found, Limits()) is None
+    result = compare_labels([LabelPair("x", same, same), LabelPair("y", same, same)], CLASSES)
+    assert (result["pictures"], result["agreement"], result["worst"], result["miou"]) == (2, 1, 1, 1)
+    assert (result["labelled"], result["miou_f32"], result["miou_lower"], result["miou_loss"]) == (0, None, None, None)
+    assert explain_refusal(result, Limits()) is None
 
 
-def test_agreement_and_the_worst_picture() -> None:
+def test_agreement_and_the_worst_image() -> None:
     f32 = labels([0, 0, 1, 1])
-    pictures = [Compared("good", f32, f32), Compared("bad", f32, labels([0, 0, 1, 0])), Compared("fine", f32, f32)]
-    found = compared(pictures, CLASSES)
-    assert found["agreement"] == pytest.approx(11 / 12)
-    assert (found["worst"], found["worst_picture"]) == (0.75, "bad")
-    assert found["miou"] == pytest.approx((6 / 7 + 5 / 6) / 2)
-    assert refusal(found, Limits()) == (
-        "91.67 % of the labels are those of f32, 99 % are needed (worst picture bad: 75.00 %)"
+    pairs = [LabelPair("good", f32, f32), LabelPair("bad", f32, labels([0, 0, 1, 0])), LabelPair("fine", f32, f32)]
+    result = compare_labels(pairs, CLASSES)
+    assert result["agreement"] == pytest.approx(11 / 12)
+    assert (result["worst"], result["worst_picture"]) == (0.75, "bad")
+    assert result["miou"] == pytest.approx((6 / 7 + 5 / 6) / 2)
+    assert explain_refusal(result, Limits()) == (
+        "91.67 % of the labels equal f32, at least 99 % required (worst image bad: 75.00 %)"
     )
-    assert refusal(found, Limits(agreement=0.9)) is None
+    assert explain_refusal(result, Limits(agreement=0.9)) is None
 
 
-def test_the_loss_where_there_is_truth() -> None:
+def test_the_loss_is_measured_on_labelled_images() -> None:
     truth = labels([0, 0, 1, VOID])
-    found = compared([Compared("x", labels([0, 0, 1, 1]), labels([0, 1, 1, 0]), truth)], CLASSES)
-    assert found["labelled"] == 1
-    assert found["miou_f32"] == 1
-    assert found["miou_lower"] == pytest.approx((1 / 2 + 1 / 2) / 2)
-    assert found["miou_loss"] == pytest.approx(50)
-    assert refusal(found, Limits()) == "loses 50.00 mIoU, 0.5 are allowed"
-    assert refusal(found, Limits(miou_loss=50)) is None
+    result = compare_labels([LabelPair("x", labels([0, 0, 1, 1]), labels([0, 1, 1, 0]), truth)], CLASSES)
+    assert result["labelled"] == 1
+    assert result["miou_f32"] == 1
+    assert result["miou_lower"] == pytest.approx((1 / 2 + 1 / 2) / 2)
+    assert result["miou_loss"] == pytest.approx(50)
+    assert explain_refusal(result, Limits()) == "loses 50.00 mIoU, at most 0.5 allowed"
+    assert explain_refusal(result, Limits(miou_loss=50)) is None
 
 
 def test_truth_counts_more_than_agreement() -> None:
-    """Other labels than f32's are no fault where they are the right ones."""
+    """Labels that differ from f32 are accepted where they are the right ones."""
     truth = labels([0, 0, 1, 1])
-    found = compared([Compared("x", labels([0, 1, 1, 1]), truth, truth)], CLASSES)
-    assert (found["agreement"], refusal(found, Limits())) == (0.75, None)
-    assert found["miou_loss"] is not None
-    assert found["miou_loss"] < 0
+    result = compare_labels([LabelPair("x", labels([0, 1, 1, 1]), truth, truth)], CLASSES)
+    assert (result["agreement"], explain_refusal(result, Limits())) == (0.75, None)
+    assert result["miou_loss"] is not None
+    assert result["miou_loss"] < 0
 
 
-def test_truth_may_be_known_of_some_pictures() -> None:
+def test_only_some_images_may_have_a_truth() -> None:
     same = labels([0, 1])
-    found = compared([Compared("x", same, same), Compared("y", same, labels([1, 1]), same)], CLASSES)
-    assert (found["pictures"], found["labelled"]) == (2, 1)
-    assert found["miou_loss"] == pytest.approx(75)
+    pairs = [LabelPair("x", same, same), LabelPair("y", same, labels([1, 1]), same)]
+    result = compare_labels(pairs, CLASSES)
+    assert (result["pictures"], result["labelled"]) == (2, 1)
+    assert result["miou_loss"] == pytest.approx(75)
 
 
-def test_a_report_is_refused_by_either_set() -> None:
+def test_either_set_may_be_refused() -> None:
     same = labels([0, 1])
-    good, bad = (
-        compared([Compared(name, same, other)], CLASSES) for name, other in (("x", same), ("y", labels([0, 0])))
-    )
-    told = as_report(good, bad, Limits(), source="here", computed_by="a test", judged_on="")
-    assert told["refused"].startswith("held back: 50.00 % of the labels")
-    assert told["held_back"]["worst_picture"] == "y"
-    told = as_report(good, good, Limits(), source="here", computed_by="a test", judged_on="")
-    assert told["refused"] is None
+    good = compare_labels([LabelPair("x", same, same)], CLASSES)
+    bad = compare_labels([LabelPair("y", same, labels([0, 0]))], CLASSES)
+    report = make_report(good, bad, Limits(), source="here", computed_by="a test", images_digest="")
+    assert report["refused"] is not None
+    assert report["refused"].startswith("held back: 50.00 % of the labels")
+    assert report["held_back"]["worst_picture"] == "y"
+    report = make_report(good, good, Limits(), source="here", computed_by="a test", images_digest="")
+    assert report["refused"] is None

@@ -1,4 +1,4 @@
-"""`target_ms`: a graph whose machine becomes half as fast keeps its frames young, and recovers."""
+"""`target_ms`: a graph on a machine that becomes half as fast keeps its frames young, and recovers."""
 
 from __future__ import annotations
 
@@ -17,35 +17,36 @@ import pytest
 from stream_seg.backends.engine import Engine, EngineSpec, Images, Result
 from stream_seg.errors import ConfigError
 from stream_seg.frame import EngineInfo
-from stream_seg.keyframes.keyframes import Keys
-from stream_seg.keyframes.latency_control import QualityLevel, Steering, quality_levels
+from stream_seg.keyframes.keyframes import KeyFrames
+from stream_seg.keyframes.latency_control import LatencyControl, QualityLevel, quality_levels
 from stream_seg.runtime.graph import Graph
-from stream_seg.stages.base import Frames
+from stream_seg.stages.base import Context, Frames
 from stream_seg.stages.segment import Segment, defer_inference, segment_key_frames
 from stream_seg.types import Classes
 from tests.keyframes.test_keyframes import drive
 from tests.support import small_networks
 from tests.support.fake_stages import Camera, make_config, make_node
-from tests.support.frames import make_frame
 
 CLASSES = Classes(("dark", "bright"), ((0, 0, 0), (255, 0, 0)))
 SIZE = (16, 24)
 NETWORK_S, REST_S, TARGET_MS = 0.045, 0.025, 130.0
-"""Four times as slow as the usual, so that what else a machine does is small against it."""
+"""Four times as slow as usual, so that other load on the machine is small in comparison."""
 CALM_S, BUSY_S = 2.0, 6.0
 SECONDS = 13
 
 
 @dataclass
 class Machine:
-    """Sleeps instead of working; half as fast between two seconds of its life, which begins with the first frame that
-    comes out. Notes those that do: second, age in seconds, level."""
+    """A simulated machine that sleeps instead of computing, half as fast from CALM_S to BUSY_S after its first output.
 
-    began: float = math.inf
-    done: list[tuple[float, float, int]] = field(default_factory=list)
+    `outputs` records of every output: second, age in seconds, quality level.
+    """
+
+    start_s: float = math.inf
+    outputs: list[tuple[float, float, int]] = field(default_factory=list)
 
     def work(self, seconds: float) -> None:
-        busy = CALM_S <= time.monotonic() - self.began < BUSY_S
+        busy = CALM_S <= time.monotonic() - self.start_s < BUSY_S
         time.sleep(seconds * (2 if busy else 1))
 
     def engine(self, seconds: float) -> Engine:
@@ -56,22 +57,22 @@ class Machine:
         return Engine(EngineSpec(SIZE, CLASSES, EngineInfo("stub", "sleep", "f32", "cpu")), run)
 
     def segment(self, frames: Frames, *, target_ms: float | None) -> Frames:
-        """As `Segment` does it, with engines that sleep."""
-        with ExitStack() as opened:
-            engines = [opened.enter_context(self.engine(seconds)) for seconds in (NETWORK_S, NETWORK_S / 4)]
-            ask = partial(defer_inference, size=SIZE)
-            steering = Steering(engines, every=1, target_ms=target_ms, ask=ask)
-            worker = opened.enter_context(ThreadPoolExecutor(1))
-            yield from segment_key_frames(frames, Keys(worker), steering)
+        """Segment frames as the stage does, with engines that sleep."""
+        with ExitStack() as stack:
+            engines = [stack.enter_context(self.engine(seconds)) for seconds in (NETWORK_S, NETWORK_S / 4)]
+            defer = partial(defer_inference, size=SIZE)
+            control = LatencyControl(engines, every=1, target_ms=target_ms, defer=defer)
+            worker = stack.enter_context(ThreadPoolExecutor(1))
+            yield from segment_key_frames(frames, KeyFrames(worker), control)
 
     def sink(self, frames: Frames) -> Frames:
-        for taken in frames:
+        for frame in frames:
             self.work(REST_S)
             now = time.monotonic()
-            self.began = min(self.began, now)
-            assert taken.temporal is not None
-            self.done.append((now - self.began, now - taken.captured_ns / 1e9, taken.temporal.quality_level))
-            yield taken
+            self.start_s = min(self.start_s, now)
+            assert frame.temporal is not None
+            self.outputs.append((now - self.start_s, now - frame.captured_ns / 1e9, frame.temporal.quality_level))
+            yield frame
 
     def run(self, *, target_ms: float | None) -> Graph:
         camera = Camera(30 * SECONDS, paced=True)
@@ -86,33 +87,33 @@ class Machine:
         return graph
 
     def late_seconds(self) -> list[int]:
-        """Seconds of this machine's life in which the 95th percentile of age was over the target."""
+        """Return the seconds in which the 95th percentile of the frame age was over the target."""
         by_second: dict[int, list[float]] = {}
-        for second, age_s, _ in self.done:
+        for second, age_s, _ in self.outputs:
             by_second.setdefault(int(second), []).append(1000 * age_s)
         return [second for second, ages in by_second.items() if np.percentile(ages, 95) > TARGET_MS]
 
 
-def test_a_machine_half_as_fast_keeps_the_target_and_comes_back() -> None:
-    held, control = Machine(), Machine()
-    with ThreadPoolExecutor(1) as aside:  # they only sleep: side by side they are the same as one after the other
-        uncontrolled = aside.submit(control.run, target_ms=None)
-        graph = held.run(target_ms=TARGET_MS)
-        uncontrolled.result()
-    late = held.late_seconds()
-    # at the start frames wait for the engines; one second more may be that of a machine which does other things too
-    assert len(set(late) - {0, CALM_S}) <= 1, held.done
-    assert set(range(int(CALM_S) + 1, int(BUSY_S))) <= set(control.late_seconds())  # the negative control
-    assert all(level == 0 for second, _, level in held.done if second < CALM_S)
-    assert any(level == 0 for second, _, level in held.done if BUSY_S < second < BUSY_S + 5)
-    assert all(level > 0 for second, _, level in held.done if CALM_S + 1 < second < BUSY_S)
-    task = next(task for task in graph.workers if task.node.name == "segment")
-    assert 1 <= task.segment.changes["spare"] <= task.segment.changes["slow"]
-    assert task.segment.keys < task.yielded
+def test_a_machine_half_as_fast_keeps_the_target_and_recovers_its_quality() -> None:
+    controlled, uncontrolled = Machine(), Machine()
+    with ThreadPoolExecutor(1) as thread:  # both only sleep, so that they can run in parallel
+        future = thread.submit(uncontrolled.run, target_ms=None)
+        graph = controlled.run(target_ms=TARGET_MS)
+        future.result()
+    late = controlled.late_seconds()
+    # at the start frames wait for the engines; one more second may be due to other load on the machine
+    assert len(set(late) - {0, CALM_S}) <= 1, controlled.outputs
+    assert set(range(int(CALM_S) + 1, int(BUSY_S))) <= set(uncontrolled.late_seconds())  # the negative control
+    assert all(level == 0 for second, _, level in controlled.outputs if second < CALM_S)
+    assert any(level == 0 for second, _, level in controlled.outputs if BUSY_S < second < BUSY_S + 5)
+    assert all(level > 0 for second, _, level in controlled.outputs if CALM_S + 1 < second < BUSY_S)
+    worker = next(worker for worker in graph.workers if worker.node.name == "segment")
+    assert 1 <= worker.labels.changes["spare"] <= worker.labels.changes["slow"]
+    assert worker.labels.keys < worker.yielded
 
 
 @pytest.mark.parametrize(
-    ("every", "engines", "want"),
+    ("every", "engines", "expected"),
     [
         (1, 2, [(1, 0), (2, 0), (3, 0), (5, 0), (5, 1), (10, 1)]),
         (1, 1, [(1, 0), (2, 0), (3, 0), (5, 0)]),
@@ -121,8 +122,10 @@ def test_a_machine_half_as_fast_keeps_the_target_and_comes_back() -> None:
         ("auto", 2, [("auto", 0), (5, 0), (5, 1), (10, 1)]),
     ],
 )
-def test_the_rungs_go_down_from_what_was_asked_for(every: int, engines: int, want: list[tuple[int, int]]) -> None:
-    assert quality_levels(every, engines=engines) == tuple(QualityLevel(*level) for level in want)
+def test_the_quality_levels_go_down_from_the_configured_one(
+    every: int, engines: int, expected: list[tuple[int, int]]
+) -> None:
+    assert quality_levels(every, engines=engines) == tuple(QualityLevel(*level) for level in expected)
 
 
 @pytest.fixture
@@ -141,23 +144,23 @@ def test_every_and_auto_are_keys_of_segment(network: str) -> None:
     assert [f.seq for f in out] == list(range(7))
     plain = list(Segment(network=network, precision="f32")(iter(frames)))
     for number in (0, 3, 6):
-        want, got = plain[number].semantic, out[number].semantic
-        assert want is not None
-        assert got is not None
-        np.testing.assert_array_equal(got.labels, want.labels)
+        expected, result = plain[number].semantic, out[number].semantic
+        assert expected is not None
+        assert result is not None
+        np.testing.assert_array_equal(result.labels, expected.labels)
     auto = list(Segment(network=network, precision="f32", every="auto")(iter(frames)))
     assert 1 <= sum(f.temporal.key for f in auto if f.temporal) < 7
 
 
-def test_a_target_for_frames_of_a_file_is_refused(network: str) -> None:
+def test_a_target_for_frames_of_a_recording_is_rejected(network: str) -> None:
     with pytest.raises(ConfigError, match="policy: latest"):
-        next(iter(Segment(network=network, target_ms=33)(iter([make_frame(0)]))))
+        Segment(network=network, target_ms=33).bind(Context(name="segment", policy="every"))
 
 
-def test_a_network_without_a_smaller_form_has_rungs_of_key_frames_only(
+def test_a_network_that_cannot_be_resized_has_levels_of_key_frames_only(
     network: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stage = Segment(network=network, precision="f32", target_ms=33, policy="latest")
+    stage = Segment(network=network, precision="f32", target_ms=33).bind(Context(policy="latest"))
     assert len(list(stage(iter(drive(3))))) == 3
     assert Counter(record.levelname for record in caplog.records)["WARNING"] <= 1
 

@@ -56,7 +56,7 @@ def test_the_road_is_at_the_bottom_of_the_image(data: Path) -> None:
 
 
 def test_a_wrong_network_is_an_error_before_the_first_frame() -> None:
-    with pytest.raises(ValidationError, match="unknown network 'raod'; known: road"):
+    with pytest.raises(ValidationError, match="unknown network 'raod', did you mean road"):
         Segment(network="raod")
     frames = iter([make_frame(0)])
     with pytest.raises(NetworkError, match="no such file"):
@@ -124,9 +124,7 @@ def test_half_the_size_is_rounded_down_to_multiples_of_the_strides(size: tuple[i
         assert segment_image(np.zeros((*size, 3), np.uint8), engine).labels.shape == (176, 240)
 
 
-def test_a_network_of_fixed_size_gets_fewer_key_frames(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_network_of_fixed_size_gets_fewer_key_frames(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = small_networks.make_model(outputs={"planes": 3}, batch=1)
     model.graph.node.append(helper.make_node("Add", ["planes", "places"], ["out"]))
     model.graph.initializer.append(numpy_helper.from_array(np.zeros((1, 3, 8, 12), np.float32), "places"))

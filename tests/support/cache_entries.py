@@ -1,36 +1,42 @@
-"""Engines for tests of the cache: a key, an entry and a few bytes that stand for an engine."""
+"""Entries for tests of the engine cache: a key, and a few bytes in place of an engine."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from stream_seg.engines.cache import building, store
-from stream_seg.engines.cache_entry import Entry, Key, described, digest
-from stream_seg.engines.integrity import sealed, secret
-from stream_seg.network.sidecar import Report
+from stream_seg.engines.cache_entry import Entry, Key, hash_bytes, make_entry
+from stream_seg.engines.cache_write import lock_key, store_engine
+from stream_seg.engines.integrity import read_secret, seal_entry
+from stream_seg.network.sidecar import AccuracyReport
 
 ENGINE = b"an engine " * 100
 
 
-def key(**changed: Any) -> Key:
-    """The key of an f32 engine of OpenVINO."""
-    said: dict[str, Any] = {
-        "onnx": digest(b"onnx"),
+def make_key(**changes: Any) -> Key:
+    """Return the key of an f32 engine of OpenVINO, with `changes`."""
+    fields: dict[str, Any] = {
+        "onnx": hash_bytes(b"onnx"),
         "backend": "openvino",
         "version": "1.0",
         "precision": "f32",
         "shape": (1, 16, 24, 3),
         "device": "a CPU",
     }
-    return Key(**(said | changed))
+    return Key(**(fields | changes))
 
 
-def stored(
-    folder: Path, engine: bytes = ENGINE, *, network: str = "road", gate: Report | None = None, **changed: Any
+def store_entry(
+    folder: Path,
+    engine: bytes = ENGINE,
+    *,
+    network: str = "road",
+    gate: AccuracyReport | None = None,
+    **changes: Any,
 ) -> Entry:
-    """An entry that was put into the cache."""
-    entry = sealed(described(network, key(**changed), engine, suffix=".onnx", gate=gate), secret())
-    with building(folder, entry.key):
-        store(folder, entry, engine)
+    """Store an engine in the cache and return its entry."""
+    entry = make_entry(network, make_key(**changes), engine, suffix=".onnx", gate=gate)
+    entry = seal_entry(entry, read_secret())
+    with lock_key(folder, entry.key):
+        store_engine(folder, entry, engine)
     return entry

@@ -1,7 +1,7 @@
-"""A GPU that is not there: CUDA's calls on this machine's memory, and plans that ONNX Runtime computes.
+"""A simulated GPU: CUDA calls on this machine's memory, and plans that ONNX Runtime computes.
 
-It keeps CUDA's order: what is enqueued runs when the stream is waited for, or is noted down while a graph is captured;
-memory has addresses, and what was freed is known.
+It keeps CUDA's order: enqueued work runs when the stream is synchronized, or is recorded while a graph is captured.
+Memory has addresses, and freed memory is known.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ class Status(IntEnum):
 
 
 class Cuda:
-    """As much of `cuda.bindings.runtime` as an execution calls."""
+    """The part of `cuda.bindings.runtime` that an execution calls."""
 
     cudaStreamNonBlocking = 1  # noqa: N815
-    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice="there", cudaMemcpyDeviceToHost="back")  # noqa: N815
+    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice="upload", cudaMemcpyDeviceToHost="download")  # noqa: N815
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)  # noqa: N815
 
     def __init__(self, *, memory: int = 1 << 30) -> None:
-        self.left = memory
+        self.free_bytes = memory
         self.blocks: dict[int, Any] = {}
         self.queue: list[Work] = []
         self.capturing: list[Work] | None = None
         self.graphs: dict[int, list[Work]] = {}
-        self.copied: list[tuple[str, int]] = []
-        self.launched = 0
+        self.copies: list[tuple[str, int]] = []
+        self.launches = 0
 
     def cudaMalloc(self, size: int) -> tuple[Any, ...]:  # noqa: N802
-        if size > self.left:
+        if size > self.free_bytes:
             return Status.cudaErrorMemoryAllocation, None
-        self.left -= size
+        self.free_bytes -= size
         block = ctypes.create_string_buffer(size)
         self.blocks[ctypes.addressof(block)] = block
         return Status.cudaSuccess, ctypes.addressof(block)
@@ -50,8 +50,8 @@ class Cuda:
     cudaMallocHost = cudaMalloc  # noqa: N815
 
     def cudaFree(self, address: int) -> tuple[Any, ...]:  # noqa: N802
-        freed = self.blocks.pop(address)
-        self.left += len(freed)
+        block = self.blocks.pop(address)
+        self.free_bytes += len(block)
         return (Status.cudaSuccess,)
 
     cudaFreeHost = cudaFree  # noqa: N815
@@ -62,10 +62,10 @@ class Cuda:
 
     cudaStreamDestroy = cudaFree  # noqa: N815
 
-    def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: str, stream: int) -> tuple[Any, ...]:  # noqa: N802
+    def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: str, stream: int) -> tuple[Any, ...]:  # noqa: N802
         def copy() -> None:
-            self.copied.append((kind, size))
-            ctypes.memmove(to, source, size)
+            self.copies.append((kind, size))
+            ctypes.memmove(target, source, size)
 
         return self.enqueue(copy)
 
@@ -84,8 +84,8 @@ class Cuda:
         return (Status.cudaSuccess,)
 
     def cudaStreamEndCapture(self, stream: int) -> tuple[Any, ...]:  # noqa: N802
-        captured, self.capturing = self.capturing, None
-        return Status.cudaSuccess, captured
+        graph, self.capturing = self.capturing, None
+        return Status.cudaSuccess, graph
 
     def cudaGraphInstantiate(self, graph: list[Work], flags: int) -> tuple[Any, ...]:  # noqa: N802
         self.graphs[len(self.graphs)] = graph
@@ -98,19 +98,19 @@ class Cuda:
     cudaGraphExecDestroy = cudaFree  # noqa: N815
 
     def cudaGraphLaunch(self, graph: int, stream: int) -> tuple[Any, ...]:  # noqa: N802
-        self.launched += 1
+        self.launches += 1
         self.queue.extend(self.graphs[-graph - 1])
         return (Status.cudaSuccess,)
 
 
 class Plan:
-    """A loaded plan in as much as an execution asks it. It computes an ONNX of any batch up to `most`."""
+    """The part of a loaded plan that an execution uses. It computes an ONNX with any batch up to `most`."""
 
     def __init__(self, onnx: bytes, cuda: Cuda, *, most: int, outputs: dict[str, tuple[int, ...]]) -> None:
         self.session = ort.InferenceSession(onnx, providers=["CPUExecutionProvider"])
         self.cuda, self.most = cuda, most
-        picture = tuple(self.session.get_inputs()[0].shape[1:])
-        self.tensors = {"image": (np.uint8, picture), **{name: (np.float32, s) for name, s in outputs.items()}}
+        image = tuple(self.session.get_inputs()[0].shape[1:])
+        self.tensors = {"image": (np.uint8, image), **{name: (np.float32, s) for name, s in outputs.items()}}
         self.num_io_tensors = len(self.tensors)
 
     def get_tensor_name(self, index: int) -> str:
@@ -129,15 +129,12 @@ class Plan:
     def dtype(self, name: str) -> np.dtype[Any]:
         return np.dtype(self.tensors[name][0])
 
-    def context(self) -> Context:
+    def create_context(self) -> Context:
         return Context(self)
-
-    def keep(self) -> None:
-        pass
 
 
 class Context:
-    """An execution context: shape and addresses as they were told, work as it is enqueued."""
+    """An execution context: a shape, the addresses of the tensors, and the work to enqueue."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.shape, self.addresses = plan, (0,), dict[str, int]()
@@ -152,16 +149,17 @@ class Context:
 
     def execute_async_v3(self, stream: int) -> bool:
         def compute() -> None:
-            count, at = self.shape[0], {n: self._array(n) for n in self.plan.tensors}
-            names = [name for name in at if name != "image"]
-            for name, said in zip(names, self.plan.session.run(names, {"image": at["image"][:count]}), strict=True):
-                at[name][:count] = said
+            count, arrays = self.shape[0], {name: self._array(name) for name in self.plan.tensors}
+            names = [name for name in arrays if name != "image"]
+            outputs = self.plan.session.run(names, {"image": arrays["image"][:count]})
+            for name, output in zip(names, outputs, strict=True):
+                arrays[name][:count] = output
 
         self.plan.cuda.enqueue(compute)
         return True
 
     def _array(self, name: str) -> Any:
-        dtype, shape = self.plan.tensors[name]
-        whole = (self.plan.most, *shape)
-        size = int(np.prod(whole)) * np.dtype(dtype).itemsize
-        return np.frombuffer((ctypes.c_uint8 * size).from_address(self.addresses[name]), dtype).reshape(whole)
+        dtype, image_shape = self.plan.tensors[name]
+        shape = (self.plan.most, *image_shape)
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        return np.frombuffer((ctypes.c_uint8 * size).from_address(self.addresses[name]), dtype).reshape(shape)

@@ -14,10 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.segmentation import deeplabv3 as torchvision_deeplab
 
-from stream_seg.backends.tensorrt.build import build, capabilities
+from stream_seg.backends.tensorrt.build import build_plan, list_compute_capabilities
 from stream_seg.training.export import export_onnx
 from stream_seg.zoo import operators
-from stream_seg.zoo.operators import ASPP, atrous, bilinear_transposed, max_pool_where, max_unpool, transposed_size
+from stream_seg.zoo.operators import (
+    ASPP,
+    atrous,
+    bilinear_transposed,
+    max_pool_with_indices,
+    max_unpool,
+    transposed_size,
+)
 
 
 def grid(rows: list[list[float]]) -> Tensor:
@@ -90,7 +97,7 @@ def test_unpooling_without_places_by_hand() -> None:
 
 
 def test_max_unpooling_by_hand() -> None:
-    pooled, where = max_pool_where(grid([[1, 2, 6, 3], [3, 5, 2, 1], [1, 2, 2, 1], [7, 3, 4, 8]]))
+    pooled, where = max_pool_with_indices(grid([[1, 2, 6, 3], [3, 5, 2, 1], [1, 2, 2, 1], [7, 3, 4, 8]]))
     assert torch.equal(pooled, grid([[5, 6], [7, 8]]))
     assert torch.equal(where, grid([[3, 0], [2, 3]]))
     back = max_unpool(grid([[1, 2], [3, 4]]), where, (4, 4))
@@ -101,7 +108,7 @@ def test_max_unpooling_by_hand() -> None:
 def test_max_unpooling_equals_torch_and_ties_too(size: tuple[int, int]) -> None:
     x = noise(2, 3, *size).relu()  # a quarter of the windows hold more than one maximum: zeros
     expected, indices = F.max_pool2d(x, 2, ceil_mode=True, return_indices=True)
-    pooled, where = max_pool_where(x)
+    pooled, where = max_pool_with_indices(x)
     assert torch.equal(pooled, expected)
     values = noise(*pooled.shape)
     height, width = size
@@ -163,8 +170,13 @@ def test_unpooling_without_places_exports_and_builds_everywhere(tmp_path: Path) 
 
     compiled: Any = ov.Core().compile_model(tmp_path / "net.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     np.testing.assert_allclose(compiled(image.numpy())["scores"], expected, atol=1e-5)
-    plan = build(
-        network, precision="f32", size=(16, 16), batch=(1, 2), compute_capability=capabilities()[0], name="net"
+    plan = build_plan(
+        network,
+        precision="f32",
+        size=(16, 16),
+        batch=(1, 2),
+        compute_capability=list_compute_capabilities()[0],
+        name="net",
     )
     assert plan
 

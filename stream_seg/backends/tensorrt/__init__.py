@@ -1,0 +1,1 @@
+"""TensorRT: plans for NVIDIA GPUs, compiled ahead of time."""

@@ -1,4 +1,4 @@
-"""The package of TensorRT, under either of its names, and the two classes of its own that it wants to be given."""
+"""The TensorRT package under either of its names, and the two callback classes that it asks for."""
 
 from __future__ import annotations
 
@@ -8,60 +8,61 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from stream_seg.backends.engine import one_line
+from stream_seg.backends.engine import summarize_error
 
-MODULES = ("tensorrt", "tensorrt_rtx")
-Progress = Callable[[str, int, int], None]
-"""Called with a phase's name, the steps that are done, the steps that it has."""
+PACKAGES = ("tensorrt", "tensorrt_rtx")
+"""Two packages with one API."""
+OnStep = Callable[[str, int, int], None]
+"""Called during a build with the name of a phase, its completed steps and its total steps."""
 
 
-def module() -> Any:
-    """`tensorrt` or `tensorrt_rtx`, whichever is here. Raises ImportError where neither is."""
-    for name in MODULES:
+def import_tensorrt() -> Any:
+    """Return the module `tensorrt` or `tensorrt_rtx`, whichever is installed. Raises ImportError."""
+    for name in PACKAGES:
         if find_spec(name):
             return import_module(name)
-    raise ImportError(f"neither {' nor '.join(MODULES)} is installed")
+    raise ImportError(f"neither {' nor '.join(PACKAGES)} is installed")
 
 
 @cache
-def logger() -> Any:
-    """TensorRT's log, one for the process as it demands. It keeps errors for the sentence that refuses."""
-    trt = module()
+def get_logger() -> Any:
+    """Return TensorRT's logger, one per process as TensorRT requires. It keeps errors for `last_error`."""
+    trt = import_tensorrt()
 
-    class Log(trt.ILogger):  # type: ignore[misc, name-defined] # TensorRT takes its own class only
+    class Logger(trt.ILogger):  # type: ignore[misc, name-defined] # TensorRT accepts subclasses of its own class only
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.complaints: list[str] = []
+            self.errors: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                self.complaints.append(message)
+                self.errors.append(message)
 
-        def complaint(self) -> str:
-            return one_line(RuntimeError(self.complaints[-1] if self.complaints else "no reason given"))
+        def last_error(self) -> str:
+            return summarize_error(RuntimeError(self.errors[-1] if self.errors else "no reason given"))
 
-    return Log()
+    return Logger()
 
 
-def monitor(progress: Progress) -> Any:
-    """What tells `progress` how far a build is. `raised` holds what it raised, which ended the build."""
-    trt = module()
+def create_monitor(on_step: OnStep) -> Any:
+    """Return a progress monitor that calls `on_step`. An exception of `on_step` ends the build; `error` holds it."""
+    trt = import_tensorrt()
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined] # TensorRT takes its own class only
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined] # as Logger
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.steps: dict[str, int] = {}
-            self.raised: BaseException | None = None
+            self.error: BaseException | None = None
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             self.steps[phase_name] = num_steps
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             try:
-                progress(phase_name, step + 1, self.steps[phase_name])
-            except BaseException as error:  # noqa: BLE001 - Ctrl-C too: it must not fly through C++; `build` raises it
-                self.raised = error
-            return self.raised is None
+                on_step(phase_name, step + 1, self.steps[phase_name])
+            except BaseException as error:  # noqa: BLE001 - Ctrl-C too: it must not pass through C++; `build_plan` raises it
+                self.error = error
+            return self.error is None
 
         def phase_finish(self, phase_name: str) -> None:
             self.steps.pop(phase_name, None)

@@ -1,85 +1,107 @@
-"""TensorRT: the engine for an NVIDIA GPU, with the package `tensorrt` or `tensorrt_rtx`, whichever is here."""
+"""TensorRT: the fastest backend on an NVIDIA GPU, with the package `tensorrt` or `tensorrt_rtx`."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
-from pathlib import Path
 
-from stream_seg.backends.engine import Engine, EngineSpec, Images, Result, as_result, cheapest, in_batches
-from stream_seg.backends.tensorrt.api import MODULES, module
-from stream_seg.backends.tensorrt.build import build
-from stream_seg.backends.tensorrt.cuda import Plan, gpu
-from stream_seg.backends.tensorrt.precision import PRECISIONS
+from stream_seg.backends.device import ANY_GPU, QUANTIZED, Device
+from stream_seg.backends.engine import Engine, EngineSpec, Images, Result, make_result, prune_to_output, run_in_batches
+from stream_seg.backends.tensorrt.api import OnStep, import_tensorrt
+from stream_seg.backends.tensorrt.build import build_plan
+from stream_seg.backends.tensorrt.cuda import Plan, find_gpu
+from stream_seg.backends.tensorrt.precision import convert_precision
 from stream_seg.backends.tensorrt.run import Execution
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
 from stream_seg.network.network import Network
 
 BATCH = 8
-"""Pictures that a plan built here takes at a time; more are computed in turns."""
+"""Largest batch of a plan that `create_engine` builds; more images are computed in several runs."""
+FP8_SINCE = (8, 9)
+"""First compute capability with fp8."""
 
 
-def lack() -> str | None:
-    """What keeps this backend from working here, None where nothing does."""
-    if not any(find_spec(name) for name in MODULES) or not find_spec("cuda"):
-        return "is not installed: pip install '.[tensorrt]' or '.[tensorrt-rtx]'"
+def find_obstacle() -> str | None:
+    """Return the reason why this backend cannot work although TensorRT is installed, None if it can."""
+    if not find_spec("cuda"):
+        return "needs the package cuda-bindings"
     try:
-        gpu()
+        find_gpu()
     except (NetworkError, ImportError) as error:
-        return f"cannot work here: {str(error).removeprefix('tensorrt: ')}"
+        return str(error).removeprefix("tensorrt: ")
     return None
 
 
-def open_engine(
-    network: Network,
-    *,
-    precision: str,
-    threads: int,
-    output: str | None = None,
-    plan: bytes | None = None,
-    runtime_cache: Path | None = None,
-) -> Engine:
-    """Run `plan`, or build one first, on this machine's GPU. Raises NetworkError; ImportError.
+def find_device() -> Device:
+    """Return the GPU of this machine. Raises NetworkError where there is none; ImportError."""
+    import_tensorrt()
+    return _make_device(*find_gpu())
 
-    `threads` means nothing here. `output` is "scores" or "labels"; None takes scores where there are any, though labels
-    are a tenth of their size. A plan of an earlier build must be of `network` in `precision`, and give that output.
+
+def find_foreign_device(compute_capability: str) -> Device:
+    """Return a device that stands for every GPU of a compute capability ("8.9"). Raises ImportError."""
+    import_tensorrt()
+    return _make_device(ANY_GPU, compute_capability)
+
+
+def create_engine(
+    network: Network, *, precision: str, threads: int = 1, output: str | None = None, plan: bytes | None = None
+) -> Engine:
+    """Load `plan`, or build one first, on this machine's GPU. Raises NetworkError; ImportError.
+
+    `output` is "scores" or "labels", by default scores if there are any, although labels are a tenth of their size. A
+    plan must have been built from `network` in `precision` with that output. `threads` has no effect.
     """
-    device, _ = gpu()
-    precision = settled(precision, quantised=network.int8 is not None)
-    name, graph = cheapest(graph_of(network, precision), output)
+    device, _ = find_gpu()
+    name, graph = prune_to_output(select_onnx(network, precision), output)
     if plan is None:
-        plan = build(graph, precision=precision, size=network.size, batch=(1, BATCH), name=network.name)
-    execution = open_execution(plan, output=name, runtime_cache=runtime_cache, name=network.name)
+        plan = build_plan(graph, precision=precision, size=network.size, batch=(1, BATCH), name=network.name)
+    execution = load_plan(plan, output=name, name=network.name)
 
     def run(images: Images) -> Result:
-        return as_result(name, in_batches(lambda part: execution.infer(part)[name], images, most=execution.batch))
+        values = run_in_batches(lambda part: execution.infer(part)[name], images, batch=execution.batch)
+        return make_result(name, values)
 
     info = EngineInfo(network.name, "tensorrt", precision, device)
     spec = EngineSpec(network.size, network.classes, info, shapes=execution.shapes, batch=execution.batch)
     return Engine(spec, run, errors=(RuntimeError,))
 
 
-def open_execution(plan: bytes, *, output: str, name: str, runtime_cache: Path | None = None) -> Execution:
-    """A plan on this machine's GPU, for outputs that are to stay there. Raises NetworkError; ImportError."""
+def compile_network(
+    network: Network, precision: str, *, batch: int, compute_capability: str | None, on_step: OnStep | None = None
+) -> bytes:
+    """Return a plan for up to `batch` images, for this machine's GPU or a `compute_capability`. Raises NetworkError."""
+    return build_plan(
+        prune_to_output(select_onnx(network, precision))[1],
+        precision=precision,
+        size=network.size,
+        batch=(1, batch),
+        compute_capability=compute_capability,
+        on_step=on_step,
+        name=network.name,
+    )
+
+
+def lower_network(network: Network, precision: str) -> bytes:
+    """Return the ONNX that a plan of `precision` is compiled from, in its number types. Raises NetworkError."""
+    return convert_precision(select_onnx(network, precision), precision=precision, name=network.name)
+
+
+def load_plan(plan: bytes, *, output: str, name: str) -> Execution:
+    """Load a plan of the network `name` on this machine's GPU. Raises NetworkError; ImportError."""
     from cuda.bindings import runtime
 
     try:
-        return Execution(Plan(plan, runtime_cache=runtime_cache), runtime, outputs=(output,))
+        return Execution(Plan(plan), runtime, outputs=(output,))
     except RuntimeError as error:
-        raise NetworkError(f"{name}: {module().__name__} cannot run it: {error}") from error
+        raise NetworkError(f"{name}: {import_tensorrt().__name__} cannot run it: {error}") from error
 
 
-def graph_of(network: Network, precision: str) -> bytes:
-    """The interchange ONNX that a plan of this precision begins with: the quantised form for int8 and fp8."""
-    return network.int8 if precision in ("int8", "fp8") and network.int8 else network.f32
+def select_onnx(network: Network, precision: str) -> bytes:
+    """Return the form of `network` that a plan of `precision` starts from: the quantized one for int8 and fp8."""
+    return network.int8 if precision in QUANTIZED and network.int8 else network.f32
 
 
-def settled(precision: str, *, quantised: bool) -> str:
-    """The precision that is meant by `precision`. Raises NetworkError for one that is not to be had."""
-    possible = [p for p in ("int8", "fp16", "f32", "fp8") if quantised or p not in ("int8", "fp8")]
-    if precision == "auto":
-        return possible[0]
-    if precision not in possible:
-        why = "the network has no int8 form" if precision in PRECISIONS else "not of TensorRT here"
-        raise NetworkError(f"tensorrt: precision {precision}: {why}; here: {', '.join(possible)}")
-    return precision
+def _make_device(name: str, compute_capability: str) -> Device:
+    fp8 = tuple(map(int, compute_capability.split("."))) >= FP8_SINCE
+    return Device(name, ("int8", "fp16", "f32"), ("fp8",) if fp8 else (), compute_capability)

@@ -1,9 +1,9 @@
-"""An interchange ONNX in the number types that TensorRT is to compute in. A strongly typed network takes them from it.
+"""Convert a portable ONNX into the number types that TensorRT computes in; a strongly typed network reads them from it.
 
-f32     as it is
-fp16    every tensor in half precision but the uint8 picture, the labels, and the scores as they leave (float32)
-int8    the network's quantised form, its zero points moved to 0: TensorRT knows no others. What the quantiser left in
-        floating point stays float32 (half precision scales cost more accuracy than all else)
+f32     unchanged
+fp16    every tensor in half precision except the uint8 image, the labels and the float32 scores at the output
+int8    the quantized form of the network with all zero points moved to 0, as TensorRT requires. Tensors that were not
+        quantized stay float32 (half precision scales cost more accuracy than everything else)
 fp8     the same in E4M3 (Micikevicius et al., 2022), for GPUs of compute capability 8.9 and above
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.backends.engine import one_line
+from stream_seg.backends.engine import summarize_error
 from stream_seg.errors import NetworkError
 
 if TYPE_CHECKING:
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("f32", "fp16", "int8", "fp8")
 LARGEST = {"int8": 127.0, "fp8": 448.0}
+"""Largest value of a quantized type."""
 
 
-def typed(onnx: bytes, *, precision: str, name: str) -> bytes:
-    """A serialised ONNX in `precision`; for int8 and fp8 `onnx` is the quantised form. Raises NetworkError."""
+def convert_precision(onnx: bytes, *, precision: str, name: str) -> bytes:
+    """Return an ONNX in `precision`; for int8 and fp8 `onnx` must be the quantized form. Raises NetworkError."""
     if precision not in PRECISIONS:
         raise NetworkError(f"{name}: tensorrt: unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
     if precision == "f32":
@@ -36,24 +37,24 @@ def typed(onnx: bytes, *, precision: str, name: str) -> bytes:
     try:
         model: ModelProto = library.load_from_string(onnx)
     except DecodeError as error:
-        raise NetworkError(f"{name}: not an ONNX file: {one_line(error)}") from error
+        raise NetworkError(f"{name}: not an ONNX file: {summarize_error(error)}") from error
     if precision == "fp16":
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
         model = convert_float_to_float16(model, keep_io_types=True)
     elif not any(node.op_type == "QuantizeLinear" for node in model.graph.node):
-        raise NetworkError(f"{name}: tensorrt: precision {precision} needs the network's quantised form")
+        raise NetworkError(f"{name}: tensorrt: precision {precision} needs the network's int8 form")
     else:
-        requantise(model, precision)
-    serialised: bytes = model.SerializeToString()
-    return serialised
+        make_symmetric(model, precision)
+    converted: bytes = model.SerializeToString()
+    return converted
 
 
-def requantise(model: ModelProto, precision: str) -> None:
-    """Make every quantisation of `model` symmetric, in place: int8 or fp8 with zero point 0.
+def make_symmetric(model: ModelProto, precision: str) -> None:
+    """Make every quantization of `model` symmetric, in place: int8 or fp8 with zero point 0.
 
-    A quantised activation that reached from a to b now reaches from -max(|a|, |b|) to it. Without this TensorRT reads
-    a uint8 zero point as an int8 one and cuts off the upper half of whatever follows a ReLU.
+    An activation with the range [a, b] gets the range [-m, m] with m = max(|a|, |b|). Without this TensorRT reads a
+    uint8 zero point as an int8 one and cuts off the upper half of everything that follows a ReLU.
     """
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     done: set[str] = set()
@@ -64,13 +65,13 @@ def requantise(model: ModelProto, precision: str) -> None:
         if len(names) < 3 or not {names[1], names[2]} <= constants.keys():
             raise NetworkError(f"tensorrt: {node.op_type} {node.name!r}: needs a constant scale and zero point")
         if names[1] not in done:
-            _change(constants, names, precision)
+            _rewrite_quantization(constants, names, precision)
             done.add(names[1])
-    del model.graph.value_info[:]  # it gives the old types
+    del model.graph.value_info[:]  # lists the old types
 
 
-def _change(constants: dict[str, Any], names: list[str], precision: str) -> None:
-    """Rewrite the scale and the zero point of one quantisation, and the weights where it holds some."""
+def _rewrite_quantization(constants: dict[str, Any], names: list[str], precision: str) -> None:
+    """Rewrite scale and zero point of one quantization, and its weights if it has any."""
     from onnx import numpy_helper
 
     values, scale, zero = names[:3]
@@ -80,15 +81,16 @@ def _change(constants: dict[str, Any], names: list[str], precision: str) -> None
         if weights.dtype != np.int8 or shift.any():
             raise NetworkError(f"tensorrt: {values!r}: weights must be int8 with zero point 0, got {weights.dtype}")
         largest = step * 127
-        put(constants[values], _stored(weights.astype(np.float32) * (LARGEST[precision] / 127), precision))
+        scaled = weights.astype(np.float32) * (LARGEST[precision] / 127)
+        _set_values(constants[values], _cast(scaled, precision))
     else:
         limits, centre = np.iinfo(shift.dtype), shift.astype(np.int32)
         largest = step * np.maximum(centre - limits.min, limits.max - centre)
-    put(constants[scale], (largest / LARGEST[precision]).astype(step.dtype))
-    put(constants[zero], _stored(np.zeros(shift.shape, np.float32), precision))
+    _set_values(constants[scale], (largest / LARGEST[precision]).astype(step.dtype))
+    _set_values(constants[zero], _cast(np.zeros(shift.shape, np.float32), precision))
 
 
-def _stored(values: NDArray[np.float32], precision: str) -> NDArray[Any]:
+def _cast(values: NDArray[np.float32], precision: str) -> NDArray[Any]:
     if precision == "int8":
         return np.rint(values).astype(np.int8)
     import ml_dtypes
@@ -96,8 +98,7 @@ def _stored(values: NDArray[np.float32], precision: str) -> NDArray[Any]:
     return values.astype(ml_dtypes.float8_e4m3fn)
 
 
-def put(tensor: Any, values: NDArray[Any]) -> None:
-    """Give a constant of an ONNX graph other values, under its name."""
+def _set_values(tensor: Any, values: NDArray[Any]) -> None:
     from onnx import numpy_helper
 
     tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))

@@ -1,10 +1,10 @@
-"""A TensorRT plan at work: pinned memory, one stream, a CUDA graph for every number of pictures.
+"""Run a TensorRT plan: pinned memory, one stream, one CUDA graph for every batch size.
 
-    pictures -> pinned memory -> GPU -> network -> GPU -> pinned memory -> result
-                |<-------------- one captured graph ------------->|
+    images -> pinned memory -> GPU -> network -> GPU -> pinned memory -> result
+              |<-------------- one captured graph ------------->|
 
-TensorRT asks that a context be left alone once a graph was captured from it, so every number of pictures has its own.
-CUDA is called through `cuda.bindings.runtime`, a parameter here: a test passes another.
+TensorRT requires that a context be left alone once a graph was captured from it, so every batch size has its own.
+CUDA is called through `cuda.bindings.runtime`, which is a parameter so that tests can simulate it.
 """
 
 from __future__ import annotations
@@ -21,153 +21,119 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.backends.engine import Images
-from stream_seg.backends.tensorrt.api import logger
-from stream_seg.backends.tensorrt.cuda import Plan, checked
+from stream_seg.backends.tensorrt.api import get_logger
+from stream_seg.backends.tensorrt.cuda import Plan, check_cuda
 from stream_seg.errors import NetworkError
 
 
 @dataclass(frozen=True)
-class OnDevice:
-    """An output where the GPU left it. `torch.as_tensor(it, device="cuda")` and CuPy take it without a copy.
-
-    The next inference of the same execution writes over it.
-    """
-
-    pointer: int
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    owner: Execution
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        return {
-            "version": 3,
-            "shape": self.shape,
-            "typestr": self.dtype.str,
-            "data": (self.pointer, False),
-            "strides": None,
-        }
-
-
-@dataclass(frozen=True)
 class _Tensor:
-    """An input or output for as many pictures as the plan takes: pinned `host` (most, ...) and its twin on the GPU."""
+    """An input or output for the largest batch: pinned `host` memory (batch, ...) and the address of its GPU copy."""
 
     name: str
     host: NDArray[Any]
     device: int
 
-    def bytes_of(self, count: int) -> int:
+    def nbytes(self, count: int) -> int:
+        """Return the size of `count` images."""
         return int(self.host[:count].nbytes)
 
 
 @dataclass(frozen=True)
-class Way:
-    """One shape of inference: how many pictures, whether they are sent, whether the outputs are fetched."""
+class _Call:
+    """An inference that can be captured as a graph: batch size, and whether input and output are copied."""
 
     count: int
-    send: bool
-    fetch: bool
+    copy: bool
 
 
 class Execution:
-    """A plan with memory to work in, for the `outputs` that are wanted. Not for two threads at once.
+    """A plan with its working memory, computing `outputs`. Not for two threads at once.
 
-    What it holds on the GPU goes with the last reference to it. Raises RuntimeError, NetworkError.
+    Its GPU memory is freed with the last reference to it. Raises RuntimeError, NetworkError.
     """
 
     def __init__(self, plan: Plan, cuda: Any, *, outputs: tuple[str, ...]) -> None:
         self._plan, self._cuda = plan, cuda
-        memory = ExitStack()
-        weakref.finalize(self, memory.close)
-        self._stream = int(checked(cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking)))
-        memory.callback(cuda.cudaStreamDestroy, self._stream)
-        self._memory = memory
+        self._resources = ExitStack()
+        weakref.finalize(self, self._resources.close)
+        self._stream = int(check_cuda(cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking)))
+        self._resources.callback(cuda.cudaStreamDestroy, self._stream)
         engine = plan.engine
         self.batch = int(engine.get_tensor_profile_shape("image", 0)[2][0])
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-        self._tensors = {name: self._allocated(name) for name in names}
+        self._tensors = {name: self._allocate(name) for name in names}
         self._outputs = outputs
-        self._contexts: dict[Way, Any] = {}
-        self._graphs: dict[Way, Any] = {}
+        self._contexts: dict[_Call, Any] = {}
+        self._graphs: dict[_Call, Any] = {}
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Of each output, one picture's."""
+        """Shape of each output for one image."""
         return {name: self._tensors[name].host.shape[1:] for name in self._outputs}
 
     def infer(self, images: Images) -> dict[str, NDArray[Any]]:
-        """The outputs of up to `batch` pictures, copied out of the pinned memory."""
+        """Return the outputs of up to `batch` images, copied out of the pinned memory."""
         np.copyto(self._tensors["image"].host[: len(images)], images)
-        self._run(Way(len(images), send=True, fetch=True))
+        self._run(_Call(len(images), copy=True))
         return {name: self._tensors[name].host[: len(images)].copy() for name in self._outputs}
 
-    def on_device(self, images: Images) -> dict[str, OnDevice]:
-        """The same, left on the GPU and finished there."""
-        np.copyto(self._tensors["image"].host[: len(images)], images)
-        self._run(Way(len(images), send=True, fetch=False))
-        return {name: self._left(self._tensors[name], len(images)) for name in self._outputs}
+    def recompute(self, count: int) -> None:
+        """Compute the `count` images that are on the GPU again without any copy, to measure the network alone."""
+        self._run(_Call(count, copy=False))
 
-    def again(self, count: int) -> None:
-        """Compute the `count` pictures that are on the GPU once more and move nothing: the bare network, to measure."""
-        self._run(Way(count, send=False, fetch=False))
-
-    def _run(self, way: Way) -> None:
-        if way in self._graphs:
-            checked(self._cuda.cudaGraphLaunch(self._graphs[way], self._stream))
+    def _run(self, call: _Call) -> None:
+        if call in self._graphs:
+            check_cuda(self._cuda.cudaGraphLaunch(self._graphs[call], self._stream))
         else:
-            context = self._contexts[way] = self._context(way.count)
-            self._enqueue(context, way)  # the first run of a context allocates, and cannot be captured
-            checked(self._cuda.cudaStreamSynchronize(self._stream))
-            self._plan.keep()
-            capturable = getattr(context, "is_stream_capturable", None)  # `tensorrt` lacks the word, and captures
-            if capturable is None or capturable(self._stream):
-                self._graphs[way] = self._captured(context, way)
-        checked(self._cuda.cudaStreamSynchronize(self._stream))
+            context = self._contexts[call] = self._create_context(call.count)
+            self._enqueue(context, call)  # the first run of a context allocates memory and cannot be captured
+            check_cuda(self._cuda.cudaStreamSynchronize(self._stream))
+            is_capturable = getattr(context, "is_stream_capturable", None)  # `tensorrt` lacks it, and always captures
+            if is_capturable is None or is_capturable(self._stream):
+                self._graphs[call] = self._capture(context, call)
+        check_cuda(self._cuda.cudaStreamSynchronize(self._stream))
 
-    def _context(self, count: int) -> Any:
-        context = self._plan.context()
+    def _create_context(self, count: int) -> Any:
+        context = self._plan.create_context()
         if not context.set_input_shape("image", (count, *self._tensors["image"].host.shape[1:])):
-            raise RuntimeError(logger().complaint())
+            raise RuntimeError(get_logger().last_error())
         for tensor in self._tensors.values():
             context.set_tensor_address(tensor.name, tensor.device)
         return context
 
-    def _enqueue(self, context: Any, way: Way) -> None:
-        kinds = self._cuda.cudaMemcpyKind
-        for tensor in [self._tensors["image"]] if way.send else []:
-            self._copy(tensor.device, tensor.host.ctypes.data, tensor.bytes_of(way.count), kinds.cudaMemcpyHostToDevice)
+    def _enqueue(self, context: Any, call: _Call) -> None:
+        kinds, image = self._cuda.cudaMemcpyKind, self._tensors["image"]
+        if call.copy:
+            self._copy(image.device, image.host.ctypes.data, image.nbytes(call.count), kinds.cudaMemcpyHostToDevice)
         if not context.execute_async_v3(self._stream):
-            raise RuntimeError(logger().complaint())
-        for tensor in [self._tensors[name] for name in self._outputs] if way.fetch else []:
-            self._copy(tensor.host.ctypes.data, tensor.device, tensor.bytes_of(way.count), kinds.cudaMemcpyDeviceToHost)
+            raise RuntimeError(get_logger().last_error())
+        for tensor in [self._tensors[name] for name in self._outputs] if call.copy else []:
+            self._copy(tensor.host.ctypes.data, tensor.device, tensor.nbytes(call.count), kinds.cudaMemcpyDeviceToHost)
 
-    def _copy(self, to: int, source: int, size: int, kind: Any) -> None:
-        checked(self._cuda.cudaMemcpyAsync(to, source, size, kind, self._stream))
+    def _copy(self, target: int, source: int, size: int, kind: Any) -> None:
+        check_cuda(self._cuda.cudaMemcpyAsync(target, source, size, kind, self._stream))
 
-    def _captured(self, context: Any, way: Way) -> Any:
+    def _capture(self, context: Any, call: _Call) -> Any:
         cuda = self._cuda
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        checked(cuda.cudaStreamBeginCapture(self._stream, mode))
-        self._enqueue(context, way)
-        graph = checked(cuda.cudaStreamEndCapture(self._stream))
-        executable = checked(cuda.cudaGraphInstantiate(graph, 0))
-        checked(cuda.cudaGraphDestroy(graph))
-        self._memory.callback(cuda.cudaGraphExecDestroy, executable)
+        check_cuda(cuda.cudaStreamBeginCapture(self._stream, mode))
+        self._enqueue(context, call)
+        graph = check_cuda(cuda.cudaStreamEndCapture(self._stream))
+        executable = check_cuda(cuda.cudaGraphInstantiate(graph, 0))
+        check_cuda(cuda.cudaGraphDestroy(graph))
+        self._resources.callback(cuda.cudaGraphExecDestroy, executable)
         return executable
 
-    def _allocated(self, name: str) -> _Tensor:
+    def _allocate(self, name: str) -> _Tensor:
         shape = (self.batch, *tuple(self._plan.engine.get_tensor_shape(name))[1:])
         if min(shape) < 1:
             raise NetworkError(f"tensorrt: the plan leaves the size of {name} open: {shape}")
         dtype = self._plan.dtype(name)
         size = math.prod(shape) * dtype.itemsize
-        pinned = int(checked(self._cuda.cudaMallocHost(size)))
-        self._memory.callback(self._cuda.cudaFreeHost, pinned)
-        device = int(checked(self._cuda.cudaMalloc(size)))
-        self._memory.callback(self._cuda.cudaFree, device)
+        pinned = int(check_cuda(self._cuda.cudaMallocHost(size)))
+        self._resources.callback(self._cuda.cudaFreeHost, pinned)
+        device = int(check_cuda(self._cuda.cudaMalloc(size)))
+        self._resources.callback(self._cuda.cudaFree, device)
         host = np.frombuffer((ctypes.c_uint8 * size).from_address(pinned), dtype).reshape(shape)
         return _Tensor(name, host, device)
-
-    def _left(self, tensor: _Tensor, count: int) -> OnDevice:
-        return OnDevice(tensor.device, (count, *tensor.host.shape[1:]), tensor.host.dtype, self)
