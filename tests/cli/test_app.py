@@ -14,21 +14,14 @@ import pytest
 
 from stream_seg import __version__
 from stream_seg.backends.registry import BACKENDS
-from stream_seg.config.graph_file import (
-    Document,
-    MetricsConfig,
-    Shared,
-    SourcesConfig,
-    TracesConfig,
-    check,
-    read_document,
-)
+from stream_seg.config.document import Document, MetricsConfig, SourcesConfig, StageKeys, TracesConfig
+from stream_seg.config.graph_file import check, read_document
 from stream_seg.config.overrides import default_document, with_input, with_outputs
 from stream_seg.errors import ConfigError
 from stream_seg.evaluation.images import evaluate_images
 from stream_seg.network.network import open_network
 from stream_seg.network.shipped import NETWORKS
-from stream_seg.stages.registry import STAGES
+from stream_seg.stages.registry import STAGES, stage_class
 from stream_seg.telemetry import tracing as traces
 from stream_seg.training.preflight import require_modules
 from stream_seg.zoo import BUILDERS
@@ -46,9 +39,9 @@ COMMANDS = ("", "run", "eval", "train", "export", "engines", "bench", "doctor", 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(*command.split(), "--help") == 0
-    said = capsys.readouterr().out
-    assert "Usage:" in said
-    assert max(map(len, said.splitlines())) <= 100
+    out = capsys.readouterr().out
+    assert "Usage:" in out
+    assert max(map(len, out.splitlines())) <= 100
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,22 +57,22 @@ def test_a_wrong_argument_is_exit_code_2(arguments: list[str], capsys: pytest.Ca
 
 def test_stages_lists_every_kind_and_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli("stages") == 0
-    said = capsys.readouterr().out
-    for kind, stage in STAGES.items():
-        section = said[said.index(f"{kind}: ") :].split("\n\n")[0]
-        keys = stage.__pydantic_fields__  # type: ignore[attr-defined]
+    out = capsys.readouterr().out
+    for kind in STAGES:
+        section = out[out.index(f"{kind}: ") :].split("\n\n")[0]
+        keys = stage_class(kind).__pydantic_fields__  # type: ignore[attr-defined]
         assert re.findall(r"^  (\w+):", section, re.MULTILINE) == list(keys)
-    parts = {"every stage": Shared, "top level": Document, "metrics": MetricsConfig, "traces": TracesConfig}
+    parts = {"every stage": StageKeys, "top level": Document, "metrics": MetricsConfig, "traces": TracesConfig}
     for name, model in {**parts, "sources": SourcesConfig}.items():
-        section = said[said.index("\nevery stage: " if name == "every stage" else "\ntop level: ") :].split("\n\n")[0]
+        section = out[out.index("\nevery stage: " if name == "every stage" else "\ntop level: ") :].split("\n\n")[0]
         dotted = rf"{name}\." if name in Document.model_fields else ""
         assert re.findall(rf"^  {dotted}(\w+):", section, re.MULTILINE) == list(model.model_fields)
-    assert "(list; default [])" in said
-    assert "[red, green, blue]" in said  # not taken for markup
-    assert "(number >= 0 and < 1; default 0.8)" in said
-    assert "(list of 2, each a whole number >= 8 and <= 8192; default none)" in said
-    assert "(mapping, each to a number >= -20 and <= 20; default {})" in said
-    assert "(whole number >= 1 and <= 1000 or auto; default 1)" in said
+    assert "(list; default [])" in out
+    assert "[red, green, blue]" in out  # not taken for markup
+    assert "(number >= 0 and < 1; default 0.8)" in out
+    assert "(list of 2, each a whole number >= 8 and <= 8192; default none)" in out
+    assert "(mapping, each to a number >= -20 and <= 20; default {})" in out
+    assert "(whole number >= 1 and <= 1000 or auto; default 1)" in out
 
 
 def test_networks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,8 +106,8 @@ def test_eval_says_what_evaluation_says(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_eval_at_another_size(tmp_path: Path) -> None:
     _, data = dataset(tmp_path)
-    said = ["eval", "--data", data, "--size", "176x240", "--json", tmp_path / "e.json"]
-    assert run_cli(*said) == 0
+    out = ["eval", "--data", data, "--size", "176x240", "--json", tmp_path / "e.json"]
+    assert run_cli(*out) == 0
     assert (
         read_json(tmp_path / "e.json")
         == evaluate_images("road", data, size=(176, 240))
@@ -124,14 +117,14 @@ def test_eval_at_another_size(tmp_path: Path) -> None:
 
 def test_eval_with_a_class_preferred(tmp_path: Path) -> None:
     _, data = dataset(tmp_path)
-    said = ["eval", "--data", data, "--prefer", "pole=3", "--prefer", "sky=-1", "--json", tmp_path / "e.json"]
-    assert run_cli(*said) == 0
+    out = ["eval", "--data", data, "--prefer", "pole=3", "--prefer", "sky=-1", "--json", tmp_path / "e.json"]
+    assert run_cli(*out) == 0
     preferred = evaluate_images("road", data, prefer={"pole": 3, "sky": -1})
     assert read_json(tmp_path / "e.json") == preferred != evaluate_images("road", data)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "out"),
     [
         (["--network", "raod"], 2, "unknown network 'raod'"),
         (["--size", "352"], 2, "--size 352: expected HEIGHTxWIDTH"),
@@ -143,35 +136,35 @@ def test_eval_with_a_class_preferred(tmp_path: Path) -> None:
         (["--data", "missing"], 3, "missing"),
         (["--data", "x" * 300], 3, "File name too long"),
         (["--network", f"{'x' * 300}.onnx"], 4, "x.onnx: File name too long"),
-        (["--frames", "5"], 2, "--frames: is the length of what --temporal draws"),
+        (["--frames", "5"], 2, "--frames: needs --temporal"),
         (["--json", "missing/e.json"], 5, "no such folder"),
     ],
 )
 def test_eval_refuses(
-    arguments: list[str], code: int, said: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    arguments: list[str], code: int, out: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     network, data = dataset(tmp_path)
     assert run_cli("eval", "--network", network, "--data", data, *arguments) == code
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("stream-seg: ")
-    assert said in lines[0]
+    assert out in lines[0]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "out"),
     [
-        ([], "--data: is required, a folder with val/ and valannot/; here is none"),
-        (["--split", "test"], "--data: is required, a folder with test/ and testannot/; here is none"),
-        (["--temporal", "--split", "test"], "--split: is one of --data, which is not given"),
+        ([], "--data: is required, a folder with val/ and valannot/"),
+        (["--split", "test"], "--data: is required, a folder with test/ and testannot/"),
+        (["--temporal", "--split", "test"], "--split: needs --data"),
     ],
 )
 def test_eval_without_data(
-    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    arguments: list[str], out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run_cli("eval", *arguments) == 2
-    assert capfd.readouterr().err == f"stream-seg: {said}\n"
+    assert capfd.readouterr().err == f"stream-seg: {out}\n"
 
 
 def test_eval_in_the_folder_of_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,8 +239,8 @@ def test_run_pipeline_logs_as_the_command_does(tmp_path: Path, unused_port: int)
         assert program.stderr is not None
         line = program.stderr.readline()
         program.kill()
-    said = json.loads(line)
-    assert (said["level"], said["stream"], "refused" in said["message"]) == ("warning", "capture", True)
+    out = json.loads(line)
+    assert (out["level"], out["stream"], "refused" in out["message"]) == ("warning", "capture", True)
 
 
 @pytest.mark.parametrize("words", [(*RUN_PIPELINE, "-h"), (*STREAM_SEG, "run", "-h")], ids=" ".join)
@@ -258,11 +251,11 @@ def test_short_help_of_the_main_job(words: tuple[str, ...]) -> None:
 
 def test_the_table_at_the_end_fits_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli("run", f"{ENDLESS_DRIVE}&frames=10", tmp_path / "o.jsonl") == 0
-    said = capsys.readouterr()
-    assert "10 in, 10 out, dropped: none" in said.out
-    assert re.search(r"^segment +10 +\d+\.\d\d +\d+\.\d\d +\d+\.\d\d", said.out, re.MULTILINE)
-    assert "road, " in said.out
-    assert said.err == ""
+    out = capsys.readouterr()
+    assert "10 in, 10 out, dropped: none" in out.out
+    assert re.search(r"^segment +10 +\d+\.\d\d +\d+\.\d\d +\d+\.\d\d", out.out, re.MULTILINE)
+    assert "road, " in out.out
+    assert out.err == ""
 
 
 def test_what_is_to_be_installed_is_to_be_had() -> None:
