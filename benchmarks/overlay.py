@@ -1,6 +1,6 @@
-"""What drawing costs: the overlay stage at 1920x1080 from labels of 352x480, against a blend in numpy floats.
+"""Measure the overlay stage at 1920x1080 with labels of 352x480, compared with a blend in numpy floats.
 
-In turns (A B A B), one thread, CPU-ms per frame; the overlay with legend and figures, as by default.
+The two alternate (A B A B) in one thread; CPU-ms per frame; the overlay draws legend and figures, as by default.
 """
 
 from __future__ import annotations
@@ -26,54 +26,54 @@ WARM_UP_FRAMES = 3
 
 
 def main(
-    frames: Annotated[int, typer.Option(min=10, help="Frames measured.")] = 60,
+    frames: Annotated[int, typer.Option(min=10, help="Frames to measure.")] = 60,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
 ) -> None:
-    """CPU-ms per frame of the overlay at 1080p, against a blend in numpy floats."""
+    """Measure CPU-ms per frame of the overlay at 1080p, compared with a blend in numpy floats."""
     facts: dict[str, Any] = {"machine": machine(), "frames": frames}
-    drawn = [labelled(frame) for frame in islice(Synthetic(width=1920, height=1080, truth=True)(iter(())), 12)]
+    labelled = [add_labels(frame) for frame in islice(Synthetic(width=1920, height=1080, truth=True)(iter(())), 12)]
     contenders: dict[str, Callable[[list[Frame]], object]] = {
         "overlay": lambda batch: list(Overlay()(iter(batch))),
         "numpy": lambda batch: [numpy_blend(frame) for frame in batch],
     }
-    spent_ms: dict[str, list[float]] = {name: [] for name in contenders}
+    times_ms: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(frames + WARM_UP_FRAMES):
         for name, draw in contenders.items():
-            batch = [copied(frame) for frame in drawn]
+            batch = [copy_image(frame) for frame in labelled]
             began_s = time.process_time()
             draw(batch)
             if number >= WARM_UP_FRAMES:
-                spent_ms[name].append(1000 * (time.process_time() - began_s) / len(batch))
-    facts["cpu_ms"] = {name: summary(values) for name, values in spent_ms.items()}
+                times_ms[name].append(1000 * (time.process_time() - began_s) / len(batch))
+    facts["cpu_ms"] = {name: summary(values) for name, values in times_ms.items()}
     facts["ratio"] = round(facts["cpu_ms"]["numpy"]["p50"] / facts["cpu_ms"]["overlay"]["p50"], 1)
-    shown = figures("drawing at 1920x1080", "CPU-ms per frame", "median", "p99")
+    table = figures("drawing at 1920x1080", "CPU-ms per frame", "median", "p99")
     for name, row in facts["cpu_ms"].items():
-        shown.add_row(name, f"{row['p50']:.2f}", f"{row['p99']:.2f}")
-    finish(facts, [shown], json_file)
+        table.add_row(name, f"{row['p50']:.2f}", f"{row['p99']:.2f}")
+    finish(facts, [table], json_file)
 
 
-def labelled(frame: Frame) -> Frame:
-    """The frame with its own truth as what a network said, at a network's size."""
+def add_labels(frame: Frame) -> Frame:
+    """Return the frame with its ground truth as labels of a network, at the size of a network."""
     assert frame.truth is not None
-    verdict = np.asarray(cv2.resize(frame.truth.labels, SIZE[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
-    said = Semantic(frame.truth.classes, EngineInfo("truth", "none", "exact", "none"), SIZE, verdict=verdict)
-    return replace(frame, semantic=said, truth=None)
+    labels = np.asarray(cv2.resize(frame.truth.labels, SIZE[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
+    semantic = Semantic(frame.truth.classes, EngineInfo("truth", "none", "exact", "none"), SIZE, label_map=labels)
+    return replace(frame, semantic=semantic, truth=None)
 
 
-def copied(frame: Frame) -> Frame:
-    """The frame with a picture of its own, since the overlay draws in place."""
+def copy_image(frame: Frame) -> Frame:
+    """Return the frame with a copy of its image, because the overlay draws in place."""
     return replace(frame, image=frame.image.copy())
 
 
 def numpy_blend(frame: Frame) -> np.ndarray[Any, Any]:
-    """Palette indexing and a float blend, as people write it."""
+    """Blend with palette indexing and floats, the common implementation."""
     assert frame.semantic is not None
     labels = cv2.resize(frame.semantic.labels, frame.image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     return np.asarray(0.5 * frame.image + 0.5 * frame.semantic.classes.bgr[labels]).astype(np.uint8)
 
 
 def summary(values: list[float]) -> dict[str, float]:
-    """Median and 99th percentile."""
+    """Return median and 99th percentile."""
     return {f"p{share}": round(float(np.percentile(values, share)), 3) for share in (50, 99)}
 
 

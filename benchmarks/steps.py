@@ -1,4 +1,4 @@
-"""What a step of `stream-seg train` takes on the CPU, with the memory that a step frees kept for the next and without.
+"""Measure a step of `stream-seg train` on the CPU, with freed memory kept for the next step or returned to the system.
 
 python benchmarks/steps.py configs/train/road_camvid.yaml
 """
@@ -19,40 +19,40 @@ WARM = 5
 
 
 def main(
-    recipe: Annotated[Path, typer.Argument(help="Of a training; its pictures have to be there.")],
-    steps: Annotated[int, typer.Option(min=WARM + 2, help="Of each run.")] = 40,
-    runs: Annotated[int, typer.Option(min=1, help="Of each kind, in turn.")] = 3,
+    recipe: Annotated[Path, typer.Argument(help="A training recipe; its data must be present.")],
+    steps: Annotated[int, typer.Option(min=WARM + 2, help="Steps of each run.")] = 40,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each kind, alternating.")] = 3,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
 ) -> None:
-    """Median seconds of a step."""
-    facts: dict[str, Any] = {"machine": machine(), "recipe": str(recipe), "left": [], "kept": []}
+    """Measure the median seconds of a step."""
+    facts: dict[str, Any] = {"machine": machine(), "recipe": str(recipe), "returned": [], "kept": []}
     for _ in range(runs):
-        for how in ("left", "kept"):
-            with get_context("spawn").Pool(1) as fresh:  # what the C library is told holds for its whole process
-                facts[how].append(fresh.apply(step_s, (recipe, steps, how == "kept")))
-    ratio = median(facts["left"]) / median(facts["kept"])
+        for mode in ("returned", "kept"):
+            with get_context("spawn").Pool(1) as pool:  # the setting of the C library holds for its whole process
+                facts[mode].append(pool.apply(measure_step_s, (recipe, steps, mode == "kept")))
+    ratio = median(facts["returned"]) / median(facts["kept"])
     facts["ratio"] = round(ratio, 3)
-    table = figures("memory", "s a step, by run")
-    for how in ("left", "kept"):
-        table.add_row(how, " ".join(f"{value:.3f}" for value in facts[how]))
-    table.add_row("left / kept, medians", f"{ratio:.2f}")
+    table = figures("memory", "seconds per step, by run")
+    for mode in ("returned", "kept"):
+        table.add_row(mode, " ".join(f"{value:.3f}" for value in facts[mode]))
+    table.add_row("returned / kept, medians", f"{ratio:.2f}")
     finish(facts, [table], json_file)
 
 
-def step_s(recipe_file: Path, steps: int, keep: bool) -> float:
-    """The median time between two steps, after the first."""
+def measure_step_s(recipe_file: Path, steps: int, keep: bool) -> float:
+    """Return the median time between two steps, after the first ones."""
+    from stream_seg.cli.malloc import keep_freed_memory
     from stream_seg.training.loop import train
-    from stream_seg.training.memory import keep_freed_memory
     from stream_seg.training.recipe import read_recipe
-    from stream_seg.training.setup import prepared
+    from stream_seg.training.setup import prepare_job
 
     if keep:
         keep_freed_memory()
-    job = prepared(read_recipe(recipe_file).model_copy(update={"steps": steps}), where=str(recipe_file))
-    done: list[float] = []
+    job = prepare_job(read_recipe(recipe_file).model_copy(update={"steps": steps}), where=str(recipe_file))
+    times_s: list[float] = []
     with TemporaryDirectory() as folder:
-        train(job, out=Path(folder), say=lambda _step, _figures: done.append(time.perf_counter()))
-    return median(later - earlier for earlier, later in zip(done[WARM:], done[WARM + 1 :], strict=False))
+        train(job, out=Path(folder), on_step=lambda _step, _figures: times_s.append(time.perf_counter()))
+    return median(later - earlier for earlier, later in zip(times_s[WARM:], times_s[WARM + 1 :], strict=False))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Whether `target_ms` holds the age of live frames while other programs take half of the machine, and what comes after.
+"""Measure the age of live frames with `target_ms` while other programs take half of the machine, and afterwards.
 
 A camera of 30 frames/s, the default stages, an output. After `calm` seconds a busy loop runs for every core, for `busy`
-seconds. Twice: with the target, and without as the control. A second counts as late where the 95th percentile of the
-age at the output is over the target; the first three seconds of the load are left out.
+seconds; once with the target, once without as control. A second is late if the 95th percentile of the age at the output
+is above the target; the first three seconds of the load are not counted.
 """
 
 from __future__ import annotations
@@ -25,43 +25,48 @@ from surroundings import command, figures, finish, machine, preset
 from stream_seg.config.graph_file import Config, Node
 from stream_seg.frame import Frame
 from stream_seg.runtime.graph import Graph
-from stream_seg.stages.base import Frames
+from stream_seg.stages.base import Frames, Traits
 from stream_seg.stages.synthetic import Synthetic
 
 RATE = 30
 SETTLING_S, RETURN_S = 3, 5
-PICTURES = 60
+FRAMES = 60
 
 
 @dataclass
 class Camera:
-    """Gives drawn pictures again and again, forwards and backwards, in real time."""
+    """A source that repeats synthetic frames in real time, forwards and backwards."""
 
-    pictures: list[Frame]
+    traits = Traits(role="source")
+    live = True
+
+    frames: list[Frame]
     seconds: float
     stream: str = "synth"
 
     def __call__(self, _: Frames) -> Frames:
-        began_s, turn = time.monotonic(), [*self.pictures, *self.pictures[-2:0:-1]]
+        began_s, cycle = time.monotonic(), [*self.frames, *self.frames[-2:0:-1]]
         for seq in range(int(self.seconds * RATE)):
             time.sleep(max(0.0, began_s + seq / RATE - time.monotonic()))
-            drawn = turn[seq % len(turn)]
-            yield replace(drawn, seq=seq, pts=seq, image=drawn.image.copy(), captured_ns=time.monotonic_ns())
+            frame = cycle[seq % len(cycle)]
+            yield replace(frame, seq=seq, pts=seq, image=frame.image.copy(), captured_ns=time.monotonic_ns())
 
 
 @dataclass
 class Log:
-    """An output that notes the second, the age in ms and the rung of every frame; it begins with the first."""
+    """An output that records second, age in ms and quality level of every frame, from the first frame on."""
+
+    traits = Traits(role="output")
 
     began_s: float = 0.0
-    seen: list[tuple[float, float, int]] = field(default_factory=list)
+    records: list[tuple[float, float, int]] = field(default_factory=list)
 
     def __call__(self, frames: Frames) -> Frames:
         for frame in frames:
             now_s = time.monotonic()
             self.began_s = self.began_s or now_s
-            rung = frame.temporal.rung if frame.temporal is not None else 0
-            self.seen.append((now_s - self.began_s, 1000 * now_s - frame.captured_ns / 1e6, rung))
+            level = frame.temporal.quality_level if frame.temporal is not None else 0
+            self.records.append((now_s - self.began_s, 1000 * now_s - frame.captured_ns / 1e6, level))
             yield frame
 
 
@@ -71,12 +76,12 @@ def main(
     busy: Annotated[float, typer.Option(min=1, help="Seconds of load.")] = 8.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
 ) -> None:
-    """Whether target_ms holds the age of frames while the machine is halved."""
+    """Measure the age of frames with target_ms on half of the machine."""
     facts: dict[str, Any] = {"machine": machine(), "target_ms": target_ms, "calm_s": calm, "busy_s": busy}
-    pictures = list(islice(Synthetic(width=640, height=360)(iter(())), PICTURES))
+    frames = list(islice(Synthetic(width=640, height=360)(iter(())), FRAMES))
     seconds = calm + busy + RETURN_S + 1
     for name, target in (("control", None), ("target", target_ms)):
-        log = measured(Camera(pictures, seconds), target_ms=target, calm=calm, busy=busy)
+        log = measure_run(Camera(frames, seconds), target_ms=target, calm=calm, busy=busy)
         facts[name] = summary(log, target_ms=target_ms, calm=calm, busy=busy)
     table = figures(f"target {target_ms:.0f} ms, {busy:.0f} s of a busy loop per core", "segment", "control", "target")
     for key, value in facts["target"].items():
@@ -84,16 +89,16 @@ def main(
     finish(facts, [table], json_file)
 
 
-def measured(camera: Camera, *, target_ms: float | None, calm: float, busy: float) -> Log:
-    """One run; the load begins `calm` seconds after the first frame."""
+def measure_run(camera: Camera, *, target_ms: float | None, calm: float, busy: float) -> Log:
+    """Run the graph; the load begins `calm` seconds after the first frame."""
     log, stages = Log(), preset()
     stages["segment"] = replace(stages["segment"], target_ms=target_ms)  # type: ignore[type-var]
     nodes = [Node("source", "synthetic", (), None, camera)]
     for kind, stage in stages.items():
         nodes.append(Node(kind, kind, (nodes[-1].name,), None, stage))
     nodes.append(Node("sink", "write", (nodes[-1].name,), None, log))
-    with Graph(Config(tuple(nodes), "latest", None), live=True) as graph:
-        while not log.seen and not graph.wait(0.01):
+    with Graph(Config(tuple(nodes), "latest", None)) as graph:
+        while not log.records and not graph.wait(0.01):
             pass
         graph.wait(calm)
         with load():
@@ -106,30 +111,30 @@ def measured(camera: Camera, *, target_ms: float | None, calm: float, busy: floa
 
 @contextmanager
 def load() -> Iterator[None]:
-    """A busy loop for every core, each a program of its own."""
-    hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    """Run a busy loop for every core, each in a process."""
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
     try:
         yield
     finally:
-        for hog in hogs:
-            hog.kill()
-            hog.wait()
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def summary(log: Log, *, target_ms: float, calm: float, busy: float) -> dict[str, Any]:
-    """Median and 95th percentile of age before, under and after the load; shares; changes; the way back."""
-    at, age, rung = (np.array(column) for column in zip(*log.seen, strict=True))
+    """Return 95th percentile of the age and frame rate before, under and after the load, and quality changes."""
+    at, age, level = (np.array(column) for column in zip(*log.records, strict=True))
     loaded, after = (at >= calm) & (at < calm + busy), at >= calm + busy
     starts = np.arange(calm + SETTLING_S, calm + busy - 1 + 1e-6, 0.1)  # windows of a second, ten a second
-    p95 = [float(np.percentile(taken, 95)) for s in starts if len(taken := age[(at >= s) & (at < s + 1)])]
-    back = at[after & (rung == 0)]
+    p95 = [float(np.percentile(ages, 95)) for s in starts if len(ages := age[(at >= s) & (at < s + 1)])]
+    back = at[after & (level == 0)]
     spans = {"calm": (at > min(1, calm / 2)) & (at < calm), "busy": loaded, "after": after}
     return {
         **{f"{name}_p95_ms": round(float(np.percentile(age[span], 95)), 1) for name, span in spans.items()},
         **{f"{name}_fps": round(float(span.sum() / np.ptp(at[span])), 1) for name, span in spans.items()},
         "windows_held": round(float(np.mean([value <= target_ms for value in p95])), 3),
-        "lowest_rung": int(rung.max()),
-        "changes": int(np.count_nonzero(np.diff(rung))),
+        "lowest_quality_level": int(level.max()),
+        "changes": int(np.count_nonzero(np.diff(level))),
         "back_after_s": round(float(back[0]) - calm - busy, 2) if len(back) else None,
     }
 

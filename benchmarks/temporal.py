@@ -1,13 +1,13 @@
-"""What steadiness over time brings and costs: every policy of `eval --temporal` on one drive, and `smooth` by weight.
+"""Measure accuracy, stability and CPU time of the policies of `eval --temporal` on a drive, and of `smooth` by weight.
 
-With --data on a labelled split of consecutive pictures (CamVid's val), else on the drawn drive. With --plots the
-figures as plots, and a strip of pictures of a drawn drive before and after smoothing. One thread.
+The drive is a labelled split of consecutive images (--data, such as CamVid val) or a synthetic one. --plots writes
+plots, and a strip of images of a synthetic drive before and after smoothing. One thread.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,8 +16,8 @@ import numpy as np
 import typer
 from surroundings import command, figures, finish, machine
 
-from stream_seg.evaluation.drives import Drive, drawn_drive, labelled_drive
-from stream_seg.evaluation.videos import POLICIES, labels_at, measured, quality
+from stream_seg.evaluation.drives import Drive, read_drive, render_drive
+from stream_seg.evaluation.videos import POLICIES, measure_quality, measure_stages
 from stream_seg.frame import Frame
 from stream_seg.network.network import open_network
 from stream_seg.ops import motion
@@ -32,57 +32,61 @@ def main(
     data: Annotated[
         Path | None, typer.Option(help="A folder with SPLIT/ and SPLITannot/ of consecutive frames.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Which split.")] = "val",
-    network: Annotated[str, typer.Option(help="A network by name or file.")] = "road",
-    frames: Annotated[int, typer.Option(min=4, help="Frames of a drawn drive.")] = 60,
-    plots: Annotated[Path | None, typer.Option(help="A folder for plots and pictures.")] = None,
+    split: Annotated[str, typer.Option(help="Name of the split.")] = "val",
+    network: Annotated[str, typer.Option(help="Name or file of a network.")] = "road",
+    frames: Annotated[int, typer.Option(min=4, help="Frames of a synthetic drive.")] = 60,
+    plots: Annotated[Path | None, typer.Option(help="A folder for plots and images.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
 ) -> None:
-    """Accuracy, steadiness and cost of every way to label a video."""
+    """Measure accuracy, stability and CPU time of every way to label a video."""
     cv2.setNumThreads(1)
     facts: dict[str, Any] = {
         "machine": machine(),
         "network": network,
         "drive": "synth://road" if data is None else split,
     }
-    drive = drawn_drive("drive", frames=frames)
+    drive = render_drive("drive", frames=frames)
     if data is not None:
-        drive = labelled_drive(data, split, classes=open_network(network).classes)
-    facts["policies"] = {name: measured(drive, stages(network=network)) for name, stages in POLICIES.items()}
-    looked = list(Segment(network=network)(iter(drive.frames)))
-    facts["weights"] = {weight: steadied(drive, looked, weight) for weight in WEIGHTS}
-    facts["smooth_ms"] = costs(looked[0], looked[1])
+        drive = read_drive(data, split, classes=open_network(network).classes)
+    facts["policies"] = {name: measure_stages(drive, stages(network=network)) for name, stages in POLICIES.items()}
+    segmented = list(Segment(network=network)(iter(drive.frames)))
+    facts["weights"] = {weight: measure_weight(drive, segmented, weight) for weight in WEIGHTS}
+    facts["smooth_ms"] = measure_parts(segmented[0], segmented[1])
     if plots is not None:
         plots.mkdir(parents=True, exist_ok=True)
-        plot(facts, plots)
-        strip(network, plots / "strip.jpg")
+        write_plots(facts, plots)
+        write_strip(network, plots / "strip.jpg")
     finish(facts, [*tables(facts)], json_file)
 
 
-def steadied(drive: Drive, looked: Sequence[Frame], weight: float) -> dict[str, float | None]:
-    """The quality of what the network said of a drive, smoothed by `weight`."""
-    out = Smooth(weight=weight)(iter(looked))
-    return quality(drive, [labels_at(f.semantic, f.image.shape[:2]) for f in out if f.semantic is not None])
+def measure_weight(drive: Drive, segmented: Sequence[Frame], weight: float) -> dict[str, float | None]:
+    """Return the quality of a segmented drive, smoothed with `weight`."""
+    return measure_quality(drive, labels_of(Smooth(weight=weight)(iter(segmented))))
 
 
-def costs(before: Frame, now: Frame) -> dict[str, float]:
-    """CPU-ms of each part of `smooth`, the median of 50."""
+def labels_of(frames: Iterable[Frame]) -> list[Labels]:
+    """Return the labels of frames, at the size of their images."""
+    return [frame.labels for frame in frames]
+
+
+def measure_parts(before: Frame, now: Frame) -> dict[str, float]:
+    """Return CPU-ms of each part of `smooth`, the median of 50."""
     assert before.semantic is not None
     assert now.semantic is not None
     past, scores = before.semantic.scores, now.semantic.scores
     assert past is not None
     assert scores is not None
-    grey = motion.luma(before.image), motion.luma(now.image)
-    moved = motion.flow(*grey)
-    believed = motion.confidence(*grey, moved)
+    grey = motion.compute_luma(before.image), motion.compute_luma(now.image)
+    flow = motion.estimate_flow(*grey)
+    confidence = motion.estimate_confidence(*grey, flow)
     parts: dict[str, Callable[[], object]] = {
-        "luminance": lambda: motion.luma(now.image),
-        "flow": lambda: motion.flow(*grey),
-        "confidence": lambda: motion.confidence(*grey, moved),
-        "filter": lambda: mixed(past, scores, moved, believed, weight=0.8),
+        "luminance": lambda: motion.compute_luma(now.image),
+        "flow": lambda: motion.estimate_flow(*grey),
+        "confidence": lambda: motion.estimate_confidence(*grey, flow),
+        "filter": lambda: mixed(past, scores, flow, confidence, weight=0.8),
     }
-    spent = {name: float(np.median([_cpu_ms(part) for _ in range(50)])) for name, part in parts.items()}
-    return {**spent, "all": sum(spent.values())}
+    times_ms = {name: float(np.median([_cpu_ms(part) for _ in range(50)])) for name, part in parts.items()}
+    return {**times_ms, "all": sum(times_ms.values())}
 
 
 def _cpu_ms(work: Callable[[], object]) -> float:
@@ -92,7 +96,7 @@ def _cpu_ms(work: Callable[[], object]) -> float:
 
 
 def tables(facts: Mapping[str, Any]) -> Any:
-    """Policies, weights and costs for a terminal."""
+    """Yield tables of policies, weights and parts for a terminal."""
     keys = ("miou", "vc8", "vc16", "tc", "flicker", "flicker_followed", "boundary_f")
     for title, rows in ((f"on {facts['drive']}", facts["policies"]), ("smooth by weight", facts["weights"])):
         table = figures(title, "percent", *keys, "cpu_ms", "cpu_p95_ms")
@@ -107,9 +111,9 @@ def tables(facts: Mapping[str, Any]) -> Any:
     yield table
 
 
-def plot(facts: Mapping[str, Any], folder: Path) -> None:
-    """accuracy.png: mIoU over cost; weight.png: mIoU, consistency and flicker over weight; latency.png: percentiles
-    by policy."""
+def write_plots(facts: Mapping[str, Any], folder: Path) -> None:
+    """Write accuracy.png (mIoU over CPU time), weight.png (mIoU, consistency and flicker by weight) and latency.png
+    (percentiles by policy)."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -142,37 +146,39 @@ def plot(facts: Mapping[str, Any], folder: Path) -> None:
     plt.close("all")
 
 
-def strip(network: str, path: Path) -> None:
-    """Four frames of a drawn drive: picture, labels per frame, labels smoothed; white: another class than a moment ago
-    though the point is the same and so is its true class."""
+def write_strip(network: str, path: Path) -> None:
+    """Write four frames of a synthetic drive: image, labels per frame, smoothed labels.
+
+    White pixels changed their class since the previous frame, while the true class of their point stayed.
+    """
     from matplotlib import pyplot as plt
 
-    drive = drawn_drive("drive", frames=24)
-    looked = list(Segment(network=network)(iter(drive.frames)))
-    rows = {"picture": [frame.image for frame in looked]}
-    for name, frames in {"per frame": looked, "smoothed": list(Smooth()(iter(looked)))}.items():
-        labels = [labels_at(f.semantic, f.image.shape[:2]) for f in frames if f.semantic is not None]
-        rows[name] = [looked[0].image, *(_flips(drive, labels, k) for k in range(1, len(labels)))]
+    drive = render_drive("drive", frames=24)
+    segmented = list(Segment(network=network)(iter(drive.frames)))
+    rows = {"image": [frame.image for frame in segmented]}
+    for name, frames in {"per frame": segmented, "smoothed": list(Smooth()(iter(segmented)))}.items():
+        labels = labels_of(frames)
+        rows[name] = [segmented[0].image, *(_flips(drive, labels, k) for k in range(1, len(labels)))]
     figure, panels = plt.subplots(3, 4, figsize=(12, 7), layout="constrained")
-    for row, (name, pictures) in zip(panels, rows.items(), strict=True):
+    for row, (name, images) in zip(panels, rows.items(), strict=True):
         row[0].set_ylabel(name, fontsize=13)
-        for axes, picture in zip(row, pictures[-4:], strict=True):
-            axes.imshow(picture[..., ::-1])
+        for axes, image in zip(row, images[-4:], strict=True):
+            axes.imshow(image[..., ::-1])
             axes.set(xticks=[], yticks=[])
     figure.savefig(path, dpi=90, pil_kwargs={"quality": 88})
     plt.close(figure)
 
 
 def _flips(drive: Drive, labels: Sequence[Labels], k: int) -> Image:
-    moved, truth = drive.motion[k], drive.frames[k].truth
+    flow, truth = drive.motion[k], drive.frames[k].truth
     before = drive.frames[k - 1].truth
-    assert moved is not None
+    assert flow is not None
     assert truth is not None
     assert before is not None
-    came, was = (motion.warped(each, moved, nearest=True) for each in (labels[k - 1], before.labels))
-    picture = truth.classes.bgr[labels[k]]
-    picture[(came != labels[k]) & (was == truth.labels) & (truth.labels != VOID)] = 255
-    return np.asarray(picture, np.uint8)
+    previous, true = (motion.warp(each, flow, nearest=True) for each in (labels[k - 1], before.labels))
+    image = truth.classes.bgr[labels[k]]
+    image[(previous != labels[k]) & (true == truth.labels) & (truth.labels != VOID)] = 255
+    return np.asarray(image, np.uint8)
 
 
 if __name__ == "__main__":
