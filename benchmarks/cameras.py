@@ -1,5 +1,7 @@
-"""A real RTSP camera to try things on: GStreamer's server, as a program of its own that can be killed, hung and started
-again. It needs the system's Python with GStreamer (Debian: gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-ugly)."""
+"""An RTSP camera for tests and benchmarks: GStreamer's server in a process that can be killed and stopped.
+
+It needs the system's Python with GStreamer (Debian: gir1.2-gst-rtsp-server-1.0, gstreamer1.0-plugins-ugly).
+"""
 
 from __future__ import annotations
 
@@ -48,8 +50,11 @@ GLib.MainLoop().run()
 def rtsp_camera(
     port: int = 0, *, size: str = "320x240", rate: int = 30, pattern: str = "ball", password: str = ""
 ) -> Iterator[tuple[int, subprocess.Popen[str]]]:
-    """(port, program) of a server of rtsp://127.0.0.1:PORT/live, until the body ends. `pattern` is videotestsrc's; with
-    a `password` only `user` may watch. Raises StreamSegError where the system has no such server."""
+    """Serve rtsp://127.0.0.1:PORT/live until the body ends; yield (port, process).
+
+    `pattern` is one of videotestsrc. With a `password` only `user` has access. Raises StreamSegError if the system has
+    no such server.
+    """
     python = shutil.which("python3", path=os.defpath)
     if python is None:
         raise StreamSegError("no system Python for GStreamer's RTSP server")

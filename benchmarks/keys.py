@@ -1,9 +1,9 @@
-"""Whether `every: auto` asks the network at the right frames: mIoU over the share of key frames, against every fixed k.
+"""Compare `every: auto` with fixed key-frame intervals: mIoU over the share of key frames.
 
-On drawn drives, and with --data on a labelled split of consecutive pictures, alone and after a standing camera: where
-a drive goes on evenly there is nothing to choose, where it stands and goes there is. The network looks at every frame
-once; then key frames are chosen from what it said. Fixed intervals start at each of their phases, and the mean counts;
-`auto` at many values of `keys.DOUBT`, each against the line through the fixed intervals at the same share.
+On synthetic drives, and with --data on a labelled split of consecutive images, alone and after a standing camera: on an
+even drive there is nothing to choose, on one that stands and goes there is. The network runs on every frame once; key
+frames are then chosen from its results. Fixed intervals start at each of their phases, of which the mean counts; `auto`
+runs with many values of MAX_DOUBT, each compared with the line through the fixed intervals at the same share.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ import numpy as np
 import typer
 from surroundings import command, figures, finish, machine
 
-from stream_seg.datasets.scoring import confusion
-from stream_seg.datasets.scoring import figures as accuracy
-from stream_seg.evaluation.drives import Drive, drawn_drive, labelled_drive
+from stream_seg.datasets.scoring import compute_metrics as accuracy
+from stream_seg.datasets.scoring import confusion_matrix
+from stream_seg.evaluation.drives import Drive, read_drive, render_drive
 from stream_seg.frame import Frame, Semantic
-from stream_seg.keyframes.keyframes import DOUBT, Every, Keys
+from stream_seg.keyframes.keyframes import MAX_DOUBT, Every, KeyFrames
 from stream_seg.network.network import open_network
 from stream_seg.stages.segment import Segment
 from stream_seg.stages.smooth import Smooth
 from stream_seg.types import Image
 
 INTERVALS = (1, 2, 3, 4, 5, 7, 10)
-DOUBTS = (0.4, 0.6, 0.75, DOUBT, 1.1, 1.4, 1.8, 2.3)
+DOUBTS = (0.4, 0.6, 0.75, MAX_DOUBT, 1.1, 1.4, 1.8, 2.3)
 Point = tuple[float, float]
 """Share of key frames, mIoU."""
 
 
 @dataclass(frozen=True)
-class Looked:
-    """Frames of one stream, with what the network says of each."""
+class SegmentedDrive:
+    """Frames of one stream, each segmented by the network."""
 
     frames: Sequence[Frame]
 
     @classmethod
-    def joined(cls, *drives: Looked) -> Looked:
-        """One after the other."""
+    def join(cls, *drives: SegmentedDrive) -> SegmentedDrive:
+        """Return drives one after the other."""
         frames = [frame for drive in drives for frame in drive.frames]
         return cls([replace(frame, stream="joined", seq=k, pts=k) for k, frame in enumerate(frames)])
 
@@ -51,38 +51,42 @@ def main(
     data: Annotated[
         Path | None, typer.Option(help="A folder with SPLIT/ and SPLITannot/ of consecutive frames.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Which split.")] = "val",
-    network: Annotated[str, typer.Option(help="A network by name or file.")] = "road",
-    frames: Annotated[int, typer.Option(min=4, help="Frames of a drawn drive.")] = 60,
-    plot: Annotated[Path | None, typer.Option(help="Draw the curves into this file.")] = None,
+    split: Annotated[str, typer.Option(help="Name of the split.")] = "val",
+    network: Annotated[str, typer.Option(help="Name or file of a network.")] = "road",
+    frames: Annotated[int, typer.Option(min=4, help="Frames of a synthetic drive.")] = 60,
+    plot: Annotated[Path | None, typer.Option(help="Plot the curves to this file.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
 ) -> None:
-    """mIoU over the share of key frames, of fixed intervals and of auto."""
+    """Measure the mIoU over the share of key frames, of fixed intervals and of auto."""
     cv2.setNumThreads(1)
-    standing, driving = (looked(drawn_drive(name, frames=frames), network) for name in ("static", "drive"))
-    drives = {"standing": standing, "driving": driving, "standing, then driving": Looked.joined(standing, driving)}
+    standing, driving = (segment(render_drive(name, frames=frames), network) for name in ("static", "drive"))
+    drives = {
+        "standing": standing,
+        "driving": driving,
+        "standing, then driving": SegmentedDrive.join(standing, driving),
+    }
     if data is not None:
-        real = looked(labelled_drive(data, split, classes=open_network(network).classes), network)
-        drives |= {split: real, f"standing, then {split}": Looked.joined(standing, real)}
+        real = segment(read_drive(data, split, classes=open_network(network).classes), network)
+        drives |= {split: real, f"standing, then {split}": SegmentedDrive.join(standing, real)}
     facts: dict[str, Any] = {"machine": machine(), "network": network}
-    facts["drives"] = {name: curves(drive) for name, drive in drives.items()}
+    facts["drives"] = {name: measure_curves(drive) for name, drive in drives.items()}
     if plot is not None:
-        draw(facts["drives"], plot)
+        plot_curves(facts["drives"], plot)
     finish(facts, [*tables(facts["drives"])], json_file)
 
 
-def looked(drive: Drive, network: str) -> Looked:
-    """A drive, seen by the network frame by frame."""
-    return Looked(list(Segment(network=network)(iter(drive.frames))))
+def segment(drive: Drive, network: str) -> SegmentedDrive:
+    """Run the network on every frame of a drive."""
+    return SegmentedDrive(list(Segment(network=network)(iter(drive.frames))))
 
 
-def curves(drive: Looked) -> dict[str, Any]:
-    """{fixed: {k: point}, auto: {doubt: point}, ahead: {doubt: mIoU over the line through the fixed ones}}."""
+def measure_curves(drive: SegmentedDrive) -> dict[str, Any]:
+    """Return {fixed: {k: point}, auto: {doubt: point}, ahead: {doubt: mIoU above the line of the fixed points}}."""
     fixed: dict[int, Point] = {}
     for k in INTERVALS:
-        share, miou = np.mean([keyed(drive, every=k, phase=phase) for phase in range(k)], axis=0)
+        share, miou = np.mean([measure_point(drive, every=k, phase=phase) for phase in range(k)], axis=0)
         fixed[k] = float(share), float(miou)
-    auto = {doubt: keyed(drive, every="auto", doubt=doubt) for doubt in DOUBTS}
+    auto = {doubt: measure_point(drive, every="auto", doubt=doubt) for doubt in DOUBTS}
     shares, mious = zip(*sorted(fixed.values()), strict=True)
     ahead = {
         doubt: miou - float(np.interp(share, shares, mious))
@@ -92,64 +96,64 @@ def curves(drive: Looked) -> dict[str, Any]:
     return {"fixed": fixed, "auto": auto, "ahead": ahead}
 
 
-def keyed(drive: Looked, *, every: Every, phase: int = 0, doubt: float = DOUBT) -> Point:
-    """The drive through key frames and `smooth`. The first frame is a key frame and so is number `phase`."""
-    asked, keys = 0, Keys(None, doubt=doubt)
+def measure_point(drive: SegmentedDrive, *, every: Every, phase: int = 0, doubt: float = MAX_DOUBT) -> Point:
+    """Run a drive through key frames and `smooth`. The first frame and number `phase` are key frames."""
+    count, key_frames = 0, KeyFrames(None, max_doubt=doubt)
 
-    def chosen() -> Iterator[Frame]:
-        nonlocal asked
+    def select() -> Iterator[Frame]:
+        nonlocal count
         for number, frame in enumerate(drive.frames):
-            out, temporal = keys.frame(frame, answer(frame), every=1 if 0 < number == phase else every)
-            asked += temporal.key
+            out, temporal = key_frames.segment(frame, replay(frame), every=1 if 0 < number == phase else every)
+            count += temporal.key
             yield replace(out, temporal=temporal)
 
     matrix = np.zeros((), np.int64)
-    for frame in Smooth()(chosen()):
+    for frame in Smooth()(select()):
         assert frame.truth is not None
         assert frame.semantic is not None
         truth, classes = frame.truth.labels, frame.truth.classes
-        said = frame.semantic.labels_at(truth.shape)
-        matrix = matrix + confusion(truth, said, classes=len(classes))
-    return asked / len(drive.frames), float(accuracy(matrix, classes)["miou"])
+        labels = frame.semantic.labels_at(truth.shape)
+        matrix = matrix + confusion_matrix(truth, labels, classes=len(classes))
+    return count / len(drive.frames), float(accuracy(matrix, classes)["miou"])
 
 
-def answer(frame: Frame) -> Callable[[Image], Callable[[], Semantic]]:
-    """What the network has said of it already."""
+def replay(frame: Frame) -> Callable[[Image], Callable[[], Semantic]]:
+    """Return an inference function that returns the result that the frame has already."""
 
-    def look(_: Image) -> Callable[[], Semantic]:
-        assert frame.semantic is not None
-        said = frame.semantic
-        return lambda: said
+    def infer(_: Image) -> Callable[[], Semantic]:
+        semantic = frame.semantic
+        assert semantic is not None
+        return lambda: semantic
 
-    return look
+    return infer
 
 
 def tables(drives: Mapping[str, Any]) -> Any:
-    """A table for each drive."""
-    for name, found in drives.items():
+    """Yield a table for each drive."""
+    for name, curves in drives.items():
         table = figures(name, "", "key frames, %", "mIoU, %", "ahead of fixed")
-        for k, (share, miou) in found["fixed"].items():
+        for k, (share, miou) in curves["fixed"].items():
             table.add_row(f"every {k}", f"{100 * share:.1f}", f"{100 * miou:.2f}", "")
-        for doubt, (share, miou) in found["auto"].items():
-            ahead = found["ahead"].get(doubt)
-            told = "" if ahead is None else f"{100 * ahead:+.2f}"
-            table.add_row(f"auto, doubt {doubt}", f"{100 * share:.1f}", f"{100 * miou:.2f}", told)
+        for doubt, (share, miou) in curves["auto"].items():
+            ahead = curves["ahead"].get(doubt)
+            cell = "" if ahead is None else f"{100 * ahead:+.2f}"
+            table.add_row(f"auto, doubt {doubt}", f"{100 * share:.1f}", f"{100 * miou:.2f}", cell)
         yield table
 
 
-def draw(drives: Mapping[str, Any], path: Path) -> None:
-    """A panel for each drive: the fixed intervals as a line, auto as points, its default filled."""
+def plot_curves(drives: Mapping[str, Any], path: Path) -> None:
+    """Plot a panel for each drive: the fixed intervals as a line, auto as points, its default filled."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, panels = plt.subplots(1, len(drives), figsize=(3.2 * len(drives), 3.2), layout="constrained")
-    for axes, (name, found) in zip(panels, drives.items(), strict=True):
-        axes.plot(*(100 * np.array(list(found["fixed"].values()))).T, ".-", color="grey", label="every k")
-        points = 100 * np.array(list(found["auto"].values()))
+    for axes, (name, curves) in zip(panels, drives.items(), strict=True):
+        axes.plot(*(100 * np.array(list(curves["fixed"].values()))).T, ".-", color="grey", label="every k")
+        points = 100 * np.array(list(curves["auto"].values()))
         axes.plot(*points.T, "o", mfc="none", color="tab:blue", label="auto")
-        axes.plot(*points[DOUBTS.index(DOUBT)], "o", color="tab:blue", label="auto, as it is")
+        axes.plot(*points[DOUBTS.index(MAX_DOUBT)], "o", color="tab:blue", label="auto, default")
         axes.set(title=name, xlabel="key frames, %", xlim=(5, 60), ylim=(axes.get_ylim()[0], None))
     panels[0].set_ylabel("mIoU, %")
     panels[0].legend()

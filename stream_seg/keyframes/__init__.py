@@ -1,1 +1,1 @@
-"""When the network looks: key frames, and a latency that is held."""
+"""Key frames: the choice of frames on which the network runs, and the control of latency by it."""

@@ -1,10 +1,10 @@
-"""Key frames: what is known of a stream since the network last looked at it, and when it has to look again.
+"""Run the network on key frames only, and warp its scores to the frames between.
 
                     flow             flow             flow
 frame  0 -------------> 1 -------------> 2 -------------> 3
        |                |                |                |
-    network        0's scores       0's scores         network
-       |          moved by 0->1   moved by 0->1->2        |
+    network        scores of 0      scores of 0        network
+       |         warped by 0->1  warped by 0->1->2        |
      scores          scores           scores            scores
 """
 
@@ -28,46 +28,49 @@ from stream_seg.sources.timeline import discontinuity
 from stream_seg.types import Image
 
 Every: TypeAlias = int | Literal["auto"]
-Look: TypeAlias = Callable[[Image], Callable[[], Semantic]]
-"""Takes what it needs of a picture at once, and gives what the network says of it when that is called."""
+Inference: TypeAlias = Callable[[Image], Callable[[], Semantic]]
+"""Prepares an image at once, and returns the function that runs the network on it."""
 
-DOUBT = 0.9
-"""`auto`: the sum over the frames since the key frame of the share of what it said that is no longer trusted, at which
-the next is due. Not the share itself: if the loss grows evenly by s per frame, intervals of sqrt(2 DOUBT / s) frames
-lose least, and on CamVid val the sum costs 0.1 to 0.4 mIoU less than the share at the same number of key frames. 0.9
-means every third frame there."""
-LONGEST = 15
-"""`auto`: frames after which a key frame is due even if nothing moved: new things may be too small to be noticed."""
+MAX_DOUBT = 0.9
+"""`auto`: doubt at which the next key frame is due. Doubt is the sum, over the frames since the key frame, of the share
+of its scores that is no longer trusted. Not the share itself: if the loss grows evenly by s per frame, intervals of
+sqrt(2 MAX_DOUBT / s) frames lose least, and on CamVid val the sum costs 0.1 to 0.4 mIoU less than the share at the same
+number of key frames. There 0.9 makes every third frame a key frame."""
+MAX_INTERVAL = 15
+"""`auto`: frames after which a key frame is due even without motion: new objects may be too small to be noticed."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A picture as far as motion is concerned."""
+    """The luminance of a frame, from which motion is estimated, with the frame's number, time and shape."""
 
     seq: int
     time_s: Fraction
-    size: tuple[int, ...]
+    shape: tuple[int, ...]
     luma: Luma
 
     @classmethod
-    def at(cls, frame: Frame) -> View:
-        """What is kept of a frame."""
+    def of(cls, frame: Frame) -> View:
+        """Return the view of a frame."""
         return cls(frame.seq, frame.pts * frame.time_base, frame.image.shape, ops.compute_luma(frame.image))
 
-    def step(self, now: View) -> FrameMotion | None:
-        """The motion from here to `now`; None after a gap, at a cut, when time goes back or the size changes."""
-        if self.size != now.size or discontinuity(now.time_s - self.time_s) is not None:
+    def motion_to(self, now: View) -> FrameMotion | None:
+        """Return the motion from here to `now`; None after a gap, at a cut, if time goes back or the shape changes."""
+        if self.shape != now.shape or discontinuity(now.time_s - self.time_s) is not None:
             return None
-        motion = ops.estimate_flow(self.luma, now.luma)
-        confidence = ops.estimate_confidence(self.luma, now.luma, motion)
-        return None if ops.is_cut(confidence) else FrameMotion(self.seq, motion, confidence, now.luma)
+        flow = ops.estimate_flow(self.luma, now.luma)
+        confidence = ops.estimate_confidence(self.luma, now.luma, flow)
+        return None if ops.is_cut(confidence) else FrameMotion(self.seq, flow, confidence, now.luma)
 
 
 @dataclass(frozen=True)
-class Since:
-    """The way from a key frame to the present: frames passed, the motion over all of them (None: none yet), how far
-    each pixel is still trusted, 0-1 (the network's margin there times the confidence of every step), and the doubt
-    that has piled up. Without `auto` nobody asks for the last two, and trust is None."""
+class Propagation:
+    """The path from a key frame to the current frame.
+
+    `age`: frames since the key frame. `motion`: over all of them, None at the key frame. For `auto` only: `trust` in
+    each pixel's scores, 0 to 1, which is the margin of the network there times the confidence of every motion; and the
+    `doubt` accumulated so far.
+    """
 
     age: int = 0
     motion: Motion | None = None
@@ -75,113 +78,114 @@ class Since:
     doubt: float = 0.0
 
     @classmethod
-    def key(cls, every: Every) -> Since:
-        """At the key frame itself."""
+    def start(cls, every: Every) -> Propagation:
+        """Return the path of length 0."""
         return cls(trust=np.ones(ops.SIZE, np.float32) if every == "auto" else None)
 
-    def told(self, said: Semantic) -> Since:
-        """The same way, now that it is known what the network says of the key frame."""
-        if said.scores is None or self.trust is None:
+    def with_margins(self, semantic: Semantic) -> Propagation:
+        """Return the path with its trust multiplied by the margins of the key frame's scores, now that these exist."""
+        if semantic.scores is None or self.trust is None:
             return self
-        from stream_seg.ops.propagate import compute_margins  # brings numba: not for a help text
+        from stream_seg.ops.propagate import compute_margins  # imports numba: too slow for a help text
 
-        sure = cv2.resize(compute_margins(said.scores), ops.SIZE[::-1], interpolation=cv2.INTER_LINEAR)
-        seen = sure if self.motion is None else ops.warp(np.asarray(sure, np.float32), self.motion)
-        return replace(self, trust=np.asarray(cv2.multiply(self.trust, seen), np.float32))
+        margins = cv2.resize(compute_margins(semantic.scores), ops.SIZE[::-1], interpolation=cv2.INTER_LINEAR)
+        warped = margins if self.motion is None else ops.warp(np.asarray(margins, np.float32), self.motion)
+        return replace(self, trust=np.asarray(cv2.multiply(self.trust, warped), np.float32))
 
-    def after(self, step: FrameMotion) -> Since:
-        """One frame on."""
-        from stream_seg.ops.propagate import compose_motion  # brings numba: not for a help text
+    def advance(self, step: FrameMotion) -> Propagation:
+        """Return the path to the next frame."""
+        from stream_seg.ops.propagate import compose_motion  # imports numba: too slow for a help text
 
         motion = step.flow if self.motion is None else compose_motion(self.motion, step.flow)
         if self.trust is None:
-            return Since(self.age + 1, motion)
+            return Propagation(self.age + 1, motion)
         trust = np.asarray(cv2.multiply(ops.warp(self.trust, step.flow), step.confidence), np.float32)
-        return Since(self.age + 1, motion, trust, self.doubt + 1.0 - float(cv2.mean(trust)[0]))
+        return Propagation(self.age + 1, motion, trust, self.doubt + 1.0 - float(cv2.mean(trust)[0]))
 
-    def due(self, every: Every, *, doubt: float = DOUBT) -> bool:
-        """Whether the present has to be a key frame; `auto` at so much doubt."""
+    def is_due(self, every: Every, *, max_doubt: float = MAX_DOUBT) -> bool:
+        """Return True if the current frame has to be a key frame."""
         if every == "auto":
-            return self.age >= LONGEST or self.doubt >= doubt or self.trust is None
+            return self.age >= MAX_INTERVAL or self.doubt >= max_doubt or self.trust is None
         return self.age >= every
 
 
-def based(said: Semantic) -> ReferenceScores | None:
-    """What can be carried of it as scores."""
-    return None if said.scores is None else ReferenceScores(said.scores)
+def make_reference(semantic: Semantic) -> ReferenceScores | None:
+    """Return the scores of a key frame as a reference to warp from; None for a network that gives labels only."""
+    return None if semantic.scores is None else ReferenceScores(semantic.scores)
 
 
-def carried(said: Semantic, base: ReferenceScores | None, since: Since) -> Semantic:
-    """What a key frame said, at the present; `base` is its scores, if it has any."""
-    if since.motion is None:
-        return said
-    if base is not None:
-        return replace(said, scores=WarpedScores(base, since.motion))
-    assert said.label_map is not None
-    motion = ops.resize_motion(since.motion, said.label_map.shape)
-    return replace(said, label_map=ops.warp(said.label_map, motion, nearest=True))
+def propagate(semantic: Semantic, reference: ReferenceScores | None, propagation: Propagation) -> Semantic:
+    """Return the scores or labels of a key frame, warped to the current frame. `reference` is made of its scores."""
+    if propagation.motion is None:
+        return semantic
+    if reference is not None:
+        return replace(semantic, scores=WarpedScores(reference, propagation.motion))
+    assert semantic.label_map is not None
+    motion = ops.resize_motion(propagation.motion, semantic.label_map.shape)
+    return replace(semantic, label_map=ops.warp(semantic.label_map, motion, nearest=True))
 
 
 @dataclass
 class _Track:
-    """What is held of one stream: the last frame, the last key frame that the network has answered, the one asked."""
+    """State of one stream: the view of its last frame, the last key frame with a result, and the one in progress."""
 
     view: View
-    said: Semantic
-    base: ReferenceScores | None
-    since: Since
-    asked: Future[Semantic] | None = None
-    since_asked: Since | None = None
+    semantic: Semantic
+    reference: ReferenceScores | None
+    propagation: Propagation
+    pending: Future[Semantic] | None = None
+    pending_propagation: Propagation | None = None
 
-    def move(self, view: View, step: FrameMotion) -> None:
-        """One frame on; an answer that has come takes its place."""
-        self.view, self.since = view, self.since.after(step)
-        if self.asked is not None and self.since_asked is not None:
-            self.since_asked = self.since_asked.after(step)
-            if self.asked.done():
-                self.said = self.asked.result()
-                self.base = based(self.said)
-                self.since = self.since_asked.told(self.said)
-                self.asked = self.since_asked = None
+    def advance(self, view: View, step: FrameMotion) -> None:
+        """Move to the next frame; a key frame in progress that has its result by now replaces the last one."""
+        self.view, self.propagation = view, self.propagation.advance(step)
+        if self.pending is not None and self.pending_propagation is not None:
+            self.pending_propagation = self.pending_propagation.advance(step)
+            if self.pending.done():
+                self.semantic = self.pending.result()
+                self.reference = make_reference(self.semantic)
+                self.propagation = self.pending_propagation.with_margins(self.semantic)
+                self.pending = self.pending_propagation = None
 
 
-class Keys:
-    """The key frames of all streams of a stage.
+class KeyFrames:
+    """Key frames of all streams of a stage.
 
-    Without a worker a key frame waits for the network, and the same frames give the same classes. With one it is asked
-    aside: the frames go on with the key frame before until the answer has come. Only where there is nothing to carry
-    on (the beginning, a cut, a gap) a frame waits.
+    Without a worker a key frame waits for the network, and equal frames give equal results. With one the network runs
+    in the background: frames use the previous key frame until it is done. Only a frame that nothing can be warped to
+    (the first, after a cut or a gap) waits.
     """
 
-    def __init__(self, worker: Executor | None, *, doubt: float = DOUBT) -> None:
-        self._worker, self._doubt = worker, doubt
+    def __init__(self, worker: Executor | None, *, max_doubt: float = MAX_DOUBT) -> None:
+        self._worker, self._max_doubt = worker, max_doubt
         self._tracks: PerStream[_Track] = PerStream()
 
-    def frame(self, frame: Frame, look: Look, *, every: Every) -> tuple[Frame, Temporal]:
-        """A frame with its classes, and what they owe to the frames before. Raises what `look` raises."""
-        track, view, step = self._tracks.get(frame.stream), View.at(frame), None
+    def segment(self, frame: Frame, infer: Inference, *, every: Every) -> tuple[Frame, Temporal]:
+        """Return a frame with scores or labels, and their relation to earlier frames. Raises what `infer` raises."""
+        track, view, step = self._tracks.get(frame.stream), View.of(frame), None
         waits = self._worker is None or every == 1
-        foreseen = waits and track is not None and every != "auto" and track.since.age + 1 >= every
+        foreseen = waits and track is not None and every != "auto" and track.propagation.age + 1 >= every
         if track is not None and not foreseen:
-            step = track.view.step(view)
+            step = track.view.motion_to(view)
         if track is not None and step is not None:
-            track.move(view, step)
-            due = track.since.due(every, doubt=self._doubt)
+            track.advance(view, step)
+            due = track.propagation.is_due(every, max_doubt=self._max_doubt)
             if not (due and waits):
                 self._tracks.put(frame.stream, track)
-                asks = due and self._ask(track, look(frame.image), every=every)
-                temporal = Temporal(key=asks, age=track.since.age, motion=step)
-                return replace(frame, semantic=carried(track.said, track.base, track.since)), temporal
-        if track is not None and track.asked is not None:
-            track.asked.cancel()
-        said = look(frame.image)()
-        self._tracks.put(frame.stream, _Track(view, said, based(said), Since.key(every).told(said)))
-        return replace(frame, semantic=said), Temporal(motion=step)
+                key = due and self._submit(track, infer(frame.image), every=every)
+                temporal = Temporal(key=key, age=track.propagation.age, motion=step)
+                return replace(frame, semantic=propagate(track.semantic, track.reference, track.propagation)), temporal
+        if track is not None and track.pending is not None:
+            track.pending.cancel()
+        semantic = infer(frame.image)()
+        propagation = Propagation.start(every).with_margins(semantic)
+        self._tracks.put(frame.stream, _Track(view, semantic, make_reference(semantic), propagation))
+        return replace(frame, semantic=semantic), Temporal(motion=step)
 
-    def _ask(self, track: _Track, looking: Callable[[], Semantic], *, every: Every) -> bool:
-        """Whether the network was asked; it is asked for one frame of a stream at a time."""
+    def _submit(self, track: _Track, run: Callable[[], Semantic], *, every: Every) -> bool:
+        """Run the network in the background. Return False if it still runs on an earlier frame of the stream."""
         assert self._worker is not None
-        if track.asked is not None:
+        if track.pending is not None:
             return False
-        track.asked, track.since_asked = self._worker.submit(looking), Since.key(every)
+        track.pending, track.pending_propagation = self._worker.submit(run), Propagation.start(every)
         return True

@@ -1,8 +1,8 @@
-"""The ladder of a `segment` stage: what each level does, and what it costs on this machine at this moment.
+"""Quality levels of a `segment` stage with `target_ms`: how each works, and its cost on this machine at the moment.
 
-Level 0 is what was asked for. Then key frames grow rarer, which costs least: on CamVid val every second one 0.5 mIoU,
-every fifth 2.9. Then a smaller engine computes them: the road network at half the size needs a quarter of the time and
-has 73.4 mIoU instead of 79.2 on CamVid val (`stream-seg eval --size 192x320`).
+Level 0 is the configured quality. Next, key frames become rarer, which costs least: on CamVid val every second frame
+0.5 mIoU, every fifth 2.9. Then a smaller engine computes them: the road network at half the size needs a quarter of the
+time and has 73.4 mIoU instead of 79.2 on CamVid val (`stream-seg eval --size 192x320`).
 """
 
 from __future__ import annotations
@@ -17,44 +17,44 @@ import numpy as np
 from stream_seg.backends.engine import Engine
 from stream_seg.frame import Age, QualityChange, Semantic
 from stream_seg.keyframes.keyframes import Every
-from stream_seg.keyframes.quality_ladder import Ladder
+from stream_seg.keyframes.quality_ladder import QualityLadder
 from stream_seg.types import Image
 
-RARER = (2, 3, 5)
-"""Key-frame intervals of the levels at full size, as far as they are longer than the one asked for."""
-SMALLER = (5, 10)
-"""And of the levels with the smaller engine."""
-USUAL = 4
-"""What `auto` comes to on a drive, for the order of the levels."""
-LATELY = 5
-"""Pictures that say how fast the machine is now: the slowest of them counts."""
+LONGER_INTERVALS = (2, 3, 5)
+"""Key-frame intervals of the levels at full size, those longer than the configured one."""
+SMALL_ENGINE_INTERVALS = (5, 10)
+"""Key-frame intervals of the levels with the smaller engine."""
+AUTO_INTERVAL = 4
+"""Average interval of `auto` on a drive, for the order of the levels."""
+RECENT = 5
+"""Latest inferences that tell the current speed of the machine: the slowest of them counts."""
 
 
 @dataclass(frozen=True)
 class QualityLevel:
-    """A way to work: frames from key frame to key frame, and the number of the engine."""
+    """Frames from one key frame to the next, and the index of the engine."""
 
     every: Every
     engine: int
 
     @property
     def interval(self) -> int:
-        """In frames."""
-        return USUAL if self.every == "auto" else self.every
+        """Average frames from one key frame to the next."""
+        return AUTO_INTERVAL if self.every == "auto" else self.every
 
 
 def quality_levels(every: Every, *, engines: int) -> tuple[QualityLevel, ...]:
-    """From the best to the cheapest; the first is what was asked for. `engines`: 2 where there is a smaller one."""
-    asked = QualityLevel(every, 0)
-    rarer = [QualityLevel(k, 0) for k in RARER if k > asked.interval]
-    smaller = [QualityLevel(k, 1) for k in SMALLER if k >= asked.interval] or [QualityLevel(every, 1)]
-    return (asked, *rarer, *(smaller if engines > 1 else ()))
+    """Return the levels from the best, the configured one, to the cheapest. `engines`: 2 with a smaller engine."""
+    best = QualityLevel(every, 0)
+    rarer = [QualityLevel(k, 0) for k in LONGER_INTERVALS if k > best.interval]
+    smaller = [QualityLevel(k, 1) for k in SMALL_ENGINE_INTERVALS if k >= best.interval] or [QualityLevel(every, 1)]
+    return (best, *rarer, *(smaller if engines > 1 else ()))
 
 
-class Steering:
-    """The level that a stage is on, moved by the ages that the outputs tell; without a target there is one level.
+class LatencyControl:
+    """Choose the quality level by the frame ages that the outputs report; without a target there is one level.
 
-    `ask` takes a picture and an engine and gives what asks the engine (`keys.Look`).
+    `defer` takes an image and an engine and returns the function that runs it.
     """
 
     def __init__(
@@ -63,52 +63,51 @@ class Steering:
         *,
         every: Every,
         target_ms: float | None,
-        ask: Callable[[Image, Engine], Callable[[], Semantic]],
+        defer: Callable[[Image, Engine], Callable[[], Semantic]],
     ) -> None:
-        self._engines, self._ask = engines, ask
-        self._levels = (
-            quality_levels(every, engines=len(engines)) if target_ms is not None else (QualityLevel(every, 0),)
-        )
-        self._ladder = Ladder(len(self._levels), target_ms or 0.0)
-        self._idle_ms = [_idle_ms(engine) for engine in engines]
-        self._slowed: deque[float] = deque([1.0], maxlen=LATELY)  # written by whoever runs an engine
+        self._engines, self._defer = engines, defer
+        best = (QualityLevel(every, 0),)
+        self._levels = best if target_ms is None else quality_levels(every, engines=len(engines))
+        self._ladder = QualityLadder(len(self._levels), target_ms or 0.0)
+        self._idle_ms = [_measure_idle_ms(engine) for engine in engines]
+        self._slowdowns: deque[float] = deque([1.0], maxlen=RECENT)  # written by the thread that runs an engine
 
     @property
     def quality_level(self) -> int:
-        """Its number; 0 is the best."""
+        """Current quality level; 0 is full quality."""
         return self._ladder.level
 
     @property
     def every(self) -> Every:
-        """Frames from key frame to key frame, on this level."""
+        """Frames from one key frame to the next, at the current level."""
         return self._levels[self.quality_level].every
 
-    def hear(self, ages: Sequence[Age]) -> QualityChange | None:
-        """Take what the outputs tell. Says why, where the level changed."""
-        slowed = max(tuple(self._slowed))
-        costs_ms = [self._idle_ms[level.engine] * slowed / level.interval for level in self._levels]
-        changes = [self._ladder.heard(age.quality_level, age.ms, costs_ms=costs_ms) for age in ages]
+    def adjust(self, ages: Sequence[Age]) -> QualityChange | None:
+        """Adjust the level to the ages of finished frames. Return the reason of a change."""
+        slowdown = max(tuple(self._slowdowns))
+        costs_ms = [self._idle_ms[level.engine] * slowdown / level.interval for level in self._levels]
+        changes = [self._ladder.update(age.quality_level, age.ms, costs_ms=costs_ms) for age in ages]
         return next((change for change in reversed(changes) if change), None)
 
-    def look(self, image: Image) -> Callable[[], Semantic]:
-        """A `keys.Look` with the engine of this level; how long it takes is noted."""
-        number = self._levels[self.quality_level].engine
-        ask = self._ask(image, self._engines[number])
+    def infer(self, image: Image) -> Callable[[], Semantic]:
+        """Return the function that runs the engine of the current level on an image, and measures its time."""
+        index = self._levels[self.quality_level].engine
+        run = self._defer(image, self._engines[index])
 
-        def timed() -> Semantic:
-            began = time.perf_counter()
-            said = ask()
-            self._slowed.append((time.perf_counter() - began) * 1000 / self._idle_ms[number])
-            return said
+        def run_timed() -> Semantic:
+            start_s = time.perf_counter()
+            semantic = run()
+            self._slowdowns.append((time.perf_counter() - start_s) * 1000 / self._idle_ms[index])
+            return semantic
 
-        return timed
+        return run_timed
 
 
-def _idle_ms(engine: Engine) -> float:
-    """The time of one picture, at the start; the best of three."""
-    picture, took = np.zeros((1, *engine.spec.size, 3), np.uint8), []
+def _measure_idle_ms(engine: Engine) -> float:
+    """Return the time of one inference without other load, the best of three."""
+    image, times_s = np.zeros((1, *engine.spec.size, 3), np.uint8), []
     for _ in range(3):
-        began = time.perf_counter()
-        engine.infer(picture)
-        took.append(time.perf_counter() - began)
-    return max(min(took) * 1000, 1e-3)
+        start_s = time.perf_counter()
+        engine.infer(image)
+        times_s.append(time.perf_counter() - start_s)
+    return max(min(times_s) * 1000, 1e-3)

@@ -165,8 +165,7 @@ def test_a_network_that_cannot_be_resized_has_levels_of_key_frames_only(
     assert Counter(record.levelname for record in caplog.records)["WARNING"] <= 1
 
 
-def test_live_frames_are_told_that_they_are(network: str) -> None:
-    """The graph gives the stage the policy of its links."""
+def test_the_graph_binds_the_policy_of_the_links_to_the_stage(network: str) -> None:
     for policy in ("latest", "every"):
         stage = Segment(network=network)
         nodes = [
@@ -175,5 +174,5 @@ def test_live_frames_are_told_that_they_are(network: str) -> None:
             make_node("sink", "output", lambda frames: frames, "segment"),
         ]
         graph = Graph(make_config(nodes))
-        (task,) = [task for task in graph.workers if task.node.name == "segment"]
-        assert task.node.stage.policy == policy  # type: ignore[attr-defined]
+        (worker,) = [worker for worker in graph.workers if worker.node.name == "segment"]
+        assert worker.stage._context.policy == policy  # type: ignore[attr-defined]
