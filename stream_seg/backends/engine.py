@@ -122,12 +122,22 @@ def check_engine(engine: Engine) -> None:
         raise NetworkError(f"{name}: labels of shape {result.labels.shape}; expected (1, {size[0]}, {size[1]})")
 
 
-def run_in_batches(
-    infer: Callable[[Images], NDArray[np.generic]], images: Images, *, batch: int = 1
-) -> NDArray[np.generic]:
-    """Return `infer` of any number of images, `batch` at a time; 1 on a CPU, where larger batches save no time."""
-    parts = [infer(images[i : i + batch]) for i in range(0, len(images), batch)]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+def make_run(
+    output: str, compute: Callable[[Images], NDArray[np.generic]], *, batch: int = 1
+) -> Callable[[Images], Result]:
+    """Return the `run` of an engine whose `compute` returns `output` ("scores" or "labels") for up to `batch` images.
+
+    `batch` is 1 on a CPU, where larger batches save no time.
+    """
+
+    def run(images: Images) -> Result:
+        parts = [compute(images[i : i + batch]) for i in range(0, len(images), batch)]
+        values = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if output == "scores":
+            return Result(scores=values.astype(np.float32, copy=False))
+        return Result(labels=values.astype(np.uint8, copy=False))
+
+    return run
 
 
 def select_output(outputs: Collection[str], requested: str | None) -> str:
@@ -147,13 +157,6 @@ def prune_to_output(graph: bytes, output: str | None = None) -> tuple[str, bytes
     model = onnx.load_from_string(graph)
     name = select_output([value.name for value in model.graph.output], output)
     return name, onnx.utils.Extractor(model).extract_model(["image"], [name]).SerializeToString()
-
-
-def make_result(name: str, values: NDArray[np.generic]) -> Result:
-    """Return the output `name` ("scores" or "labels") as a Result."""
-    if name == "scores":
-        return Result(scores=values.astype(np.float32, copy=False))
-    return Result(labels=values.astype(np.uint8, copy=False))
 
 
 def summarize_error(error: Exception) -> str:

@@ -9,16 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from stream_seg.backends.device import Device, cpu_name
-from stream_seg.backends.engine import (
-    Engine,
-    EngineSpec,
-    Images,
-    Result,
-    make_result,
-    prune_to_output,
-    run_in_batches,
-    summarize_error,
-)
+from stream_seg.backends.engine import Engine, EngineSpec, make_run, prune_to_output, summarize_error
 from stream_seg.backends.tensorrt.precision import convert_precision
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
@@ -77,9 +68,7 @@ def create_engine(
     if device not in ("auto", actual):
         raise NetworkError(f"{network.name}: onnxruntime: {PROVIDERS[device]} does not load on this machine")
 
-    def run(images: Images) -> Result:
-        return make_result(name, run_in_batches(lambda image: session.run([name], {"image": image})[0], images))
-
+    run = make_run(name, lambda image: session.run([name], {"image": image})[0])
     info = EngineInfo(network.name, "onnxruntime", precision, cpu_name() if actual == "cpu" else actual)
     return Engine(EngineSpec(network.size, network.classes, info, shapes={name: shape}), run, errors=errors)
 

@@ -6,16 +6,7 @@ import sys
 from typing import Any
 
 from stream_seg.backends.device import Device
-from stream_seg.backends.engine import (
-    Engine,
-    EngineSpec,
-    Images,
-    Result,
-    make_result,
-    run_in_batches,
-    select_output,
-    summarize_error,
-)
+from stream_seg.backends.engine import Engine, EngineSpec, make_run, select_output, summarize_error
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
 from stream_seg.network.network import Network
@@ -55,9 +46,7 @@ def create_engine(network: Network, *, precision: str, threads: int, output: str
         )
     request = compiled.create_infer_request()
 
-    def run(images: Images) -> Result:
-        return make_result(name, run_in_batches(lambda image: request.infer(image, share_inputs=True)[0], images))
-
+    run = make_run(name, lambda image: request.infer(image, share_inputs=True)[0])
     info = EngineInfo(network.name, "openvino", precision, core.get_property("CPU", "FULL_DEVICE_NAME"))
     shapes = {name: tuple(shape.to_shape())[1:]}
     return Engine(EngineSpec(network.size, network.classes, info, shapes=shapes), run, errors=(RuntimeError,))

@@ -11,16 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.backends.device import Device, cpu_name
-from stream_seg.backends.engine import (
-    Engine,
-    EngineSpec,
-    Images,
-    Result,
-    make_result,
-    prune_to_output,
-    run_in_batches,
-    summarize_error,
-)
+from stream_seg.backends.engine import Engine, EngineSpec, Images, make_run, prune_to_output, summarize_error
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
 from stream_seg.network.network import Network
@@ -77,17 +68,13 @@ def create_engine(
         return np.ascontiguousarray(values)
 
     batch = 1 if place.type == "cpu" else BATCH
-
-    def run(images: Images) -> Result:
-        return make_result(name, run_in_batches(compute, images, batch=batch))
-
     try:
         shape = compute(np.zeros((1, *network.size, 3), np.uint8)).shape[1:]
     except (RuntimeError, NotImplementedError, ValueError) as error:
         raise NetworkError(f"{network.name}: torch cannot run it: {summarize_error(error)}") from error
     info = EngineInfo(network.name, "torch", precision, _device_name(place))
     spec = EngineSpec(network.size, network.classes, info, shapes={name: shape}, batch=batch)
-    return Engine(spec, run, errors=(RuntimeError,))
+    return Engine(spec, make_run(name, compute, batch=batch), errors=(RuntimeError,))
 
 
 def load_module(graph: bytes, *, name: str) -> torch.nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from stream_seg.backends.device import ANY_GPU, QUANTIZED, Device
-from stream_seg.backends.engine import Engine, EngineSpec, Images, Result, make_result, prune_to_output, run_in_batches
+from stream_seg.backends.engine import Engine, EngineSpec, make_run, prune_to_output
 from stream_seg.backends.tensorrt.api import OnStep, import_tensorrt
 from stream_seg.backends.tensorrt.build import build_plan
 from stream_seg.backends.tensorrt.cuda import Plan, find_gpu
@@ -57,11 +57,7 @@ def create_engine(
     if plan is None:
         plan = build_plan(graph, precision=precision, size=network.size, batch=(1, BATCH), name=network.name)
     execution = load_plan(plan, output=name, name=network.name)
-
-    def run(images: Images) -> Result:
-        values = run_in_batches(lambda part: execution.infer(part)[name], images, batch=execution.batch)
-        return make_result(name, values)
-
+    run = make_run(name, lambda images: execution.infer(images)[name], batch=execution.batch)
     info = EngineInfo(network.name, "tensorrt", precision, device)
     spec = EngineSpec(network.size, network.classes, info, shapes=execution.shapes, batch=execution.batch)
     return Engine(spec, run, errors=(RuntimeError,))
