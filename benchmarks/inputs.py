@@ -1,9 +1,9 @@
-"""What pictures prepared in a wrong way cost the shipped network, and what gives it away: a table of docs/training.md.
+"""Measure what wrong input preparation costs the shipped network, and which checks detect it (docs/training.md).
 
     python benchmarks/inputs.py --data data/camvid
 
-Accuracy is of every fifth picture of a labelled split, in float32; what gives it away is looked for in the training
-split, as `stream-seg train` and `export --data` do.
+Accuracy is measured in float32 on every fifth image of a labelled split. The checks look at the training split, as in
+`stream-seg train` and `export --data`.
 """
 
 from __future__ import annotations
@@ -20,45 +20,47 @@ from surroundings import command, figures
 from stream_seg.datasets.labelled import Pairs, read_pairs
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network.shipped import NETWORKS
-from stream_seg.zoo import built
-from stream_seg.zoo.weights.check import INPUTS, agreement, refuse_misfit, refuse_worse, strangeness, turned
-from stream_seg.zoo.weights.fit import fit
+from stream_seg.schema.validation import describe_unknown
+from stream_seg.zoo import build_network
+from stream_seg.zoo.weights.check import INPUTS, norm_deviation, refuse_misfit, refuse_worse, score_labels, swap_colours
+from stream_seg.zoo.weights.fit import load_weights
 from stream_seg.zoo.weights.source import open_weights
 
-EVERY, LOOKED_AT = 5, 16
+EVERY, SAMPLE_COUNT = 5, 16
+"""Every fifth image is scored; the deviation of batch-norm statistics is measured on 16."""
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="A folder with train/, trainannot/ and the split that is scored.")],
-    split: Annotated[str, typer.Option(help="What is scored.")] = "val",
-    network: Annotated[str, typer.Option(help="A network that is shipped.")] = "road",
+    data: Annotated[Path, typer.Option(help="Folder with train/, trainannot/ and the split to score.")],
+    split: Annotated[str, typer.Option(help="Split to score.")] = "val",
+    network: Annotated[str, typer.Option(help="A shipped network.")] = "road",
 ) -> None:
-    """Mean IoU, deviations and refusals, by how pictures are prepared."""
+    """Print mean IoU, deviations and failed checks for each way to prepare images."""
     if network not in NETWORKS:
-        raise ConfigError(f"unknown network {network!r}; shipped are {', '.join(NETWORKS)}")
+        raise ConfigError(describe_unknown("network", network, NETWORKS))
     weights = open_weights(network, network=network)
     if weights.spec is None or weights.classes is None:
-        raise NetworkError(f"{network}: its weights do not say what they expect")
-    net = built(network, len(weights.classes)).eval()
-    fit(net, weights.state, classes=len(weights.classes), where=network)
+        raise NetworkError(f"{network}: its weights do not describe their input and classes")
+    net = build_network(network, len(weights.classes)).eval()
+    load_weights(net, weights.state, classes=len(weights.classes), where=network)
     train, val = (read_pairs(data, one, classes=len(weights.classes)) for one in ("train", split))
     scored = Pairs(val.images[::EVERY], val.labels[::EVERY])
-    looked_at = train.images[:: max(1, len(train) // LOOKED_AT)]
-    specs = {"as it expects": weights.spec, "red for blue": turned(weights.spec), **INPUTS}
-    table = figures("pictures as", "", "mean IoU", "deviations", "refused by")
+    samples = train.images[:: max(1, len(train) // SAMPLE_COUNT)]
+    specs = {"as expected": weights.spec, "red for blue": swap_colours(weights.spec), **INPUTS}
+    table = figures("images as", "", "mean IoU", "deviations", "refused by")
     for name, spec in specs.items():
         checks = {
             "deviations": partial(refuse_misfit, net, spec, train.images, where=name),
             "labels": partial(refuse_worse, net, spec, train, weights.classes, where=name),
         }
-        refused = [by for by, check in checks.items() if refuses(check)]
-        miou = 100 * agreement(net, spec, scored, weights.classes)
-        table.add_row(name, f"{miou:.1f}", f"{strangeness(net, spec, looked_at):.2f}", ", ".join(refused))
+        refused = [by for by, check in checks.items() if is_refused(check)]
+        miou = 100 * score_labels(net, spec, scored, weights.classes)
+        table.add_row(name, f"{miou:.1f}", f"{norm_deviation(net, spec, samples):.2f}", ", ".join(refused))
     Console(highlight=False).print(table)
 
 
-def refuses(check: Callable[[], None]) -> bool:
-    """Whether it raises."""
+def is_refused(check: Callable[[], None]) -> bool:
+    """Return True if a check raises."""
     try:
         check()
     except ConfigError:
