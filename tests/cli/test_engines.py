@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from stream_seg.backends.registry import BACKENDS, backend_names, precision_names
 from stream_seg.cli.engines_table import format_age
 from stream_seg.engines.cache import list_entries
 from stream_seg.engines.cache_entry import Entry
@@ -186,6 +188,15 @@ def write_faulty_networks() -> None:
         for part in tensor.external_data:
             part.value = "../weights.bin" if part.key == "location" else part.value
     path.write_bytes(model.SerializeToString())
+
+
+def test_the_help_lists_registered_backends(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BACKENDS, "fifth", replace(BACKENDS["torch"], precisions=("int4", "f32")))
+    code, out, _ = run_engines(capfd, "build", "--help")
+    words = set(re.findall(r"\w+", out))
+    assert code == 0
+    assert {*backend_names(), *precision_names()} <= words
+    assert {"fifth", "int4"} <= words
 
 
 def test_a_cache_that_others_can_write_to_is_one_line(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
