@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.support.program import find_free_port
+from tests.support.time_limits import TimeLimit, make_time_limit
 
 DATA = (Path(__file__).parents[1] / "../shared/data").resolve()
-SLACK = 10
-"""Without --soak a time limit is this many times as long, so that the load of the machine decides no test."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -64,18 +61,9 @@ def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def time_limit(pytestconfig: pytest.Config) -> Callable[[float], AbstractContextManager[None]]:
-    """`with time_limit(seconds):` fails if its body takes longer; exact under --soak, else with SLACK."""
-
-    @contextmanager
-    def limit(seconds: float) -> Iterator[None]:
-        allowed_s = seconds * (1 if pytestconfig.getoption("soak") else SLACK)
-        began_s = time.monotonic()
-        yield
-        took_s = time.monotonic() - began_s
-        assert took_s < allowed_s, f"took {took_s:.2f} s, the limit is {allowed_s:g} s"
-
-    return limit
+def time_limit(pytestconfig: pytest.Config) -> TimeLimit:
+    """`with time_limit(seconds):` fails if its body takes longer; exact under --soak only."""
+    return make_time_limit(exact=pytestconfig.getoption("soak"))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Whole graphs of stand-in stages: what arrives, what is counted, how they end."""
+"""Whole graphs of fake stages: arrival of frames, counts, errors and shutdown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import re
 import threading
 import time
 from collections.abc import Generator
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from threading import Event
 
 import psutil
@@ -14,24 +15,29 @@ import pytest
 
 from stream_seg.errors import OutputError, SourceError
 from stream_seg.frame import Frame
-from stream_seg.runtime.graph import Graph
-from stream_seg.stages.base import Frames
+from stream_seg.runtime.graph import FINISH_FRAME_S, Graph
+from stream_seg.stages.base import Frames, Policy
 from tests.support.fake_stages import Camera, Ledger, Work, make_chain, make_config, make_node, run_graph
 from tests.support.frames import make_frame
+from tests.support.program import wait_until
+from tests.support.time_limits import TimeLimit
+
+HANG_S = 60.0
+"""Far beyond every time limit."""
 
 
-def test_numbered_frames_in_the_same_numbers_out() -> None:
+def test_every_frame_arrives_in_order() -> None:
     sink = Ledger()
     graph = run_graph(make_chain(Camera(300), Work(), sink))
     assert sink.numbers == list(range(300))
     assert graph.error is None
     for link in graph.link_stats:
-        account = link.counts()
-        assert (account.entered, account.delivered) == (300, 300)
-        assert not any(account.dropped.values())
+        counts = link.counts()
+        assert (counts.entered, counts.delivered) == (300, 300)
+        assert not any(counts.dropped.values())
 
 
-def test_latest_balances_against_the_ledger() -> None:
+def test_latest_drops_frames_and_counts_them() -> None:
     camera, sink = Camera(60, paced=True), Ledger(delay_s=0.08)
     graph = run_graph(make_chain(camera, Work(0.05), sink), policy="latest")
     assert sink.numbers == sorted(set(sink.numbers))
@@ -43,7 +49,7 @@ def test_latest_balances_against_the_ledger() -> None:
     assert second.delivered == len(sink.numbers)
 
 
-def test_books_balance_while_it_runs() -> None:
+def test_at_most_three_frames_are_in_flight() -> None:
     camera, sink = Camera(45, paced=True), Ledger(delay_s=0.05)
     with Graph(make_config(make_chain(camera, Work(), sink), policy="latest")) as graph:
         while not graph.wait(0.01):
@@ -51,14 +57,14 @@ def test_books_balance_while_it_runs() -> None:
                 assert link.counts().in_flight in range(4)
 
 
-def test_fan_out_gives_every_frame_to_both_and_protects_the_picture() -> None:
+def test_fan_out_gives_every_frame_to_both_and_makes_images_read_only() -> None:
     left, right = Ledger(), Ledger()
-    seen: list[bool] = []
+    writeable: list[bool] = []
 
     def watch(frames: Frames) -> Frames:
-        for taken in frames:
-            seen.append(taken.image.flags.writeable)
-            yield taken
+        for frame in frames:
+            writeable.append(frame.image.flags.writeable)
+            yield frame
 
     nodes = [
         make_node("camera", "source", Camera(50)),
@@ -68,7 +74,7 @@ def test_fan_out_gives_every_frame_to_both_and_protects_the_picture() -> None:
     ]
     run_graph(nodes)
     assert left.numbers == right.numbers == list(range(50))
-    assert seen == [False] * 50
+    assert writeable == [False] * 50
 
 
 def test_several_sources_into_one_stage() -> None:
@@ -83,7 +89,7 @@ def test_several_sources_into_one_stage() -> None:
         assert [seq for name, seq, _ in sink.received if name == stream] == list(range(frames))
 
 
-def test_an_exception_names_stage_and_frame_and_outputs_are_finished() -> None:
+def test_the_error_of_an_exception_names_stage_and_frame_and_outputs_finish() -> None:
     sink = Ledger()
     graph = run_graph(make_chain(Camera(100), Work(fails_at=42), sink))
     message = r"stage work failed at frame camera:42: ZeroDivisionError: no way \(.*fake_stages.py, line \d+\)"
@@ -92,10 +98,10 @@ def test_an_exception_names_stage_and_frame_and_outputs_are_finished() -> None:
     assert sink.ended.is_set()
 
 
-def test_the_frames_before_a_broken_source_arrive() -> None:
+def test_the_frames_before_the_error_of_a_source_arrive() -> None:
     def breaks(_: Frames) -> Frames:
         yield from (make_frame(number) for number in range(10))
-        raise SourceError("clip.mp4: breaks off after frame 9")
+        raise SourceError("clip.mp4: the file ends after frame 9")
 
     sink = Ledger()
     graph = run_graph(make_chain(breaks, Work(), sink))
@@ -103,7 +109,7 @@ def test_the_frames_before_a_broken_source_arrive() -> None:
     assert sink.numbers == list(range(10))
 
 
-def test_frames_that_a_source_missed_are_counted() -> None:
+def test_missed_frames_of_a_source_are_counted() -> None:
     def gaps(_: Frames) -> Generator[Frame, None, dict[str, int]]:
         yield make_frame(0)
         yield replace(make_frame(3), missed={"decode_error": 2})
@@ -114,41 +120,40 @@ def test_frames_that_a_source_missed_are_counted() -> None:
 
 
 @pytest.mark.parametrize("policy", ["latest", "every"])
-def test_stop_finishes_the_outputs_within_two_seconds(policy: str) -> None:
+def test_stop_finishes_the_outputs(policy: Policy, time_limit: TimeLimit) -> None:
     sink = Ledger(delay_s=0.1)
-    with Graph(make_config(make_chain(Camera(10_000, paced=True), Work(0.1), sink), policy=policy)) as graph:  # type: ignore[arg-type]
-        while len(sink.received) < 5:
-            assert not graph.wait(0.01)
-        began = time.monotonic()
-    assert time.monotonic() - began < 2
+    graph = Graph(make_config(make_chain(Camera(10_000, paced=True), Work(0.1), sink), policy=policy))
+    with ExitStack() as stack:
+        stack.enter_context(graph)
+        wait_until(lambda: len(sink.received) >= 5)
+        with time_limit(2):
+            stack.close()
     assert sink.ended.is_set()
     assert graph.done.is_set()
     assert all(link.counts().in_flight == 0 for link in graph.link_stats)
 
 
-def test_a_source_that_hangs_does_not_hold_up_the_stop() -> None:
+def test_stop_does_not_wait_for_a_source_that_hangs(time_limit: TimeLimit) -> None:
     release = Event()
 
-    def hangs(_: Frames) -> Frames:
+    def hang(_: Frames) -> Frames:
         yield make_frame(0)
-        release.wait(30)
+        release.wait(HANG_S)
         yield make_frame(1)
 
     sink = Ledger()
-    with Graph(make_config(make_chain(hangs, Work(), sink))) as graph:
-        while not sink.received:
-            graph.wait(0.01)
-        began = time.monotonic()
-        graph.stop()
-        assert sink.ended.wait(2)
-    assert time.monotonic() - began < 2
-    assert [task.node.name for task in graph.hanging()] == ["camera"]
+    with Graph(make_config(make_chain(hang, Work(), sink))) as graph:
+        wait_until(lambda: sink.received)
+        with time_limit(2):
+            graph.stop()
+            assert sink.ended.wait(HANG_S)
+    assert [worker.node.name for worker in graph.hanging()] == ["camera"]
     release.set()
     graph.hanging()[0].thread.join(5)
     assert sink.numbers == [0]
 
 
-def test_an_output_that_leaves_ends_the_run() -> None:
+def test_an_output_that_returns_early_ends_the_run() -> None:
     sink = Ledger(stop_after=3)
     graph = run_graph(make_chain(Camera(10_000, paced=True), Work(), sink))
     assert sink.numbers == [0, 1, 2]
@@ -158,59 +163,63 @@ def test_an_output_that_leaves_ends_the_run() -> None:
 def test_an_output_that_fails_ends_the_run_although_the_source_hangs() -> None:
     release = Event()
 
-    def hangs(_: Frames) -> Frames:
+    def hang(_: Frames) -> Frames:
         yield make_frame(0)
-        release.wait(30)
+        release.wait(HANG_S)
 
-    def fails(frames: Frames) -> Frames:
+    def fail(frames: Frames) -> Frames:
         for _ in frames:
             raise OutputError("cannot write out.mp4: disk full")
         yield make_frame(0)
 
     other = Ledger()
     nodes = [
-        make_node("camera", "source", hangs),
-        make_node("fails", "output", fails, "camera"),
+        make_node("camera", "source", hang),
+        make_node("fails", "output", fail, "camera"),
         make_node("other", "output", other, "camera"),
     ]
     with Graph(make_config(nodes)) as graph:
-        assert graph.wait(5)
+        assert graph.wait(HANG_S / 2)
     assert str(graph.error) == "cannot write out.mp4: disk full"
     assert other.numbers == [0]
-    assert [task.node.name for task in graph.hanging()] == ["camera"]
+    assert [worker.node.name for worker in graph.hanging()] == ["camera"]
     release.set()
     graph.hanging()[0].thread.join(5)
 
 
-def test_an_output_that_hangs_does_not_hold_up_the_stop() -> None:
+def test_stop_does_not_wait_for_an_output_that_hangs(time_limit: TimeLimit) -> None:
     release, reached = Event(), Event()
 
-    def hangs(frames: Frames) -> Frames:
-        for taken in frames:
+    def hang(frames: Frames) -> Frames:
+        for frame in frames:
             reached.set()
-            release.wait(30)
-            yield taken
+            release.wait(HANG_S)
+            yield frame
 
-    with Graph(make_config(make_chain(Camera(10, paced=True), Work(), hangs))) as graph:
+    graph = Graph(make_config(make_chain(Camera(10, paced=True), Work(), hang)))
+    with ExitStack() as stack:
+        stack.enter_context(graph)
         assert reached.wait(5)
-        began = time.monotonic()
-    assert time.monotonic() - began < 2.5
+        with time_limit(2.5):
+            stack.close()
     release.set()
-    for task in graph.hanging():
-        task.thread.join(5)
+    for worker in graph.hanging():
+        worker.thread.join(5)
 
 
-def test_an_output_gets_time_to_finish_its_file() -> None:
+def test_stop_waits_for_an_output_that_finishes_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream_seg.runtime.graph.DRAIN_S", 0.1)
     finished = Event()
 
-    def slow_to_finish(frames: Frames) -> Frames:
-        yield from frames
-        time.sleep(1.5)
-        finished.set()
+    def finish_slowly(frames: Frames) -> Frames:
+        try:
+            yield from frames
+        finally:
+            time.sleep(0.1 + 2 * FINISH_FRAME_S)
+            finished.set()
 
-    with Graph(make_config(make_chain(Camera(10_000, paced=True), Work(), slow_to_finish))) as graph:
-        while graph.workers[-1].yielded < 3:
-            graph.wait(0.01)
+    with Graph(make_config(make_chain(Camera(10_000, paced=True), Work(), finish_slowly))) as graph:
+        wait_until(lambda: graph.workers[-1].yielded >= 3)
     assert finished.is_set()
 
 
@@ -225,24 +234,20 @@ def test_outputs_start_before_sources() -> None:
     started: list[str] = []
 
     @dataclass
-    class Starting:
+    class Announced:
         name: str
-        inner: Camera | Ledger = field(default_factory=Ledger)
+        stage: Camera | Ledger
 
         def __call__(self, frames: Frames) -> Frames:
             started.append(self.name)
-            yield from self.inner(frames)
+            yield from self.stage(frames)
 
-    run_graph(
-        [
-            make_node("camera", "source", Starting("camera", Camera(3))),
-            make_node("sink", "output", Starting("sink"), "camera"),
-        ]
-    )
+    camera, sink = Announced("camera", Camera(3)), Announced("sink", Ledger())
+    run_graph([make_node("camera", "source", camera), make_node("sink", "output", sink, "camera")])
     assert started == ["sink", "camera"]
 
 
-def test_nothing_is_left_behind() -> None:
+def test_a_run_leaves_no_thread_and_no_file_open() -> None:
     run_graph(make_chain(Camera(3), Work(), Ledger()))
     process = psutil.Process()
     threads, files = threading.active_count(), process.num_fds()
