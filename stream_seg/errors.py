@@ -1,13 +1,14 @@
-"""What can go wrong, as a small tree. Every message is one line that says what, where and what is allowed.
+"""The errors of this package. Every message is one line: what is wrong, where, and what is allowed.
 
     StreamSegError              exit code 1
-      ConfigError        2      the YAML, --set, a side-car, an argument: refused before anything runs
+      ConfigError        2      an invalid graph file, --set, side-car or argument; nothing has run yet
       SourceError        3      an input that is missing, unreachable, broken or refused
       NetworkError       4      a network or an engine that cannot be loaded or run
       OutputError        5      an output that cannot be written
-      StageError         6      a stage that failed at a frame; wraps an error that is none of the above
+      StageError         6      a stage that failed at a frame; wraps any other exception
 
-Foreign errors (PyAV, OpenCV, OpenVINO, pydantic, OSError) are mapped where they enter: `raise SourceError(...) from e`.
+Errors of libraries (PyAV, OpenCV, OpenVINO, pydantic, OSError) are converted where they occur:
+`raise SourceError(...) from error`.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ Reason: TypeAlias = Literal[
 REASONS: tuple[Reason, ...] = (
     "refused", "unreachable", "auth", "dns", "not found", "not allowed", "no data", "frozen", "ended", "broken",
 )  # fmt: skip
-"""Why a source does not deliver."""
+"""Reasons why a source delivers no images."""
 
 
 class StreamSegError(Exception):
-    """The root: whatever this program knows to say in one line."""
+    """Base class of all errors that are reported in one line."""
 
     exit_code = 1
 
@@ -36,7 +37,7 @@ class ConfigError(StreamSegError):
 
 
 class SourceError(StreamSegError):
-    """An input that is missing, unreachable, broken or refused; `reason` says which, of REASONS."""
+    """An input that is missing, unreachable, broken or refused, for a `reason` of REASONS."""
 
     exit_code = 3
 
@@ -46,7 +47,7 @@ class SourceError(StreamSegError):
 
 
 class NetworkError(StreamSegError):
-    """A network, its side-car or its engine that cannot be loaded or run."""
+    """A network, side-car or engine that cannot be loaded or run."""
 
     exit_code = 4
 

@@ -158,7 +158,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class FrameMotion:
-    """Optical flow from the frame `from_seq` of the stream to this frame, at a resolution of its own.
+    """Optical flow from the frame `from_seq` of the stream to this frame, at its own resolution.
 
     `flow` points backward, as in `ops.motion`; `confidence` is that of each pixel's flow, 0 to 1.
     """
