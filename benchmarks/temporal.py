@@ -22,7 +22,7 @@ from stream_seg.frame import Frame
 from stream_seg.network.network import open_network
 from stream_seg.ops import motion
 from stream_seg.stages.segment import Segment
-from stream_seg.stages.smooth import Smooth, mixed
+from stream_seg.stages.smooth import Smooth, blend
 from stream_seg.types import VOID, Image, Labels
 
 WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -83,7 +83,7 @@ def measure_parts(before: Frame, now: Frame) -> dict[str, float]:
         "luminance": lambda: motion.compute_luma(now.image),
         "flow": lambda: motion.estimate_flow(*grey),
         "confidence": lambda: motion.estimate_confidence(*grey, flow),
-        "filter": lambda: mixed(past, scores, flow, confidence, weight=0.8),
+        "filter": lambda: blend(past, scores, flow, confidence, weight=0.8),
     }
     times_ms = {name: float(np.median([_cpu_ms(part) for _ in range(50)])) for name, part in parts.items()}
     return {**times_ms, "all": sum(times_ms.values())}

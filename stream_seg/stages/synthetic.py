@@ -1,4 +1,4 @@
-"""`synthetic`: a drawn drive with exact labels and motion, `synth://road`."""
+"""`synthetic`: renders a drive with exact labels and motion, `synth://road`."""
 
 from __future__ import annotations
 
@@ -24,47 +24,46 @@ from stream_seg.synth import Drawing, Move, render
 
 SCENES = ("road",)
 DARK = 0.6
+"""Brightness of the frames after every second jump of the exposure."""
 
 
 @dataclass(config=STRICT)
 class Synthetic:
-    """Draw a drive through a town, with its exact labels and motion on request.
+    """Render a drive through a town, with its exact labels and motion on request.
 
-    Frame number k depends on these fields alone, never on what was drawn before; its motion is that since the last
-    frame given, None after a cut. A paced source that is late leaves out the numbers whose time has passed, all but the
-    last one, and says how many in `Frame.missed["late"]`; so does `drop`.
+    Frame k depends on these fields only, not on earlier frames; its motion is that since the previous frame yielded,
+    None after a cut. A paced source that is late skips the frames whose time has passed, all but the last one, and
+    counts them in `Frame.missed["late"]`; so does `drop`.
     """
 
     traits = Traits(role="source", argument="synth://road")
 
-    scene: Annotated[Literal["road"], Field(description="what is drawn: road, a street in a town")] = "road"
-    seed: Annotated[int, Field(ge=0, lt=2**32, description="which town, weather and traffic; any whole number")] = 0
-    width: Annotated[int, Field(ge=64, le=8192, description="width of the picture in pixels")] = 640
-    height: Annotated[int, Field(ge=64, le=8192, description="height of the picture in pixels")] = 360
-    rate: Annotated[float, Field(ge=1, le=1000, description="frames per second of the drive")] = 30.0
-    frames: Annotated[int | None, Field(ge=1, description="how many frames; without it the drive never ends")] = None
+    scene: Annotated[Literal["road"], Field(description="road: a street in a town")] = "road"
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="seed of town, weather and traffic")] = 0
+    width: Annotated[int, Field(ge=64, le=8192, description="width of the images in pixels")] = 640
+    height: Annotated[int, Field(ge=64, le=8192, description="height of the images in pixels")] = 360
+    rate: Annotated[float, Field(ge=1, le=1000, description="frames per second")] = 30.0
+    frames: Annotated[int | None, Field(ge=1, description="number of frames; none: endless")] = None
     paced: Annotated[
         bool, Field(description="true: in real time, as from a camera; false: as fast as they are taken")
     ] = False
-    stream: Annotated[str, Field(min_length=1, description="the name that the frames carry")] = "synth"
-    camera: Annotated[Move, Field(description="the camera: drive, static (it stands) or pan (it stands and turns)")] = (
+    stream: Annotated[str, Field(min_length=1, description="name of the stream in frames and metrics")] = "synth"
+    camera: Annotated[Move, Field(description="motion of the camera: drive, static, or pan (it stands and turns)")] = (
         "drive"
     )
-    shake: Annotated[float, Field(ge=0, le=50, description="how far the picture shakes, pixels at a width of 640")] = (
-        1.0
-    )
-    noise: Annotated[float, Field(ge=0, le=50, description="deviation of the sensor's noise in grey levels of 255")] = (
-        2.0
-    )
+    shake: Annotated[float, Field(ge=0, le=50, description="camera shake in pixels at a width of 640")] = 1.0
+    noise: Annotated[
+        float, Field(ge=0, le=50, description="standard deviation of the sensor noise, of 255 gray levels")
+    ] = 2.0
     truth: Annotated[
-        bool, Field(description="true: every frame carries its exact labels and motion, which takes half as long again")
+        bool, Field(description="true: frames carry exact labels and motion, which takes half as long again")
     ] = False
-    crossing: Annotated[bool, Field(description="true: a van drives across the view, near, again and again")] = False
-    cut: Annotated[int | None, Field(ge=2, description="frames from one cut, to another town, to the next")] = None
+    crossing: Annotated[bool, Field(description="true: a van crosses the view nearby again and again")] = False
+    cut: Annotated[int | None, Field(ge=2, description="frames from one cut to another town to the next cut")] = None
     exposure: Annotated[
-        int | None, Field(ge=2, description="frames from one jump of the exposure, to 0.6 or back, to the next")
+        int | None, Field(ge=2, description="frames from one jump of the exposure, to 0.6 or back, to the next jump")
     ] = None
-    drop: Annotated[int | None, Field(ge=2, description="of so many frames the last is missing")] = None
+    drop: Annotated[int | None, Field(ge=2, description="of so many frames the last is dropped")] = None
 
     @classmethod
     def argument(cls, text: str) -> dict[str, object] | None:
@@ -81,22 +80,22 @@ class Synthetic:
         return self.frames
 
     def __call__(self, frames: Frames) -> Generator[Frame, None, Mapping[str, int]]:
-        drawing = self._draw(0, 1)  # the town is built with its first picture, before the clock starts
-        began_ns, interval_ns = time.monotonic_ns(), 1e9 / self.rate
+        drawing = self._draw(0, 1)  # the first frame builds the town, before the clock starts
+        start_ns, interval_ns = time.monotonic_ns(), 1e9 / self.rate
         seq, missed = 0, NONE_MISSED
         while True:
             if self.paced:
-                time.sleep(max(began_ns + seq * interval_ns - time.monotonic_ns(), 0) / 1e9)
+                time.sleep(max(start_ns + seq * interval_ns - time.monotonic_ns(), 0) / 1e9)
             yield self._frame(seq, drawing, missed)
-            due = int((time.monotonic_ns() - began_ns) / interval_ns) if self.paced else 0
+            due = int((time.monotonic_ns() - start_ns) / interval_ns) if self.paced else 0
             following = max(seq + 1, due if self.frames is None else min(due, self.frames - 1))
             following += self.drop is not None and following % self.drop == self.drop - 1
-            gone = following - seq - 1
+            skipped = following - seq - 1
             if self.frames is not None and following >= self.frames:
-                return {"late": self.frames - seq - 1} if gone else NONE_MISSED
-            missed = {"late": gone} if gone else NONE_MISSED
+                return {"late": self.frames - seq - 1} if skipped else NONE_MISSED
+            missed = {"late": skipped} if skipped else NONE_MISSED
             seq = following
-            drawing = self._draw(seq, 1 + gone)
+            drawing = self._draw(seq, 1 + skipped)
 
     def _draw(self, seq: int, back: int) -> Drawing:
         dark = self.exposure is not None and seq // self.exposure % 2 == 1
@@ -130,17 +129,16 @@ KEYS = ("size", *(field.name for field in fields(Synthetic) if field.name not in
 
 
 def parse_synth(uri: str) -> dict[str, object]:
-    """The fields that an address names: `synth://road?seed=3&size=1280x720&rate=30&frames=300&paced=1`.
+    """Return the keys of an address such as `synth://road?seed=3&size=1280x720&rate=30&frames=300&paced=1`.
 
-    Raises ConfigError for an unknown scene or key, or a value that is wrong.
+    Raises ConfigError for an unknown scene or key, or an invalid value.
     """
     scheme, _, rest = uri.partition("://")
     scene, _, query = rest.partition("?")
     if scheme != "synth" or scene not in SCENES:
-        raise ConfigError(
-            f"{redact_secrets(uri)}: no such drawn scene; allowed: {', '.join(f'synth://{name}' for name in SCENES)}"
-        )
-    given: dict[str, object] = {"scene": scene}
+        allowed = ", ".join(f"synth://{name}" for name in SCENES)
+        raise ConfigError(f"{redact_secrets(uri)}: no such synthetic scene; allowed: {allowed}")
+    keys: dict[str, object] = {"scene": scene}
     for key, text in parse_qsl(query, keep_blank_values=True):
         if key not in KEYS:
             raise ConfigError(f"{uri}: {describe_unknown('key', key, KEYS)}")
@@ -148,12 +146,12 @@ def parse_synth(uri: str) -> dict[str, object]:
             size = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text)
             if size is None:
                 raise ConfigError(f"{uri}: size: expected WIDTHxHEIGHT in pixels, such as 1280x720, got {text!r}")
-            given |= {"width": int(size[1]), "height": int(size[2])}
+            keys |= {"width": int(size[1]), "height": int(size[2])}
         else:
-            given[key] = text
+            keys[key] = text
     try:
-        stage = Synthetic(**given)  # type: ignore[arg-type]  # texts, which the fields' types turn into values
+        stage = Synthetic(**keys)  # type: ignore[arg-type]  # strings, which pydantic converts
     except ValidationError as error:
         declared: dict[str, FieldInfo] = Synthetic.__pydantic_fields__  # type: ignore[attr-defined]
         raise ConfigError(describe_error(error, declared, where=uri)) from error
-    return {name: getattr(stage, name) for name in given}
+    return {name: getattr(stage, name) for name in keys}

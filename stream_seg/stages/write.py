@@ -1,4 +1,4 @@
-"""`write`: frames into a video file, H.264, 8 bit 4:2:0, BT.709, with the times that the frames carry."""
+"""`write`: writes frames to a video file, H.264, 8 bit 4:2:0, BT.709, at the times of the frames."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ Preset: TypeAlias = Literal[
 
 SUFFIXES = (".mp4", ".mkv")
 BT709 = 1
-"""The number of BT.709 in H.264's tables of matrices, primaries and transfer functions alike."""
+"""Number of BT.709 in H.264's tables of matrices, of primaries and of transfer functions."""
 FINEST_TICK = Fraction(1, 1_000_000)
 MATROSKA_TICK = Fraction(1, 1000)
-"""All that Matroska can say."""
-LONE_RATE = Fraction(30)
-"""Frames/s where there is only one: it is seen for 1/30 s."""
+"""Resolution of times in Matroska, seconds."""
+SINGLE_FRAME_RATE = Fraction(30)
+"""Frames/s of a file with one frame, which lasts 1/30 s."""
 LONGEST_STEP_S = 1
-"""The last frame lasts as long as the steps before it, at most this: a step may be a pause."""
+"""Limit of the duration of the last frame, which is that of the steps before it: a step may be a pause."""
 
 
 @dataclass(config=STRICT)
 class Write:
-    """Write the frames to a video file that plays in a browser.
+    """Write frames to a video file that plays in a browser.
 
-    The first frame is at 0 s and every other at its own distance from it, so a variable frame rate is kept: exactly in
-    .mp4, down to ticks of 1 us, and to the millisecond in .mkv. A time that does not increase is moved to one tick
-    after the last; when a stream's clock starts afresh (falls back over 1 s, leaps over 10 min), the times go on from
-    where they were. A picture with an odd side loses its last row or column (4:2:0 needs even sides); one whose size
-    differs from the first is fitted into that, with black bars. The file holds one stream; `{stream}` in its name makes
-    one file for each. A live source's outage is in the file as the card that is shown meanwhile; a card
-    before the first picture is left out, since it is the picture that gives the file its size.
+    The first frame is at 0 s and the distances of the others are kept, also at a variable frame rate: exactly in .mp4,
+    with ticks of at least 1 us, and to the millisecond in .mkv. A time that does not increase is moved to one tick
+    after the last; when the clock of a stream restarts (falls back by more than 1 s, leaps ahead by more than 10 min),
+    the file continues without a gap. An image with an odd side loses its last row or column (4:2:0 needs even sides);
+    one of another size than the first is scaled to fit, with black bars. The file has one stream; with `{stream}` in
+    its name there is one file per stream. During an outage of a live source the placeholders are written; those before
+    the first image are not, since the image determines the size of the file.
     """
 
     traits = Traits(role="output", images="drawn", argument="a video (.mp4, .mkv)")
@@ -57,17 +57,17 @@ class Write:
     path: Annotated[
         Path,
         AfterValidator(path_validator(*SUFFIXES)),
-        Field(description="the file, .mp4 or .mkv; {stream} in its name stands for the stream's name"),
+        Field(description="the file, .mp4 or .mkv; {stream} in its name is replaced by the name of the stream"),
     ]
-    codec: Annotated[Literal["h264"], Field(description="the video codec")] = "h264"
+    codec: Annotated[Literal["h264"], Field(description="video codec")] = "h264"
     crf: Annotated[int, Field(ge=1, le=51, description="constant rate factor: 1 is best, 51 is smallest")] = 20
-    preset: Annotated[Preset, Field(description="the x264 preset: a faster one makes a larger file")] = "veryfast"
+    preset: Annotated[Preset, Field(description="x264 preset; a faster one makes a larger file")] = "veryfast"
     rate: Annotated[
         float | None,
-        Field(ge=1, le=240, description="frames/s that an .mkv names, not for .mp4; none: as the first two frames say"),
+        Field(ge=1, le=240, description="frames/s in the header of an .mkv, not .mp4; none: by the first two frames"),
     ] = None
     threads: Annotated[
-        int | None, Field(ge=1, le=64, description="threads of the encoder; none: as many as suit the cores")
+        int | None, Field(ge=1, le=64, description="encoder threads; none: chosen by the number of cores")
     ] = None
 
     @classmethod
@@ -77,7 +77,7 @@ class Write:
 
     def __post_init__(self) -> None:
         if self.rate is not None and self.path.suffix.lower() == ".mp4":
-            raise ValueError("rate is for .mkv; an .mp4 says nothing but the times of its frames; leave it out")
+            raise ValueError("rate is for .mkv; an .mp4 stores the times of its frames only; remove rate")
 
     def __call__(self, frames: Frames) -> Frames:
         with atomic_files(self.path) as partial_of, ExitStack() as open_videos:
@@ -87,30 +87,30 @@ class Write:
                     yield frame
                     continue
                 if frame.stream not in videos:
-                    self._refuse_another(frame.stream, videos)
+                    self._check_shared(frame.stream, videos)
                     video = Video(partial_of(frame.stream), settings=self, first=frame)
                     videos[frame.stream] = open_videos.enter_context(closing(video))
                 videos[frame.stream].add(frame)
                 yield frame
 
-    def _refuse_another(self, stream: str, videos: dict[str, Video]) -> None:
+    def _check_shared(self, stream: str, videos: dict[str, Video]) -> None:
         if videos and STREAM not in self.path.name:
             example = self.path.with_name(f"{self.path.stem}-{STREAM}{self.path.suffix}")
             raise ConfigError(
                 f"write: the streams {', '.join(videos)} and {stream} cannot share {self.path}; "
-                f"one file for each is path: '{example}'"
+                f"for one file per stream set path: '{example}'"
             )
 
 
 class Video:
-    """A video file in the making; its size and its ticks are those of the first frame."""
+    """A video file that is being written, with the size and the ticks of its first frame."""
 
     def __init__(self, partial: Path, *, settings: Write, first: Frame) -> None:
         self._partial, self._settings = partial, settings
-        self._size = height, width = even(first.image)
+        self._size = height, width = even_size(first.image)
         if not (height and width):
             raise OutputError(
-                f"cannot write {settings.path}: H.264 needs two pixels a side, not {first.image.shape[:2]}"
+                f"cannot write {settings.path}: H.264 needs at least 2 pixels a side, not {first.image.shape[:2]}"
             )
         self._mp4 = partial.suffix.lower() == ".mp4"
         self._clock = FileClock(max(first.time_base, FINEST_TICK) if self._mp4 else MATROSKA_TICK)
@@ -119,37 +119,37 @@ class Video:
         self._encoder: tuple[OutputContainer, VideoStream] | None = None
 
     def add(self, frame: Frame) -> None:
-        """Encode a frame; the first is held back, since the rate shows with the second. Raises OutputError."""
+        """Encode a frame; the first is delayed, since the second determines the rate. Raises OutputError."""
         with map_write_errors(self._settings.path):
-            picture = self._converted(frame)
+            converted = self._convert(frame)
             if self._first is None:
-                self._first = picture
+                self._first = converted
                 return
             container, stream = self._encoder or self._begin(self._first)
-            container.mux(stream.encode(picture))
+            container.mux(stream.encode(converted))
 
     def close(self) -> None:
-        """Encode what has been held back and finish the file. Raises OutputError."""
+        """Encode the delayed frames and finish the file. Raises OutputError."""
         with map_write_errors(self._settings.path):
             if self._first is not None:
                 container, stream = self._encoder or self._begin(self._first)
                 with container:
                     container.mux(stream.encode(None))
 
-    def _converted(self, frame: Frame) -> av.VideoFrame:
-        picture = self._reformatter.reformat(
-            av.VideoFrame.from_numpy_buffer(fitted(frame.image, self._size), format="bgr24"),
+    def _convert(self, frame: Frame) -> av.VideoFrame:
+        converted = self._reformatter.reformat(
+            av.VideoFrame.from_numpy_buffer(fit_image(frame.image, self._size), format="bgr24"),
             format="yuv420p",
             dst_colorspace=Colorspace.ITU709,
             dst_color_range=ColorRange.MPEG,
         )
-        picture.time_base = self._clock.tick
-        picture.pts, picture.duration = self._clock.place(frame.pts * frame.time_base)
-        return picture
+        converted.time_base = self._clock.tick
+        converted.pts, converted.duration = self._clock.place(frame.pts * frame.time_base)
+        return converted
 
     def _begin(self, first: av.VideoFrame) -> tuple[OutputContainer, VideoStream]:
         settings, tick = self._settings, self._clock.tick
-        # With the index at its front, a file plays while it still loads.
+        # With the index at the front, a file plays while it is still loading.
         container = av.open(str(self._partial), "w", options={"movflags": "+faststart"} if self._mp4 else {})
         rate = Fraction(settings.rate) if settings.rate else self._clock.rate
         options = {"preset": settings.preset, "crf": str(settings.crf)}
@@ -159,10 +159,10 @@ class Video:
         stream.pix_fmt = "yuv420p"
         stream.thread_count = settings.threads or 0
         context = stream.codec_context
-        # With B-frames the pictures are stored out of order, and a file's length, the sum of the steps as stored, is
-        # wrong where the rate varies. They also cost a third more time here, for the same size.
+        # With B-frames the frames are stored out of order, and the duration of the file, the sum of the stored steps,
+        # is wrong if the rate varies. They also take a third more time here, for the same size.
         context.max_b_frames = 0
-        context.flags |= Flags.frame_duration  # heed the duration of the frames, for the sake of the last
+        context.flags |= Flags.frame_duration  # use the durations of the frames, for the last one
         context.color_range = ColorRange.MPEG
         context.colorspace = context.color_primaries = context.color_trc = BT709
         container.mux(stream.encode(first))
@@ -170,14 +170,14 @@ class Video:
 
 
 class FileClock:
-    """Times and durations of the frames of a file, in ticks of `tick` seconds, from 0 on."""
+    """Times and durations of the frames of a file, in ticks of `tick` seconds, starting at 0."""
 
     def __init__(self, tick: Fraction) -> None:
         self.tick = tick
         self._clock = StreamClock(leap_s=LEAP_S)
         self._last: int | None = None
         self._step = max(1, round(LONGEST_STEP_S / tick))
-        self._interval = max(1, round(1 / (tick * LONE_RATE)))
+        self._interval = max(1, round(1 / (tick * SINGLE_FRAME_RATE)))
 
     @property
     def rate(self) -> Fraction:
@@ -196,16 +196,16 @@ class FileClock:
         return pts, self._interval
 
 
-def even(image: Image) -> tuple[int, int]:
-    """(height, width), each less one where it is odd."""
+def even_size(image: Image) -> tuple[int, int]:
+    """Return (height, width), each rounded down to an even number."""
     height, width = image.shape[:2]
     return height - height % 2, width - width % 2
 
 
-def fitted(image: Image, size: tuple[int, int]) -> Image:
-    """The picture at size (height, width): cut where it is one pixel over, else scaled, between black bars."""
+def fit_image(image: Image, size: tuple[int, int]) -> Image:
+    """Return the image at `size` = (height, width): cropped by up to one pixel a side, or scaled with black bars."""
     height, width = size
-    if even(image) == size:
+    if even_size(image) == size:
         return image[:height, :width]
     scale = min(height / image.shape[0], width / image.shape[1])
     inner = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))

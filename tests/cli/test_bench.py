@@ -96,7 +96,7 @@ def test_a_shipped_network_is_measured_at_another_size(tmp_path: Path, capsys: p
         (["--backend", "onnxruntime", "--precision", "bf16"], 4, "available: int8, f32"),
         (["deconvnet", "--size", "64x64"], 4, "64x64 is too small"),
         (["none.onnx"], 4, "none.onnx: no such file"),
-        (["--input", "synth://moon"], 2, "no such drawn scene"),
+        (["--input", "synth://moon"], 2, "no such synthetic scene"),
         (["--input", "none.mp4"], 3, "none.mp4: no such file"),
     ],
 )

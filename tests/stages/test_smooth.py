@@ -1,3 +1,5 @@
+"""`smooth`: the average of scores along the motion, and its resets."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -18,7 +20,7 @@ from stream_seg.frame import (
     Temporal,
     WarpedScores,
 )
-from stream_seg.keyframes.keyframes import Keys
+from stream_seg.keyframes.keyframes import KeyFrames
 from stream_seg.ops.blend_scores import SURE
 from stream_seg.ops.motion import SIZE
 from stream_seg.stages.smooth import Smooth
@@ -31,7 +33,7 @@ ENGINE = EngineInfo("stub", "numpy", "f32", "cpu")
 
 
 def scored(seq: int, road: float, *, stream: str = "camera", size: tuple[int, int] = (2, 3)) -> Frame:
-    """A plain picture whose pixels are road by `road` and car by 0.5."""
+    """Return a frame of one colour whose pixels have the score `road` for road and 0.5 for car."""
     scores = np.stack([np.full(size, road, np.float32), np.full(size, 0.5, np.float32)])
     return replace(make_frame(seq, stream=stream), semantic=Semantic(CLASSES, ENGINE, (4, 6), scores))
 
@@ -41,7 +43,7 @@ def roads(frames: list[Frame], **keys: float) -> list[float]:
 
 
 def share(road: float, weight: float) -> float:
-    """What the past counts where all is believed and the network says `road` against 0.5."""
+    """Return the share of the past at full confidence, where the network gives the scores `road` and 0.5."""
     return weight / (1 + ((road - 0.5) / SURE) ** 2)
 
 
@@ -51,7 +53,7 @@ def test_scores_are_averaged_over_time() -> None:
     np.testing.assert_allclose(averaged, [1, a, a * a], rtol=1e-5)
 
 
-def test_where_the_network_is_sure_the_past_says_less() -> None:
+def test_the_past_counts_less_where_the_network_is_sure() -> None:
     sure = roads([scored(0, 10), scored(1, -10)], weight=0.8)[1]
     assert sure == pytest.approx(-10 + 20 * share(-10, 0.8), rel=1e-5)
     assert sure < -7
@@ -65,7 +67,7 @@ def test_one_flickering_frame_does_not_change_the_labels() -> None:
     assert raw == [0, 1, 0]
 
 
-UNRELATED: dict[Reset, Frame] = {
+DISCONTINUITIES: dict[Reset, Frame] = {
     "gap": scored(40, 0),
     "back": scored(0, 0),
     "shape": scored(1, 0, size=(4, 6)),
@@ -73,25 +75,25 @@ UNRELATED: dict[Reset, Frame] = {
 }
 
 
-@pytest.mark.parametrize("reason", UNRELATED)
-def test_the_past_is_forgotten_where_it_says_nothing(reason: Reset) -> None:
-    frames = [scored(0, 1), UNRELATED[reason]]
+@pytest.mark.parametrize("reason", DISCONTINUITIES)
+def test_the_past_is_discarded_at_a_discontinuity(reason: Reset) -> None:
+    frames = [scored(0, 1), DISCONTINUITIES[reason]]
     assert roads(frames, weight=0.4) == [1, 0]
-    told = [f.temporal for f in Smooth()(iter(frames))]
-    assert [t.reset for t in told if t is not None] == ["start", reason]
-    assert [t.confidence for t in told if t is not None] == [None, None]
+    temporals = [f.temporal for f in Smooth()(iter(frames))]
+    assert [t.reset for t in temporals if t is not None] == ["start", reason]
+    assert [t.confidence for t in temporals if t is not None] == [None, None]
 
 
-def test_every_reason_is_tried() -> None:
-    assert {"start", *UNRELATED} == set(RESETS)
+def test_every_reason_is_tested() -> None:
+    assert {"start", *DISCONTINUITIES} == set(RESETS)
 
 
-def test_a_picture_of_another_size_is_another_shape() -> None:
+def test_an_image_of_another_size_is_another_shape() -> None:
     larger = replace(scored(1, 0), image=np.zeros((8, 12, 3), np.uint8))
     assert roads([scored(0, 1), larger], weight=0.4) == [1, 0]
 
 
-def test_a_short_drop_is_no_gap() -> None:
+def test_a_few_dropped_frames_are_no_gap() -> None:
     second = list(Smooth(weight=0.4)(iter([scored(0, 1), scored(5, 0)])))[1]
     assert second.temporal is not None
     assert second.temporal.reset is None
@@ -103,7 +105,7 @@ def test_streams_do_not_mix() -> None:
     assert roads(frames, weight=0.4) == [1, 0, 1]
 
 
-def test_nothing_is_held_of_a_stream_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_past_of_a_silent_stream_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stream_seg.per_stream.EXPIRY_FRAMES", 5)
     first, second = scored(0, 1, stream="gone"), scored(1, 0, stream="gone")
     live = [scored(seq, 1) for seq in range(5)]
@@ -113,10 +115,10 @@ def test_nothing_is_held_of_a_stream_that_is_gone(monkeypatch: pytest.MonkeyPatc
 
 def test_weight_0_changes_nothing() -> None:
     frames = [scored(0, 1), scored(1, 0)]
-    assert all(given is out for given, out in zip(frames, Smooth(weight=0)(iter(frames)), strict=True))
+    assert all(before is after for before, after in zip(frames, Smooth(weight=0)(iter(frames)), strict=True))
 
 
-def test_the_scores_that_came_are_left_alone() -> None:
+def test_the_scores_of_the_input_are_not_modified() -> None:
     first, second = scored(0, 1), scored(1, 0)
     list(Smooth(weight=0.4)(iter([first, second])))
     assert second.semantic is not None
@@ -127,27 +129,27 @@ def test_the_scores_that_came_are_left_alone() -> None:
 def test_the_stage_filters_along_the_motion() -> None:
     frames = noisy_drive(12, unsure=1.2, seed=4, camera="pan", rate=15)
     out = smooth(frames)
-    for given, labels in zip(out, filter_labels(frames), strict=True):
-        np.testing.assert_array_equal(given.semantic.labels, labels)  # type: ignore[union-attr]
+    for frame, labels in zip(out, filter_labels(frames), strict=True):
+        np.testing.assert_array_equal(frame.semantic.labels, labels)  # type: ignore[union-attr]
     again = smooth(frames)
     assert [f.temporal for f in out] == [f.temporal for f in again]
 
 
-def test_motion_that_segment_has_found_is_taken() -> None:
+def test_motion_that_segment_has_computed_is_reused() -> None:
     def doubted(since: int) -> Frame:
         nothing = np.zeros((4, 6, 2), np.float32), np.full((4, 6), 0.5, np.float32)
         return replace(scored(1, 0), temporal=Temporal(key=False, motion=FrameMotion(since, *nothing)))
 
     assert roads([scored(0, 1), doubted(0)], weight=0.4)[1] == pytest.approx(share(0, 0.4) / 2)
-    other = roads([scored(0, 1), doubted(7)], weight=0.4)[1]  # a step from a frame that never came here
+    other = roads([scored(0, 1), doubted(7)], weight=0.4)[1]  # the motion from a frame that never reached this stage
     assert other == pytest.approx(share(0, 0.4))
-    kept = list(Smooth()(iter([scored(0, 1), doubted(0)])))[1].temporal
-    assert kept is not None
-    assert not kept.key
+    temporal = list(Smooth()(iter([scored(0, 1), doubted(0)])))[1].temporal
+    assert temporal is not None
+    assert not temporal.key
 
 
-def test_what_is_merely_carried_is_not_mixed_with_itself() -> None:
-    """Between key frames the last result goes on: what the network said of the key frame is taken into account once."""
+def test_warped_scores_are_not_blended_with_themselves() -> None:
+    """Between key frames the last result is warped: the scores of the key frame are blended in once."""
     first, key = scored(0, 1), scored(1, 0)
     assert key.semantic is not None
     assert key.semantic.scores is not None
@@ -163,8 +165,8 @@ def test_what_is_merely_carried_is_not_mixed_with_itself() -> None:
     assert again == pytest.approx(share(0, 0.4) ** 2)
 
 
-def test_what_was_said_late_is_new() -> None:
-    """A live frame may carry the answer of a key frame that had none yet when it passed."""
+def test_scores_that_arrive_late_are_new() -> None:
+    """A live frame may have the scores of a key frame that had no result yet when it passed."""
     first, late = scored(0, 1), scored(2, 0)
     assert late.semantic is not None
     answer = replace(
@@ -174,25 +176,25 @@ def test_what_was_said_late_is_new() -> None:
     assert roads([first, replace(late, semantic=answer)], weight=0.4) == pytest.approx([1, share(0, 0.4)])
 
 
-def test_a_result_is_carried_by_the_whole_motion_since_it_was_made() -> None:
-    """The scores of a carried frame stand where the town stands by then; nothing is moved before it is asked for."""
+def test_a_result_is_warped_by_the_whole_motion_since_its_frame() -> None:
+    """Warped scores match the position of the town in the current frame. They are warped on access only."""
     frames = noisy_drive(5, unsure=0.1, seed=4, camera="pan", rate=15)
     key = frames[0].semantic
     assert key is not None
     assert key.scores is not None
-    keys = Keys(None)
+    key_frames = KeyFrames(None)
 
-    def look(_: Image) -> Callable[[], Semantic]:
+    def infer(_: Image) -> Callable[[], Semantic]:
         return lambda: key
 
-    done = [keys.frame(replace(taken, semantic=None), look, every=9) for taken in frames]
-    given = [replace(out, temporal=temporal) for out, temporal in done]
-    out = list(Smooth()(iter(given)))
+    results = [key_frames.segment(replace(frame, semantic=None), infer, every=9) for frame in frames]
+    warped = [replace(out, temporal=temporal) for out, temporal in results]
+    out = list(Smooth()(iter(warped)))
     last = out[-1].semantic
     assert last is not None
-    for asked in (given[-1].semantic, last):
-        assert asked is not None
-        moved = asked.stored_scores
+    for semantic in (warped[-1].semantic, last):
+        assert semantic is not None
+        moved = semantic.stored_scores
         assert isinstance(moved, WarpedScores)
         assert "scores" not in vars(moved)
     truth = frames[-1].truth
@@ -201,8 +203,8 @@ def test_a_result_is_carried_by_the_whole_motion_since_it_was_made() -> None:
     assert (last.labels != truth.labels).mean() < 0.5 * (still != truth.labels).mean()
 
 
-def test_a_key_frame_is_believed_where_the_two_pictures_themselves_are_alike() -> None:
-    """Not where the last step is: what the steps between lost stays lost."""
+def test_the_confidence_of_a_key_frame_is_that_of_the_images_themselves() -> None:
+    """Not that of the last step: confidence that the steps before it lost stays lost."""
     random = np.random.default_rng(0)
     past = random.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     now = past.copy()
@@ -216,29 +218,29 @@ def test_a_key_frame_is_believed_where_the_two_pictures_themselves_are_alike() -
     steps = [
         Temporal(motion=FrameMotion(k, np.zeros((*SIZE, 2), np.float32), np.ones(SIZE, np.float32))) for k in (0, 1)
     ]
-    given = [
+    frames = [
         replace(first, image=past),
         replace(carried, image=now, semantic=moved, temporal=steps[0]),
         replace(key, image=now, temporal=steps[1]),
     ]
-    out = list(Smooth(weight=0.4)(iter(given)))[-1].semantic
+    out = list(Smooth(weight=0.4)(iter(frames)))[-1].semantic
     assert out is not None
     assert out.scores is not None
     assert out.scores[0, :, 0] == pytest.approx(0, abs=0.01)
     assert out.scores[0, :, 2] == pytest.approx(share(0, 0.4), rel=0.05)
 
 
-def test_a_cut_in_a_drive_is_seen_and_a_change_of_light_is_not() -> None:
+def test_a_cut_in_a_drive_is_detected_and_a_change_of_light_is_not() -> None:
     cut = smooth(noisy_drive(6, unsure=1.0, seed=4, cut=3))
     assert [f.temporal.reset for f in cut] == ["start", None, None, "cut", None, None]  # type: ignore[union-attr]
     light = smooth(noisy_drive(6, unsure=1.0, seed=4, exposure=3))
     assert [f.temporal.reset for f in light[1:]] == [None] * 5  # type: ignore[union-attr]
 
 
-def test_frames_without_scores_are_refused() -> None:
+def test_frames_without_scores_are_an_error() -> None:
     with pytest.raises(ConfigError, match="segment stage before"):
         list(Smooth()(iter([make_frame(0)])))
     labelled = Semantic(CLASSES, ENGINE, (4, 6), label_map=np.zeros((4, 6), np.uint8))
     verdict = replace(make_frame(0), semantic=labelled)
-    with pytest.raises(ConfigError, match="leave smooth out"):
+    with pytest.raises(ConfigError, match="remove smooth"):
         list(Smooth()(iter([verdict])))

@@ -20,13 +20,13 @@ def small(**fields: object) -> Synthetic:
 
 
 def wait_until(due_ns: float) -> None:
-    """Be a slow consumer for exactly so long, by the clock that the source reads."""
-    while (left_ns := due_ns - time.monotonic_ns()) > 0:
-        time.sleep(left_ns / 1e9)
+    """Wait like a slow consumer, by the clock that the source reads."""
+    while (remaining_ns := due_ns - time.monotonic_ns()) > 0:
+        time.sleep(remaining_ns / 1e9)
 
 
 def test_frames_are_numbered_and_timed() -> None:
-    began_ns = time.monotonic_ns()
+    start_ns = time.monotonic_ns()
     frames = list(small(frames=5, rate=25, stream="front")(iter(())))
     assert [frame.seq for frame in frames] == [0, 1, 2, 3, 4]
     assert [frame.pts for frame in frames] == [0, 1, 2, 3, 4]
@@ -34,7 +34,7 @@ def test_frames_are_numbered_and_timed() -> None:
     assert {frame.time_base for frame in frames} == {Fraction(1, 25)}
     assert all(not frame.missed for frame in frames)
     stamps = [frame.captured_ns for frame in frames]
-    assert began_ns <= stamps[0]
+    assert start_ns <= stamps[0]
     assert stamps == sorted(stamps)
     assert frames[0].image.shape == (64, 96, 3)
 
@@ -44,7 +44,7 @@ def test_a_broadcast_rate_has_an_exact_time_base() -> None:
     assert frame.time_base == Fraction(100, 2997)
 
 
-def test_the_truth_is_the_scene_s_own() -> None:
+def test_the_truth_is_that_of_the_rendered_scene() -> None:
     stage = small(truth=True, seed=4, frames=3)
     frames = list(stage(iter(())))
     for frame in frames:
@@ -59,11 +59,11 @@ def test_the_truth_is_the_scene_s_own() -> None:
     np.testing.assert_array_equal(frames[2].truth.motion, render(4, 2, 96, 64).motion())
 
 
-def test_truth_is_not_drawn_unasked() -> None:
+def test_truth_is_off_by_default() -> None:
     assert all(frame.truth is None for frame in small(frames=2)(iter(())))
 
 
-def test_without_a_number_of_frames_the_drive_never_ends() -> None:
+def test_without_a_number_of_frames_the_drive_is_endless() -> None:
     assert [frame.seq for frame in islice(small()(iter(())), 40)] == list(range(40))
 
 
@@ -73,7 +73,7 @@ def test_a_paced_source_keeps_its_rate() -> None:
     assert frames[-1].captured_ns - frames[0].captured_ns >= 11 / 100 * 1e9 * 0.98
 
 
-def test_a_late_paced_source_skips_and_says_so() -> None:
+def test_a_late_paced_source_skips_frames_and_counts_them() -> None:
     source = small(frames=400, rate=100, paced=True)(iter(()))
     first = next(source)
     assert (first.seq, dict(first.missed)) == (0, {})
@@ -82,12 +82,12 @@ def test_a_late_paced_source_skips_and_says_so() -> None:
     assert second.seq >= 24
     assert dict(second.missed) == {"late": second.seq - 1}
     third = next(source)
-    # no burst: the next one is a frame whose own time has come
+    # no burst: the next frame comes at its own time
     assert third.captured_ns >= first.captured_ns + third.seq / 100 * 1e9 * 0.98
     assert third.seq == second.seq + 1 + sum(third.missed.values())
 
 
-def test_a_late_paced_source_still_gives_its_last_frame() -> None:
+def test_a_late_paced_source_still_yields_its_last_frame() -> None:
     source = small(frames=10, rate=100, paced=True)(iter(()))
     first = next(source)
     wait_until(first.captured_ns + 0.3e9)
@@ -103,7 +103,7 @@ def test_an_unpaced_source_never_skips() -> None:
     assert [frame.seq for frame in source] == [1, 2]
 
 
-def test_a_cut_shows_another_town_whose_motion_nobody_knows() -> None:
+def test_a_cut_shows_another_town_without_motion() -> None:
     frames = list(small(frames=6, cut=3, truth=True, seed=4)(iter(())))
     assert [f.truth is not None and f.truth.motion is None for f in frames] == [True, False, False, True, False, False]
     other = list(small(frames=6, truth=True, seed=5)(iter(())))
@@ -111,13 +111,13 @@ def test_a_cut_shows_another_town_whose_motion_nobody_knows() -> None:
     np.testing.assert_array_equal(frames[4].truth.labels, other[4].truth.labels)  # type: ignore[union-attr]
 
 
-def test_nobody_knows_the_motion_over_a_missing_frame_and_a_cut() -> None:
+def test_the_motion_over_a_dropped_frame_and_a_cut_is_unknown() -> None:
     frames = list(small(frames=8, cut=4, drop=5, truth=True)(iter(())))
     assert [f.seq for f in frames if f.truth is not None and f.truth.motion is None] == [0, 5]
     assert [f.seq for f in frames] == [0, 1, 2, 3, 5, 6, 7]
 
 
-def test_of_every_few_frames_one_is_missing_and_motion_reaches_over_it() -> None:
+def test_every_few_frames_one_is_dropped_and_the_motion_spans_it() -> None:
     frames = list(small(frames=8, drop=4, truth=True, camera="pan", shake=0, noise=0)(iter(())))
     whole = list(small(frames=8, truth=True, camera="pan", shake=0, noise=0)(iter(())))
     assert [f.seq for f in frames] == [0, 1, 2, 4, 5, 6]
@@ -128,7 +128,7 @@ def test_of_every_few_frames_one_is_missing_and_motion_reaches_over_it() -> None
     np.testing.assert_allclose(far[sky], near[sky] + before[sky].mean(0), atol=0.2)  # type: ignore[index]
 
 
-def test_a_missing_last_frame_is_counted() -> None:
+def test_a_dropped_last_frame_is_counted() -> None:
     source = small(frames=4, drop=4)(iter(()))
     assert [next(source).seq for _ in range(3)] == [0, 1, 2]
     with pytest.raises(StopIteration) as end:
@@ -136,7 +136,7 @@ def test_a_missing_last_frame_is_counted() -> None:
     assert end.value.value == {"late": 1}
 
 
-def test_an_exposure_jump_darkens_the_picture_alone() -> None:
+def test_a_jump_of_the_exposure_darkens_the_image_only() -> None:
     frames = list(small(frames=4, exposure=2, truth=True, noise=0)(iter(())))
     plain = list(small(frames=4, truth=True, noise=0)(iter(())))
     np.testing.assert_array_equal(frames[1].image, plain[1].image)
@@ -152,13 +152,13 @@ def test_a_van_crosses_the_view() -> None:
     assert 8 < len(near) < 25
     for f in near:
         across = f.truth.motion[..., 0][f.truth.labels == car]  # type: ignore[union-attr, index]
-        # 0.6 m in a frame, its side 8 m away, most of what is a car here
+        # 0.6 m per frame, its side 8 m away, covering most of the car pixels
         assert np.median(across[across < -1]) == pytest.approx(-0.6 / 8 * 0.85 * 96, rel=0.1)
 
 
-def test_an_address_names_fields() -> None:
-    given = parse_synth("synth://road?seed=3&size=1280x720&rate=30&frames=300&paced=1&noise=0.5&camera=pan")
-    assert given == {
+def test_an_address_sets_fields() -> None:
+    keys = parse_synth("synth://road?seed=3&size=1280x720&rate=30&frames=300&paced=1&noise=0.5&camera=pan")
+    assert keys == {
         "scene": "road",
         "seed": 3,
         "width": 1280,
@@ -173,7 +173,7 @@ def test_an_address_names_fields() -> None:
 
 
 @pytest.mark.parametrize(
-    ("uri", "said"),
+    ("uri", "message"),
     [
         ("synth://sea", "allowed: synth://road"),
         ("http://road", "allowed: synth://road"),
@@ -188,8 +188,8 @@ def test_an_address_names_fields() -> None:
         ("synth://road?seed=", "seed: expected whole number >= 0 and < 4294967296, got ''"),
     ],
 )
-def test_a_wrong_address_is_refused_in_one_line(uri: str, said: str) -> None:
+def test_the_error_for_an_invalid_address_is_one_line(uri: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_synth(uri)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""What `write` puts into a video file, read back with PyAV alone."""
+"""`write`: its video files, read back with PyAV only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.frame import Frame
-from stream_seg.stages.write import Write, fitted
+from stream_seg.stages.write import Write, fit_image
 from stream_seg.types import Image
 from tests.support.clips import number_image, read_number, read_video
 
@@ -31,7 +31,7 @@ def frames(pts: Iterable[int], *, time_base: Fraction = TICK, stream: str = "fro
         yield Frame(stream, seq, at, time_base, 0, number_image(seq, (160, 120)))
 
 
-def written(path: Path, source: Iterator[Frame]) -> list[tuple[Fraction, Image]]:
+def write(path: Path, source: Iterator[Frame]) -> list[tuple[Fraction, Image]]:
     list(Write(path)(source))
     return read_video(path)
 
@@ -39,21 +39,21 @@ def written(path: Path, source: Iterator[Frame]) -> list[tuple[Fraction, Image]]
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_every_frame_is_there_in_order(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out{suffix}"
-    seen = list(Write(path)(frames(range(0, 60 * 512, 512))))
-    assert [frame.seq for frame in seen] == list(range(60))
+    frames_out = list(Write(path)(frames(range(0, 60 * 512, 512))))
+    assert [frame.seq for frame in frames_out] == list(range(60))
     assert [read_number(image) for _, image in read_video(path)] == list(range(60))
     assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("time_base", [TICK, Fraction(1, 90_000), Fraction(1001, 30_000), Fraction(1, 1_000_000)])
 def test_irregular_times_are_kept_exactly(tmp_path: Path, time_base: Fraction) -> None:
-    times = [time for time, _ in written(tmp_path / "out.mp4", frames(IRREGULAR, time_base=time_base))]
+    times = [time for time, _ in write(tmp_path / "out.mp4", frames(IRREGULAR, time_base=time_base))]
     assert times == [(at - IRREGULAR[0]) * time_base for at in IRREGULAR]
 
 
 def test_matroska_keeps_times_to_the_millisecond(tmp_path: Path) -> None:
     pts = [at * 11 for at in IRREGULAR if at not in (1025, 4001)]
-    times = [time for time, _ in written(tmp_path / "out.mkv", frames(pts))]
+    times = [time for time, _ in write(tmp_path / "out.mkv", frames(pts))]
     assert max(abs(time - (at - pts[0]) * TICK) for time, at in zip(times, pts, strict=True)) <= Fraction(1, 2000)
 
 
@@ -67,29 +67,29 @@ def test_matroska_keeps_times_to_the_millisecond(tmp_path: Path) -> None:
         ([0, 40, 300_040, 300_080, 300_120], 300_160),
         ([0, 5000], 6000),
     ],
-    ids=["even", "a step", "a pause before the last", "a pause", "nothing but a pause"],
+    ids=["even", "one longer step", "a pause before the last", "a pause", "only a pause"],
 )
-def test_the_last_frame_lasts_as_long_as_is_usual(
+def test_the_last_frame_lasts_one_usual_interval(
     tmp_path: Path, suffix: str, pts: Sequence[int], length_ms: int
 ) -> None:
     path = tmp_path / f"out{suffix}"
-    assert [time * 1000 for time, _ in written(path, frames(pts, time_base=Fraction(1, 1000)))] == pts
+    assert [time * 1000 for time, _ in write(path, frames(pts, time_base=Fraction(1, 1000)))] == pts
     with av.open(str(path)) as container:
         assert container.duration == length_ms * 1000
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize("rate", [Fraction(25), Fraction(30_000, 1001), Fraction(60)])
-def test_the_file_names_the_rate_of_its_frames(tmp_path: Path, suffix: str, rate: Fraction) -> None:
+def test_the_header_has_the_rate_of_the_frames(tmp_path: Path, suffix: str, rate: Fraction) -> None:
     path = tmp_path / f"out{suffix}"
-    written(path, frames(range(30), time_base=1 / rate))
+    write(path, frames(range(30), time_base=1 / rate))
     with av.open(str(path)) as container:
         average = container.streams.video[0].average_rate
         assert average is not None
         assert average == pytest.approx(rate, rel=0.02)
 
 
-def test_matroska_names_the_rate_that_is_asked_for(tmp_path: Path) -> None:
+def test_matroska_has_the_configured_rate_in_its_header(tmp_path: Path) -> None:
     path = tmp_path / "out.mkv"
     list(Write(path, rate=50)(frames(range(5), time_base=Fraction(1, 25))))
     with av.open(str(path)) as container:
@@ -97,8 +97,8 @@ def test_matroska_names_the_rate_that_is_asked_for(tmp_path: Path) -> None:
     assert [time for time, _ in read_video(path)] == [Fraction(at, 25) for at in range(5)]
 
 
-def test_a_lone_frame_is_a_film(tmp_path: Path) -> None:
-    assert [read_number(image) for _, image in written(tmp_path / "out.mp4", frames([77]))] == [0]
+def test_a_single_frame_makes_a_video(tmp_path: Path) -> None:
+    assert [read_number(image) for _, image in write(tmp_path / "out.mp4", frames([77]))] == [0]
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert container.duration is not None
         assert container.duration / 1e6 == pytest.approx(1 / 30, abs=1e-3)
@@ -115,24 +115,24 @@ def test_a_lone_frame_is_a_film(tmp_path: Path) -> None:
     ],
     ids=[
         "a time that does not increase",
-        "a clock that starts at 0 again",
-        "a clock that leaps by hours",
-        "a clock that starts at 0 again, unevenly",
-        "a clock that starts at 0 again after a pause",
+        "a clock that restarts at 0",
+        "a clock that leaps ahead by hours",
+        "a clock that restarts at 0, unevenly",
+        "a clock that restarts at 0 after a pause",
     ],
 )
-def test_times_that_make_no_sense(tmp_path: Path, pts: Sequence[int], expected: Sequence[int]) -> None:
-    times = [time for time, _ in written(tmp_path / "out.mp4", frames(pts, time_base=Fraction(1, 1000)))]
+def test_times_that_jump(tmp_path: Path, pts: Sequence[int], expected: Sequence[int]) -> None:
+    times = [time for time, _ in write(tmp_path / "out.mp4", frames(pts, time_base=Fraction(1, 1000)))]
     assert times == [Fraction(at, 1000) for at in expected]
 
 
-def test_a_change_of_time_base_changes_no_time(tmp_path: Path) -> None:
+def test_times_are_independent_of_the_time_base(tmp_path: Path) -> None:
     first, second = frames([0, 25], time_base=Fraction(1, 1000)), frames([4500, 6750], time_base=Fraction(1, 90_000))
-    times = [time for time, _ in written(tmp_path / "out.mp4", iter([*first, *second]))]
+    times = [time for time, _ in write(tmp_path / "out.mp4", iter([*first, *second]))]
     assert [time * 1000 for time in times] == [0, 25, 50, 75]
 
 
-def test_colours_come_back(tmp_path: Path) -> None:
+def test_colours_are_preserved(tmp_path: Path) -> None:
     colours = [(0, 0, 0), (255, 255, 255), (128, 128, 128), (0, 0, 230), (0, 200, 0), (220, 0, 0), (20, 180, 250)]
     image = np.repeat(np.repeat(np.array([colours], np.uint8), 64, axis=0), 32, axis=1)
     source = (Frame("front", seq, seq, Fraction(1, 25), 0, image) for seq in range(3))
@@ -141,13 +141,13 @@ def test_colours_come_back(tmp_path: Path) -> None:
         context = container.streams.video[0].codec_context
         assert (context.pix_fmt, context.profile) == ("yuv420p", "High")
         assert (context.colorspace, context.color_primaries, context.color_trc, context.color_range) == (1, 1, 1, 1)
-        for frame in container.decode(video=0):  # by the tags of the file, as a player does
-            centres = frame.to_ndarray(format="bgr24")[32, 16::32]
-            assert np.abs(centres.astype(int) - colours).max() <= 4
+        for frame in container.decode(video=0):  # by the tags of the file, as in a player
+            centers = frame.to_ndarray(format="bgr24")[32, 16::32]
+            assert np.abs(centers.astype(int) - colours).max() <= 4
 
 
-def test_the_index_stands_at_the_front(tmp_path: Path) -> None:
-    written(tmp_path / "out.mp4", frames(range(5)))
+def test_the_index_is_at_the_front(tmp_path: Path) -> None:
+    write(tmp_path / "out.mp4", frames(range(5)))
     content = (tmp_path / "out.mp4").read_bytes()
     assert 0 < content.index(b"moov") < content.index(b"mdat")
 
@@ -157,35 +157,35 @@ def test_an_odd_side_loses_one_pixel(tmp_path: Path, size: tuple[int, int]) -> N
     image = np.full((*size, 3), 90, np.uint8)
     image.flags.writeable = False
     source = (Frame("front", seq, seq, Fraction(1, 25), 0, image) for seq in range(2))
-    shapes = {image.shape for _, image in written(tmp_path / "out.mp4", source)}
+    shapes = {image.shape for _, image in write(tmp_path / "out.mp4", source)}
     assert shapes == {(size[0] // 2 * 2, size[1] // 2 * 2, 3)}
 
 
-def test_a_picture_too_small_for_the_codec(tmp_path: Path) -> None:
+def test_an_image_too_small_for_the_codec_is_an_error(tmp_path: Path) -> None:
     source = iter([Frame("front", 0, 0, TICK, 0, np.zeros((1, 8, 3), np.uint8))])
-    with pytest.raises(OutputError, match=r"H\.264 needs two pixels a side"):
+    with pytest.raises(OutputError, match=r"H\.264 needs at least 2 pixels a side"):
         list(Write(tmp_path / "out.mp4")(source))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_size_is_fitted_into_the_first(tmp_path: Path) -> None:
+def test_an_image_of_another_size_is_scaled_to_fit(tmp_path: Path) -> None:
     wide = np.full((60, 160, 3), 200, np.uint8)
     source = list(frames([0, 512]))
-    images = [image for _, image in written(tmp_path / "out.mp4", iter([source[0], replace(source[1], image=wide)]))]
+    images = [image for _, image in write(tmp_path / "out.mp4", iter([source[0], replace(source[1], image=wide)]))]
     assert [image.shape for image in images] == [(120, 160, 3)] * 2
     assert images[1][60].mean() > 190
     assert max(images[1][5].mean(), images[1][-5].mean()) < 10
 
 
-def test_fitting_keeps_the_shape() -> None:
+def test_fitting_keeps_the_aspect_ratio() -> None:
     tall = np.full((400, 100, 3), 255, np.uint8)
-    fit = fitted(tall, (100, 200))
+    fit = fit_image(tall, (100, 200))
     assert fit.shape == (100, 200, 3)
     assert np.flatnonzero(fit[50, :, 0] > 128).tolist() == list(range(87, 112))
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_run_that_is_stopped_leaves_a_playable_file(tmp_path: Path, suffix: str) -> None:
+def test_a_stopped_run_leaves_a_playable_file(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out{suffix}"
     stage = Write(path)(frames(count(0, 512)))
     for _ in range(7):
@@ -196,12 +196,12 @@ def test_a_run_that_is_stopped_leaves_a_playable_file(tmp_path: Path, suffix: st
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_no_frame_is_no_file(tmp_path: Path) -> None:
+def test_without_frames_no_file_is_written(tmp_path: Path) -> None:
     assert list(Write(tmp_path / "out.mp4")(iter([]))) == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unwritable_output_is_refused_before_a_frame_is_asked_for(tmp_path: Path) -> None:
+def test_an_unwritable_output_is_an_error_before_the_first_frame(tmp_path: Path) -> None:
     source = frames(count())
     for path in (tmp_path / "no/out.mp4", tmp_path / "no/{stream}.mp4"):
         with pytest.raises(OutputError, match="no such folder"):
@@ -209,7 +209,7 @@ def test_an_unwritable_output_is_refused_before_a_frame_is_asked_for(tmp_path: P
     assert next(source).seq == 0
 
 
-def test_streams_have_a_file_each(tmp_path: Path) -> None:
+def test_each_stream_has_its_own_file(tmp_path: Path) -> None:
     both = [frame for pair in zip(frames(range(4)), frames(range(4), stream="rear"), strict=True) for frame in pair]
     with pytest.raises(ConfigError, match=r"front and rear cannot share .*out\.mp4; .*out-\{stream\}\.mp4"):
         list(Write(tmp_path / "out.mp4")(iter(both)))
@@ -249,7 +249,7 @@ except OutputError as error:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_file_that_may_not_grow_is_removed(tmp_path: Path, suffix: str) -> None:
+def test_a_file_that_exceeds_a_limit_is_removed(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out{suffix}"
     command = [sys.executable, "-c", FILL, str(path), "limit"]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -258,7 +258,7 @@ def test_a_file_that_may_not_grow_is_removed(tmp_path: Path, suffix: str) -> Non
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_full_disk(tmp_path: Path, suffix: str) -> None:
+def test_a_full_disk_is_an_error(tmp_path: Path, suffix: str) -> None:
     small_disk = f"mount -t tmpfs -o size=200k none '{tmp_path}' && "
     if not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "sh", "-c", f"{small_disk} true"]).returncode:
         pytest.skip("a small disk cannot be mounted here")

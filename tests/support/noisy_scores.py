@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.frame import EngineInfo, Frame, Semantic
 from stream_seg.ops.motion import SIZE, Confidence, Luma, Motion, compute_luma, estimate_confidence, estimate_flow
-from stream_seg.stages.smooth import Smooth, mixed
+from stream_seg.stages.smooth import Smooth, blend
 from stream_seg.stages.synthetic import Synthetic
 from stream_seg.types import Labels, Scores
 
@@ -83,7 +83,7 @@ def filter_labels(
         grey, scores = compute_luma(frame.image), frame.semantic.scores
         if past is not None:
             motion = flow(past[0], grey)
-            scores = mixed(past[1], scores, motion, confidence(past[0], grey, motion), weight=weight)
+            scores = blend(past[1], scores, motion, confidence(past[0], grey, motion), weight=weight)
         past = grey, scores
         labels.append(Semantic(CAMVID, ENGINE, (360, 480), scores).labels)
     return labels
