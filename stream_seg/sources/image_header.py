@@ -24,12 +24,12 @@ MAX_PIXELS = 8192 * 8192
 WIDEST_PIXEL = 16
 """Bytes: 4 channels of 32 bits, not compressed."""
 HEADER_BYTES, TIFF_BYTES = 64 << 20, 1 << 30
-"""Limits of what is read for a header, and of what a file may hold besides its image; a TIFF may hold further images. A
-WebP file has to fit whole, since Pillow parses it whole."""
+"""Limit of the bytes read for a header, and of the bytes besides the image; a TIFF may contain further images. A WebP
+may have no more in total, since Pillow parses it whole."""
 READ_BYTES = 64
-"""A shorter read of a header counts as that many: Pillow reads padding byte by byte, which takes as long."""
+"""Least cost of one read of a header: Pillow reads padding byte by byte, and each of these reads takes time."""
 EXIF_BYTES = 1 << 16
-"""The most that a JPEG segment holds; larger EXIF data is ignored."""
+"""Capacity of a JPEG segment; larger EXIF data is ignored."""
 ORIENTATION = 274
 MIRRORED = {2: 180, 4: 0, 5: 90, 7: 90}
 """EXIF orientations that no rotation alone makes upright, and the rotation in degrees that FFmpeg reports for each."""
@@ -38,7 +38,7 @@ _quiet = Lock()
 
 
 class ImageHeader(NamedTuple):
-    """`codec` is FFmpeg's name of the decoder, `orientation` EXIF's number, 1 where there is none."""
+    """`codec` is FFmpeg's name of the decoder; `orientation` is that of EXIF, 1 by default."""
 
     codec: str
     width: int
@@ -46,9 +46,9 @@ class ImageHeader(NamedTuple):
     orientation: int = 1
 
     def is_mirrored(self, rotation: int) -> bool:
-        """Return True if the image is to be shown mirrored and FFmpeg, which reports `rotation`, has read the same.
+        """Return True if the orientation mirrors the image.
 
-        FFmpeg knows the orientation; PyAV passes on the angle only.
+        FFmpeg reads the orientation too, but PyAV reports its `rotation` only; if that differs, the result is False.
         """
         return MIRRORED.get(self.orientation) == abs(rotation)
 
@@ -76,25 +76,25 @@ def read_image_file(path: Path, *, max_pixels: int, limit: str) -> tuple[bytes, 
 def read_header(file: BinaryIO, *, name: str) -> ImageHeader | None:
     """Return the header of a JPEG, PNG, BMP, WebP or TIFF file; None for any other, or one truncated in its header.
 
-    Raises SourceError for a WebP of more pixels than Pillow's own limit; that of the caller is lower.
+    Raises SourceError for a WebP of more pixels than Pillow accepts, 179 million.
     """
     from PIL.Image import DecompressionBombError
 
     for codec, opener in _openers().items():
         with _quiet, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about metadata; a lock, as filters are the whole process's
+            warnings.simplefilter("ignore")  # about metadata; filters are global, hence the lock
             try:
                 image = opener(cast("IO[bytes]", _BoundedFile(file)))
             except DecompressionBombError as error:
                 raise SourceError(f"{name}: {error}") from error
-            except Exception:  # noqa: BLE001, S112 - whatever a parser raises, this is no such image
+            except Exception:  # noqa: BLE001, S112 - whatever the parser raises, the file is not of this format
                 continue
             return ImageHeader(codec, *image.size, _orientation(image))
     return None
 
 
 def _openers() -> dict[str, Callable[[IO[bytes]], ImageFile]]:
-    """Return Pillow's classes by FFmpeg's decoder. `Image.open` would import 40 more, and apply a limit of its own."""
+    """Return Pillow's classes by FFmpeg's decoder. `Image.open` would import 40 more, and check another limit."""
     from PIL.BmpImagePlugin import BmpImageFile
     from PIL.JpegImagePlugin import JpegImageFile
     from PIL.PngImagePlugin import PngImageFile

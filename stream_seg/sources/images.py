@@ -56,7 +56,7 @@ def decode_image_files(source: Source, *, rate: float, max_pixels: int) -> Decod
 
 
 def _decode(path: Path, max_pixels: int) -> tuple[av.VideoFrame, bool] | None:
-    """Return the decoded image and True if it is to be shown mirrored."""
+    """Return the decoded image, and True if its orientation mirrors it."""
     try:
         file = read_image_file(path, max_pixels=max_pixels, limit=f"max_pixels ({max_pixels}) allows")
     except OSError:

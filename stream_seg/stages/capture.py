@@ -1,4 +1,4 @@
-"""`capture`: frames of a file, pictures, a camera or a stream."""
+"""`capture`: reads frames from a file, images, a camera or a stream."""
 
 from __future__ import annotations
 

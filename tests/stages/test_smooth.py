@@ -241,6 +241,6 @@ def test_frames_without_scores_are_an_error() -> None:
     with pytest.raises(ConfigError, match="segment stage before"):
         list(Smooth()(iter([make_frame(0)])))
     labelled = Semantic(CLASSES, ENGINE, (4, 6), label_map=np.zeros((4, 6), np.uint8))
-    verdict = replace(make_frame(0), semantic=labelled)
+    frame = replace(make_frame(0), semantic=labelled)
     with pytest.raises(ConfigError, match="remove smooth"):
-        list(Smooth()(iter([verdict])))
+        list(Smooth()(iter([frame])))
