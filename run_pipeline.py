@@ -1,6 +1,13 @@
-"""The main job: python run_pipeline.py [INPUT] [OUTPUT ...] [--config FILE]; the same as `stream-seg run`."""
+"""The main job from a checkout, the same as `stream-seg run`: python run_pipeline.py [INPUT] [OUTPUT ...]."""
 
-from stream_seg.cli.app import program
+import sys
+
+try:
+    from stream_seg.cli.app import program
+except ModuleNotFoundError as error:
+    if error.name is not None and error.name.startswith("stream_seg"):
+        raise
+    sys.exit(f"run_pipeline.py: the package {error.name} is missing; run `make demo`, then `. .venv/bin/activate`")
 
 if __name__ == "__main__":
     program(only="run", name="run_pipeline.py")
