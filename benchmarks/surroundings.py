@@ -79,13 +79,12 @@ def clip(given: Path | None, *, size: str, frames: int) -> Iterator[Path]:
 
 
 def preset() -> dict[str, Stage]:
-    """The stages by name that run without --config, between source and output."""
+    """Return the filters of the graph that runs without --config, by name."""
     from stream_seg.config.graph_file import check
     from stream_seg.config.overrides import default_document, with_input, with_outputs
-    from stream_seg.stages.registry import FILTERS
 
     document = with_outputs(with_input(default_document(), "in.mp4"), ["out.mp4"])
-    return {node.name: node.stage for node in check(document, where="default.yaml").nodes if node.kind in FILTERS}
+    return {node.name: node.stage for node in check(document, where="default.yaml").nodes if node.role == "filter"}
 
 
 def stream_seg(*arguments: str) -> None:
