@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from threading import Event
+from typing import ClassVar
 
 from stream_seg.config.graph_file import Config, Node
 from stream_seg.runtime.graph import Graph
@@ -17,6 +18,7 @@ from tests.support.frames import RATE, make_frame
 class Camera:
     """A source of numbered frames; at 30 frames/s if `paced`. `sent` lists the numbers."""
 
+    traits: ClassVar = Traits(role="source")
     frames: int
     stream: str = "camera"
     paced: bool = False
@@ -51,6 +53,7 @@ class Work:
 class Ledger:
     """An output that lists the frames it received: (stream, number, age in seconds). `ended` is set at its end."""
 
+    traits: ClassVar = Traits(role="output")
     delay_s: float = 0.0
     stop_after: int | None = None
     received: list[tuple[str, int, float]] = field(default_factory=list)
@@ -119,6 +122,18 @@ def make_chain(
         make_node("work", "smooth", work, "camera"),
         make_node("sink", "output", sink, "work"),
     ]
+
+
+def make_camera(name: str, stream: str | None = None) -> Node:
+    """Return the node of an endless camera at 30 frames/s, which sends the stream of its name or `stream`."""
+    return make_node(name, "source", Camera(1_000_000, stream=stream or name, paced=True))
+
+
+def make_fan_in(*sources: Node, work: Work, sink: Ledger) -> Config:
+    """Return a config of sources -> work -> sink, where every stage takes the newest frame."""
+    names = [source.name for source in sources]
+    nodes = [*sources, make_node("work", "smooth", work, *names), make_node("sink", "output", sink, "work")]
+    return make_config(nodes, policy="latest")
 
 
 def run_graph(nodes: Iterable[Node], *, policy: Policy = "every", within_s: float = 20.0) -> Graph:
