@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
+from fractions import Fraction
 from os import PathLike, fspath
 from pathlib import Path
 from queue import SimpleQueue
@@ -20,7 +20,7 @@ from stream_seg.config.graph_file import Config, apply_settings, check, read_doc
 from stream_seg.config.overrides import default_document, refuse_overwriting, total_frames, with_input, with_outputs
 from stream_seg.engines.open import open_engine as open_network_engine
 from stream_seg.errors import ConfigError, OutputError, StreamSegError
-from stream_seg.frame import Frame, Semantic
+from stream_seg.frame import Frame
 from stream_seg.network.network import open_network
 from stream_seg.runtime.graph import Graph
 from stream_seg.runtime.report import Report
@@ -29,7 +29,7 @@ from stream_seg.stages.base import Frames, Traits
 from stream_seg.stages.registry import StageLoader
 from stream_seg.stages.segment import segment_image
 from stream_seg.telemetry.metrics import register, serve_metrics
-from stream_seg.types import Classes, Image, Labels
+from stream_seg.types import Classes, Image
 from stream_seg.web.hosts import format_host
 
 PathText: TypeAlias = str | PathLike[str]
@@ -107,12 +107,12 @@ class ImageEngine:
         """Class names and colours, by label."""
         return self._engine.spec.classes
 
-    def __call__(self, image: Image) -> Segmentation:
+    def __call__(self, image: Image) -> Frame:
         """Segment an image of any size, uint8 (H, W, 3) BGR. Raises ValueError for another array."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"expected an image uint8 (H, W, 3) BGR, got {image.dtype} {image.shape}")
-        height, width = image.shape[:2]
-        return Segmentation(segment_image(image, self._engine), (height, width))
+        semantic = segment_image(image, self._engine)
+        return Frame("image", 0, 0, Fraction(1), time.monotonic_ns(), image, semantic)
 
     def close(self) -> None:
         """Free the network. Closing twice is allowed."""
@@ -123,28 +123,6 @@ class ImageEngine:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """The labels of one image; `size` is its (height, width)."""
-
-    semantic: Semantic
-    size: tuple[int, int]
-
-    @cached_property
-    def labels(self) -> Labels:
-        """Labels uint8 (H, W) at the size of the image; 255 is void."""
-        return self.semantic.labels_at(self.size)
-
-    def labels_at(self, size: tuple[int, int]) -> Labels:
-        """Return labels uint8 of another (height, width)."""
-        return self.semantic.labels_at(size)
-
-    @property
-    def classes(self) -> Classes:
-        """Class names and colours, by label."""
-        return self.semantic.classes
 
 
 class Pipeline:

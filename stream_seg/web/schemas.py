@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
-from stream_seg import __version__
 from stream_seg.frame import State
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -106,7 +106,7 @@ def openapi() -> dict[str, Any]:
     view = _json("ViewSettings")
     return {
         "openapi": "3.1.0",
-        "info": {"title": "stream_seg", "version": __version__, "description": "A running pipeline, see docs/page.md."},
+        "info": {"title": "stream_seg", "version": version("stream-seg"), "description": "See docs/page.md."},
         "components": {
             "schemas": schemas["$defs"],
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},

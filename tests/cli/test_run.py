@@ -233,9 +233,9 @@ def test_a_page_that_waits_for_the_time_of_a_frame_notices_the_end() -> None:
 
 @pytest.mark.parametrize(("host", "shown"), [("::1", "[::1]"), ("127.0.0.1", "127.0.0.1")])
 def test_the_address_of_the_metrics_works_in_a_browser(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], host: str, shown: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], host: str, shown: str
 ) -> None:
     monkeypatch.setattr(api, "serve_metrics", lambda *_, **__: nullcontext(9108))
     settings = ("--set", f"metrics.host={host}", "--metrics-port", 0)
-    assert run_cli("run", f"{ENDLESS_DRIVE}&frames=1", "o.jsonl", *settings) == 0
+    assert run_cli("run", f"{ENDLESS_DRIVE}&frames=1", tmp_path / "o.jsonl", *settings) == 0
     assert f"metrics at http://{shown}:9108/metrics\n" in capsys.readouterr().err
