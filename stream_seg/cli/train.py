@@ -1,4 +1,4 @@
-"""What `stream-seg train` does, from a recipe and a folder of pictures to files that the pipeline runs."""
+"""The command `stream-seg train`: train a network by a recipe and export it."""
 
 from __future__ import annotations
 
@@ -8,78 +8,88 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from stream_seg.cli.malloc import keep_freed_memory
+from stream_seg.cli.progress import progress
 from stream_seg.errors import OutputError
 from stream_seg.files import is_file, replace_file
-from stream_seg.runtime.signals import heard
-from stream_seg.training.preflight import refuse_sidecars, require
+from stream_seg.runtime.signals import stop_on_signals
+from stream_seg.training.preflight import refuse_sidecars, require_modules
 
 if TYPE_CHECKING:
+    from stream_seg.training.checkpoint import Run
     from stream_seg.training.setup import Job
-
 
 LINE_EVERY_S = 20.0
 
 
 def train_command(recipe_file: Path, *, out: Path | None, data: Path | None, resume: bool) -> None:
-    """Train by a recipe, then export: OUT/NAME.onnx, NAME_int8.onnx, NAME.json and the model card NAME.md.
+    """Train by a recipe, then write OUT/NAME.onnx, NAME_int8.onnx, NAME.json and the model card NAME.md.
 
-    Ctrl-C or SIGTERM stops it after a step, with OUT/last.pt to go on from and nothing exported.
+    Ctrl-C or SIGTERM stops it after a step; OUT/last.pt is saved to resume from, and nothing is exported.
     """
-    require("torch", "torchvision", "onnxscript", "nncf", "matplotlib", "to train")
-    from stream_seg.cli.progress import progress
+    require_modules("torch", "torchvision", "onnxscript", "nncf", "matplotlib", purpose="training")
     from stream_seg.training.loop import train
-    from stream_seg.training.memory import keep_freed_memory
     from stream_seg.training.recipe import read_recipe
-    from stream_seg.training.setup import prepared
+    from stream_seg.training.setup import prepare_job
     from stream_seg.zoo.weights.files import read_weights
 
     recipe, out = read_recipe(recipe_file), out or Path("runs") / recipe_file.stem
-    resumed = last if is_file(last := out / "last.pt", error=OutputError) else None
-    if resumed and not resume:
-        raise OutputError(f"{last} is there: --resume goes on from it, --out takes another folder")
+    checkpoint = last if is_file(last := out / "last.pt", error=OutputError) else None
+    if checkpoint and not resume:
+        raise OutputError(f"{last} exists; use --resume to resume from it, or another --out")
     refuse_sidecars(out / f"{recipe.network}.onnx")
-    job, console = prepared(recipe, data=data, where=str(recipe_file), resumed=resumed), Console(stderr=True)
+    job = prepare_job(recipe, data=data, where=str(recipe_file), checkpoint=checkpoint)
     keep_freed_memory()
-    asked = Event()
+    console, stop = Console(stderr=True), Event()
     with (
-        heard(asked),
+        stop_on_signals(stop),
         progress(console, recipe.steps, unit="steps", line_every_s=LINE_EVERY_S) as update,
     ):
-        run = train(job, out=out, resume=resume, say=lambda done, found: update(done, as_text(found)), asked=asked)
+        run = train(
+            job, out=out, resume=resume, stop=stop, on_step=lambda step, figures: update(step, format_figures(figures))
+        )
     if run.step < recipe.steps:
-        console.print(f"stopped after step {run.step} of {recipe.steps}; --resume goes on", highlight=False)
+        console.print(f"stopped after step {run.step} of {recipe.steps}; --resume continues", highlight=False)
         return
-    chosen = "last.pt" if job.held is None else "best.pt"
-    net = job.net.cpu()
-    net.load_state_dict(read_weights(out / chosen)["average"])
-    _finish(job, out, chosen=chosen, said={"steps": run.step, "best": run.best}, news=run.step > run.first)
+    best = "last.pt" if job.val is None else "best.pt"
+    job.net.cpu().load_state_dict(read_weights(out / best)["average"])
+    _export(job, run, out, checkpoint=best)
 
 
-def _finish(job: Job, out: Path, *, chosen: str, said: dict[str, Any], news: bool) -> None:
-    """Export what was trained, score it as the pipeline runs it, and write its card, unless it is there and nothing
-    is new: the user may have filled it in."""
-    from stream_seg.training.calibration import calibration
-    from stream_seg.training.export import Meaning, export
-    from stream_seg.training.model_card import card
-    from stream_seg.training.validation import engine_figures
+def _export(job: Job, run: Run, out: Path, *, checkpoint: str) -> None:
+    """Export the network, score it as the pipeline runs it, and write its model card.
+
+    A card that exists is kept, because the user may have filled it in, unless the run did further steps.
+    """
+    from stream_seg.training.calibration import calibration_set
+    from stream_seg.training.export import NetworkInfo, export_network
+    from stream_seg.training.model_card import format_model_card
+    from stream_seg.training.validation import score_engine
 
     recipe, path = job.recipe, out / f"{job.recipe.network}.onnx"
-    meaning = Meaning(recipe.network, recipe.size, job.spec, job.classes)
-    frames = calibration(
-        job.pairs, recipe.size, held=job.held, shown=f"{recipe.split}, judged on {recipe.val or recipe.split}"
-    )
-    written = export(job.net, path, meaning, frames=frames)
-    found, precisions = {}, ("f32", "int8") if len(written) == 3 else ("f32",)
-    if job.held is not None:
-        found = {name: engine_figures(path, job.held, precision=name) for name in precisions}
-    beside = path.with_suffix(".md")
-    if news or not beside.exists():
-        text = card(job, path, figures=found, chosen=chosen, calibrated=len(frames.fit), **said)
-        replace_file(beside, text.encode())
-    print("\n".join(str(file) for file in (*written, beside)))
+    source = f"{recipe.split}, compared on {recipe.val or recipe.split}"
+    images = calibration_set(job.pairs, recipe.size, held_back=job.val, source=source)
+    info = NetworkInfo(recipe.network, recipe.size, job.spec, job.classes)
+    written = export_network(job.net, path, info, images=images)
+    figures, precisions = {}, ("f32", "int8") if len(written) == 3 else ("f32",)
+    if job.val is not None:
+        figures = {name: score_engine(path, job.val, precision=name) for name in precisions}
+    card_path = path.with_suffix(".md")
+    if run.step > run.first or not card_path.exists():
+        text = format_model_card(
+            job,
+            path,
+            figures=figures,
+            checkpoint=checkpoint,
+            calibration_images=len(images.fit),
+            steps=run.step,
+            best=run.best,
+        )
+        replace_file(card_path, text.encode())
+    print("\n".join(str(file) for file in (*written, card_path)))
 
 
-def as_text(figures: dict[str, Any]) -> str:
+def format_figures(figures: dict[str, Any]) -> str:
     """Format the figures of a step as one short line."""
     miou = "" if figures["miou"] is None else f", mIoU {100 * figures['miou']:.1f}"
     return f"loss {float(figures['loss']):.3f}, rate {figures['learning_rate']:.2g}{miou}"

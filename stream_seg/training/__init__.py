@@ -1,1 +1,1 @@
-"""From labelled pictures to a shipped network."""
+"""Training: from labelled images to a network that the pipeline runs."""

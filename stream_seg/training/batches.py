@@ -1,4 +1,4 @@
-"""Batches by number: what step s sees depends on recipe, data and s alone, so that a resumed run sees it too."""
+"""Training batches. A batch depends on recipe, data and step number alone, so that a resumed run sees the same ones."""
 
 from __future__ import annotations
 
@@ -10,29 +10,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stream_seg.datasets.labelled import Pairs, synth_labels
+from stream_seg.datasets.labelled import Pairs, synth_label_table
 from stream_seg.synth import render
-from stream_seg.training.augment import augmented, pasted, repainted
+from stream_seg.training.augment import augment, paste_classes, repaint_classes
 from stream_seg.training.recipe import Recipe
 from stream_seg.types import Classes, Image, Labels
 
 TOWN_STEPS, TOWN_FRAMES = 100, 3000
-"""Building a town takes a second, a picture of it 0.1 s: a town serves this many steps with frames from so many."""
+"""Steps that share a synthetic town, which takes a second to build, and the range of its frames (0.1 s each)."""
 Batch = tuple[Tensor, Tensor]
+"""Images uint8 (N, H, W, 3) and labels int64 (N, H, W)."""
 
 
-def batches(pairs: Pairs, recipe: Recipe, classes: Classes, *, first: int) -> Iterator[Batch]:
-    """uint8 images (N, H, W, 3) and int64 labels (N, H, W) of every step from `first` on, made in another thread.
+def iterate_batches(pairs: Pairs, recipe: Recipe, classes: Classes, *, first: int) -> Iterator[Batch]:
+    """Yield the batch of every step from `first` on, made by another thread, whose errors are raised here."""
+    queue: Queue[Batch | BaseException] = Queue(maxsize=4)
+    stop = Event()
 
-    What fails there is raised here.
-    """
-    ready: Queue[Batch | BaseException] = Queue(maxsize=4)
-    ended = Event()
-
-    def give(made: Batch | BaseException) -> None:
-        while not ended.is_set():
+    def put(item: Batch | BaseException) -> None:
+        while not stop.is_set():
             try:
-                ready.put(made, timeout=0.1)
+                queue.put(item, timeout=0.1)
             except Full:
                 continue
             return
@@ -40,67 +38,65 @@ def batches(pairs: Pairs, recipe: Recipe, classes: Classes, *, first: int) -> It
     def produce() -> None:
         try:
             for step in range(first, recipe.steps):
-                give(batch(pairs, recipe, classes, step=step))
-                if ended.is_set():
+                put(make_batch(pairs, recipe, classes, step=step))
+                if stop.is_set():
                     return
-        except BaseException as error:  # noqa: BLE001 - raised by the one who waits
-            give(error)
+        except BaseException as error:  # noqa: BLE001 - raised in the consumer
+            put(error)
 
     Thread(target=produce, daemon=True).start()
     try:
         for _ in range(first, recipe.steps):
-            made = ready.get()
-            if isinstance(made, BaseException):
-                raise made
-            yield made
+            item = queue.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
     finally:
-        ended.set()
+        stop.set()
 
 
-def batch(pairs: Pairs, recipe: Recipe, classes: Classes, *, step: int) -> Batch:
-    """The batch of one step."""
-    draw = np.random.default_rng([recipe.seed, step])
-    chosen = draw.integers(len(pairs), size=recipe.batch)
+def make_batch(pairs: Pairs, recipe: Recipe, classes: Classes, *, step: int) -> Batch:
+    """Make the batch of one step."""
+    rng = np.random.default_rng([recipe.seed, step])
     crops = []
-    for index in chosen:
-        picture, labels = pairs[int(index)]
-        if recipe.synth and draw.random() < recipe.synth:
-            picture, labels = drawn(picture.shape[:2], recipe, classes, step=step, draw=draw)
+    for index in rng.integers(len(pairs), size=recipe.batch):
+        image, labels = pairs[int(index)]
+        if recipe.synth and rng.random() < recipe.synth:
+            image, labels = draw_synthetic(image.shape[:2], recipe, classes, step=step, rng=rng)
         crops.append(
-            augmented(
-                picture,
+            augment(
+                image,
                 labels,
-                draw,
+                rng,
                 crop=recipe.crop,
                 scale=recipe.scale,
-                wider=proportions(recipe.size) / proportions(labels.shape),
+                widen=_aspect_ratio(recipe.size) / _aspect_ratio(labels.shape),
                 sky=recipe.sky,
                 light=recipe.light,
                 rotate=recipe.rotate,
             )
         )
     if recipe.paste:
-        put = [classes.names.index(name) for name in recipe.paste.classes]
+        share, pasted = recipe.paste.share, [classes.names.index(name) for name in recipe.paste.classes]
         crops = [
-            pasted(crop, crops[place - 1], put, draw) if draw.random() < recipe.paste.share else crop
+            paste_classes(crop, crops[place - 1], pasted, rng) if rng.random() < share else crop
             for place, crop in enumerate(crops)
         ]
     if recipe.repaint:
-        share, labels = recipe.repaint.share, [classes.names.index(name) for name in recipe.repaint.classes]
-        crops = [(repainted(*crop, labels, draw), crop[1]) if draw.random() < share else crop for crop in crops]
-    images, maps = (torch.from_numpy(np.stack(part)) for part in zip(*crops, strict=True))
+        share, painted = recipe.repaint.share, [classes.names.index(name) for name in recipe.repaint.classes]
+        crops = [(repaint_classes(*crop, painted, rng), crop[1]) if rng.random() < share else crop for crop in crops]
+    images, maps = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*crops, strict=True))
     return images, maps.long()
 
 
-def proportions(size: tuple[int, ...]) -> float:
-    """Width over height of `size` = (height, width)."""
+def _aspect_ratio(size: tuple[int, ...]) -> float:
     return size[1] / size[0]
 
 
-def drawn(
-    size: tuple[int, ...], recipe: Recipe, classes: Classes, *, step: int, draw: np.random.Generator
+def draw_synthetic(
+    size: tuple[int, ...], recipe: Recipe, classes: Classes, *, step: int, rng: np.random.Generator
 ) -> tuple[Image, Labels]:
-    """A drawn picture of `size` = (height, width), and its labels in `classes`, which share names with CamVid's."""
+    """Draw an image of synth://road of `size` = (height, width), with labels of the classes that CamVid has too."""
     town = int(np.random.default_rng([recipe.seed, step // TOWN_STEPS, 2]).integers(2**32))
-    drawing = render(town, int(draw.integers(TOWN_FRAMES)), size[1], size[0])
-    return drawing.image, synth_labels(classes)[drawing.labels()]
+    drawing = render(town, int(rng.integers(TOWN_FRAMES)), size[1], size[0])
+    return drawing.image, synth_label_table(classes)[drawing.labels()]

@@ -49,10 +49,10 @@ class PortableNetwork(nn.Module):
     def __init__(self, net: nn.Module, *, mean: Three, std: Three, colour: Colour = "bgr", scale: float = 255) -> None:
         super().__init__()
         self.net = net
-        self.normalise = Normalise(InputSpec(tuple(mean), tuple(std), colour, scale))
+        self.prepare = Normalise(InputSpec(tuple(mean), tuple(std), colour, scale))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        scores = self.net(self.normalise(image))
+        scores = self.net(self.prepare(image))
         full = F.interpolate(scores, size=image.shape[1:3], mode="bilinear", align_corners=False)
         return scores, full.argmax(1).to(torch.uint8)
 

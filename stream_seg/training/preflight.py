@@ -1,4 +1,4 @@
-"""What is refused before the work begins, and not after hours of it."""
+"""Pre-flight checks of training and export."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from stream_seg.errors import ConfigError, OutputError
 
 
 def refuse_sidecars(onnx: Path) -> None:
-    """Raise OutputError where a file beside would be taken for what says what `onnx` is."""
+    """Raise OutputError if a YAML file beside `onnx` would be read as its side-car."""
     for other in (onnx.with_suffix(suffix) for suffix in (".yaml", ".yml")):
         if other.exists():
-            raise OutputError(f"{other} would be taken for the side-car of {onnx.name}; give --out another name")
+            raise OutputError(f"{other} would be read as the side-car of {onnx.name}; choose another --out")
 
 
-def require(*modules_and_purpose: str) -> None:
-    """Raise ConfigError for a package that is not installed."""
-    *modules, purpose = modules_and_purpose
+def require_modules(*modules: str, purpose: str) -> None:
+    """Raise ConfigError for modules that are not installed."""
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
-        raise ConfigError(f"{purpose}, {', '.join(missing)} must be installed: pip install '.[train]'")
+        raise ConfigError(f"{purpose} needs {', '.join(missing)}: pip install '.[train]'")

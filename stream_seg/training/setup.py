@@ -1,4 +1,4 @@
-"""What is trained, on what, with which teacher: everything about a run that stands still while it runs."""
+"""Prepare a training from its recipe: read the data, build the networks, load weights, check everything first."""
 
 from __future__ import annotations
 
@@ -9,85 +9,86 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from stream_seg.datasets.labelled import Pairs, read_pairs, synth_labels
+from stream_seg.datasets.labelled import Pairs, read_pairs, synth_label_table
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.files import is_file
-from stream_seg.training.losses import scaled
-from stream_seg.training.recipe import Recipe, classes_of
+from stream_seg.training.losses import scale_size
+from stream_seg.training.recipe import Recipe, resolve_classes
 from stream_seg.types import Classes
-from stream_seg.zoo import BUILDERS, built
+from stream_seg.zoo import BUILDERS, build_network
 from stream_seg.zoo.weights.backbone import load_backbone
 from stream_seg.zoo.weights.check import refuse_misfit, refuse_worse
-from stream_seg.zoo.weights.fit import fit
+from stream_seg.zoo.weights.fit import load_weights
 from stream_seg.zoo.weights.normalise import InputSpec
 from stream_seg.zoo.weights.source import Weights, open_weights
 
 RUNS = 4
-"""Neighbouring pictures of a drive are nearly the same: what is held back is that many runs, not single pictures."""
+"""Runs of consecutive images that are held back: single ones would have near copies in the training images."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """`held` is what the network is scored on; `teacher` and what it expects of a picture, where there is one."""
+    """The fixed parts of a training. `val` is what it is scored on; `teacher` is a network and its input spec."""
 
     recipe: Recipe
     net: nn.Module
     spec: InputSpec
     pairs: Pairs
     classes: Classes
-    held: Pairs | None = None
+    val: Pairs | None = None
     teacher: tuple[nn.Module, InputSpec] | None = None
 
 
-def prepared(recipe: Recipe, *, data: Path | None = None, where: str, resumed: Path | None = None) -> Job:
-    """The job of a recipe, its data read and its networks built; of `resumed`, a checkpoint, what pictures it expects.
+def prepare_job(recipe: Recipe, *, data: Path | None = None, where: str, checkpoint: Path | None = None) -> Job:
+    """Read the data of a recipe, or of the folder `data`, and build its networks.
 
-    Raises ConfigError, SourceError or NetworkError.
+    `checkpoint` is one that the run will resume from: its input spec is used, and no other weights are loaded. Raises
+    ConfigError, SourceError or NetworkError.
     """
     if data is not None:
         recipe = recipe.model_copy(update={"data": data})
-    classes = classes_of(recipe, where=where)
+    classes = resolve_classes(recipe, where=where)
     if recipe.synth:
-        synth_labels(classes)
+        synth_label_table(classes)
     if recipe.sky is not None and recipe.sky >= len(classes):
-        raise ConfigError(f"{where}: sky: {recipe.sky} is no label; 0 to {len(classes) - 1} are the classes")
+        raise ConfigError(f"{where}: sky: {recipe.sky} is no label; labels are 0 to {len(classes) - 1}")
     refuse_network(recipe.network, where=f"{where}: network")
     if recipe.distil:
         refuse_network(recipe.distil.network, where=f"{where}: distil: network")
     pairs = read_pairs(recipe.data, recipe.split, classes=len(classes))
-    held = read_pairs(recipe.data, recipe.val, classes=len(classes)) if recipe.val else None
+    val = read_pairs(recipe.data, recipe.val, classes=len(classes)) if recipe.val else None
     if recipe.held_back:
-        pairs, held = divided(pairs, recipe.held_back, where=where)
+        pairs, val = split_held_back(pairs, recipe.held_back, where=where)
     for key, part in (("paste", recipe.paste), ("repaint", recipe.repaint)):
         refuse_absent(part.classes if part else (), pairs, classes, where=f"{where}: {key}", split=recipe.split)
     refuse_sizes(recipe, classes=len(classes), where=where)
     torch.manual_seed(recipe.seed)
-    net = built(recipe.network, len(classes))
-    known = None if resumed is None else open_weights(resumed, network=recipe.network).spec
-    spec = known or begun(recipe, net, pairs, classes, where=where)
-    return Job(recipe, net, spec, pairs, classes, held, _teacher(recipe, pairs, classes, where=where))
+    net = build_network(recipe.network, len(classes))
+    known = None if checkpoint is None else open_weights(checkpoint, network=recipe.network).spec
+    spec = known or load_start(recipe, net, pairs, classes, where=where)
+    return Job(recipe, net, spec, pairs, classes, val, _open_teacher(recipe, pairs, classes, where=where))
 
 
 def refuse_absent(names: Iterable[str], pairs: Pairs, classes: Classes, *, where: str, split: str) -> None:
-    """Raise ConfigError for a name that is no class, or of which no picture has any pixel."""
+    """Raise ConfigError for the name of an unknown class, or of one without any pixel in `pairs`."""
     for name in names:
         label = classes.index(name, where=where)
         if not any((labels == label).any() for labels in pairs.labels):
-            raise ConfigError(f"{where}: no picture of {split} has any {name}")
+            raise ConfigError(f"{where}: no image of {split} has any {name}")
 
 
 def refuse_network(network: str, *, where: str) -> None:
-    """Raise ConfigError for a name that is none of the zoo's."""
+    """Raise ConfigError for an unknown network."""
     if network not in BUILDERS:
         raise ConfigError(f"{where}: unknown {network!r}; known: {', '.join(BUILDERS)}")
 
 
 def refuse_sizes(recipe: Recipe, *, classes: int, where: str) -> None:
-    """Raise ConfigError where a network takes no picture of `size` or `crop`, or cannot learn from `batch` crops."""
+    """Raise ConfigError if a network cannot take images of `size` or `crop`, or be trained on `batch` crops."""
     sizes = [("size", recipe.network, recipe.size), ("crop", recipe.network, recipe.crop)]
     if recipe.distil:
-        looks = [scaled(recipe.crop, scale) for scale in recipe.distil.scales]
-        sizes += [("distil: network", recipe.distil.network, look) for look in looks]
+        crops = [scale_size(recipe.crop, scale) for scale in recipe.distil.scales]
+        sizes += [("distil: network", recipe.distil.network, crop) for crop in crops]
     for key, network, size in sizes:
         try:
             refuse_size(network, size, classes=classes)
@@ -95,108 +96,109 @@ def refuse_sizes(recipe: Recipe, *, classes: int, where: str) -> None:
             raise ConfigError(f"{where}: {key}: {error}") from error
     try:
         with torch.device("meta"):
-            built(recipe.network, classes).train()(torch.zeros(recipe.batch, 3, *recipe.crop))
+            build_network(recipe.network, classes).train()(torch.zeros(recipe.batch, 3, *recipe.crop))
     except ValueError as error:  # batch normalisation of a single value
         height, width = recipe.crop
         raise ConfigError(
-            f"{where}: batch: {recipe.batch} crops of {height}x{width} are too little for {recipe.network}: {error}"
+            f"{where}: batch: {recipe.batch} crops of {height}x{width} are too few for {recipe.network}: {error}"
         ) from error
 
 
 def refuse_size(network: str, size: tuple[int, int], *, classes: int) -> None:
-    """Raise NetworkError where `network` takes no picture of `size` = (height, width)."""
-    with torch.device("meta"):  # shapes alone
-        built(network, classes).eval()(torch.zeros(1, 3, *size))
+    """Raise NetworkError if `network` cannot take images of `size` = (height, width)."""
+    with torch.device("meta"):  # computes shapes only
+        build_network(network, classes).eval()(torch.zeros(1, 3, *size))
 
 
-def divided(pairs: Pairs, share: float, *, where: str) -> tuple[Pairs, Pairs]:
-    """What is trained on, and the `share`, at least one, that is held back: the ends of up to RUNS runs."""
+def split_held_back(pairs: Pairs, share: float, *, where: str) -> tuple[Pairs, Pairs]:
+    """Split pairs into those to train on and the `share` to score on, at least one: the ends of up to RUNS runs."""
     if len(pairs) < 2:
-        raise ConfigError(f"{where}: held_back: {share:g} of a single picture leaves nothing on one side")
+        raise ConfigError(f"{where}: held_back: {share:g} needs at least two images")
     count = min(len(pairs) - 1, max(1, round(share * len(pairs))))
-    runs, back = min(RUNS, count), set[int]()
+    runs, held_back = min(RUNS, count), set[int]()
     for run in range(runs):
         end = (run + 1) * len(pairs) // runs
-        back |= set(range(end - ((run + 1) * count // runs - run * count // runs), end))
-    parts = [[i for i in range(len(pairs)) if (i in back) == held] for held in (False, True)]
-    trained, held = (Pairs([pairs.images[i] for i in part], [pairs.labels[i] for i in part]) for part in parts)
-    return trained, held
+        held_back |= set(range(end - ((run + 1) * count // runs - run * count // runs), end))
+    parts = [[i for i in range(len(pairs)) if (i in held_back) == side] for side in (False, True)]
+    training, val = (Pairs([pairs.images[i] for i in part], [pairs.labels[i] for i in part]) for part in parts)
+    return training, val
 
 
 def class_layers(network: str, classes: int) -> frozenset[str]:
-    """The names of the weights whose size goes by the number of classes."""
+    """Return the names of the weights whose size depends on the number of classes."""
     with torch.device("meta"):
-        here, more = (built(network, count).state_dict() for count in (classes, classes + 1))
+        here, more = (build_network(network, count).state_dict() for count in (classes, classes + 1))
     return frozenset(name for name, value in here.items() if value.shape != more[name].shape)
 
 
-def begun(recipe: Recipe, net: nn.Module, pairs: Pairs, classes: Classes, *, where: str) -> InputSpec:
-    """Load what `start:`, `weights:` or `backbone:` names into `net`; what pictures are to be made into for it."""
+def load_start(recipe: Recipe, net: nn.Module, pairs: Pairs, classes: Classes, *, where: str) -> InputSpec:
+    """Load the weights of `start:`, `weights:` or `backbone:` into `net`. Return the input spec of the training."""
     if recipe.start is not None and not is_file(recipe.start, error=ConfigError):
         raise ConfigError(f"{where}: start: no such file: {recipe.start}")
-    told = None
+    own, hint = None, "leave mean and std out"
     if recipe.mean is not None and recipe.std is not None:
-        told = InputSpec(recipe.mean, recipe.std, recipe.colour, recipe.input_scale)
+        own = InputSpec(recipe.mean, recipe.std, recipe.colour, recipe.input_scale)
     if recipe.backbone is not None:
         known = load_backbone(net, recipe.backbone, network=recipe.network)
-        if known is None and told is None:
-            raise ConfigError(f"{where}: mean: and std: are required, which {recipe.backbone} cannot say itself")
-        return agreed(Weights(recipe.backbone, {}, known), told, where=where, remedy="leave mean and std out")
+        if known is None and own is None:
+            raise ConfigError(f"{where}: mean: and std: are required, because {recipe.backbone} does not state them")
+        return resolve_input_spec(Weights(recipe.backbone, {}, known), own, where=where, hint=hint)
     source = recipe.weights or recipe.start
     if source is None:
-        assert told is not None, "read_recipe asks for it"
-        return told
+        assert own is not None, "read_recipe requires mean and std"
+        return own
     weights = open_weights(source, network=recipe.network)
-    spec, new = agreed(weights, told, where=where, remedy="leave mean and std out"), recipe.head == "new"
-    fit(
+    spec, new_head = resolve_input_spec(weights, own, where=where, hint=hint), recipe.head == "new"
+    load_weights(
         net,
         weights.state,
         classes=len(classes),
         where=weights.source,
-        anew=class_layers(recipe.network, len(classes)) if new else (),
-        remedy="; to train from them with new last layers, say head: new" if recipe.weights else "",
+        skip=class_layers(recipe.network, len(classes)) if new_head else (),
+        hint="; head: new trains from them with new last layers" if recipe.weights else "",
     )
-    if not new:
+    if not new_head:
         refuse_classes(weights, classes, where=f"{where}: {weights.source}")
     if recipe.weights and recipe.check_input:
         refuse_misfit(net, spec, pairs.images, where=f"{weights.source} (check_input)", size=recipe.size)
-        if not new:
+        if not new_head:
             refuse_worse(net, spec, pairs, classes, where=f"{weights.source} (check_input)", size=recipe.size)
     return spec
 
 
 def refuse_classes(weights: Weights, classes: Classes, *, where: str) -> None:
-    """Raise ConfigError where weights say that they mean other classes, or the same in another order."""
+    """Raise ConfigError if weights state other classes, or the same in another order."""
     if weights.classes is not None and weights.classes.names != classes.names:
         theirs, ours = (", ".join(names) for names in (weights.classes.names, classes.names))
         raise ConfigError(f"{where}: its classes are {theirs}; the recipe's are {ours}")
 
 
-def agreed(weights: Weights, told: InputSpec | None, *, where: str, remedy: str = "") -> InputSpec:
-    """What weights expect of a picture, by their own papers and by whoever uses them; `remedy` is what may be done
-    where these differ. Raises ConfigError."""
-    spec = weights.spec or told
-    if spec is None:
-        place = "a side-car" if weights.beside is None else f"{weights.beside.name} beside it"
+def resolve_input_spec(weights: Weights, spec: InputSpec | None, *, where: str, hint: str = "") -> InputSpec:
+    """Return the input spec that weights and user agree on, or that one of them states.
+
+    `spec` is the user's; `hint` ends the error for two that differ. Raises ConfigError, also if neither states one.
+    """
+    resolved = weights.spec or spec
+    if resolved is None:
+        place = "a side-car" if weights.sidecar is None else f"{weights.sidecar.name} beside it"
         raise ConfigError(
-            f"{where}: nothing says how {weights.source} wants its pictures: write colour, scale, mean, std and classes"
-            f" into {place}"
+            f"{where}: {weights.source} states no input: write colour, scale, mean, std and classes into {place}"
         )
-    if weights.spec and told and weights.spec != told:
-        raise ConfigError(f"{where}: says {told}; {weights.source} was trained with {weights.spec}; {remedy}")
-    return spec
+    if spec and spec != resolved:
+        raise ConfigError(f"{where}: {spec} differs from {resolved} of {weights.source}; {hint}")
+    return resolved
 
 
-def _teacher(recipe: Recipe, pairs: Pairs, classes: Classes, *, where: str) -> tuple[nn.Module, InputSpec] | None:
+def _open_teacher(recipe: Recipe, pairs: Pairs, classes: Classes, *, where: str) -> tuple[nn.Module, InputSpec] | None:
     if recipe.distil is None:
         return None
     weights = open_weights(recipe.distil.weights, network=recipe.distil.network)
-    spec = agreed(weights, None, where=f"{where}: distil")
+    spec = resolve_input_spec(weights, None, where=f"{where}: distil")
     refuse_classes(weights, classes, where=f"{where}: distil: {weights.source}")
-    net = built(recipe.distil.network, len(classes))
-    fit(net, weights.state, classes=len(classes), where=weights.source)
+    net = build_network(recipe.distil.network, len(classes))
+    load_weights(net, weights.state, classes=len(classes), where=weights.source)
     if recipe.check_input:
-        look = scaled(recipe.crop, recipe.distil.scales[0])
-        refuse_misfit(net, spec, pairs.images, where=f"{weights.source} (check_input)", size=look)
-        refuse_worse(net, spec, pairs, classes, where=f"{weights.source} (check_input)", size=look)
+        size = scale_size(recipe.crop, recipe.distil.scales[0])
+        refuse_misfit(net, spec, pairs.images, where=f"{weights.source} (check_input)", size=size)
+        refuse_worse(net, spec, pairs, classes, where=f"{weights.source} (check_input)", size=size)
     return net.eval().requires_grad_(False), spec

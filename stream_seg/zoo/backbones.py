@@ -1,4 +1,4 @@
-"""What the networks of this folder stand on: the blocks of torchvision's VGG16 and ResNets, without classifiers."""
+"""Encoders of the networks: torchvision's VGG16 and ResNets without their classifiers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torchvision.models import get_model, vgg
 
 
 class VGG16(nn.ModuleList):
-    """The five blocks conv1 to conv5 of VGG16 (Simonyan and Zisserman, ICLR 2015); the user pools between them."""
+    """The blocks conv1 to conv5 of VGG16 (Simonyan and Zisserman, ICLR 2015), without the pooling between them."""
 
     def __init__(self, *, batch_norm: bool = False) -> None:
         super().__init__()
@@ -19,22 +19,22 @@ class VGG16(nn.ModuleList):
             else:
                 layers.append(layer)
 
-    def published(self) -> dict[str, str]:
-        """The name that torchvision has for each of the weights."""
+    def torchvision_names(self) -> dict[str, str]:
+        """Map the name of each weight to its name in torchvision's classifier."""
         names, number = dict[str, str](), 0
         for block, layers in self.named_children():
             for place, layer in layers.named_children():
                 names |= {f"{block}.{place}.{kind}": f"features.{number}.{kind}" for kind in layer.state_dict()}
                 number += 1
-            number += 1  # the pool behind it
+            number += 1  # the pooling layer after the block
         return names
 
 
 class ResNet(nn.Module):
-    """torchvision's ResNet (He et al., CVPR 2016) as features: an image in, what conv2 to conv5 say of it out.
+    """torchvision's ResNet (He et al., CVPR 2016), returning the features of conv2 to conv5.
 
-    Strides are 4, 8, 16, 32, but none is above `output_stride` (8, 16 or 32): what comes later is dilated instead,
-    which needs a ResNet of bottlenecks (50 layers or more).
+    Strides are 4, 8, 16 and 32, limited to `output_stride` (8, 16 or 32): later stages are dilated instead, which needs
+    a ResNet of bottlenecks (50 layers or more).
     """
 
     def __init__(self, name: str, *, output_stride: int = 32) -> None:
@@ -48,11 +48,11 @@ class ResNet(nn.Module):
         bottleneck = hasattr(net.layer1[0], "conv3")
         self.channels = tuple(c * (4 if bottleneck else 1) for c in (64, 128, 256, 512))
 
-    def published(self) -> dict[str, str]:
-        """The name that torchvision has for each of the weights."""
-        theirs = {"stem.0": "conv1", "stem.1": "bn1", **{f"layers.{n}": f"layer{n + 1}" for n in range(4)}}
+    def torchvision_names(self) -> dict[str, str]:
+        """Map the name of each weight to its name in torchvision's classifier."""
+        layers = {"stem.0": "conv1", "stem.1": "bn1", **{f"layers.{n}": f"layer{n + 1}" for n in range(4)}}
         return {
-            name: f"{theirs[f'{part}.{number}']}.{rest}"
+            name: f"{layers[f'{part}.{number}']}.{rest}"
             for name in self.state_dict()
             for part, number, rest in [name.split(".", 2)]
         }
@@ -61,7 +61,7 @@ class ResNet(nn.Module):
         return self.stages(self.stem(image))
 
     def stages(self, conv1: Tensor) -> list[Tensor]:
-        """The same from what the stem made of the image, at half its size, for who needs that too."""
+        """Return the features of conv2 to conv5 from the output of the stem, which has half the image's size."""
         x, features = self.pool(conv1), []
         for layer in self.layers:
             x = layer(x)
@@ -70,14 +70,14 @@ class ResNet(nn.Module):
 
 
 def dilate(module: nn.Module, rate: int) -> None:
-    """Make every 3x3 convolution in `module` atrous with `rate`; sizes stay."""
+    """Make every 3x3 convolution in `module` atrous with `rate`, keeping output sizes."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
             layer.dilation = layer.padding = (rate, rate)
 
 
-def initialise(net: nn.Module) -> None:
-    """He initialisation of convolutions: without it the signal of a deep VGG fades before it reaches the scores."""
+def init_weights(net: nn.Module) -> None:
+    """Apply He initialisation to convolutions: without it the signal of a deep VGG fades before the scores."""
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

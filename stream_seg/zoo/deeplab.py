@@ -1,14 +1,14 @@
 """DeepLab v1 to v3+: Chen, Papandreou et al.; arXiv 1412.7062, 1606.00915, 1706.05587, 1802.02611.
 
-What they share: the last strides of a classifier are taken out and its convolutions dilated, so that the features stay
-dense while each still sees as much as before.
+All of them remove the last strides of a classifier and dilate its convolutions, which keeps the features dense and the
+receptive field as large as before.
 
     v1   VGG16 @ 1/8 -> fc6 (3x3, rate 12: large field of view) -> fc7 -> scores @ 1/8 [-> CRF]
-    v2   VGG16 or ResNet @ 1/8 -> four rates side by side (6 12 18 24), each to scores -> (+) -> scores @ 1/8 [-> CRF]
+    v2   VGG16 or ResNet @ 1/8 -> four parallel rates (6 12 18 24), each to scores -> (+) -> scores @ 1/8 [-> CRF]
     v3   ResNet @ 1/16, conv5 with rates 2 4 8 -> ASPP (1x1, 6 12 18, pooled image) -> scores @ 1/16
-    v3+  ResNet @ 1/16 -> ASPP -> x4 -> with conv2 @ 1/4 narrowed to 48 -> 3x3, 3x3 -> scores @ 1/4
+    v3+  ResNet @ 1/16 -> ASPP -> x4 -> concatenated with conv2 @ 1/4 (48 channels) -> 3x3, 3x3 -> scores @ 1/4
 
-Left out: v2's averaging over three input scales, and the Xception that v3+ offers beside ResNet.
+Not implemented: v2's average over three input scales, and v3+ on Xception.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stream_seg.zoo.backbones import VGG16, ResNet, dilate, initialise
+from stream_seg.zoo.backbones import VGG16, ResNet, dilate, init_weights
 from stream_seg.zoo.crf import ConvCRF
 from stream_seg.zoo.operators import ASPP, atrous, conv_bn_relu, upsample_bilinear
 
 
 class DilatedVGG16(nn.Module):
-    """VGG16 at stride 8, 512 channels: pools overlap (3x3), the last two have stride 1, conv5 is dilated."""
+    """VGG16 at stride 8, 512 channels: pooling overlaps (3x3), the last two have stride 1, conv5 is dilated."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,8 +36,8 @@ class DilatedVGG16(nn.Module):
         return x
 
 
-def field_of_view(classes: int, *, rate: int) -> nn.Sequential:
-    """fc6 as a 3x3 convolution with holes, fc7 and fc8 as 1x1: a classifier at every pixel."""
+def fov_classifier(classes: int, *, rate: int) -> nn.Sequential:
+    """Build fc6 as an atrous 3x3 convolution, fc7 and fc8 as 1x1: a classifier at every pixel."""
     fc6 = (atrous(512, 1024, rate), nn.ReLU(inplace=True), nn.Dropout())
     fc7 = (nn.Conv2d(1024, 1024, 1), nn.ReLU(inplace=True), nn.Dropout())
     return nn.Sequential(*fc6, *fc7, nn.Conv2d(1024, classes, 1))
@@ -53,24 +53,24 @@ class DeepLabV1(nn.Module):
         super().__init__()
         self.features = DilatedVGG16()
         self.pool5a = nn.AvgPool2d(3, stride=1, padding=1)
-        self.classify = field_of_view(classes, rate=12)
+        self.classify = fov_classifier(classes, rate=12)
         self.crf = ConvCRF() if crf else None
-        initialise(self)
+        init_weights(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        return refined(self.classify(self.pool5a(self.features(image))), image, self.crf)
+        return refine(self.classify(self.pool5a(self.features(image))), image, self.crf)
 
 
-def refined(scores: Tensor, image: Tensor, crf: nn.Module | None) -> Tensor:
-    """Scores after the CRF, where there is one."""
+def refine(scores: Tensor, image: Tensor, crf: nn.Module | None) -> Tensor:
+    """Refine scores with the CRF, if any, on the image at the scores' size."""
     if crf is None:
         return scores
-    better: Tensor = crf(scores, F.interpolate(image, size=scores.shape[-2:], mode="area"))
-    return better
+    result: Tensor = crf(scores, F.interpolate(image, size=scores.shape[-2:], mode="area"))
+    return result
 
 
 class DeepLabV2(nn.Module):
-    """Scores summed over four fields of view (ASPP-L); `crf` as in v1. `backbone`: vgg16, or a ResNet of torchvision's.
+    """DeepLab-ASPP-L: scores summed over four rates; `crf` as in v1. `backbone`: vgg16, or a torchvision ResNet.
 
     Input: float (N, 3, H, W), any size. Output: float scores (N, classes, ceil(H/8), ceil(W/8)).
     """
@@ -82,12 +82,12 @@ class DeepLabV2(nn.Module):
         self.vgg = backbone == "vgg16"
         if self.vgg:
             self.features: nn.Module = DilatedVGG16()
-            self.branches = nn.ModuleList(field_of_view(classes, rate=rate) for rate in rates)
-            initialise(self)
+            self.branches = nn.ModuleList(fov_classifier(classes, rate=rate) for rate in rates)
+            init_weights(self)
         else:
             features = ResNet(backbone, output_stride=8)
             for stage, rate in zip(features.layers[2:], (2, 4), strict=True):
-                dilate(stage, rate)  # every block, as in the authors' prototxt; torchvision's first one has half
+                dilate(stage, rate)  # every block, as in the authors' prototxt; torchvision halves the first block's
             self.features = features
             self.branches = nn.ModuleList(atrous(features.channels[3], classes, rate) for rate in rates)
 
@@ -95,18 +95,18 @@ class DeepLabV2(nn.Module):
         features = self.features(image)
         x = features if self.vgg else features[3]
         first, *others = (branch(x) for branch in self.branches)
-        return refined(sum(others, start=first), image, self.crf)
+        return refine(sum(others, start=first), image, self.crf)
 
 
 class DeepLabV3(nn.Module):
-    """Cascade (multi-grid 1 2 4 in conv5) and pyramid (ASPP), at `output_stride` 16, or 8 with all rates doubled.
+    """DeepLab v3: multi-grid 1 2 4 in conv5, then ASPP; `output_stride` 16, or 8 with all rates doubled.
 
     Input: float (N, 3, H, W), any size. Output: float scores (N, classes, ceil(H/16), ceil(W/16)).
     """
 
     def __init__(self, classes: int = 21, *, backbone: str = "resnet101", output_stride: int = 16) -> None:
         super().__init__()
-        self.features = multi_grid(backbone, output_stride)
+        self.features = multi_grid_resnet(backbone, output_stride)
         self.aspp = ASPP(self.features.channels[3], rates=[r * 16 // output_stride for r in (6, 12, 18)])
         self.score = nn.Conv2d(256, classes, 1)
 
@@ -116,14 +116,14 @@ class DeepLabV3(nn.Module):
 
 
 class DeepLabV3Plus(nn.Module):
-    """DeepLab v3 as the encoder of a small decoder, which sees the edges that conv2 still has.
+    """DeepLab v3 as the encoder of a small decoder, which adds the edges of conv2.
 
     Input: float (N, 3, H, W), any size. Output: float scores (N, classes, ceil(H/4), ceil(W/4)).
     """
 
     def __init__(self, classes: int = 21, *, backbone: str = "resnet101", output_stride: int = 16) -> None:
         super().__init__()
-        self.features = multi_grid(backbone, output_stride)
+        self.features = multi_grid_resnet(backbone, output_stride)
         self.aspp = ASPP(self.features.channels[3], rates=[r * 16 // output_stride for r in (6, 12, 18)])
         self.narrow = conv_bn_relu(self.features.channels[0], 48, 1)
         self.decode = nn.Sequential(conv_bn_relu(256 + 48, 256), conv_bn_relu(256, 256))
@@ -136,8 +136,8 @@ class DeepLabV3Plus(nn.Module):
         return scores
 
 
-def multi_grid(backbone: str, output_stride: int) -> ResNet:
-    """A ResNet whose three blocks of conv5 have 1, 2 and 4 times the rate that `output_stride` asks for."""
+def multi_grid_resnet(backbone: str, output_stride: int) -> ResNet:
+    """Build a ResNet whose three conv5 blocks have 1, 2 and 4 times the rate of `output_stride`."""
     net = ResNet(backbone, output_stride=output_stride)
     for block, grid in zip(net.layers[3].children(), (1, 2, 4), strict=True):
         dilate(block, grid * 32 // output_stride)

@@ -1,6 +1,6 @@
 """Dilated front end and context module: Yu and Koltun, Multi-Scale Context Aggregation by Dilated Convolutions, 2016.
 
-VGG16 with its last two pools taken out, and a module that widens what each score has seen without losing resolution.
+VGG16 without its last two poolings, and a module that enlarges the receptive field without losing resolution.
 
     image -> conv1 pool conv2 pool conv3 pool conv4 conv5 (rate 2) -> fc6 (7x7, rate 4) -> fc7 -> scores @ 1/8
                                                                                                   |
@@ -16,18 +16,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stream_seg.zoo.backbones import VGG16, dilate, initialise
+from stream_seg.zoo.backbones import VGG16, dilate, init_weights
 from stream_seg.zoo.operators import atrous
 
 RATES = (1, 1, 2, 4, 8, 16, 1)
-# channels of the eight layers, in units of the number of classes (the paper's table 1)
+# channels of the eight layers, in multiples of the number of classes (table 1 of the paper)
 WIDTHS = {"basic": (1, 1, 1, 1, 1, 1, 1, 1), "large": (2, 2, 4, 8, 16, 32, 32, 1)}
 
 
 class Dilated(nn.Module):
-    """The front end, alone or with the `context` module, basic or large.
+    """The front end with a `context` module, basic or large, or without one.
 
-    Convolutions pad with zeros. In the authors' networks the front end pads nothing (the image is mirrored by 186
+    Convolutions pad with zeros. In the authors' networks the front end does not pad (the image is mirrored by 186
     pixels instead), and the context module pads its input once, by 33; the weights are the same.
     Input: float (N, 3, H, W), any size. Output: float scores (N, classes, ceil(H/8), ceil(W/8)).
     """
@@ -39,8 +39,8 @@ class Dilated(nn.Module):
         self.fc6 = nn.Sequential(atrous(512, 4096, 4, kernel=7), nn.ReLU(inplace=True), nn.Dropout())
         self.fc7 = nn.Sequential(nn.Conv2d(4096, 4096, 1), nn.ReLU(inplace=True), nn.Dropout())
         self.score = nn.Conv2d(4096, classes, 1)
-        initialise(self)
-        self.context = nn.Identity() if context == "none" else context_module(classes, WIDTHS[context])
+        init_weights(self)
+        self.context = nn.Identity() if context == "none" else build_context(classes, WIDTHS[context])
 
     def forward(self, x: Tensor) -> Tensor:
         for number, block in enumerate(self.blocks, start=1):
@@ -51,22 +51,21 @@ class Dilated(nn.Module):
         return scores
 
 
-def context_module(classes: int, widths: tuple[int, ...]) -> nn.Sequential:
-    """Scores in, scores out; it begins as the identity (of what is positive)."""
+def build_context(classes: int, widths: tuple[int, ...]) -> nn.Sequential:
+    """Build the context module, from scores to scores. It starts as the identity on positive scores."""
     channels = [classes * width for width in (1, *widths)]
     layers = [atrous(*pair, rate) for pair, rate in zip(pairwise(channels[:-1]), RATES, strict=True)]
     layers.append(nn.Conv2d(channels[-2], channels[-1], 1))
     for layer in layers:
-        identity(layer, classes)
+        init_identity(layer, classes)
     return nn.Sequential(*chain(*((layer, nn.ReLU(inplace=True)) for layer in layers[:-1])), layers[-1])
 
 
 @torch.no_grad()
-def identity(layer: nn.Conv2d, classes: int) -> None:
-    """Equations 4 and 5: the middle tap hands each class's channels on to that class's channels.
+def init_identity(layer: nn.Conv2d, classes: int) -> None:
+    """Initialise a layer so that its middle tap passes each class's channels on (equations 4 and 5 of the paper).
 
-    One layer scales by c_in / c_out, all of them together by 1. Where a class has several channels, noise tells them
-    apart.
+    One layer scales by c_in / c_out, all layers together by 1. Noise separates the channels of a class with several.
     """
     c_out, c_in, height, width = layer.weight.shape
     layer.weight.normal_(std=0 if c_in == c_out == classes else 1e-3 * classes / c_out)

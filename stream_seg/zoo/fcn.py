@@ -1,6 +1,6 @@
 """FCN-32s, 16s and 8s: Long, Shelhamer, Darrell, Fully Convolutional Networks for Semantic Segmentation, CVPR 2015.
 
-VGG16 whose fully connected layers became convolutions; the scores of earlier pools are added on the way up.
+VGG16 with convolutions instead of fully connected layers; scores of earlier poolings are added during enlargement.
 
     image -> conv1 pool1 -> conv2 pool2 -> conv3 pool3 -> conv4 pool4 -> conv5 pool5 -> fc6 -> fc7 -> score_fr
                                              |              |                                           |
@@ -11,8 +11,8 @@ VGG16 whose fully connected layers became convolutions; the scores of earlier po
                                              +------(+)----- upscore_pool4 ----+
                                               8s: x8 -> scores
 
-All transposed convolutions begin bilinear and are learned; the paper keeps the last one as it begins. The scores of
-pools begin as zeros, so that the finer network starts with the coarser one's predictions (section 4.2).
+All transposed convolutions start bilinear and are learned; the paper fixes the last one. The score layers of poolings
+start as zeros, so that the finer network starts with the coarser one's predictions (section 4.2).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stream_seg.zoo.backbones import VGG16, initialise
+from stream_seg.zoo.backbones import VGG16, init_weights
 from stream_seg.zoo.operators import bilinear_transposed
 
-# conv1_1 pads by 100 in the authors' code, so that fc6 (7x7, unpadded) fits at any size: 99 here and 1 of VGG's own;
-# the offsets follow from it by the layers' size rules (caffe's coord_map)
+# conv1_1 pads by 100 in the authors' code, so that fc6 (7x7, unpadded) fits at any size: 99 here and 1 in VGG itself;
+# the offsets follow from the layers' sizes (caffe's coord_map)
 BORDER = 99
 OFFSET_POOL4, OFFSET_POOL3, OFFSET_IMAGE = 5, 9, {32: 19, 16: 27, 8: 31}
 
@@ -51,7 +51,7 @@ class FCN(nn.Module):
             self.upscore_pool4 = bilinear_transposed(classes, 2)
             self.score_pool3 = nn.Conv2d(256, classes, 1)
         self.upscore = bilinear_transposed(classes, stride)
-        initialise(self)
+        init_weights(self)
         for layer in self.children():
             if isinstance(layer, nn.Conv2d) and layer is not self.score_fr:
                 nn.init.zeros_(layer.weight)
@@ -63,14 +63,14 @@ class FCN(nn.Module):
         score = self.score_fr(self.fc7(self.fc6(pools[5])))
         if self.stride <= 16:
             score = self.upscore2(score)
-            score = score + cropped(self.score_pool4(pools[4]), score, OFFSET_POOL4)
+            score = score + crop(self.score_pool4(pools[4]), score, OFFSET_POOL4)
         if self.stride == 8:
             score = self.upscore_pool4(score)
-            score = score + cropped(self.score_pool3(pools[3]), score, OFFSET_POOL3)
-        return cropped(self.upscore(score), image, OFFSET_IMAGE[self.stride])
+            score = score + crop(self.score_pool3(pools[3]), score, OFFSET_POOL3)
+        return crop(self.upscore(score), image, OFFSET_IMAGE[self.stride])
 
 
-def cropped(x: Tensor, like: Tensor, offset: int) -> Tensor:
-    """The part of `x` from `offset` on, down and right, that is as large as `like`."""
+def crop(x: Tensor, like: Tensor, offset: int) -> Tensor:
+    """Return the part of `x` of the size of `like`, from `offset` on down and right."""
     height, width = like.shape[-2:]
     return x[..., offset : offset + height, offset : offset + width]

@@ -1,7 +1,7 @@
 """Global convolutional network: Peng et al., Large Kernel Matters: Improve Semantic Segmentation by GCN, CVPR 2017.
 
-A classifier wants dense connections, a localiser wants no pooling: a k x k convolution nearly as large as the feature
-map gives both, and is affordable as k x 1 with 1 x k beside 1 x k with k x 1.
+Classification needs dense connections, localisation needs to avoid pooling. A k x k convolution nearly as large as the
+feature map provides both, and is affordable as k x 1, 1 x k in parallel with 1 x k, k x 1.
 
     ResNet  conv2 @ 1/4   conv3 @ 1/8   conv4 @ 1/16   conv5 @ 1/32
               GCN           GCN            GCN            GCN          (each to as many channels as classes)
@@ -18,7 +18,7 @@ from stream_seg.zoo.operators import bilinear_transposed
 
 
 class GCN(nn.Module):
-    """Class scores at the input's size. The paper's `backbone` is resnet152, and resnet50 in its comparisons.
+    """Class scores at the input's size. The paper uses resnet152 as `backbone`, and resnet50 in its comparisons.
 
     Input: float (N, 3, H, W), any size. Output: float (N, classes, H, W).
     """
@@ -38,15 +38,15 @@ class GCN(nn.Module):
         features = self.features.stages(at2)
         at4, at8, at16, score = (part(x) for part, x in zip(self.globals, features, strict=True))
         for up, refine, skip in zip(self.up[:3], self.refine[:3], (at16, at8, at4), strict=True):
-            score = refine(skip + enlarged(up, score, like=skip))
+            score = refine(skip + upsample(up, score, like=skip))
         for up, refine, like in zip(self.up[3:], self.refine[3:], (at2, image), strict=True):
-            score = refine(enlarged(up, score, like=like))
+            score = refine(upsample(up, score, like=like))
         scores: Tensor = score
         return scores
 
 
 class GlobalConvolution(nn.Module):
-    """A k x k convolution as the sum of two separable ones; linear, as the paper found best."""
+    """A k x k convolution as the sum of two separable ones, without non-linearity, which the paper found best."""
 
     def __init__(self, c_in: int, c_out: int, k: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class GlobalConvolution(nn.Module):
 
 
 class BoundaryRefinement(nn.Module):
-    """Scores plus a residual that looks at their neighbourhood."""
+    """Scores plus a residual of two 3x3 convolutions."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -70,11 +70,11 @@ class BoundaryRefinement(nn.Module):
         self.residual = nn.Sequential(first, nn.ReLU(inplace=True), second)
 
     def forward(self, x: Tensor) -> Tensor:
-        refined: Tensor = x + self.residual(x)
-        return refined
+        scores: Tensor = x + self.residual(x)
+        return scores
 
 
-def enlarged(up: nn.Module, x: Tensor, *, like: Tensor) -> Tensor:
-    """Twice the size, less the row or column that is too much where the size of `like` is odd."""
+def upsample(up: nn.Module, x: Tensor, *, like: Tensor) -> Tensor:
+    """Double the size, then crop to `like`, whose size may be odd."""
     larger: Tensor = up(x)
     return larger[..., : like.shape[-2], : like.shape[-1]]

@@ -1,10 +1,10 @@
-"""The operators that the networks of this folder share, in the form that every backend builds.
+"""Operators that the networks share, in a form that every backend can build.
 
-    enlarging     transposed convolution with bilinear weights, bilinear resizing, nearest unpooling, bed of nails,
-                  max unpooling at the places where the maxima were
-    looking wide  atrous convolution, and several of them side by side (ASPP)
+    enlarging  transposed convolution with bilinear weights, bilinear resizing, nearest unpooling, bed of nails, max
+               unpooling by indices
+    context    atrous convolution, and several of them in parallel (ASPP)
 
-"Every backend" means: no MaxPool with a second output, no MaxUnpool, no NonZero, no If, no Loop in the exported graph.
+"Every backend" means no MaxPool with a second output, no MaxUnpool, NonZero, If or Loop in the exported graph.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def conv_bn_relu(c_in: int, c_out: int, kernel: int = 3, *, rate: int = 1, bias: bool = False) -> nn.Sequential:
-    """A convolution that keeps the size, batch normalisation, ReLU. `rate` is the atrous rate."""
-    return nn.Sequential(
-        atrous(c_in, c_out, rate, kernel=kernel, bias=bias), nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)
-    )
+def conv_bn_relu(
+    c_in: int, c_out: int, kernel: int = 3, *, stride: int = 1, rate: int = 1, bias: bool = False
+) -> nn.Sequential:
+    """Build a padded convolution of the atrous `rate` with batch normalisation and ReLU."""
+    conv = atrous(c_in, c_out, rate, kernel=kernel, stride=stride, bias=bias)
+    return nn.Sequential(conv, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True))
 
 
-def atrous(c_in: int, c_out: int, rate: int, *, kernel: int = 3, bias: bool = True) -> nn.Conv2d:
-    """A convolution whose taps are `rate` pixels apart; odd kernels keep the size.
+def atrous(c_in: int, c_out: int, rate: int, *, kernel: int = 3, stride: int = 1, bias: bool = True) -> nn.Conv2d:
+    """Build a convolution whose taps are `rate` pixels apart; an odd kernel keeps the size at stride 1.
 
-    It sees rate * (kernel - 1) + 1 pixels. Stacked with rates 1, 2, 4, ... the receptive field doubles with every
-    layer while each adds the same number of weights.
+    Its receptive field is rate * (kernel - 1) + 1 pixels. In a stack with rates 1, 2, 4, ... the receptive field
+    doubles with every layer while each layer adds the same number of weights.
     """
-    return nn.Conv2d(c_in, c_out, kernel, padding=rate * (kernel // 2), dilation=rate, bias=bias)
+    return nn.Conv2d(c_in, c_out, kernel, stride=stride, padding=rate * (kernel // 2), dilation=rate, bias=bias)
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling of DeepLab v3: a 1x1, three atrous 3x3 and the pooled image, concatenated."""
+    """Atrous spatial pyramid pooling of DeepLab v3: a 1x1, three atrous 3x3 and image pooling, concatenated."""
 
     def __init__(self, c_in: int, c_out: int = 256, *, rates: Sequence[int] = (6, 12, 18)) -> None:
         super().__init__()
@@ -49,19 +50,14 @@ class ASPP(nn.Module):
         return projected
 
 
-def transposed_size(n: int, *, kernel: int, stride: int, padding: int = 0) -> int:
-    """Length of what a transposed convolution makes of `n` samples: O = (N - 1) S + K - 2 P."""
-    return (n - 1) * stride + kernel - 2 * padding
-
-
 def bilinear_kernel(factor: int) -> Tensor:
-    """The (2f, 2f) kernel with which a transposed convolution of stride f interpolates: (0.25 0.75 0.75 0.25) for 2."""
-    away = (torch.arange(2 * factor) - (factor - 0.5)).abs() / factor
-    return torch.outer(1 - away, 1 - away)
+    """Return the (2f, 2f) bilinear kernel of a transposed convolution of stride f: (0.25 0.75 0.75 0.25) for 2."""
+    distance = (torch.arange(2 * factor) - (factor - 0.5)).abs() / factor
+    return torch.outer(1 - distance, 1 - distance)
 
 
 def bilinear_transposed(channels: int, factor: int, *, padding: int = 0) -> nn.ConvTranspose2d:
-    """A learnable transposed convolution that starts as bilinear interpolation, each channel to itself."""
+    """Build a learnable transposed convolution that starts as bilinear interpolation of each channel."""
     layer = nn.ConvTranspose2d(channels, channels, 2 * factor, stride=factor, padding=padding, bias=False)
     with torch.no_grad():
         layer.weight.zero_()
@@ -70,7 +66,7 @@ def bilinear_transposed(channels: int, factor: int, *, padding: int = 0) -> nn.C
 
 
 def upsample_bilinear(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize to `size` = (height, width); pixel centres are at half integers, as in OpenCV and ONNX half_pixel."""
+    """Resize to `size` = (height, width), with pixel centres at half integers as in OpenCV and ONNX half_pixel."""
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
 
 
@@ -86,24 +82,24 @@ def unpool_bed_of_nails(x: Tensor, factor: int = 2) -> Tensor:
     return F.conv_transpose2d(x, nail, stride=factor, groups=x.shape[1])
 
 
-def max_pool_where(x: Tensor) -> tuple[Tensor, Tensor]:
-    """2x2 max pooling, rounding up, and where in its window each maximum was: 0 1 / 2 3, as float (N, C, h, w).
+def max_pool_with_indices(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Pool 2x2 maxima, rounding sizes up. Return them with their indices in the windows, as float (N, C, h, w).
 
-    The first of equal values wins, said in arithmetic: after a ReLU most windows hold equal zeros, and the ArgMax of
-    each backend breaks a tie its own way.
+    A window is numbered 0 1 / 2 3, and the first of equal values wins. Indices are computed by arithmetic: after a ReLU
+    most windows hold equal zeros, and backends differ in how ArgMax breaks ties.
     """
     height, width = x.shape[-2:]
     if height % 2 or width % 2:
-        x = F.pad(x, (0, width % 2, 0, height % 2), mode="replicate")  # a copy comes after its original: it never wins
+        x = F.pad(x, (0, width % 2, 0, height % 2), mode="replicate")  # a copy never wins: it comes after its original
     pooled = F.max_pool2d(x, 2)
     windows = F.pixel_unshuffle(x, 2).reshape(-1, x.shape[1], 4, *pooled.shape[-2:])
     places = torch.arange(4, dtype=x.dtype, device=x.device).reshape(4, 1, 1)
-    where = torch.where(windows == pooled.unsqueeze(2), places, 4).amin(2)
-    return pooled, where
+    indices = torch.where(windows == pooled.unsqueeze(2), places, 4).amin(2)
+    return pooled, indices
 
 
-def max_unpool(x: Tensor, where: Tensor, size: Sequence[int]) -> Tensor:
-    """Put every sample back where the maximum was, zeros elsewhere; `size` = (height, width) before the pooling."""
+def max_unpool(x: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
+    """Put every sample back at its index, with zeros elsewhere; `size` = (height, width) before the pooling."""
     places = torch.arange(4, dtype=x.dtype, device=x.device).reshape(4, 1, 1)
-    windows = torch.where(where.unsqueeze(2) == places, x.unsqueeze(2), 0)
+    windows = torch.where(indices.unsqueeze(2) == places, x.unsqueeze(2), 0)
     return F.pixel_shuffle(windows.flatten(1, 2), 2)[..., : size[0], : size[1]]

@@ -1,10 +1,10 @@
 """SegNet: Badrinarayanan, Kendall, Cipolla, SegNet: A Deep Convolutional Encoder-Decoder Architecture, PAMI 2017.
 
-DeconvNet without the fully connected layers, which held nine tenths of the weights: the decoder gets nothing from the
-encoder but the places of the maxima.
+DeconvNet without the fully connected layers, which hold nine tenths of its weights. Only the places of the maxima reach
+the decoder.
 
     image -> encode1 -> encode2 -> encode3 -> encode4 -> encode5 (conv1 to conv5 of VGG16)
-              | where     | where    | where    | where    | where
+              | indices   | indices  | indices  | indices  | indices
     scores <- decode1 <- decode2 <- decode3 <- decode4 <- decode5
 """
 
@@ -15,7 +15,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from stream_seg.zoo.backbones import VGG16
-from stream_seg.zoo.operators import conv_bn_relu, max_pool_where, max_unpool
+from stream_seg.zoo.operators import conv_bn_relu, max_pool_with_indices, max_unpool
 
 # decode5 first: the channels before and after each convolution
 MIRRORED = ((512, 512, 512, 512), (512, 512, 512, 256), (256, 256, 256, 128), (128, 128, 64), (64, 64))
@@ -36,13 +36,13 @@ class SegNet(nn.Module):
         self.score = nn.Conv2d(64, classes, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        x, undo = image, list[tuple[Tensor, tuple[int, int]]]()
+        x, unpoolings = image, list[tuple[Tensor, tuple[int, int]]]()
         for block in self.encoder:
             x = block(x)
             size = (x.shape[-2], x.shape[-1])
-            x, where = max_pool_where(x)
-            undo.append((where, size))
+            x, indices = max_pool_with_indices(x)
+            unpoolings.append((indices, size))
         for block in self.decoder:
-            x = block(max_unpool(x, *undo.pop()))
+            x = block(max_unpool(x, *unpoolings.pop()))
         scores: Tensor = self.score(x)
         return scores

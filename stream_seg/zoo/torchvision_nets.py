@@ -1,10 +1,10 @@
-"""Networks of torchvision, wrapped: FCN and DeepLab v3 on dilated backbones, and LR-ASPP.
+"""Wrapped networks of torchvision: FCN and DeepLab v3 on dilated backbones, and LR-ASPP.
 
-DeepLab v3: Chen et al., arXiv 1706.05587. MobileNetV3 and LR-ASPP: Howard et al., ICCV 2019. FCN here is torchvision's
-reading of it: a dilated ResNet and two convolutions, without the skips of fcn.py.
+DeepLab v3: Chen et al., arXiv 1706.05587. MobileNetV3 and LR-ASPP: Howard et al., ICCV 2019. torchvision's FCN is a
+dilated ResNet and two convolutions, without the skips of fcn.py.
 
     image -> backbone @ 1/8 or 1/16 -> classifier -> scores, enlarged to the image's size
-                     +--------------> auxiliary classifier (while training; not in LR-ASPP)
+                     +--------------> auxiliary classifier (in training mode; not in LR-ASPP)
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from torchvision.models import get_model
 
 
 class TorchvisionNet(nn.Module):
-    """The segmentation network that torchvision calls `model`; its state_dict is that of torchvision with "net.".
+    """torchvision's segmentation network `model`; its state_dict has torchvision's names with the prefix "net.".
 
-    Input: float (N, 3, H, W), any size. Output: float scores (N, classes, H, W); while training a pair with the
-    auxiliary scores of the same size, where the network has them.
+    Input: float (N, 3, H, W), any size. Output: float scores (N, classes, H, W); in training mode a pair with auxiliary
+    scores of the same size, if the network has them.
     """
 
     def __init__(self, classes: int = 21, *, model: str) -> None:

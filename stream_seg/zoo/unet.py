@@ -6,92 +6,92 @@
                                 pool -> 512 - concatenate -> 512 -> up
                                          pool -> 1024 -> up
 
-As published, convolutions are unpadded: 572 pixels give 388, and the missing border is the image mirrored (the paper's
+As published, convolutions are unpadded: 572 pixels give 388, and the image is mirrored at its border (the paper's
 overlap-tile strategy). Up-convolutions are those of figure 1, linear and halving the channels; the authors' prototxt
-has a ReLU after each and does not halve in the last. The second network here has a ResNet (He et al., CVPR 2016) as its
-contracting path.
+adds a ReLU to each and does not halve in the last. The second network of this file has a ResNet (He et al., CVPR 2016)
+as its contracting path.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stream_seg.errors import NetworkError
-from stream_seg.zoo.backbones import ResNet, initialise
+from stream_seg.zoo.backbones import ResNet, init_weights
 from stream_seg.zoo.operators import conv_bn_relu
 
 WIDTHS = (64, 128, 256, 512, 1024)
-MARGIN = 92  # what 18 unpadded 3x3 convolutions at five scales take from each side
-SMALLEST = MARGIN + 16  # a mirrored border is narrower than the picture
+MARGIN = 92  # pixels that 18 unpadded 3x3 convolutions at five scales take from each side
+SMALLEST = MARGIN + 16  # a mirrored border must be narrower than the image
 
 
 class UNet(nn.Module):
     """Class scores at the input's size.
 
-    Input: float (N, 3, H, W), any size with `padded`; as published each side must be at least 108 (NetworkError), which
-    is what mirroring needs. Output: float (N, classes, H, W).
+    Input: float (N, 3, H, W), any size with `padded`; as published, mirroring needs sides of at least 108 pixels
+    (NetworkError). Output: float (N, classes, H, W).
     """
 
     def __init__(self, classes: int = 2, *, padded: bool = False) -> None:
         super().__init__()
         self.padded = padded
-        self.contract = nn.ModuleList(double(a, b, padded=padded) for a, b in zip((3, *WIDTHS), WIDTHS, strict=False))
+        self.contract = nn.ModuleList(double_conv(*pair, padded=padded) for pair in pairwise((3, *WIDTHS)))
         self.dropout = nn.Dropout()
-        self.up = nn.ModuleList(doubled(c, c // 2) for c in WIDTHS[:0:-1])
-        self.expand = nn.ModuleList(double(c, c // 2, padded=padded) for c in WIDTHS[:0:-1])
+        self.up = nn.ModuleList(up_conv(c, c // 2) for c in WIDTHS[:0:-1])
+        self.expand = nn.ModuleList(double_conv(c, c // 2, padded=padded) for c in WIDTHS[:0:-1])
         self.score = nn.Conv2d(WIDTHS[0], classes, 1)
-        initialise(self)
+        init_weights(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        x, skips = self._bordered(image), list[Tensor]()
+        x, skips = self._pad(image), list[Tensor]()
         for number, block in enumerate(self.contract):
             x = block(F.max_pool2d(skips[-1], 2) if skips else x)
             skips.append(self.dropout(x) if number >= 3 else x)  # the end of the contracting path
         x = skips.pop()
         for up, block in zip(self.up, self.expand, strict=True):
             x = up(x)
-            x = block(torch.cat([centre(skips.pop(), like=x), x], dim=1))
+            x = block(torch.cat([crop_centre(skips.pop(), like=x), x], dim=1))
         scores: Tensor = self.score(x)
         return scores[..., : image.shape[-2], : image.shape[-1]]
 
-    def _bordered(self, image: Tensor) -> Tensor:
-        """The image with the border that the convolutions take, and up to a size that halves evenly four times."""
+    def _pad(self, image: Tensor) -> Tensor:
+        """Pad the image by the border that the convolutions take, and to a size that halves evenly four times."""
         height, width = image.shape[-2:]
         if self.padded:
             return F.pad(image, (0, -width % 16, 0, -height % 16), mode="replicate")
         down, right = (4 - height) % 16, (4 - width) % 16  # valid outputs are 4, 20, 36, ..., 388
         if min(height, width) < SMALLEST:
-            raise NetworkError(
-                f"U-Net: {height}x{width} is too small to be mirrored: it needs {SMALLEST} pixels each way"
-            )
+            raise NetworkError(f"U-Net: {height}x{width} is too small; each side must be at least {SMALLEST}")
         return F.pad(image, (MARGIN, MARGIN + right, MARGIN, MARGIN + down), mode="reflect")
 
 
-def double(c_in: int, c_out: int, *, padded: bool) -> nn.Sequential:
-    """Two 3x3 convolutions, each with a ReLU."""
+def double_conv(c_in: int, c_out: int, *, padded: bool) -> nn.Sequential:
+    """Build two 3x3 convolutions, each with a ReLU."""
     pad = int(padded)
     first, second = nn.Conv2d(c_in, c_out, 3, padding=pad), nn.Conv2d(c_out, c_out, 3, padding=pad)
     return nn.Sequential(first, nn.ReLU(inplace=True), second, nn.ReLU(inplace=True))
 
 
-def doubled(c_in: int, c_out: int) -> nn.ConvTranspose2d:
-    """A 2x2 up-convolution, begun as section 3 of the paper asks for: each output sample is of `c_in` values."""
+def up_conv(c_in: int, c_out: int) -> nn.ConvTranspose2d:
+    """Build a 2x2 up-convolution, initialised as in section 3 of the paper: `c_in` values reach each output."""
     layer = nn.ConvTranspose2d(c_in, c_out, 2, stride=2)
     nn.init.normal_(layer.weight, std=(2 / c_in) ** 0.5)
     return layer
 
 
-def centre(x: Tensor, *, like: Tensor) -> Tensor:
-    """The middle of `x`, as large as `like`."""
+def crop_centre(x: Tensor, *, like: Tensor) -> Tensor:
+    """Crop the centre of `x` to the size of `like`."""
     (height, width), (h, w) = x.shape[-2:], like.shape[-2:]
     top, left = (height - h) // 2, (width - w) // 2
     return x[..., top : top + h, left : left + w]
 
 
 class UNetResNet(nn.Module):
-    """U-Net whose contracting path is a ResNet; the expanding path is that of segmentation_models.pytorch.
+    """U-Net with a ResNet as its contracting path; the expanding path is that of segmentation_models.pytorch.
 
     Input: float (N, 3, H, W), any size. Output: float (N, classes, H, W).
     """

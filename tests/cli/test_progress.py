@@ -1,4 +1,4 @@
-"""Progress of a long command, as a terminal and as a log see it."""
+"""Tests of progress output on a terminal and in a log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 
 from stream_seg.cli import progress as module
 from stream_seg.cli.progress import progress
-from stream_seg.cli.train import as_text
+from stream_seg.cli.train import format_figures
 
 FIGURES = {"loss": 1.25, "learning_rate": 0.00064, "miou": None}
 
@@ -27,7 +27,7 @@ def test_a_log_gets_lines_with_the_time_left(monkeypatch: pytest.MonkeyPatch) ->
         for step in range(301, 1001):  # a training resumed at step 300, 0.1 s per step
             now[0] += 0.1
             if step in {301, 310, 500, 501, 1000}:
-                update(step, as_text({**FIGURES, "miou": 0.763 if step == 1000 else None}))
+                update(step, format_figures({**FIGURES, "miou": 0.763 if step == 1000 else None}))
     assert written(console).splitlines() == [
         "500 of 1000 steps, loss 1.250, rate 0.00064, 0:00:50 left",
         "1000 of 1000 steps, loss 1.250, rate 0.00064, mIoU 76.3, 0:00:00 left",

@@ -1,4 +1,4 @@
-"""A small world to learn, for tests: red, green and blue fields, told apart by their colour alone."""
+"""A small data set for tests: red, green and blue fields, classified by their colour alone."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ BGR = np.array([[40, 50, 200], [60, 170, 60], [210, 90, 40]], np.float32)
 
 
 def coloured_fields(count: int = 8, *, size: tuple[int, int] = (64, 96), seed: int = 0) -> Pairs:
-    """Pictures of 4 x 6 fields of random classes, most of them red, with a little noise, and void on the left."""
-    draw = np.random.default_rng(seed)
+    """Return images of 4 x 6 fields of random classes, mostly red, with a little noise, and void on the left."""
+    rng = np.random.default_rng(seed)
     images, labels = [], []
     for _ in range(count):
-        fields = draw.choice(3, (4, 6), p=[0.6, 0.25, 0.15]).astype(np.uint8)
+        fields = rng.choice(3, (4, 6), p=[0.6, 0.25, 0.15]).astype(np.uint8)
         truth = np.kron(fields, np.ones((size[0] // 4, size[1] // 6), np.uint8))
-        image = np.clip(BGR[truth] + draw.normal(0, 12, (*size, 3)), 0, 255).astype(np.uint8)
+        image = np.clip(BGR[truth] + rng.normal(0, 12, (*size, 3)), 0, 255).astype(np.uint8)
         truth[:, :2] = 255
         images.append(image)
         labels.append(truth)
@@ -30,7 +30,7 @@ def coloured_fields(count: int = 8, *, size: tuple[int, int] = (64, 96), seed: i
 
 
 def write_split(folder: Path, pairs: Pairs, split: str) -> None:
-    """DIR/SPLIT and DIR/SPLITannot, as a user keeps them."""
+    """Write a split as the folders SPLIT and SPLITannot."""
     for place, arrays in ((split, pairs.images), (f"{split}annot", pairs.labels)):
         (folder / place).mkdir(parents=True, exist_ok=True)
         for number, array in enumerate(arrays):
@@ -38,8 +38,8 @@ def write_split(folder: Path, pairs: Pairs, split: str) -> None:
 
 
 def recipe_file(folder: Path, **keys: Any) -> Path:
-    """A recipe for the fields in `folder`, of the road network; None leaves a key out."""
-    said = {
+    """Write a recipe of the road network for the fields in `folder`, with `keys`; None omits a key. Return its path."""
+    recipe = {
         "network": "road",
         "data": str(folder),
         "classes": NAMES,
@@ -54,5 +54,5 @@ def recipe_file(folder: Path, **keys: Any) -> Path:
         **keys,
     }
     path = folder / "fields.yaml"
-    path.write_text(yaml.safe_dump({key: value for key, value in said.items() if value is not None}))
+    path.write_text(yaml.safe_dump({key: value for key, value in recipe.items() if value is not None}))
     return path

@@ -1,4 +1,4 @@
-"""The contract that every network of `BUILDERS` keeps. Weights are random, batch statistics are those of the test."""
+"""Contract tests of every network of BUILDERS, with random weights and batch statistics of random images."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ from tests.support.fake_stages import make_node, run_graph
 
 pytestmark = pytest.mark.timeout(600)  # on a busy machine an export of 101 layers takes minutes
 
-# small, and each network's own least where it has one
+# small sizes; some networks have a least size
 EXPORTED = {"deconvnet": (193, 224), "unet": (112, 128), "deeplab_v1_crf": (128, 192), "deeplab_v2_crf": (128, 192)}
 ODD = {"deconvnet": (193, 199), "unet": (109, 123)}
-# where a maximum was is a matter of rounding in a few windows of a million, and moves much: one picture of three may
-PICTURES = {"deconvnet": 3, "segnet": 3}
-# one of each kind: strides and skips, indices, crops, the CRF, depthwise convolutions; the others for one GPU
+# in a few of a million windows rounding decides where the maximum is, which changes much: one image of three may differ
+IMAGES = {"deconvnet": 3, "segnet": 3}
+# one of each kind: strides and skips, indices, crops, the CRF, depthwise convolutions; others are built for one GPU
 FOR_EVERY_GPU = {"road", "segnet", "unet", "deeplab_v1_crf", "lraspp_mobilenet"}
 TOO_SMALL = {"deconvnet": (192, 224), "unet": (107, 128)}
 MEAN, STD = (0.43, 0.42, 0.41), (0.31, 0.31, 0.31)
 UNPORTABLE = {"NonZero", "If", "Loop", "Scan", "MaxUnpool", "RoiAlign", "NonMaxSuppression"}
 
-Pictures = NDArray[np.uint8]
+Images = NDArray[np.uint8]
 
 
 def seeded_network(name: str, classes: int) -> nn.Module:
@@ -55,12 +55,12 @@ def seeded_network(name: str, classes: int) -> nn.Module:
     return zoo.build_network(name, classes).eval()
 
 
-def picture(height: int, width: int, *, seed: int = 0, count: int = 1) -> Tensor:
-    """Coarse and fine noise, (N, 3, H, W), about normalised."""
-    draw = torch.Generator().manual_seed(seed)
-    coarse = torch.randn(count, 3, 4, 4, generator=draw)
+def noise_image(height: int, width: int, *, seed: int = 0, count: int = 1) -> Tensor:
+    """Return coarse and fine noise, (N, 3, H, W), about normalised."""
+    rng = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(count, 3, 4, 4, generator=rng)
     return F.interpolate(coarse, size=(height, width), mode="bicubic") + 0.3 * torch.randn(
-        count, 3, height, width, generator=draw
+        count, 3, height, width, generator=rng
     )
 
 
@@ -69,7 +69,7 @@ def first_convolution(net: nn.Module) -> nn.Conv2d:
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_it_has_as_many_parameters_as_its_source(name: str) -> None:
+def test_the_parameter_count_equals_the_sources(name: str) -> None:
     with torch.device("meta"):
         net = seeded_network(name, BUILDERS[name].classes)
     assert sum(p.numel() for p in net.parameters()) == BUILDERS[name].parameters
@@ -80,7 +80,7 @@ def test_scores_of_an_odd_size_and_a_gradient_at_the_first_layer(name: str) -> N
     net = seeded_network(name, 2).requires_grad_(False)
     weight = first_convolution(net).weight.requires_grad_()
     height, width = ODD.get(name, (65, 97))
-    scores = net(picture(height, width))
+    scores = net(noise_image(height, width))
     stride = BUILDERS[name].stride
     assert scores.shape == (1, 2, math.ceil(height / stride), math.ceil(width / stride))
     assert scores.isfinite().all()
@@ -91,7 +91,7 @@ def test_scores_of_an_odd_size_and_a_gradient_at_the_first_layer(name: str) -> N
 
 
 @pytest.mark.parametrize("name", TOO_SMALL)
-def test_a_picture_that_is_too_small_is_refused(name: str) -> None:
+def test_an_image_that_is_too_small_is_refused(name: str) -> None:
     with torch.device("meta"):
         net = seeded_network(name, 2)
         with pytest.raises(NetworkError, match="too small"):
@@ -100,44 +100,44 @@ def test_a_picture_that_is_too_small_is_refused(name: str) -> None:
 
 @dataclass(frozen=True)
 class Exported:
-    """A network of 21 classes as ONNX, pictures (N, H, W, 3), and what torch says of them."""
+    """A network of 21 classes as ONNX, images (N, H, W, 3), and torch's scores and labels of them."""
 
     name: str
     path: Path
-    images: Pictures
+    images: Images
     scores: NDArray[np.float32]
     labels: NDArray[np.uint8]
 
-    def agrees(self, scores: NDArray[np.float32], labels: NDArray[np.uint8]) -> None:
-        """Within 1e-3, and within 1e-3 of their spread where that is small; for the most part of several pictures."""
+    def assert_agrees(self, scores: NDArray[np.float32], labels: NDArray[np.uint8]) -> None:
+        """Compare most images within 1e-3, or within 1e-3 of the scores' deviation if that is below 1."""
         assert scores.shape == self.scores.shape
         assert labels.dtype == np.uint8
-        apart = np.abs(scores - self.scores).max(axis=(1, 2, 3))
+        error = np.abs(scores - self.scores).max(axis=(1, 2, 3))
         same = (labels == self.labels).mean(axis=(1, 2))
-        good = (apart < 1e-3 * min(1, self.scores.std())) & (same > 0.999)
-        assert same.min() > 0.95, f"{self.name}: labels {same} the same"
-        assert good.mean() > 0.5, f"{self.name}: scores {apart} apart, labels {same} the same"
+        good = (error < 1e-3 * min(1, self.scores.std())) & (same > 0.999)
+        assert same.min() > 0.95, f"{self.name}: share of equal labels {same}"
+        assert good.mean() > 0.5, f"{self.name}: score error {error}, share of equal labels {same}"
 
 
 @pytest.fixture(scope="module", params=BUILDERS)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exported]:
     name = request.param
     size = EXPORTED.get(name, (64, 96))
-    net = settled(seeded_network(name, 21), size)
-    images = (picture(*size, seed=2, count=PICTURES.get(name, 1)) * 60 + 110).clamp(0, 255).byte().permute(0, 2, 3, 1)
+    net = warm_up(seeded_network(name, 21), size)
+    images = (noise_image(*size, seed=2, count=IMAGES.get(name, 1)) * 60 + 110).clamp(0, 255).byte().permute(0, 2, 3, 1)
     path = tmp_path_factory.mktemp(name) / "net.onnx"
     export_onnx(net, path, size=size, mean=MEAN, std=STD)
-    with torch.no_grad():  # in float64, so that only the exported one rounds
+    with torch.no_grad():  # in float64, so that only the exported network rounds
         scores, labels = PortableNetwork(net, mean=MEAN, std=STD).double()(images)
     del net
     yield Exported(name, path, images.numpy(), scores.float().numpy(), labels.numpy())
     path.unlink()  # up to 1 GB each
 
 
-def settled(net: nn.Module, size: tuple[int, int]) -> nn.Module:
-    """The network as if trained a little: batch statistics of some pictures, residuals smaller than what they add to.
+def warm_up(net: nn.Module, size: tuple[int, int]) -> nn.Module:
+    """Set batch statistics from random images and make residuals small, as training would.
 
-    As it is made, a deep ResNet doubles its signal's variance at every block, beyond what float32 holds exactly.
+    A new deep ResNet doubles the variance at every block, beyond the precision of float32.
     """
     for block in net.modules():
         if isinstance(block, Bottleneck | BasicBlock):
@@ -147,15 +147,15 @@ def settled(net: nn.Module, size: tuple[int, int]) -> nn.Module:
         layer.momentum = None
     if norms:
         with torch.no_grad():
-            net.train()(picture(*size, seed=1, count=4))
+            net.train()(noise_image(*size, seed=1, count=4))
     return net.eval()
 
 
-def test_the_labels_are_worth_comparing(exported: Exported) -> None:
+def test_the_labels_are_not_all_equal(exported: Exported) -> None:
     assert np.unique(exported.labels).size > 1
 
 
-def test_the_export_builds_everywhere(exported: Exported) -> None:
+def test_the_export_has_only_portable_operators(exported: Exported) -> None:
     nodes = onnx.load(exported.path).graph.node
     assert not {node.op_type for node in nodes} & UNPORTABLE
     assert all(len(node.output) == 1 for node in nodes if node.op_type == "MaxPool")
@@ -163,7 +163,7 @@ def test_the_export_builds_everywhere(exported: Exported) -> None:
 
 def test_onnx_runtime_agrees_with_torch(exported: Exported) -> None:
     scores, labels = ort.InferenceSession(exported.path).run(None, {"image": exported.images})
-    exported.agrees(scores, labels)
+    exported.assert_agrees(scores, labels)
 
 
 def test_openvino_agrees_with_torch(exported: Exported) -> None:
@@ -174,13 +174,13 @@ def test_openvino_agrees_with_torch(exported: Exported) -> None:
     model.reshape(exported.images.shape)
     compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
     results = compiled(exported.images)
-    exported.agrees(results["scores"], results["labels"])
+    exported.assert_agrees(results["scores"], results["labels"])
 
 
 def test_tensorrt_builds_it(exported: Exported) -> None:
-    """Each in fp16 where that is not too large, for another generation of GPUs than its neighbours; some for all."""
+    """Build in fp16 unless the network is large, for one GPU generation each, some networks for all."""
     onnx_size = exported.path.stat().st_size
-    precision = "fp16" if onnx_size < 3e8 else "f32"  # the conversion holds several copies of a network
+    precision = "fp16" if onnx_size < 3e8 else "f32"  # the conversion keeps several copies of a network in memory
     every = list_compute_capabilities()
     of_all = every if exported.name in FOR_EVERY_GPU else every[list(BUILDERS).index(exported.name) % len(every) :][:1]
     for capability in of_all:
@@ -209,7 +209,7 @@ def test_a_frame_goes_through_the_pipeline(exported: Exported) -> None:
             seen.append(frame)
             yield frame
 
-    segment = Segment(network=str(described(exported)), backend="onnxruntime", precision="f32")
+    segment = Segment(network=str(write_sidecar(exported)), backend="onnxruntime", precision="f32")
     graph = run_graph(
         [
             make_node("synthetic", "source", camera),
@@ -222,24 +222,24 @@ def test_a_frame_goes_through_the_pipeline(exported: Exported) -> None:
     assert graph.error is None
     (frame,) = seen
     assert frame.semantic is not None
-    drawn = next(iter(camera(iter(())))).image
-    _, labels = ort.InferenceSession(exported.path).run(None, {"image": drawn[None]})
+    image = next(iter(camera(iter(())))).image
+    _, labels = ort.InferenceSession(exported.path).run(None, {"image": image[None]})
     assert (frame.semantic.labels == labels[0]).mean() > 0.999
-    assert (frame.image != drawn).any()
+    assert (frame.image != image).any()
 
 
-def described(exported: Exported) -> Path:
-    """The ONNX with the side-car that makes it a network of the pipeline."""
-    said = {
+def write_sidecar(exported: Exported) -> Path:
+    """Write the side-car that makes an export a network of the pipeline. Return the path of the ONNX."""
+    sidecar = {
         "name": exported.name,
         "size": exported.images.shape[1:3],
         "classes": [f"class {number}" for number in range(exported.scores.shape[1])],
         "palette": "voc",
         "sha256": hashlib.sha256(exported.path.read_bytes()).hexdigest(),
     }
-    exported.path.with_suffix(".json").write_text(json.dumps(said), encoding="utf-8")
+    exported.path.with_suffix(".json").write_text(json.dumps(sidecar), encoding="utf-8")
     return exported.path
 
 
-def test_what_is_shipped_can_be_built() -> None:
+def test_shipped_networks_are_in_the_registry() -> None:
     assert set(NETWORKS) <= set(BUILDERS)

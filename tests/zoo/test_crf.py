@@ -1,3 +1,5 @@
+"""Tests of the convolutional CRF."""
+
 from __future__ import annotations
 
 from itertools import product
@@ -9,8 +11,8 @@ from torch import Tensor
 from stream_seg.zoo.crf import ConvCRF
 
 
-def by_definition(scores: Tensor, image: Tensor, *, iterations: int, reach: int) -> Tensor:
-    """Mean field pixel by pixel; weights 4 and 3, widths 5, 0.2 and 1."""
+def mean_field(scores: Tensor, image: Tensor, *, iterations: int, reach: int) -> Tensor:
+    """Compute mean field pixel by pixel, with weights 4 and 3 and widths 5, 0.2 and 1."""
     _, height, width = scores.shape
     pixels = list(product(range(height), range(width)))
     logits = scores
@@ -18,10 +20,10 @@ def by_definition(scores: Tensor, image: Tensor, *, iterations: int, reach: int)
         q, logits = logits.softmax(0), scores.clone()
         for y, x in pixels:
             near = [p for p in pixels if p != (y, x) and abs(p[0] - y) <= reach and abs(p[1] - x) <= reach]
-            away = [(v - y) ** 2 + (u - x) ** 2 for v, u in near]
-            unlike = [float(((image[:, v, u] - image[:, y, x]) ** 2).sum()) for v, u in near]
-            appearance = [exp(-d / (2 * 5.0**2) - c / (2 * 0.2**2)) for d, c in zip(away, unlike, strict=True)]
-            smoothness = [exp(-d / 2) for d in away]
+            squared = [(v - y) ** 2 + (u - x) ** 2 for v, u in near]
+            contrast = [float(((image[:, v, u] - image[:, y, x]) ** 2).sum()) for v, u in near]
+            appearance = [exp(-d / (2 * 5.0**2) - c / (2 * 0.2**2)) for d, c in zip(squared, contrast, strict=True)]
+            smoothness = [exp(-d / 2) for d in squared]
             for weight, kernel in ((4.0, appearance), (3.0, smoothness)):
                 for (v, u), k in zip(near, kernel, strict=True):
                     logits[:, y, x] += weight * k / max(sum(kernel), 1e-6) * q[:, v, u]
@@ -32,21 +34,21 @@ def test_it_is_mean_field_within_the_window() -> None:
     torch.manual_seed(2)
     scores, image = torch.randn(2, 3, 4, 5), torch.rand(2, 3, 4, 5) * 0.5
     refined = ConvCRF(iterations=2, size=3)(scores, image)
-    for one, picture, expected in zip(scores, image, refined, strict=True):
-        torch.testing.assert_close(by_definition(one, picture, iterations=2, reach=1), expected, atol=1e-4, rtol=1e-4)
+    for one, pixels, expected in zip(scores, image, refined, strict=True):
+        torch.testing.assert_close(mean_field(one, pixels, iterations=2, reach=1), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_noise_goes_and_an_edge_of_the_picture_stays() -> None:
+def test_noise_is_removed_and_an_edge_of_the_image_is_kept() -> None:
     image = torch.zeros(1, 3, 16, 16)
     image[..., 8:] = 2.0
     truth = image[:, 0] > 1
     labels = truth.clone()
-    labels[0, 4, 4] = labels[0, 11, 7] = True  # one in the open, one at the edge
+    labels[0, 4, 4] = labels[0, 11, 7] = True  # one in a plain area, one at the edge
     scores = torch.stack([~labels, labels], dim=1).float() * 2
     refined = ConvCRF()(scores, image)
     assert torch.equal(refined.argmax(1).bool(), truth)
 
 
-def test_without_weight_nothing_changes() -> None:
+def test_without_weights_nothing_changes() -> None:
     scores, image = torch.randn(1, 4, 6, 7), torch.rand(1, 3, 6, 7)
     assert torch.equal(ConvCRF(weight_appearance=0, weight_smoothness=0)(scores, image), scores)

@@ -1,4 +1,4 @@
-"""What the papers say of their own networks, one claim at a time. Shapes are computed without data (device meta)."""
+"""Tests of single claims of the papers about their networks. Shapes are computed without data (device meta)."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from torch.nn import functional as F
 from stream_seg.zoo import fcn
 from stream_seg.zoo.deconvnet import DeconvNet
 from stream_seg.zoo.deeplab import DeepLabV1, DeepLabV2, DeepLabV3, DeepLabV3Plus, DilatedVGG16
-from stream_seg.zoo.dilated import WIDTHS, Dilated, context_module
+from stream_seg.zoo.dilated import WIDTHS, Dilated, build_context
 from stream_seg.zoo.gcn import GCN, GlobalConvolution
 from stream_seg.zoo.segnet import SegNet
 from stream_seg.zoo.torchvision_nets import TorchvisionNet
-from stream_seg.zoo.unet import UNet, UNetResNet, centre
-from tests.zoo.test_operators import positive, reach
+from stream_seg.zoo.unet import UNet, UNetResNet, crop_centre
+from tests.zoo.test_operators import make_positive, receptive_field
 
 
-def test_fcn_crops_where_its_layers_put_the_picture() -> None:
-    """Where the centre of sample i of each map lies in the picture, as (distance between samples, first one)."""
+def test_fcn_crops_at_the_image_border() -> None:
+    """Compute the crop offsets from the samples of each map in image coordinates: (distance, position of the first)."""
     border = fcn.BORDER
     pool3, pool4, pool5 = ((2**n, (2**n - 1) / 2 - border) for n in (3, 4, 5))
     score_fr = (32, pool5[1] + 3 * 32)  # fc6, 7x7 without padding
-    upscore2 = enlarged(score_fr, 2)
-    upscore_pool4 = enlarged(upscore2, 2)
+    upscore2 = upsampled_samples(score_fr, 2)
+    upscore_pool4 = upsampled_samples(upscore2, 2)
     assert (upscore2[1] - pool4[1]) / 16 == fcn.OFFSET_POOL4
     assert (upscore_pool4[1] - pool3[1]) / 8 == fcn.OFFSET_POOL3
     for stride, below in ((32, score_fr), (16, upscore2), (8, upscore_pool4)):
-        assert -enlarged(below, stride)[1] == fcn.OFFSET_IMAGE[stride]
+        assert -upsampled_samples(below, stride)[1] == fcn.OFFSET_IMAGE[stride]
 
 
-def enlarged(samples: tuple[float, float], factor: int) -> tuple[float, float]:
-    """After a transposed convolution with a kernel of twice its stride, and no padding."""
+def upsampled_samples(samples: tuple[float, float], factor: int) -> tuple[float, float]:
+    """Return the samples after a transposed convolution with a kernel of twice its stride and no padding."""
     step = samples[0] / factor
     return step, samples[1] - step * (factor - 0.5)
 
@@ -50,7 +50,7 @@ def test_fcn_adds_the_scores_of_pool3_and_pool4() -> None:
             assert layer.bias is not None
             layer.bias += torch.tensor([1.0, 0.0])
             after = net(image)
-            # a constant added before bilinear enlargements arrives as it was
+            # bilinear enlargement keeps a constant
             torch.testing.assert_close(after[:, 0] - before[:, 0], torch.ones(1, 32, 32), atol=1e-3, rtol=0)
             torch.testing.assert_close(after[:, 1], before[:, 1], atol=1e-3, rtol=0)
             before = after
@@ -60,8 +60,8 @@ def test_fcn_adds_the_scores_of_pool3_and_pool4() -> None:
     ("stride", "path", "lead"),
     [(32, "fr", 15.5), (16, "fr", 15.5), (8, "fr", 15.5), (16, "pool4", 7.5), (8, "pool4", 7.5), (8, "pool3", 3.5)],
 )
-def test_fcn_puts_every_path_where_the_picture_is(stride: Any, path: str, lead: float) -> None:
-    """A picture that grows by 1 a pixel to the right comes out as it is, half a cell ahead: maxima are pooled."""
+def test_fcn_aligns_every_path_with_the_image(stride: Any, path: str, lead: float) -> None:
+    """An image that increases by 1 per pixel comes out unchanged but half a cell ahead, because maxima are pooled."""
     net = fcn.FCN(2, stride=stride).eval()
     net.blocks = nn.ModuleList(nn.Identity() for _ in range(5))
     net.fc6, net.fc7 = nn.Conv2d(3, 3, 7), nn.Identity()
@@ -79,7 +79,7 @@ def test_fcn_puts_every_path_where_the_picture_is(stride: Any, path: str, lead: 
     torch.testing.assert_close(ahead, torch.full((64,), lead), atol=1e-2, rtol=0)
 
 
-def test_fcn_begins_with_the_coarser_network_s_predictions() -> None:
+def test_fcn_starts_with_the_coarser_networks_predictions() -> None:
     net = fcn.FCN(2, stride=8)
     assert not net.score_pool4.weight.any()
     assert not net.score_pool3.weight.any()
@@ -88,7 +88,7 @@ def test_fcn_begins_with_the_coarser_network_s_predictions() -> None:
 
 def test_unet_crops_the_middle_and_mirrors_the_border() -> None:
     x = torch.arange(64.0).reshape(1, 1, 8, 8)
-    assert torch.equal(centre(x, like=x[..., :4, :4]), x[..., 2:6, 2:6])
+    assert torch.equal(crop_centre(x, like=x[..., :4, :4]), x[..., 2:6, 2:6])
     image, seen = torch.rand(1, 3, 108, 108), list[Tensor]()
     net = UNet(2)
     net.contract[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -132,10 +132,10 @@ def test_unet_turns_572_pixels_into_388() -> None:
     ],
     ids=["unet", "unet_resnet", "deeplab_v3plus"],
 )
-def test_skips_bring_the_decoder_what_the_encoder_made(
+def test_skips_pass_encoder_features_to_the_decoder(
     build: Callable[[], nn.Module], skips: dict[str, str], first: bool
 ) -> None:
-    """By concatenation, before the decoder's own channels or after them."""
+    """They are concatenated before or after the decoder's own channels."""
     net, made, joined = build().eval(), dict[str, Tensor](), dict[str, Tensor]()
     for start, end in skips.items():
         net.get_submodule(start).register_forward_hook(lambda _, __, x, name=start: made.update({name: x}))
@@ -149,8 +149,8 @@ def test_skips_bring_the_decoder_what_the_encoder_made(
 
 
 @pytest.mark.parametrize("kind", [SegNet, DeconvNet])
-def test_unpooling_puts_a_maximum_back_in_its_very_place(kind: type[nn.Module]) -> None:
-    """Without its layers, a network gives a single bright pixel back as it was, after five poolings."""
+def test_unpooling_restores_the_place_of_a_maximum(kind: type[nn.Module]) -> None:
+    """Without its layers a network returns a single bright pixel unchanged, after five poolings."""
     with torch.device("meta"):
         net: Any = kind(2)
     net.encoder, net.decoder = (nn.ModuleList(nn.Identity() for _ in range(5)) for _ in range(2))
@@ -161,20 +161,20 @@ def test_unpooling_puts_a_maximum_back_in_its_very_place(kind: type[nn.Module]) 
 
 
 @pytest.mark.parametrize("kind", WIDTHS)
-def test_the_context_module_begins_as_the_identity(kind: str) -> None:
+def test_the_context_module_starts_as_the_identity(kind: str) -> None:
     torch.manual_seed(0)
     scores = torch.rand(1, 5, 20, 24) + 0.5
-    torch.testing.assert_close(context_module(5, WIDTHS[kind])(scores), scores, atol=0.05, rtol=0)
-    assert reach(positive(context_module(2, WIDTHS[kind])), channels=2) == (67, 67)
+    torch.testing.assert_close(build_context(5, WIDTHS[kind])(scores), scores, atol=0.05, rtol=0)
+    assert receptive_field(make_positive(build_context(2, WIDTHS[kind])), channels=2) == (67, 67)
 
 
 def test_the_basic_context_module_has_64_c_squared_weights() -> None:
-    weights = [p for p in context_module(21, WIDTHS["basic"]).parameters() if p.dim() == 4]
+    weights = [p for p in build_context(21, WIDTHS["basic"]).parameters() if p.dim() == 4]
     assert sum(prod(p.shape) for p in weights) == 64 * 21**2
 
 
-def test_a_global_convolution_sees_k_by_k_at_a_fraction_of_the_weights() -> None:
-    assert reach(positive(GlobalConvolution(1, 1, 15)), side=41) == (15, 15)
+def test_a_global_convolution_has_a_k_by_k_field_at_a_fraction_of_the_weights() -> None:
+    assert receptive_field(make_positive(GlobalConvolution(1, 1, 15)), side=41) == (15, 15)
     layer = GlobalConvolution(256, 21, 15)
     assert sum(p.numel() for p in layer.parameters() if p.dim() == 4) == 2 * 15 * (256 + 21) * 21
     thousands = [sum(p.numel() for p in GlobalConvolution(2048, 21, k).parameters()) // 1000 for k in (3, 5, 7, 9)]
@@ -182,7 +182,7 @@ def test_a_global_convolution_sees_k_by_k_at_a_fraction_of_the_weights() -> None
 
 
 def test_gcn_adds_up_all_its_scores_and_refinements() -> None:
-    """What each part adds arrives at the end as it was: enlargements begin bilinear, refinements are residuals."""
+    """Constants that each part adds reach the output: enlargement starts bilinear, refinements are residuals."""
     net = GCN(2, backbone="resnet18", kernel=3).eval()
     with torch.no_grad():
         for parameter in (*net.globals.parameters(), *net.refine.parameters()):
@@ -192,18 +192,18 @@ def test_gcn_adds_up_all_its_scores_and_refinements() -> None:
             assert net(torch.rand(1, 3, 64, 64))[0, :, 32, 32].tolist() == pytest.approx([count] * 2)
         finest = net.refine[-1].residual
         finest[0].bias.fill_(-1)
-        finest[2].weight.fill_(1)  # of what a ReLU makes nothing of
+        finest[2].weight.fill_(1)  # of values that the ReLU sets to 0
         assert net(torch.rand(1, 3, 64, 64))[0, :, 32, 32].tolist() == pytest.approx([9] * 2)
 
 
-def test_deeplab_v1_pools_once_more_before_it_classifies() -> None:
+def test_deeplab_v1_pools_before_its_classifier() -> None:
     net, x = DeepLabV1(2), torch.rand(1, 2, 8, 9)
     net.features, net.classify = nn.Identity(), nn.Identity()
     torch.testing.assert_close(net(x), F.avg_pool2d(x, 3, stride=1, padding=1))
 
 
-def test_pools_of_the_dilated_vgg_overlap_and_the_last_two_keep_the_size() -> None:
-    """A maximum between two windows comes out of both: at 3 and 4 of 8 after three pools, then one further a pool."""
+def test_the_dilated_vgg_pools_with_overlap_and_keeps_the_size_in_the_last_two() -> None:
+    """A maximum between two windows is in both: at 3 and 4 of 8 after three poolings, then one further each."""
     net = DilatedVGG16()
     net.blocks = nn.ModuleList(nn.Identity() for _ in range(5))
     image, expected = torch.zeros(1, 1, 64, 64), torch.zeros(1, 1, 8, 8)
@@ -251,7 +251,7 @@ def test_deeplab_v2_and_v3plus_and_the_dilated_front_end_have_their_rates() -> N
     assert front.fc6[0].dilation == (4, 4)
 
 
-def test_deeplab_v2_takes_the_crf_of_v1() -> None:
+def test_deeplab_v2_has_the_crf_of_v1() -> None:
     image = torch.rand(1, 3, 33, 49)
     torch.manual_seed(0)
     net = DeepLabV2(3, backbone="vgg16", crf=True).eval()
@@ -266,7 +266,7 @@ def rates(net: nn.Module) -> list[int]:
     return [m.dilation[0] for m in net.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
 
 
-def test_torchvision_nets_give_auxiliary_scores_while_training() -> None:
+def test_torchvision_nets_return_auxiliary_scores_in_training_mode() -> None:
     with torch.device("meta"):
         net: Any = TorchvisionNet(5, model="deeplabv3_mobilenet_v3_large")
         image = torch.zeros(2, 3, 64, 96)

@@ -1,4 +1,4 @@
-"""The operators against torch's own, and against examples small enough to do by hand."""
+"""Tests of the operators against torch's own and against examples by hand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from stream_seg.zoo.operators import (
     bilinear_transposed,
     max_pool_with_indices,
     max_unpool,
-    transposed_size,
 )
 
 
@@ -35,8 +34,8 @@ def noise(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(5))
 
 
-def reach(net: nn.Module, *, channels: int = 1, side: int = 101) -> tuple[int, int]:
-    """Height and width of what the middle output sees of the input, by its gradient."""
+def receptive_field(net: nn.Module, *, channels: int = 1, side: int = 101) -> tuple[int, int]:
+    """Return height and width of the receptive field of the middle output, from its gradient."""
     image = torch.zeros(1, channels, side, side, requires_grad=True)
     net(image)[0, 0, side // 2, side // 2].backward()
     assert image.grad is not None
@@ -44,29 +43,11 @@ def reach(net: nn.Module, *, channels: int = 1, side: int = 101) -> tuple[int, i
     return int(seen.any(1).sum()), int(seen.any(0).sum())
 
 
-def positive(net: nn.Module) -> nn.Module:
-    """The same with weights above zero, so that no contribution cancels another."""
+def make_positive(net: nn.Module) -> nn.Module:
+    """Set all weights to a positive value, so that no contribution cancels another."""
     for parameter in net.parameters():
         nn.init.constant_(parameter, 0.1)
     return net
-
-
-@pytest.mark.parametrize(
-    ("n", "kernel", "stride", "padding"), [(3, 64, 32, 0), (7, 4, 2, 1), (5, 3, 1, 1), (4, 7, 3, 2)]
-)
-def test_a_transposed_convolution_gives_n_minus_1_times_s_plus_k_minus_2p(
-    n: int, kernel: int, stride: int, padding: int
-) -> None:
-    made = F.conv_transpose2d(
-        torch.zeros(1, 1, n, n), torch.zeros(1, 1, kernel, kernel), stride=stride, padding=padding
-    )
-    assert made.shape[-1] == transposed_size(n, kernel=kernel, stride=stride, padding=padding)
-
-
-def test_the_size_rule_by_hand() -> None:
-    assert transposed_size(3, kernel=64, stride=32) == 128  # FCN-32s, upscore
-    assert transposed_size(7, kernel=4, stride=2, padding=1) == 14  # doubles
-    assert transposed_size(1, kernel=7, stride=1) == 7  # DeconvNet, deconv-fc6
 
 
 def test_the_bilinear_kernel_of_stride_2() -> None:
@@ -78,7 +59,7 @@ def test_the_bilinear_kernel_of_stride_2() -> None:
 def test_a_transposed_convolution_starts_as_bilinear_interpolation(factor: int) -> None:
     x = noise(1, 3, 6, 7)
     made = bilinear_transposed(3, factor, padding=factor // 2)(x)
-    inside = (..., slice(factor, -factor), slice(factor, -factor))  # at the border one sees zeros, the other a copy
+    inside = (..., slice(factor, -factor), slice(factor, -factor))  # at the border one pads zeros, the other copies
     expected = operators.upsample_bilinear(x, (6 * factor, 7 * factor))
     torch.testing.assert_close(made[inside], expected[inside])
 
@@ -87,7 +68,7 @@ def test_bilinear_upsampling_by_hand() -> None:
     assert torch.equal(operators.upsample_bilinear(grid([[0, 1]]), (1, 4)), grid([[0, 0.25, 0.75, 1]]))
 
 
-def test_unpooling_without_places_by_hand() -> None:
+def test_unpooling_without_indices_by_hand() -> None:
     x = grid([[1, 2], [3, 4]])
     nearest = grid([[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]])
     nails = grid([[1, 0, 2, 0], [0, 0, 0, 0], [3, 0, 4, 0], [0, 0, 0, 0]])
@@ -97,25 +78,25 @@ def test_unpooling_without_places_by_hand() -> None:
 
 
 def test_max_unpooling_by_hand() -> None:
-    pooled, where = max_pool_with_indices(grid([[1, 2, 6, 3], [3, 5, 2, 1], [1, 2, 2, 1], [7, 3, 4, 8]]))
+    pooled, indices = max_pool_with_indices(grid([[1, 2, 6, 3], [3, 5, 2, 1], [1, 2, 2, 1], [7, 3, 4, 8]]))
     assert torch.equal(pooled, grid([[5, 6], [7, 8]]))
-    assert torch.equal(where, grid([[3, 0], [2, 3]]))
-    back = max_unpool(grid([[1, 2], [3, 4]]), where, (4, 4))
+    assert torch.equal(indices, grid([[3, 0], [2, 3]]))
+    back = max_unpool(grid([[1, 2], [3, 4]]), indices, (4, 4))
     assert torch.equal(back, grid([[0, 0, 2, 0], [0, 1, 0, 0], [0, 0, 0, 0], [3, 0, 0, 4]]))
 
 
 @pytest.mark.parametrize("size", [(8, 10), (7, 9), (1, 2)])
-def test_max_unpooling_equals_torch_and_ties_too(size: tuple[int, int]) -> None:
-    x = noise(2, 3, *size).relu()  # a quarter of the windows hold more than one maximum: zeros
-    expected, indices = F.max_pool2d(x, 2, ceil_mode=True, return_indices=True)
-    pooled, where = max_pool_with_indices(x)
+def test_max_unpooling_equals_torchs_for_ties_too(size: tuple[int, int]) -> None:
+    x = noise(2, 3, *size).relu()  # a quarter of the windows have several maxima: zeros
+    expected, places = F.max_pool2d(x, 2, ceil_mode=True, return_indices=True)
+    pooled, indices = max_pool_with_indices(x)
     assert torch.equal(pooled, expected)
     values = noise(*pooled.shape)
     height, width = size
-    rows, columns = indices // width, indices % width
-    assert torch.equal(where, (rows % 2 * 2 + columns % 2).float())
+    rows, columns = places // width, places % width
+    assert torch.equal(indices, (rows % 2 * 2 + columns % 2).float())
     assert torch.equal(
-        max_unpool(values, where, size), F.max_unpool2d(values, indices, [2, 2], output_size=[height, width])
+        max_unpool(values, indices, size), F.max_unpool2d(values, places, [2, 2], output_size=[height, width])
     )
 
 
@@ -127,15 +108,15 @@ def test_an_atrous_convolution_is_a_larger_one_with_holes() -> None:
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3, 4, 5])
-def test_stacked_atrous_convolutions_see_exponentially_far_at_linear_parameters(layers: int) -> None:
-    net = nn.Sequential(*(positive(atrous(1, 1, rate=2**i)) for i in range(layers)))
-    plain = nn.Sequential(*(positive(atrous(1, 1, rate=1)) for _ in range(layers)))
-    assert reach(net) == (2 ** (layers + 1) - 1,) * 2
-    assert reach(plain) == (2 * layers + 1,) * 2
+def test_stacked_atrous_convolutions_have_an_exponential_field_at_linear_parameters(layers: int) -> None:
+    net = nn.Sequential(*(make_positive(atrous(1, 1, rate=2**i)) for i in range(layers)))
+    plain = nn.Sequential(*(make_positive(atrous(1, 1, rate=1)) for _ in range(layers)))
+    assert receptive_field(net) == (2 ** (layers + 1) - 1,) * 2
+    assert receptive_field(plain) == (2 * layers + 1,) * 2
     assert sum(p.numel() for p in net.parameters()) == sum(p.numel() for p in plain.parameters()) == 10 * layers
 
 
-def test_aspp_equals_torchvision_s() -> None:
+def test_aspp_equals_torchvisions() -> None:
     torch.manual_seed(0)
     ours, theirs = ASPP(4, 8, rates=(2, 3, 4)).eval(), torchvision_deeplab.ASPP(4, [2, 3, 4], 8).eval()
     theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
@@ -144,7 +125,7 @@ def test_aspp_equals_torchvision_s() -> None:
 
 
 class Unpooled(nn.Module):
-    """A convolution, enlarged both ways."""
+    """A convolution followed by both unpoolings without indices."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,8 +136,8 @@ class Unpooled(nn.Module):
         return operators.unpool_nearest(x) + operators.unpool_bed_of_nails(x)
 
 
-def test_unpooling_without_places_exports_and_builds_everywhere(tmp_path: Path) -> None:
-    """No network of the zoo has it; what has places is exported with DeconvNet and SegNet."""
+def test_unpooling_without_indices_exports_and_builds_everywhere(tmp_path: Path) -> None:
+    """No network of the zoo uses it; unpooling by indices is exported with DeconvNet and SegNet."""
     torch.manual_seed(0)
     net, image = Unpooled().eval(), torch.randint(256, (2, 16, 16, 3), dtype=torch.uint8)
     export_onnx(net, tmp_path / "net.onnx", size=(16, 16), mean=(0, 0, 0), std=(1, 1, 1))
@@ -181,13 +162,13 @@ def test_unpooling_without_places_exports_and_builds_everywhere(tmp_path: Path) 
     assert plan
 
 
-def test_aspp_keeps_the_size_and_sees_the_whole_picture() -> None:
+def test_aspp_keeps_the_size_and_sees_the_whole_image() -> None:
     torch.manual_seed(0)
     aspp = ASPP(4, 8, rates=(2, 3)).eval()
     x = noise(1, 4, 20, 30)
     changed = x.clone()
     changed[..., 0, 0] += 50
     assert aspp(x).shape == (1, 8, 20, 30)
-    assert (aspp(x) != aspp(changed))[0, :, 15, 25].any()  # further away than any rate: the pooled image says it
+    assert (aspp(x) != aspp(changed))[0, :, 15, 25].any()  # farther away than any rate: through image pooling
     weights = [layer.weight.shape[1:] for layer in aspp.modules() if isinstance(layer, nn.Conv2d)]
     assert weights == [(4, 1, 1), (4, 3, 3), (4, 3, 3), (4, 1, 1), (32, 1, 1)]

@@ -1,4 +1,4 @@
-"""Weights as one finds them: every wrapping, every prefix, and what is refused; with what it says."""
+"""Tests of reading, matching and checking weights from all kinds of files."""
 
 from __future__ import annotations
 
@@ -23,14 +23,21 @@ from stream_seg.datasets.palettes import VOC
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.training.setup import class_layers
 from stream_seg.types import Classes
-from stream_seg.zoo import built
+from stream_seg.zoo import build_network
 from stream_seg.zoo.backbones import VGG16, ResNet, dilate
 from stream_seg.zoo.weights.backbone import load_backbone
-from stream_seg.zoo.weights.check import FAR, INPUTS, refuse_misfit, refuse_worse, strangeness, turned
-from stream_seg.zoo.weights.files import read_weights, unwrapped
-from stream_seg.zoo.weights.fit import fit
+from stream_seg.zoo.weights.check import (
+    INPUTS,
+    MAX_DEVIATION,
+    norm_deviation,
+    refuse_misfit,
+    refuse_worse,
+    swap_colours,
+)
+from stream_seg.zoo.weights.files import read_weights, unwrap_weights
+from stream_seg.zoo.weights.fit import load_weights
 from stream_seg.zoo.weights.normalise import InputSpec, Normalise
-from stream_seg.zoo.weights.source import averaged, open_weights
+from stream_seg.zoo.weights.source import average_weights, open_weights
 from tests.support.coloured_fields import NAMES, coloured_fields
 
 PUBLISHED = {
@@ -48,7 +55,7 @@ FILES = {
 
 
 class Small(nn.Module):
-    """Names of two levels, a counter, and a layer as wide as there are classes."""
+    """A network with names of two levels, a counter, and a layer of as many channels as classes."""
 
     def __init__(self, classes: int = 3) -> None:
         super().__init__()
@@ -60,12 +67,12 @@ class Small(nn.Module):
         return scores
 
 
-def filled(seed: int = 7, classes: int = 3) -> Small:
+def small_network(seed: int = 7, classes: int = 3) -> Small:
     torch.manual_seed(seed)
     return Small(classes)
 
 
-def prefixed(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def add_prefix(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: value for name, value in state.items()}
 
 
@@ -75,69 +82,71 @@ WRAPPINGS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
     "model": lambda state: {"model": state, "optimizer": {"state": {}}},
     "model_state": lambda state: {"model_state": state, "cur_itrs": 30000},
     "nested": lambda state: {"model": {"state_dict": state}, "epoch": 3},
-    "an average before its origin": lambda state: {"net": {k: v * 0 for k, v in state.items()}, "average": state},
+    "average preferred": lambda state: {"net": {k: v * 0 for k, v in state.items()}, "average": state},
     "ema": lambda state: {"model": {k: v * 0 for k, v in state.items()}, "model_ema": state},
-    "DataParallel": lambda state: {"state_dict": prefixed("module.", state)},
-    "compiled": lambda state: prefixed("_orig_mod.", state),
-    "compiled DataParallel": lambda state: prefixed("module._orig_mod.", state),
-    "lightning": lambda state: {"state_dict": prefixed("model.", state), "hyper_parameters": {"lr": 0.1}},
-    "AveragedModel": lambda state: {"n_averaged": torch.tensor(5), **prefixed("module.", state)},
+    "DataParallel": lambda state: {"state_dict": add_prefix("module.", state)},
+    "compiled": lambda state: add_prefix("_orig_mod.", state),
+    "compiled DataParallel": lambda state: add_prefix("module._orig_mod.", state),
+    "lightning": lambda state: {"state_dict": add_prefix("model.", state), "hyper_parameters": {"lr": 0.1}},
+    "AveragedModel": lambda state: {"n_averaged": torch.tensor(5), **add_prefix("module.", state)},
     "before num_batches_tracked": lambda state: {k: v for k, v in state.items() if "num_batches" not in k},
 }
 
 
-def opened(path: Path) -> dict[str, Tensor]:
-    return unwrapped(read_weights(path), where=str(path))
+def read_state(path: Path) -> dict[str, Tensor]:
+    return unwrap_weights(read_weights(path), where=str(path))
 
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
-def test_every_wrapping(wrapping: str, tmp_path: Path) -> None:
-    source, net = filled(), filled(1)
+def test_every_wrapper_is_unwrapped(wrapping: str, tmp_path: Path) -> None:
+    source, net = small_network(), small_network(1)
     torch.save(WRAPPINGS[wrapping](source.state_dict()), tmp_path / "w.pth")
-    fit(net, opened(tmp_path / "w.pth"), classes=3, where="w.pth")
+    load_weights(net, read_state(tmp_path / "w.pth"), classes=3, where="w.pth")
     for name, value in source.state_dict().items():
         assert torch.equal(net.state_dict()[name], value)
 
 
 def test_safetensors(tmp_path: Path) -> None:
-    source, net = filled(), filled(1)
-    save_file(prefixed("module.", source.state_dict()), tmp_path / "w.safetensors")
-    fit(net, opened(tmp_path / "w.safetensors"), classes=3, where="w")
+    source, net = small_network(), small_network(1)
+    save_file(add_prefix("module.", source.state_dict()), tmp_path / "w.safetensors")
+    load_weights(net, read_state(tmp_path / "w.safetensors"), classes=3, where="w")
     assert torch.equal(net.score.weight, source.score.weight)
     (tmp_path / "w.safetensors").write_bytes(b"\0" * 100)
-    with pytest.raises(NetworkError, match=r"w\.safetensors: not a file of weights, or cut off: "):
+    with pytest.raises(NetworkError, match=r"w\.safetensors: not a file of weights, or truncated: "):
         read_weights(tmp_path / "w.safetensors")
 
 
-def test_the_mean_of_halves_is_rounded_nowhere(tmp_path: Path) -> None:
-    """The mean of float16 in float16 would be one of the two; a prefix of DataParallel is no other layer."""
+def test_the_mean_of_float16_weights_is_exact(tmp_path: Path) -> None:
+    """In float16 the mean would round to one of the two. DataParallel's prefix does not make another layer."""
     low, high = torch.full((2, 2), 1.0).half(), torch.full((2, 2), 1.0009765625).half()  # neighbours in float16
     save_file({"a.weight": low}, tmp_path / "low.safetensors")
     save_file({"module.a.weight": high}, tmp_path / "high.safetensors")
-    weights = averaged([open_weights(tmp_path / f"{name}.safetensors", network="road") for name in ("low", "high")])
+    weights = average_weights(
+        [open_weights(tmp_path / f"{name}.safetensors", network="road") for name in ("low", "high")]
+    )
     assert torch.equal(weights.state["a.weight"], torch.full((2, 2), 1.00048828125))
 
 
-def test_what_was_saved_on_a_gpu(tmp_path: Path) -> None:
+def test_weights_saved_on_a_gpu(tmp_path: Path) -> None:
     plain = io.BytesIO()
-    torch.save(filled().state_dict(), plain)
+    torch.save(small_network().state_dict(), plain)
     with zipfile.ZipFile(plain) as old, zipfile.ZipFile(tmp_path / "gpu.pt", "w") as new:
         for name in old.namelist():
             content = old.read(name)
-            if name.endswith("data.pkl"):  # where each storage was is a text in there
+            if name.endswith("data.pkl"):  # contains the device of each storage as text
                 assert b"X\x03\0\0\0cpu" in content
                 content = content.replace(b"X\x03\0\0\0cpu", b"X\x06\0\0\0cuda:0")
             new.writestr(name, content)
     if not torch.cuda.is_available():
         with pytest.raises(RuntimeError, match="CUDA"):
             torch.load(tmp_path / "gpu.pt", weights_only=True)
-    state = opened(tmp_path / "gpu.pt")
-    assert torch.equal(state["score.weight"], filled().score.weight)
+    state = read_state(tmp_path / "gpu.pt")
+    assert torch.equal(state["score.weight"], small_network().score.weight)
     assert {value.device.type for value in state.values()} == {"cpu"}
 
 
 class Payload:
-    """What runs a command when it is loaded as pickle wants."""
+    """An object that runs a command when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -147,135 +156,138 @@ class Payload:
 
 
 def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
-    torch.save({"state_dict": filled().state_dict(), "x": Payload(tmp_path / "ran")}, tmp_path / "evil.pt")
+    torch.save({"state_dict": small_network().state_dict(), "x": Payload(tmp_path / "ran")}, tmp_path / "evil.pt")
     with pytest.raises(
         NetworkError, match=r"evil\.pt: holds more than tensors, which could be code; save the network's"
     ):
         read_weights(tmp_path / "evil.pt")
     assert not (tmp_path / "ran").exists()
-    torch.load(tmp_path / "evil.pt", weights_only=False)  # it would have
+    torch.load(tmp_path / "evil.pt", weights_only=False)  # unsafe loading runs it
     assert (tmp_path / "ran").exists()
 
 
 def test_a_whole_model_is_refused(tmp_path: Path) -> None:
-    torch.save(filled(), tmp_path / "model.pt")
+    torch.save(small_network(), tmp_path / "model.pt")
     with pytest.raises(NetworkError, match="holds more than tensors"):
         read_weights(tmp_path / "model.pt")
 
 
-def test_what_is_no_file_of_weights(tmp_path: Path) -> None:
+def test_files_that_are_not_weights(tmp_path: Path) -> None:
     path = tmp_path / "w.pt"
-    with pytest.raises(NetworkError, match=r"w\.pt: no such file; weights end in \.pt"):
+    with pytest.raises(NetworkError, match=r"w\.pt: no such file; expected a file ending in \.pt"):
         read_weights(path)
-    torch.save(filled().state_dict(), path)
+    torch.save(small_network().state_dict(), path)
     whole = path.read_bytes()
-    for content in (b"", b"no weights at all", whole[: len(whole) // 2]):
+    for content in (b"", b"not weights", whole[: len(whole) // 2]):
         path.write_bytes(content)
-        with pytest.raises(NetworkError, match=r"w\.pt: not a file of weights") as told:
+        with pytest.raises(NetworkError, match=r"w\.pt: not a file of weights") as error:
             read_weights(path)
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(error.value)
     torch.save([1, 2], path)
-    with pytest.raises(NetworkError, match="holds a list; names and tensors are expected"):
+    with pytest.raises(NetworkError, match="holds a list; expected a dict of tensors by name"):
         read_weights(path)
     torch.save({"epoch": 3, "loss": 0.1}, path)
-    with pytest.raises(
-        NetworkError, match="no weights found: its keys are epoch, loss; tensors by name are expected at"
-    ):
-        opened(path)
+    with pytest.raises(NetworkError, match="no weights found among its keys epoch, loss; expected tensors by name at"):
+        read_state(path)
 
 
-def test_a_damaged_file_of_torch_s_old_format_is_refused(tmp_path: Path) -> None:
-    path, source = tmp_path / "old.pth", filled().state_dict()
+def test_a_damaged_file_of_torchs_old_format_is_refused(tmp_path: Path) -> None:
+    path, source = tmp_path / "old.pth", small_network().state_dict()
     torch.save(source, path, _use_new_zipfile_serialization=False)
-    assert torch.equal(opened(path)["score.bias"], source["score.bias"])
+    assert torch.equal(read_state(path)["score.bias"], source["score.bias"])
     whole = path.read_bytes()
-    key = re.findall(rb"\d{9,}", whole)[0]  # of a storage: one that is nowhere else
+    key = re.findall(rb"\d{9,}", whole)[0]  # of a storage, unique in the file
     for content in (*(whole[:length] for length in range(0, len(whole), 17)), whole.replace(key, key[::-1], 1)):
         path.write_bytes(content)
-        with pytest.raises(NetworkError, match=r"old\.pth: ") as told:
+        with pytest.raises(NetworkError, match=r"old\.pth: ") as error:
             read_weights(path)
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("content", [{0: torch.ones(1)}, {"model": {"a": torch.ones(1), 1: torch.ones(1)}}, {1: "x"}])
-def test_names_are_texts(content: dict[Any, Any], tmp_path: Path) -> None:
+def test_names_must_be_text(content: dict[Any, Any], tmp_path: Path) -> None:
     torch.save(content, tmp_path / "w.pt")
-    with pytest.raises(NetworkError, match=r"w\.pt: no weights found: its keys are (0|a, 1|1); tensors by name"):
-        opened(tmp_path / "w.pt")
+    with pytest.raises(
+        NetworkError, match=r"w\.pt: no weights found among its keys (0|a, 1|1); expected tensors by name"
+    ):
+        read_state(tmp_path / "w.pt")
 
 
 @pytest.mark.timeout(20)
-def test_a_checkpoint_that_holds_itself_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_that_contains_itself_is_refused(tmp_path: Path) -> None:
     content: dict[str, Any] = {"epoch": 3}
     content["model"] = {"net": content}
     torch.save(content, tmp_path / "w.pt")
-    with pytest.raises(NetworkError, match=r"w\.pt: no weights found in 8 wrappers, one within another"):
-        opened(tmp_path / "w.pt")
+    with pytest.raises(NetworkError, match=r"w\.pt: no weights found within 8 nested wrappers"):
+        read_state(tmp_path / "w.pt")
 
 
-def refused(state: dict[str, Tensor], *, classes: int = 3) -> str:
-    net = filled(1, classes)
+def refuse_state(state: dict[str, Tensor], *, classes: int = 3) -> str:
+    """Load a state that does not fit. Check that the network is unchanged and return the error message."""
+    net = small_network(1, classes)
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    with pytest.raises(NetworkError) as told:
-        fit(net, state, classes=classes, where="w.pt")
+    with pytest.raises(NetworkError) as error:
+        load_weights(net, state, classes=classes, where="w.pt")
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-    return str(told.value)
+    return str(error.value)
 
 
 def test_loading_is_strict() -> None:
-    state = filled().state_dict()
+    state = small_network().state_dict()
     lacking = {name: value for name, value in state.items() if not name.startswith("body.1.r")}
-    assert "2 of 9 names missing (body.1.running_mean, body.1.running_var)" in refused(lacking)
-    assert "1 of 10 names unexpected (extra.weight)" in refused({**state, "extra.weight": torch.ones(1)})
+    assert "2 of 9 names missing (body.1.running_mean, body.1.running_var)" in refuse_state(lacking)
+    assert "1 of 10 names unexpected (extra.weight)" in refuse_state({**state, "extra.weight": torch.ones(1)})
     many = {f"other.{i}": torch.ones(1) for i in range(9)}
-    assert "8 of 9 names missing (body.0.weight, body.0.bias, body.1.weight, body.1.bias and 4 more)" in refused(many)
-    assert "9 of 9 names unexpected (other.0, other.1, other.2, other.3 and 5 more)" in refused(many)
+    assert "8 of 9 names missing (body.0.weight, body.0.bias, body.1.weight, body.1.bias and 4 more)" in refuse_state(
+        many
+    )
+    assert "9 of 9 names unexpected (other.0, other.1, other.2, other.3 and 5 more)" in refuse_state(many)
     wide = {**state, "body.0.weight": torch.ones(9, 3, 3, 3)}
-    assert "1 shapes differ: body.0.weight 9 x 3 x 3 x 3, here 8 x 3 x 3 x 3" in refused(wide)
+    assert "1 shapes differ: body.0.weight 9 x 3 x 3 x 3, here 8 x 3 x 3 x 3" in refuse_state(wide)
 
 
-def test_other_classes() -> None:
-    state = filled(classes=21).state_dict()
-    said = refused(state, classes=3)
-    assert "weights of 21 classes for a network of 3 (score.weight, score.bias)" in said
-    assert "say head: new" not in said
-    with pytest.raises(NetworkError, match=r"\(score\.weight, score\.bias\); say head: new$"):
-        fit(filled(), state, classes=3, where="w", remedy="; say head: new")
-    net = filled(1)
-    begun = net.score.weight.clone()
-    fit(net, state, classes=3, where="w", anew=["score.weight", "score.bias"])
-    assert torch.equal(net.score.weight, begun)
+def test_weights_of_other_classes() -> None:
+    state = small_network(classes=21).state_dict()
+    message = refuse_state(state, classes=3)
+    assert "weights of 21 classes for a network of 3 (score.weight, score.bias)" in message
+    assert "use head: new" not in message
+    with pytest.raises(NetworkError, match=r"\(score\.weight, score\.bias\); use head: new$"):
+        load_weights(small_network(), state, classes=3, where="w", hint="; use head: new")
+    net = small_network(1)
+    new = net.score.weight.clone()
+    load_weights(net, state, classes=3, where="w", skip=["score.weight", "score.bias"])
+    assert torch.equal(net.score.weight, new)
     assert torch.equal(net.body[0].weight, state["body.0.weight"])
 
 
-def test_what_begins_anew_does_so_with_as_many_classes_too() -> None:
-    net, state = filled(1), filled(7).state_dict()
-    begun = net.score.weight.clone()
-    fit(net, state, classes=3, where="w", anew=["score.weight", "score.bias"])
-    assert torch.equal(net.score.weight, begun)
+def test_skipped_layers_stay_new_for_the_same_classes_too() -> None:
+    net, state = small_network(1), small_network(7).state_dict()
+    new = net.score.weight.clone()
+    load_weights(net, state, classes=3, where="w", skip=["score.weight", "score.bias"])
+    assert torch.equal(net.score.weight, new)
     assert torch.equal(net.body[0].weight, state["body.0.weight"])
 
 
-def test_layers_in_multiples_of_the_classes_begin_anew_with_the_head() -> None:
+def test_layers_in_multiples_of_the_classes_belong_to_the_head() -> None:
     new = class_layers("dilated", 3)
     assert {name.partition(".")[0] for name in new} == {"score", "context"}
     assert {name.partition(".")[0] for name in class_layers("road", 11)} == {"score", "auxiliary"}
     with torch.device("meta"):
-        net, other = built("dilated", 3), built("dilated", 21)
-    fit(net, other.state_dict(), classes=3, where="w", anew=new)
+        net, other = build_network("dilated", 3), build_network("dilated", 21)
+    load_weights(net, other.state_dict(), classes=3, where="w", skip=new)
     with pytest.raises(NetworkError, match=r"weights of 21 classes for a network of 3 \(score\.weight"):
-        fit(net, other.state_dict(), classes=3, where="w")
+        load_weights(net, other.state_dict(), classes=3, where="w")
 
 
-def test_a_head_does_not_excuse_another_network() -> None:
-    state = {**filled(classes=21).state_dict(), "body.0.weight": torch.ones(8, 4, 3, 3)}
+def test_a_new_head_does_not_allow_another_network() -> None:
+    state = {**small_network(classes=21).state_dict(), "body.0.weight": torch.ones(8, 4, 3, 3)}
     with pytest.raises(NetworkError, match="shapes differ"):
-        fit(filled(), state, classes=3, where="w", anew=["score.weight", "score.bias"])
+        load_weights(small_network(), state, classes=3, where="w", skip=["score.weight", "score.bias"])
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of torch.hub."""
+    """Return the folder of an empty torch.hub cache."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
@@ -283,14 +295,14 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("network", ["lraspp_mobilenet", "deeplabv3_mobilenet"])
-def test_what_torchvision_publishes_loads_by_name(network: str, hub: Path) -> None:
-    source = built(network, 21)
+def test_published_weights_load_by_name(network: str, hub: Path) -> None:
+    source = build_network(network, 21)
     torch.save(source.net.state_dict(), hub / FILES[network])  # type: ignore[union-attr, operator]
     weights = open_weights(PUBLISHED[network], network=network)
     assert weights.classes == VOC
     assert weights.spec == INPUTS["imagenet"]
-    net = built(network, 21)
-    fit(net, weights.state, classes=21, where="w")
+    net = build_network(network, 21)
+    load_weights(net, weights.state, classes=21, where="w")
     for name, value in source.state_dict().items():
         assert torch.equal(net.state_dict()[name], value)
 
@@ -309,7 +321,7 @@ def test_what_a_classifier_learnt_begins_an_encoder(network: str, hub: Path) -> 
     head = {"classifier.6.bias": torch.zeros(1)} if "vgg" in model else {"fc.bias": torch.zeros(1)}
     state = {key: value for key, value in source.state_dict().items() if not key.startswith(("classifier.", "fc."))}
     torch.save({**state, **head}, hub / file)
-    net, untouched = built(network, 3), built(network, 3)
+    net, untouched = build_network(network, 3), build_network(network, 3)
     untouched.load_state_dict(net.state_dict())
     spec = load_backbone(net, name, network=network)
     assert spec is not None
@@ -334,55 +346,64 @@ def test_a_backbone_that_does_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     torch.save(get_model("resnet18", weights=None).state_dict(), path)
     with pytest.raises(NetworkError, match=r"w\.pth, into the resnet34 of unet_resnet34: .*80 of 216 names missing"):
-        load_backbone(built("unet_resnet34", 3), str(path), network="unet_resnet34")
-    with pytest.raises(ConfigError, match=r"backbone: road has none of torchvision's VGG16 or ResNets as its encoder"):
-        load_backbone(built("road", 3), str(path), network="road")
-    with pytest.raises(ConfigError, match=r"backbone: 'ResNet18_Weights.DEFAULT' is neither .* publishes ResNet34_Wei"):
-        load_backbone(built("unet_resnet34", 3), "ResNet18_Weights.DEFAULT", network="unet_resnet34")
+        load_backbone(build_network("unet_resnet34", 3), str(path), network="unet_resnet34")
+    with pytest.raises(ConfigError, match=r"backbone: road has no VGG16 or ResNet of torchvision"):
+        load_backbone(build_network("road", 3), str(path), network="road")
+    with pytest.raises(
+        ConfigError, match=r"backbone: 'ResNet18_Weights.DEFAULT' is neither .* torchvision has ResNet34_Wei"
+    ):
+        load_backbone(build_network("unet_resnet34", 3), "ResNet18_Weights.DEFAULT", network="unet_resnet34")
 
 
 @pytest.mark.parametrize("network", PUBLISHED)
-def test_a_download_that_fails_says_what_to_do(network: str, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_names_the_file_to_fetch(network: str, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object, **__: object) -> None:
         raise URLError("Name or service not known")
 
     monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
-    with pytest.raises(NetworkError) as told:
+    with pytest.raises(NetworkError) as error:
         open_weights(PUBLISHED[network], network=network)
     url = f"https://download.pytorch.org/models/{FILES[network]}"
-    place = f"fetch it elsewhere and put it at {hub / FILES[network]}"
-    assert str(told.value) == f"{url}: cannot be downloaded (Name or service not known); {place}"
+    hint = f"download it to {hub / FILES[network]}"
+    assert str(error.value) == f"{url}: cannot be downloaded (Name or service not known); {hint}"
 
 
-def test_a_name_that_is_none() -> None:
-    with pytest.raises(ConfigError, match=r"'FCN_ResNet50_Weights.X' is neither .* torchvision publishes LRASPP_Mob"):
+def test_unknown_published_weights() -> None:
+    with pytest.raises(ConfigError, match=r"'FCN_ResNet50_Weights.X' is neither .* torchvision has LRASPP_Mob"):
         open_weights("FCN_ResNet50_Weights.X", network="lraspp_mobilenet")
-    with pytest.raises(ConfigError, match="a name that fits segnet: torchvision publishes none of it"):
+    with pytest.raises(ConfigError, match="torchvision's weights for segnet; torchvision has none"):
         open_weights("FCN_ResNet50_Weights.DEFAULT", network="segnet")
 
 
-def test_a_sidecar_says_what_a_file_cannot(tmp_path: Path) -> None:
+def test_a_sidecar_describes_weights(tmp_path: Path) -> None:
     path = tmp_path / "w.pt"
-    torch.save(filled().state_dict(), path)
+    torch.save(small_network().state_dict(), path)
     assert open_weights(path, network="road").spec is None
-    said = {"colour": "rgb", "scale": 1, "mean": [1, 2, 3], "std": [4, 5, 6], "classes": ["a", "b"], "size": [64, 96]}
-    (tmp_path / "w.pt.yaml").write_text(yaml.safe_dump(said))
+    sidecar = {
+        "colour": "rgb",
+        "scale": 1,
+        "mean": [1, 2, 3],
+        "std": [4, 5, 6],
+        "classes": ["a", "b"],
+        "size": [64, 96],
+    }
+    (tmp_path / "w.pt.yaml").write_text(yaml.safe_dump(sidecar))
     weights = open_weights(path, network="road")
     assert weights.spec == InputSpec((1, 2, 3), (4, 5, 6), "rgb", 1)
     assert weights.classes is not None
     assert (weights.classes.names, weights.size) == (("a", "b"), (64, 96))
-    torch.save({"net": filled().state_dict(), "about": {**said, "network": "road", "prefer": {"a": 2}}}, path)
+    torch.save({"net": small_network().state_dict(), "about": {**sidecar, "network": "road", "prefer": {"a": 2}}}, path)
     assert open_weights(path, network="road").prefer == {"a": 2}
-    (tmp_path / "w.pt.yaml").write_text(yaml.safe_dump({**said, "prefer": {"b": 1}}))
-    assert open_weights(path, network="road").prefer == {"b": 1}  # what the user says last
-    (tmp_path / "w.pt.yaml").write_text(yaml.safe_dump({**said, "size": [96, 128]}))
+    (tmp_path / "w.pt.yaml").write_text(yaml.safe_dump({**sidecar, "prefer": {"b": 1}}))
+    assert open_weights(path, network="road").prefer == {"b": 1}  # the side-car has precedence
+    (tmp_path / "w.pt.yaml").write_text(yaml.safe_dump({**sidecar, "size": [96, 128]}))
     assert open_weights(path, network="road").size == (96, 128)
-    (tmp_path / "w.pt.yaml").write_text(yaml.safe_dump({k: v for k, v in said.items() if k != "size"}))
+    (tmp_path / "w.pt.yaml").write_text(yaml.safe_dump({k: v for k, v in sidecar.items() if k != "size"}))
     assert open_weights(path, network="road").size == (64, 96)
-    (tmp_path / "w.pt.yaml").write_text(yaml.safe_dump(said))
-    about = {**said, "network": "road", "scale": 255}
-    torch.save({"net": filled().state_dict(), "about": about}, path)
-    with pytest.raises(ConfigError, match=r"w\.pt\.yaml: contradicts .*w\.pt, which says colour rgb, scale 255"):
+    (tmp_path / "w.pt.yaml").write_text(yaml.safe_dump(sidecar))
+    about = {**sidecar, "network": "road", "scale": 255}
+    torch.save({"net": small_network().state_dict(), "about": about}, path)
+    with pytest.raises(ConfigError, match=r"w\.pt\.yaml: contradicts .*w\.pt, which states colour rgb, scale 255"):
         open_weights(path, network="road")
     (tmp_path / "w.pt.yaml").unlink()
     assert open_weights(path, network="road").spec == InputSpec((1, 2, 3), (4, 5, 6), "rgb", 255)
@@ -393,17 +414,17 @@ def test_a_sidecar_says_what_a_file_cannot(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "fault"),
     [
-        ({}, None),  # classes alone say nothing of pictures
+        ({}, None),  # classes only
         ({"mean": [0, 0, 0], "std": [1, 1, 1]}, None),
-        ({"mean": [0.4, 0.4, 0.4]}, "mean and std belong together, and colour and scale to them"),
-        ({"colour": "bgr"}, "mean and std belong together"),
-        ({"layout": "nhwc"}, "layout: says what an ONNX is like; weights have no use for it"),
-        ({"onnx": "w.onnx"}, "onnx: says what an ONNX is like"),
+        ({"mean": [0.4, 0.4, 0.4]}, "colour, scale, mean and std need both mean and std"),
+        ({"colour": "bgr"}, "colour, scale, mean and std need both"),
+        ({"layout": "nhwc"}, "layout: describes an ONNX; it is not allowed for weights"),
+        ({"onnx": "w.onnx"}, "onnx: describes an ONNX"),
     ],
 )
-def test_what_a_sidecar_leaves_open_stays_open(keys: dict[str, Any], fault: str | None, tmp_path: Path) -> None:
+def test_a_sidecar_may_state_classes_only(keys: dict[str, Any], fault: str | None, tmp_path: Path) -> None:
     path = tmp_path / "w.pt"
-    torch.save(filled().state_dict(), path)
+    torch.save(small_network().state_dict(), path)
     (tmp_path / "w.pt.yaml").write_text(yaml.safe_dump({"classes": ["a", "b"], **keys}))
     if fault is None:
         assert (open_weights(path, network="road").spec is not None) == ("mean" in keys)
@@ -412,12 +433,12 @@ def test_what_a_sidecar_leaves_open_stays_open(keys: dict[str, Any], fault: str 
         open_weights(path, network="road")
 
 
-def test_a_name_too_long_for_a_file_is_one_line() -> None:
+def test_a_file_name_that_is_too_long() -> None:
     with pytest.raises(NetworkError, match=r"x\.pt: File name too long"):
         open_weights(f"{'x' * 300}.pt", network="road")
 
 
-def test_pictures_are_made_as_torchvision_makes_them() -> None:
+def test_images_are_normalised_as_by_torchvision() -> None:
     image = np.random.default_rng(0).integers(0, 256, (1, 5, 7, 3), np.uint8)
     ours = Normalise(INPUTS["imagenet"])(torch.from_numpy(image))
     rgb = torch.from_numpy(image[..., ::-1].copy()).permute(0, 3, 1, 2) / 255
@@ -431,9 +452,9 @@ SPEC = InputSpec((0.4, 0.4, 0.4), (0.3, 0.3, 0.3))
 
 
 @pytest.fixture(scope="module")
-def learnt() -> Small:
-    """A network that tells the fields apart by their colour."""
-    net, pairs = filled(), coloured_fields()
+def trained() -> Small:
+    """Return a network trained to classify the coloured fields."""
+    net, pairs = small_network(), coloured_fields()
     images = Normalise(SPEC)(torch.from_numpy(np.stack(pairs.images)))
     labels = torch.from_numpy(np.stack(pairs.labels)).long()
     optimiser = torch.optim.Adam(net.parameters(), lr=0.05)
@@ -443,64 +464,66 @@ def learnt() -> Small:
         optimiser.step()
     with torch.no_grad():
         for _ in range(40):
-            net(images)  # the statistics of the last weights, not of those on the way
+            net(images)  # statistics of the final weights
     return net.eval()
 
 
 def miou(net: nn.Module, spec: InputSpec) -> float:
     pairs = coloured_fields(seed=4)
     with torch.no_grad():
-        said = net(Normalise(spec)(torch.from_numpy(np.stack(pairs.images)))).argmax(1).numpy()
+        labels = net(Normalise(spec)(torch.from_numpy(np.stack(pairs.images)))).argmax(1).numpy()
     truth = np.stack(pairs.labels)
     counted = truth != 255
-    each = [((said == c) & (truth == c))[counted].sum() / ((said == c) | (truth == c))[counted].sum() for c in range(3)]
-    return float(np.mean(each))
+    iou = [
+        ((labels == c) & (truth == c))[counted].sum() / ((labels == c) | (truth == c))[counted].sum() for c in range(3)
+    ]
+    return float(np.mean(iou))
 
 
-@pytest.mark.parametrize("wrong", [turned(SPEC), INPUTS["bytes"]], ids=str)
-def test_the_wrong_input_costs_nearly_everything_and_is_caught(learnt: Small, wrong: InputSpec) -> None:
+@pytest.mark.parametrize("wrong", [swap_colours(SPEC), INPUTS["bytes"]], ids=str)
+def test_a_wrong_input_costs_accuracy_and_is_detected(trained: Small, wrong: InputSpec) -> None:
     images = coloured_fields(seed=3).images
-    assert miou(learnt, SPEC) > 0.9
-    refuse_misfit(learnt, SPEC, images, where="w")
-    assert miou(learnt, wrong) < miou(learnt, SPEC) - 0.5
-    assert miou(learnt, INPUTS["imagenet"]) < miou(learnt, SPEC) - 0.5
-    with pytest.raises(ConfigError, match=r"w: does not expect pictures with colour rgb, .* but rather colour bgr"):
-        refuse_misfit(learnt, wrong, images, where="w")
+    assert miou(trained, SPEC) > 0.9
+    refuse_misfit(trained, SPEC, images, where="w")
+    assert miou(trained, wrong) < miou(trained, SPEC) - 0.5
+    assert miou(trained, INPUTS["imagenet"]) < miou(trained, SPEC) - 0.5
+    with pytest.raises(ConfigError, match=r"w: trained on another input than colour rgb, .*; colour bgr"):
+        refuse_misfit(trained, wrong, images, where="w")
 
 
-@pytest.mark.parametrize("wrong", [turned(SPEC), INPUTS["bytes"]], ids=str)
-def test_labels_tell_when_the_input_is_wrong(learnt: Small, wrong: InputSpec) -> None:
+@pytest.mark.parametrize("wrong", [swap_colours(SPEC), INPUTS["bytes"]], ids=str)
+def test_labels_reveal_a_wrong_input(trained: Small, wrong: InputSpec) -> None:
     fields = coloured_fields(seed=3)
     classes = Classes(tuple(NAMES), ((0, 0, 0),) * 3)
-    refuse_worse(learnt, SPEC, fields, classes, where="w")
-    with pytest.raises(ConfigError, match=r"w: does not expect .*mean IoU \d+ on 3 of them\), but rather colour"):
-        refuse_worse(learnt, wrong, fields, classes, where="w")
+    refuse_worse(trained, SPEC, fields, classes, where="w")
+    with pytest.raises(ConfigError, match=r"w: trained on another input than .*mean IoU \d+ on 3 images\); colour"):
+        refuse_worse(trained, wrong, fields, classes, where="w")
 
 
-def test_pictures_are_checked_at_the_network_s_size(learnt: Small) -> None:
+def test_images_are_checked_at_the_networks_size(trained: Small) -> None:
     fields, seen = coloured_fields(seed=3), set[tuple[int, ...]]()
     classes = Classes(tuple(NAMES), ((0, 0, 0),) * 3)
-    hook = learnt.body[0].register_forward_pre_hook(lambda _, inputs: seen.add(tuple(inputs[0].shape[-2:])))
+    hook = trained.body[0].register_forward_pre_hook(lambda _, inputs: seen.add(tuple(inputs[0].shape[-2:])))
     for size in ((32, 40), (128, 100)):
-        refuse_misfit(learnt, SPEC, fields.images, where="w", size=size)
-        refuse_worse(learnt, SPEC, fields, classes, where="w", size=size)
-        with pytest.raises(ConfigError, match="does not expect pictures"):
-            refuse_misfit(learnt, turned(SPEC), fields.images, where="w", size=size)
+        refuse_misfit(trained, SPEC, fields.images, where="w", size=size)
+        refuse_worse(trained, SPEC, fields, classes, where="w", size=size)
+        with pytest.raises(ConfigError, match="trained on another input"):
+            refuse_misfit(trained, swap_colours(SPEC), fields.images, where="w", size=size)
         with pytest.raises(ConfigError, match="mean IoU"):
-            refuse_worse(learnt, turned(SPEC), fields, classes, where="w", size=size)
+            refuse_worse(trained, swap_colours(SPEC), fields, classes, where="w", size=size)
         assert seen == {size}
         seen.clear()
     hook.remove()
 
 
-def test_what_cannot_be_checked_is_let_pass(learnt: Small) -> None:
-    refuse_misfit(learnt, turned(SPEC), [], where="w")
-    refuse_misfit(nn.Conv2d(3, 3, 1), turned(SPEC), coloured_fields().images, where="w")
+def test_without_images_or_batch_norm_nothing_is_checked(trained: Small) -> None:
+    refuse_misfit(trained, swap_colours(SPEC), [], where="w")
+    refuse_misfit(nn.Conv2d(3, 3, 1), swap_colours(SPEC), coloured_fields().images, where="w")
 
 
-def test_how_strange_pictures_are(learnt: Small) -> None:
+def test_the_deviation_from_batch_norm_statistics(trained: Small) -> None:
     images = coloured_fields(seed=3).images
-    right = strangeness(learnt, SPEC, images)
-    assert right < 2 * FAR
-    assert strangeness(learnt, replace(SPEC, scale=1.0), images) > 50
-    assert not learnt.training
+    right = norm_deviation(trained, SPEC, images)
+    assert right < 2 * MAX_DEVIATION
+    assert norm_deviation(trained, replace(SPEC, scale=1.0), images) > 50
+    assert not trained.training

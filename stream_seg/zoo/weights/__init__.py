@@ -1,1 +1,1 @@
-"""Weights for a network of the zoo: from a file or by torchvision's name, loaded strictly, with what they expect."""
+"""Weights for a network: read from a file or fetched by torchvision's name, loaded strictly, with their input spec."""

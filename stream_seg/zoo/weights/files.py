@@ -1,4 +1,4 @@
-"""A file of weights as one finds it: what is wrapped round the tensors taken off, nothing but tensors ever loaded."""
+"""Read and write files of weights: unwrap checkpoints, match names of layers, never run code of a file."""
 
 from __future__ import annotations
 
@@ -23,56 +23,53 @@ WRAPPERS = (
     *("average", "ema", "model_ema", "ema_state_dict", "state_dict_ema"),
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "params", "weights"),
 )
-"""Keys under which checkpoints keep the weights; the first that is there counts, an average before its origin."""
-NESTED = 8
-"""Wrappers within wrappers that are taken off, at most: a dict may hold itself."""
+"""Keys under which checkpoints keep weights, in order of preference: an average before the weights it follows."""
+MAX_DEPTH = 8
+"""Wrappers within wrappers that are unwrapped, at most: a dict may contain itself."""
 ABOUT = "about"
-"""The key under which this project's checkpoints say what a side-car says of other files, and `network`."""
+"""Key of this project's checkpoints for the network's name and the keys of a side-car."""
 METADATA = "stream_seg"
-"""The key under which a .safetensors of this project says the same, as JSON."""
+"""Key of a .safetensors file of this project for the same, as JSON."""
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
-"""Put before every name by DataParallel, torch.compile and training frames."""
-HARMLESS = (argparse.Namespace, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType)
-"""What checkpoints hold beside tensors: torchvision's reference scripts keep their arguments, others a best score."""
-DAMAGED = (
+"""Prefixes that DataParallel, torch.compile and training frameworks put before every name."""
+SAFE_GLOBALS = (argparse.Namespace, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType)
+"""Types allowed beside tensors: torchvision's reference scripts save their arguments, others a best score."""
+DAMAGE = (
     *(RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError),
     *(EOFError, MemoryError, OverflowError, struct.error),
 )
-"""What torch and pickle raise for a file that is cut off or damaged, in torch's old format too."""
+"""Exceptions of torch and pickle for a truncated or damaged file, in torch's old format too."""
 
 
 def read_weights(path: Path) -> dict[str, Any]:
-    """What a file holds, tensors on the CPU. Raises NetworkError; code in it is never run (`weights_only`)."""
+    """Read the dict of a file, with tensors on the CPU. Raises NetworkError; no code of the file is run."""
     if not is_file(path, error=NetworkError):
-        raise NetworkError(f"{path}: no such file; weights end in {', '.join(SUFFIXES)}")
+        raise NetworkError(f"{path}: no such file; expected a file ending in {', '.join(SUFFIXES)}")
     try:
-        content = _safetensors(path) if path.suffix.lower() == ".safetensors" else _torch(path)
+        content = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_torch(path)
     except pickle.UnpicklingError as error:
-        more = "GLOBAL" in str(error)  # else it is no pickle at all
-        reason = (
-            "holds more than tensors, which could be code; save the network's state_dict() and load that"
-            if more
-            else "not a file of weights"
-        )
+        reason = "not a file of weights"
+        if "GLOBAL" in str(error):  # otherwise it is no pickle
+            reason = "holds more than tensors, which could be code; save the network's state_dict() and load that"
         raise NetworkError(f"{path}: {reason}") from error
     except OSError as error:
         raise NetworkError(f"{path}: {error.strerror or error}") from error
-    except DAMAGED as error:
-        said = str(error).splitlines() or ["it ends early"]
-        raise NetworkError(f"{path}: not a file of weights, or cut off: {said[0]}") from error
+    except DAMAGE as error:
+        lines = str(error).splitlines() or ["it ends early"]
+        raise NetworkError(f"{path}: not a file of weights, or truncated: {lines[0]}") from error
     if not isinstance(content, dict):
-        raise NetworkError(f"{path}: holds a {type(content).__name__}; names and tensors are expected")
+        raise NetworkError(f"{path}: holds a {type(content).__name__}; expected a dict of tensors by name")
     return content
 
 
-def _torch(path: Path) -> Any:
-    scalar: Any = np.float64(0).__reduce__()[0]  # numpy's own function, under its name of this version
-    with torch.serialization.safe_globals([*HARMLESS, scalar]), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of a foreign pickle protocol, which is refused or harmless
+def _read_torch(path: Path) -> Any:
+    scalar: Any = np.float64(0).__reduce__()[0]  # numpy's own function, under its name in this version
+    with torch.serialization.safe_globals([*SAFE_GLOBALS, scalar]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about a foreign pickle protocol, which is rejected or harmless
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _safetensors(path: Path) -> dict[str, Any]:
+def _read_safetensors(path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -83,23 +80,24 @@ def _safetensors(path: Path) -> dict[str, Any]:
     return {"weights": tensors, ABOUT: json.loads(metadata[METADATA])} if METADATA in metadata else tensors
 
 
-def unwrapped(content: Mapping[str, Any], *, where: str) -> dict[str, Tensor]:
-    """The tensors by name, from inside whatever a checkpoint is. Raises NetworkError where there are none."""
-    for _ in range(NESTED):
+def unwrap_weights(content: Mapping[str, Any], *, where: str) -> dict[str, Tensor]:
+    """Return the tensors by name from inside a checkpoint's wrappers. Raises NetworkError if there are none."""
+    for _ in range(MAX_DEPTH):
         if _are_tensors(content):
             break
         inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if inner is None:
+            keys = format_names(map(str, content))
             raise NetworkError(
-                f"{where}: no weights found: its keys are {some(map(str, content))}; tensors by name are expected at"
-                f" the top or under one of {', '.join(WRAPPERS)}"
+                f"{where}: no weights found among its keys {keys}; expected tensors by name at the top or under one of"
+                f" {', '.join(WRAPPERS)}"
             )
         content = inner
     else:
-        raise NetworkError(f"{where}: no weights found in {NESTED} wrappers, one within another; fewer are expected")
+        raise NetworkError(f"{where}: no weights found within {MAX_DEPTH} nested wrappers")
     weights = {name: value for name, value in content.items() if name != "n_averaged"}  # of torch's AveragedModel
     if not weights:
-        raise NetworkError(f"{where}: no weights found: it holds n_averaged alone")
+        raise NetworkError(f"{where}: no weights found: it holds only n_averaged")
     return weights
 
 
@@ -107,31 +105,31 @@ def _are_tensors(content: Mapping[str, Any]) -> bool:
     return bool(content) and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
 
 
-def renamed(state: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
-    """The tensors under the names that the network has: prefixes common to all taken off, or put before all."""
-    wanted, state = list(wanted), dict(state)
+def match_names(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """Return the tensors under the names of a network: remove prefixes common to all tensors, or add one."""
+    names, state = list(names), dict(state)
     again = bool(state)
     while again:
         again = False
         for prefix in PREFIXES:
-            if all(key.startswith(prefix) for key in state) and not all(key.startswith(prefix) for key in wanted):
+            if all(key.startswith(prefix) for key in state) and not all(key.startswith(prefix) for key in names):
                 state = {key.removeprefix(prefix): value for key, value in state.items()}
                 again = True
-    first = f"{wanted[0].partition('.')[0]}." if wanted else ""
-    if all(key.startswith(first) for key in wanted) and not any(key.startswith(first) for key in state):
-        state = {f"{first}{key}": value for key, value in state.items()}  # torchvision's own, in our wrapper
+    first = f"{names[0].partition('.')[0]}." if names else ""
+    if all(key.startswith(first) for key in names) and not any(key.startswith(first) for key in state):
+        state = {f"{first}{key}": value for key, value in state.items()}  # torchvision's weights, for our wrapper
     return state
 
 
-def some(names: Iterable[str], most: int = 4) -> str:
-    """The first few names, and how many more there are."""
+def format_names(names: Iterable[str], limit: int = 4) -> str:
+    """Join the first `limit` names, followed by the number of others."""
     names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write NAME.safetensors, which `open_weights` reads; `about` is what `source.about` says. Raises OutputError.
+    """Write a .safetensors file for `open_weights`, with `about` from `source.describe_weights`. Raises OutputError.
 
     Kernels are rounded to float16, statistics and biases are not.
     """

@@ -1,4 +1,4 @@
-"""What weights expect of a picture. A wrong colour order or scale costs no error, only accuracy: so it is said once."""
+"""The input that weights expect, and its normalisation. A wrong colour order or scale costs accuracy, not an error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Colour = Literal["bgr", "rgb"]
 
 @dataclass(frozen=True)
 class InputSpec:
-    """Each channel is (x / scale - mean) / std, in the order of `colour`; x is 0 to 255."""
+    """The input of a network: channels (x / scale - mean) / std in the order of `colour`, for x from 0 to 255."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -27,19 +27,19 @@ class InputSpec:
         return f"colour {self.colour}, scale {self.scale:g}, mean {mean}, std {std}"
 
     def in_bgr(self, values: Three) -> Three:
-        """`mean` or `std`, blue green red."""
+        """Return `mean` or `std` in the order blue, green, red."""
         return values if self.colour == "bgr" else values[::-1]
 
 
 class Normalise(nn.Module):
-    """From pictures uint8 (N, H, W, 3) BGR to what the network takes: float32 (N, 3, H, W), one gain and one offset."""
+    """Normalise images: uint8 (N, H, W, 3) BGR to float32 (N, 3, H, W), by one gain and one offset per channel."""
 
     gain: Tensor
     offset: Tensor
 
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()
-        self.turned = spec.colour == "rgb"
+        self.to_rgb = spec.colour == "rgb"
         mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
         self.register_buffer("gain", (1 / (spec.scale * std)).reshape(1, 3, 1, 1))
         self.register_buffer("offset", (-mean / std).reshape(1, 3, 1, 1))
@@ -47,6 +47,6 @@ class Normalise(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         # TensorRT takes uint8 only at the input: cast first, then transpose
         x = image.to(self.gain.dtype).permute(0, 3, 1, 2)
-        if self.turned:
+        if self.to_rgb:
             x = torch.cat([x[:, 2:], x[:, 1:2], x[:, :1]], dim=1)
         return x * self.gain + self.offset

@@ -1,4 +1,4 @@
-"""Freed memory is kept: tensors of the same size again cost no page faults."""
+"""Tests that tensors of a training step reuse freed memory without page faults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 STEPS = """
 import resource, sys
 import numpy as np
-from stream_seg.training.memory import keep_freed_memory
+from stream_seg.cli.malloc import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 for step in range(6):
@@ -22,10 +22,12 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps memory in its own way")
-def test_what_a_step_frees_serves_the_next() -> None:
+def test_freed_memory_serves_the_next_step() -> None:
     faults = {
-        how: int(subprocess.run([sys.executable, "-c", STEPS, how], capture_output=True, text=True, check=True).stdout)
-        for how in ("keep", "leave")
+        mode: int(
+            subprocess.run([sys.executable, "-c", STEPS, mode], capture_output=True, text=True, check=True).stdout
+        )
+        for mode in ("keep", "return")
     }
     assert faults["keep"] < 10
-    assert faults["leave"] > 20  # pages of 4 KiB or of 2 MiB
+    assert faults["return"] > 20  # pages of 4 KiB or of 2 MiB
