@@ -1,10 +1,11 @@
-"""`target_ms`: a graph on a machine that becomes half as fast keeps its frames young, and recovers."""
+"""`target_ms`: a graph gives up quality while its frames are too old, and recovers it when they are young again."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -20,12 +21,14 @@ from stream_seg.frame import EngineInfo
 from stream_seg.keyframes.keyframes import KeyFrames
 from stream_seg.keyframes.latency_control import LatencyControl, QualityLevel, quality_levels
 from stream_seg.runtime.graph import Graph
-from stream_seg.stages.base import Context, Frames
+from stream_seg.runtime.worker import Worker
+from stream_seg.stages.base import Context, Frames, Policy
 from stream_seg.stages.segment import Segment, defer_inference, segment_key_frames
 from stream_seg.types import Classes
 from tests.keyframes.test_keyframes import drive
 from tests.support import small_networks
 from tests.support.fake_stages import Camera, make_config, make_node
+from tests.support.frames import make_frame
 
 CLASSES = Classes(("dark", "bright"), ((0, 0, 0), (255, 0, 0)))
 SIZE = (16, 24)
@@ -39,15 +42,18 @@ SECONDS = 13
 class Machine:
     """A simulated machine that sleeps instead of computing, half as fast from CALM_S to BUSY_S after its first output.
 
+    With `scale=0` it takes no time at all.
+
     `outputs` records of every output: second, age in seconds, quality level.
     """
 
     start_s: float = math.inf
+    scale: float = 1.0
     outputs: list[tuple[float, float, int]] = field(default_factory=list)
 
     def work(self, seconds: float) -> None:
         busy = CALM_S <= time.monotonic() - self.start_s < BUSY_S
-        time.sleep(seconds * (2 if busy else 1))
+        time.sleep(self.scale * seconds * (2 if busy else 1))
 
     def engine(self, seconds: float) -> Engine:
         def run(images: Images) -> Result:
@@ -74,15 +80,16 @@ class Machine:
             self.outputs.append((now - self.start_s, now - frame.captured_ns / 1e9, frame.temporal.quality_level))
             yield frame
 
-    def run(self, *, target_ms: float | None) -> Graph:
-        camera = Camera(30 * SECONDS, paced=True)
+    def run(
+        self, *, target_ms: float | None, camera: Callable[[Frames], Frames] | None = None, policy: Policy = "latest"
+    ) -> Graph:
         nodes = [
-            make_node("camera", "source", camera),
+            make_node("camera", "source", camera or Camera(30 * SECONDS, paced=True)),
             make_node("segment", "segment", partial(self.segment, target_ms=target_ms), "camera"),
             make_node("sink", "output", self.sink, "segment"),
         ]
-        with Graph(make_config(nodes, policy="latest")) as graph:
-            assert graph.wait(SECONDS + 10)
+        with Graph(make_config(nodes, policy=policy)) as graph:
+            assert graph.wait(SECONDS + 60)
         assert graph.error is None
         return graph
 
@@ -94,6 +101,35 @@ class Machine:
         return [second for second, ages in by_second.items() if np.percentile(ages, 95) > TARGET_MS]
 
 
+def find_segment(graph: Graph) -> Worker:
+    return next(worker for worker in graph.workers if worker.node.name == "segment")
+
+
+@pytest.mark.parametrize("target_ms", [20_000, None])
+def test_old_frames_lower_the_quality_and_young_ones_restore_it(target_ms: float | None) -> None:
+    """The frames say themselves how old they are, so the speed of the machine decides nothing."""
+    young, old = range(60), range(60, 160)
+
+    def camera(_: Frames) -> Frames:
+        for seq in range(300):
+            frame = make_frame(seq)
+            yield replace(frame, captured_ns=frame.captured_ns - 40 * 10**9) if seq in old else frame
+
+    machine = Machine(scale=0)
+    segment = find_segment(machine.run(target_ms=target_ms, camera=camera, policy="every"))
+    levels = [level for *_, level in machine.outputs]
+    if target_ms is None:
+        assert set(levels) == {0}
+        return
+    cheapest = len(quality_levels(1, engines=2)) - 1
+    assert set(levels[: len(young)]) == {0}
+    assert levels[old[-1]] == cheapest
+    assert levels[-1] == 0
+    assert segment.labels.changes == {"slow": cheapest, "spare": 1}
+    assert segment.labels.keys < segment.yielded == 300
+
+
+@pytest.mark.soak
 def test_a_machine_half_as_fast_keeps_the_target_and_recovers_its_quality() -> None:
     controlled, uncontrolled = Machine(), Machine()
     with ThreadPoolExecutor(1) as thread:  # both only sleep, so that they can run in parallel
@@ -107,9 +143,9 @@ def test_a_machine_half_as_fast_keeps_the_target_and_recovers_its_quality() -> N
     assert all(level == 0 for second, _, level in controlled.outputs if second < CALM_S)
     assert any(level == 0 for second, _, level in controlled.outputs if BUSY_S < second < BUSY_S + 5)
     assert all(level > 0 for second, _, level in controlled.outputs if CALM_S + 1 < second < BUSY_S)
-    worker = next(worker for worker in graph.workers if worker.node.name == "segment")
-    assert 1 <= worker.labels.changes["spare"] <= worker.labels.changes["slow"]
-    assert worker.labels.keys < worker.yielded
+    segment = find_segment(graph)
+    assert 1 <= segment.labels.changes["spare"] <= segment.labels.changes["slow"]
+    assert segment.labels.keys < segment.yielded
 
 
 @pytest.mark.parametrize(
