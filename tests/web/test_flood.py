@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
+from typing import Any
 
 import httpx
 import numpy as np
@@ -27,7 +28,7 @@ from stream_seg.web.mjpeg import MjpegStreams
 from tests.support.fake_stages import make_config, make_node
 from tests.support.flood import encode_request, is_closed, open_connection
 from tests.support.frames import make_frame
-from tests.support.page_client import make_segmented_frame, run_page
+from tests.support.page_client import make_segmented_frame, run_page, wait_for
 
 TOKEN = "only for this test"
 FLOOD = Path(__file__).parents[1] / "support" / "flood.py"
@@ -79,53 +80,63 @@ def observed_page(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Observ
             observer.ages.append((time.monotonic(), (time.monotonic_ns() - shown.captured_ns) / 1e6))
             yield shown
 
-    nodes = [make_node("camera", "source", lambda _: generate_noise()), make_node("page", "output", measure_age, "camera")]
+    nodes = [
+        make_node("camera", "source", lambda _: generate_noise()),
+        make_node("page", "output", measure_age, "camera"),
+    ]
     graph = Graph(make_config(nodes, policy="latest"))
     register(graph)
     serve.context = Context(announce=messages.put, registry=graph.registry)
     with graph:
         address = messages.get(timeout=20).removeprefix("page at ")
-        deadline = time.monotonic() + 20
-        while httpx.get(f"{address}/readyz", trust_env=False).status_code != 200:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(lambda: httpx.get(f"{address}/readyz", trust_env=False).status_code == 200, 20)
         viewer = Thread(target=observer.run, args=(address, end))
         viewer.start()
-        while not observer.arrivals_s:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for(lambda: bool(observer.arrivals_s), 20)
         yield address, observer
         end.set()
         viewer.join(5)
 
 
-def test_bad_clients_are_disconnected_and_others_are_unaffected(observed_page: tuple[str, Observer]) -> None:
+def flood(address: str, seconds: float) -> dict[str, Any]:
+    """Flood the page for so many seconds and until every bad client is disconnected. Return the counts of flood.py."""
+    command = [sys.executable, FLOOD, address.rpartition(":")[2], TOKEN, str(seconds), str(STALLED), str(SLOW)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def test_bad_clients_are_disconnected_and_others_are_served(observed_page: tuple[str, Observer]) -> None:
+    address, observer = observed_page
+    rss, arrivals = psutil.Process().memory_info().rss, len(observer.arrivals_s)
+    report = flood(address, FLOOD_S)
+    assert report["open_at_start"] == {"stalled": STALLED, "slow": SLOW}
+    assert report["open_at_end"] == {"stalled": 0, "slow": 0}, report
+    statuses = report["statuses"]
+    assert set(statuses) == {"200", "401", "429"}
+    assert statuses["200"] == statuses["401"] + statuses["429"]  # all metrics requests are answered
+    assert len(observer.arrivals_s) > arrivals + FLOOD_S  # one image per second on the busiest machine
+    assert psutil.Process().memory_info().rss - rss <= 64 * 2**20
+    assert httpx.get(f"{address}/healthz", trust_env=False).status_code == 200
+
+
+@pytest.mark.soak
+def test_bad_clients_do_not_slow_the_pipeline(observed_page: tuple[str, Observer]) -> None:
     address, observer = observed_page
     calm_s = time.monotonic()
     time.sleep(CALM_S)  # the reference on this machine, with its current load
-    flood_s, rss = time.monotonic(), psutil.Process().memory_info().rss
-    command = [sys.executable, FLOOD, address.rpartition(":")[2], TOKEN, str(FLOOD_S), str(STALLED), str(SLOW)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    end_s, growth = time.monotonic(), psutil.Process().memory_info().rss - rss
-    report = json.loads(done.stdout)
+    flood_s = time.monotonic()
+    report = flood(address, FLOOD_S)
+    end_s = time.monotonic()
     figures = {
         "fps": (observer.fps(calm_s, flood_s), observer.fps(flood_s, end_s)),
         "age p95 ms": (observer.age_ms(calm_s, flood_s), observer.age_ms(flood_s, end_s)),
-        "RSS growth MiB": growth / 2**20,
         **report,
     }
     print(figures)
-    assert report["open_at_1s"] == {"stalled": STALLED, "slow": SLOW}, figures
-    assert report["open_at_end"] == {"stalled": 0, "slow": 0}, figures
-    assert report["last_open_s"]["stalled"] <= 6.5, figures
-    assert report["last_open_s"]["slow"] <= 6.5, figures
-    assert set(report["statuses"]) == {"200", "401", "429"}, figures
-    statuses = report["statuses"]
-    assert statuses["200"] == statuses["401"] + statuses["429"], figures  # all metrics requests are answered
+    assert max(report["last_open_s"].values()) <= 6.5, figures
     assert figures["fps"][1] >= 0.9 * figures["fps"][0], figures
     assert figures["age p95 ms"][1] <= figures["age p95 ms"][0] + 10, figures
-    assert growth <= 64 * 2**20, figures
-    assert httpx.get(f"{address}/healthz", trust_env=False).status_code == 200
 
 
 @pytest.mark.parametrize(("stall_s", "stays"), [(0.5, False), (3600.0, True)], ids=["limit", "no limit"])
@@ -140,7 +151,7 @@ def test_a_stalled_viewer_is_disconnected_by_the_time_limit(
         page.put(replace(make_segmented_frame(0), image=image))
         port = int(page.url.rpartition(":")[2])
         with open_connection(port, encode_request("/api/sources/front/stream.mjpg?view=original", "")) as connection:
-            end_s, seq = time.monotonic() + 4, 0
+            end_s, seq = time.monotonic() + (4 if stays else 60), 0
             while not is_closed(connection) and time.monotonic() < end_s:
                 seq += 1
                 page.put(replace(make_segmented_frame(seq), image=np.roll(image, seq, axis=0)))
