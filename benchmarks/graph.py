@@ -18,7 +18,7 @@ import numpy as np
 import typer
 from rich.table import Table
 from stand_ins import WARM_UP_FRAMES, Memory, Stage, composed, graphed, nothing
-from surroundings import command, figures, finish, machine, preset
+from surroundings import default_filters, describe_machine, figures_table, print_results, run_command
 
 from stream_seg.frame import Frame
 from stream_seg.stages.synthetic import Synthetic
@@ -32,14 +32,14 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
 ) -> None:
     """What the graph itself costs: milliseconds between the stages, and CPU-ms per frame."""
-    facts: dict[str, Any] = {"machine": machine(), "frames": frames, "rounds": rounds}
+    facts: dict[str, Any] = {"machine": describe_machine(), "frames": frames, "rounds": rounds}
     drive = Synthetic(width=1280, height=720)
     pictures = list(islice(drive(iter(())), frames + WARM_UP_FRAMES))
-    idle = dict.fromkeys(preset(), nothing)
+    idle = dict.fromkeys(default_filters(), nothing)
     overhead_ms: dict[str, list[float]] = {"stand_ins": [], "real": []}
     cpu_ms: dict[str, list[float]] = {"stand_ins": [], "stand_ins_loop": [], "real": [], "real_loop": []}
     for _ in range(rounds):
-        for name, stages in (("stand_ins", idle), ("real", preset())):
+        for name, stages in (("stand_ins", idle), ("real", default_filters())):
             waited_ms, in_graph_ms, in_loop_ms = costs(pictures, stages)
             overhead_ms[name] += waited_ms
             cpu_ms[name].append(in_graph_ms)
@@ -54,7 +54,7 @@ def main(
     }
     facts["graph_cpu_ms"] = {name: round(value, 3) for name, value in more_ms.items()}
     facts["graph_share"] = {name: round(value / median(cpu_ms["real"]), 4) for name, value in more_ms.items()}
-    finish(facts, [table(facts)], json_file)
+    print_results(facts, [table(facts)], json_file)
 
 
 def costs(pictures: list[Frame], stages: Mapping[str, Stage]) -> tuple[list[float], float, float]:
@@ -69,7 +69,7 @@ def table(facts: dict[str, Any]) -> Table:
     title = (
         f"the graph's own cost at {RATE:.0f} frames/s, 1280x720, {facts['rounds']} rounds of {facts['frames']} frames"
     )
-    shown = figures(title, "CPU-ms per frame", "graph", "loop", "more", "of real", "overhead p50 ms", "p99 ms")
+    shown = figures_table(title, "CPU-ms per frame", "graph", "loop", "more", "of real", "overhead p50 ms", "p99 ms")
     for name, said in (("stand_ins", "stages that do nothing"), ("real", "segment, smooth, overlay")):
         cpu_ms, overhead_ms = facts["cpu_ms"], facts["overhead_ms"][name]
         shown.add_row(
@@ -81,4 +81,4 @@ def table(facts: dict[str, Any]) -> Table:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from surroundings import command, figures
+from surroundings import figures_table, run_command
 
 from stream_seg.datasets.labelled import Pairs, read_pairs
 from stream_seg.errors import ConfigError, NetworkError
@@ -47,7 +47,7 @@ def main(
     scored = Pairs(val.images[::EVERY], val.labels[::EVERY])
     samples = train.images[:: max(1, len(train) // SAMPLE_COUNT)]
     specs = {"as expected": weights.spec, "red for blue": swap_colours(weights.spec), **INPUTS}
-    table = figures("images as", "", "mean IoU", "deviations", "refused by")
+    table = figures_table("images as", "", "mean IoU", "deviations", "refused by")
     for name, spec in specs.items():
         checks = {
             "deviations": partial(refuse_misfit, net, spec, train.images, where=name),
@@ -69,4 +69,4 @@ def is_refused(check: Callable[[], None]) -> bool:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import cv2
 import numpy as np
 import typer
-from surroundings import command, figures, finish, machine
+from surroundings import describe_machine, figures_table, print_results, run_command
 
 from stream_seg.datasets.scoring import compute_metrics as accuracy
 from stream_seg.datasets.scoring import confusion_matrix
@@ -68,11 +68,11 @@ def main(
     if data is not None:
         real = segment(read_drive(data, split, classes=open_network(network).classes), network)
         drives |= {split: real, f"standing, then {split}": SegmentedDrive.join(standing, real)}
-    facts: dict[str, Any] = {"machine": machine(), "network": network}
+    facts: dict[str, Any] = {"machine": describe_machine(), "network": network}
     facts["drives"] = {name: measure_curves(drive) for name, drive in drives.items()}
     if plot is not None:
         plot_curves(facts["drives"], plot)
-    finish(facts, [*tables(facts["drives"])], json_file)
+    print_results(facts, [*tables(facts["drives"])], json_file)
 
 
 def segment(drive: Drive, network: str) -> SegmentedDrive:
@@ -131,7 +131,7 @@ def replay(frame: Frame) -> Callable[[Image], Callable[[], Semantic]]:
 def tables(drives: Mapping[str, Any]) -> Any:
     """Yield a table for each drive."""
     for name, curves in drives.items():
-        table = figures(name, "", "key frames, %", "mIoU, %", "ahead of fixed")
+        table = figures_table(name, "", "key frames, %", "mIoU, %", "ahead of fixed")
         for k, (share, miou) in curves["fixed"].items():
             table.add_row(f"every {k}", f"{100 * share:.1f}", f"{100 * miou:.2f}", "")
         for doubt, (share, miou) in curves["auto"].items():
@@ -162,4 +162,4 @@ def plot_curves(drives: Mapping[str, Any], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import cv2
 import numpy as np
 import typer
-from surroundings import command, figures, finish, machine
+from surroundings import describe_machine, figures_table, print_results, run_command
 
 from stream_seg.datasets.labelled import read_pairs
 from stream_seg.engines.open import open_engine
@@ -33,7 +33,7 @@ def main(
 ) -> None:
     """Measure the mean IoU by change and network."""
     names = network or ["road"]
-    facts: dict[str, Any] = {"machine": machine(), "split": split, "miou": {}}
+    facts: dict[str, Any] = {"machine": describe_machine(), "split": split, "miou": {}}
     for name in names:
         with open_engine(open_network(name), precision=precision, threads=2) as engine:
             pairs = read_pairs(data, split, classes=len(engine.spec.classes))
@@ -43,11 +43,11 @@ def main(
                 )["miou"]
                 for name_of_change, change in CHANGES.items()
             }
-    table = figures("mean IoU %, images changed", "", *names)
+    table = figures_table("mean IoU %, images changed", "", *names)
     for change in CHANGES:
         table.add_row(change, *(f"{100 * facts['miou'][name][change]:.1f}" for name in names))
     table.add_row("mean", *(f"{100 * mean(facts['miou'][name].values()):.1f}" for name in names))
-    finish(facts, [table], json_file)
+    print_results(facts, [table], json_file)
 
 
 def scale_channels(image: Image, blue: float, green: float, red: float) -> Image:
@@ -86,4 +86,4 @@ CHANGES: Mapping[str, Callable[[Image], Image]] = {
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

@@ -1,9 +1,9 @@
-"""Every network of the zoo in one table: docs/networks.md, and what it takes here.
+"""Write docs/networks.md, a table of every network with its multiplications and its time on this machine.
 
-Multiplications are counted, and milliseconds measured, for CamVid's 11 classes at 352x480, in OpenVINO on one thread;
-weights are random, which changes neither. int8 is NNCF's, calibrated on few drawn pictures: for the time, not for use.
-Measuring all takes about half an hour on an idle core; a network that is named is measured alone, and the figures
-of the others stay as results/networks.json has them. So it can be done in parts:
+Multiplications are counted and milliseconds measured for CamVid's 11 classes at 352x480, in OpenVINO on one thread.
+Weights are random, which changes neither; int8 is calibrated on a few synthetic images, for its time only. Measuring
+all networks takes about half an hour on an idle core. Only the networks that are named are measured; the figures of the
+others are taken from results/networks.json:
 
     python benchmarks/networks.py road unet --write docs/networks.md
     python benchmarks/networks.py --all --write docs/networks.md
@@ -22,7 +22,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from surroundings import command, machine
+from surroundings import describe_machine, run_command
 
 from stream_seg.cli.bench import build_untrained
 from stream_seg.cli.listing import list_zoo
@@ -40,59 +40,57 @@ from stream_seg.zoo import BUILDERS, build_network
 RESULTS = Path(__file__).parent / "results"
 SIZE = (352, 480)
 PRECISIONS = ("f32", "bf16", "int8")
-PICTURES = 4
+IMAGES = 4
 MARKS = " †‡§"
-"""Of figures by CPU, where they are of several: the one that most are of has none."""
+"""Marks of figures by CPU, if there are several; the most frequent CPU has none."""
 SHEET = Path(__file__).parents[1] / "docs" / "images" / "side_by_side.png"
 SIDE_BY_SIDE = (
     "## Side by side",
     "",
-    "One picture of CamVid val as networks see it that were trained alike and briefly, from random weights, by",
-    "`benchmarks/side_by_side.yaml`: how fine each one's scores are shows at once (SegNet's unpooling leaves",
-    "grains, DeepLab v1's eighth of the size smooth edges, U-Net's concatenation keeps what is thin), how far each can",
-    "be trained does not: the large ones, made to begin with ImageNet's weights, have hardly begun. The picture itself",
-    "is not ours to show.",
+    "An image of CamVid val, labelled by networks that were trained briefly from random weights by the same recipe,",
+    "`benchmarks/side_by_side.yaml`. It shows the resolution of each network's scores: SegNet's unpooling leaves",
+    "grains, DeepLab v1 at an eighth of the size has smooth edges, U-Net's concatenation keeps thin objects. It does",
+    "not show their final accuracy: the large ones, designed to start from ImageNet's weights, have hardly learnt",
+    "anything yet. The image itself may not be published.",
     "",
     "```",
     "python benchmarks/side_by_side.py train NETWORK      # each",
     "python benchmarks/side_by_side.py draw --masks --columns 4 --input CAMVID/val/0016E5_08077.png",
     "```",
     "",
-    "![Masks of several networks, side by side, with the colours of the classes](images/side_by_side.png)",
+    "![Label maps of several networks, in the colours of the classes](images/side_by_side.png)",
     "",
 )
 
 
 def main(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NETWORK]...", help="Measure these anew.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Measure all anew.")] = False,
-    write: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the page, Markdown.")] = None,
-    seconds: Annotated[float, typer.Option(min=0, help="How long each figure is measured.")] = 2.0,
-    results: Annotated[Path, typer.Option(help="Where the figures are kept, and taken from.")] = (
-        RESULTS / "networks.json"
-    ),
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NETWORK]...", help="Networks to measure.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Measure all networks.")] = False,
+    write: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the page (Markdown).")] = None,
+    seconds: Annotated[float, typer.Option(min=0, help="Time to measure each figure.")] = 2.0,
+    results: Annotated[Path, typer.Option(help="File of the figures, read and updated.")] = (RESULTS / "networks.json"),
 ) -> None:
-    """Measure networks of the zoo, and write the page that compares them."""
-    wanted = list(BUILDERS) if everything else names or []
-    for name in wanted:
+    """Measure networks and write the page that compares them."""
+    selected = list(BUILDERS) if everything else names or []
+    for name in selected:
         if name not in BUILDERS:
             raise ConfigError(f"unknown network {name!r}; known: {', '.join(BUILDERS)}")
     known: dict[str, Any] = json.loads(results.read_bytes()) if results.is_file() else {}
-    here = machine()  # before the first: after it, the load is our own
-    for name in wanted:
-        known[name] = {"ms": measured(name, seconds=seconds), "cpu": here["cpu"], "load": here["load"]}
+    here = describe_machine()  # before the first, which causes load itself
+    for name in selected:
+        known[name] = {"ms": measure(name, seconds=seconds), "cpu": here["cpu"], "load": here["load"]}
         Console(highlight=False).print(name, known[name]["ms"])
-        write_json(known, results)  # after each: the next may be killed
+        write_json(known, results)  # after each, so that a kill loses one only
     if write is not None:
-        replace_file(write, page(known, read_yaml(RESULTS / "camvid.yaml")).encode())
+        replace_file(write, format_page(known, read_yaml(RESULTS / "camvid.yaml")).encode())
 
 
-def measured(name: str, *, seconds: float) -> dict[str, float | None]:
-    """By precision, the median of the network alone in ms; None where it is not to be had."""
-    frames = islice(Synthetic(width=960, height=720, seed=7)(iter(())), PICTURES)
-    pictures = [frame.image for frame in frames]
+def measure(name: str, *, seconds: float) -> dict[str, float | None]:
+    """Return the median time of the network alone in ms by precision, None if a precision is not available."""
+    frames = islice(Synthetic(width=960, height=720, seed=7)(iter(())), IMAGES)
+    images = [frame.image for frame in frames]
     with TemporaryDirectory() as folder:
-        network = open_network(build_untrained(name, Path(folder), size=SIZE, calibration=pictures))
+        network = open_network(build_untrained(name, Path(folder), size=SIZE, calibration=images))
     ms: dict[str, float | None] = dict.fromkeys(PRECISIONS)
     for precision in PRECISIONS:
         try:
@@ -101,12 +99,12 @@ def measured(name: str, *, seconds: float) -> dict[str, float | None]:
             Console(stderr=True, highlight=False).print(f"{name}: {error}")
             continue
         with engine:
-            ms[precision] = round(time_engine(engine, pictures, seconds=seconds).p50_ms, 1)
+            ms[precision] = round(time_engine(engine, images, seconds=seconds).p50_ms, 1)
     return ms
 
 
-def multiplications(name: str) -> int:
-    """Of one picture of `SIZE`, in convolutions and matrix products."""
+def count_multiplications(name: str) -> int:
+    """Count the multiplications of one image of `SIZE` in convolutions and matrix products."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -116,41 +114,41 @@ def multiplications(name: str) -> int:
     return counter.get_total_flops() // 2
 
 
-def page(known: Mapping[str, Any], camvid: Mapping[str, Any]) -> str:
-    """The whole of docs/networks.md."""
-    listed = list_zoo()
-    figures = [known[network["name"]] for network in listed if network["name"] in known]
-    sources = list(dict.fromkeys(_source(network) for network in listed if network["published"]))
-    often = [cpu for cpu, _ in Counter(figure["cpu"] for figure in figures).most_common()]
-    marks = {cpu: f" {MARKS[place]}" if place else "" for place, cpu in enumerate(often)}
-    rows = [_row(network, known.get(network["name"]), camvid, sources, marks) for network in listed]
-    cpus = "; ".join(f"{marks[cpu].strip()} {cpu}".strip() for cpu in often) or "not measured yet"
+def format_page(known: Mapping[str, Any], camvid: Mapping[str, Any]) -> str:
+    """Return the text of docs/networks.md."""
+    networks = list_zoo()
+    figures = [known[network["name"]] for network in networks if network["name"] in known]
+    sources = list(dict.fromkeys(_source(network) for network in networks if network["published"]))
+    cpus = [cpu for cpu, _ in Counter(figure["cpu"] for figure in figures).most_common()]
+    marks = {cpu: f" {MARKS[place]}" if place else "" for place, cpu in enumerate(cpus)}
+    rows = [_row(network, known.get(network["name"]), camvid, sources, marks) for network in networks]
+    machines = "; ".join(f"{marks[cpu].strip()} {cpu}".strip() for cpu in cpus) or "not measured yet"
     busy = max((figure["load"] for figure in figures), default=0) > 0.5
-    trained = [f"* {name}: {said['how']}" for name, said in camvid.items()]
+    trained = [f"* {name}: {entry['how']}" for name, entry in camvid.items()]
     return "\n".join([
         "# The networks",
         "",
-        "Generated by `python benchmarks/networks.py --write docs/networks.md`. `stream-seg networks` lists the",
-        "same, but for what is measured.",
+        "Generated by `python benchmarks/networks.py --write docs/networks.md`. `stream-seg networks` prints the same",
+        "list without the measured columns.",
         "",
         "| network | idea | year | parameters, M | GMAC | f32, ms | bf16, ms | int8, ms | published mIoU | mIoU here |",
         "|---|---|---:|---:|---:|---:|---:|---:|---|---:|",
         *rows,
         "",
-        "Parameters are those of the source's own number of classes. GMAC and milliseconds are of one picture of",
+        "Parameters are counted at the source's own number of classes. GMAC and milliseconds are for one image of",
         f"{SIZE[0]}x{SIZE[1]} and 11 classes; milliseconds are medians of the network alone, OpenVINO on one thread,",
-        f"{cpus}{' (BUSY while it was measured: worth little)' if busy else ''}. Weights were random.",
-        "Published figures are each on the paper's own data and not comparable with one another.",
+        f"{machines}{' (BUSY during the measurement)' if busy else ''}. Weights were random.",
+        "Published figures are on the data of each paper and not comparable with one another.",
         "",
-        "Who counted the parameters (each number is checked against the code by tests/zoo/test_contract.py):",
+        "Sources of the parameter counts, which tests/zoo/test_contract.py compares with the code:",
         "",
-        *_counted(listed),
+        *_parameter_sources(networks),
         "",
-        "Published, mean IoU in percent:",
+        "Sources of the published mean IoU, in percent:",
         "",
         *(f"{number}. {source}" for number, source in enumerate(sources, 1)),
         "",
-        "Here, mean IoU in percent on CamVid val (11 classes, the training split alone):",
+        "Mean IoU here, in percent on CamVid val (11 classes, trained on the training split only):",
         "",
         *trained,
         "",
@@ -158,12 +156,12 @@ def page(known: Mapping[str, Any], camvid: Mapping[str, Any]) -> str:
     ])  # fmt: skip
 
 
-def _counted(listed: list[dict[str, Any]]) -> list[str]:
-    """A line for each source of numbers of parameters, with the networks that it is of."""
-    by = dict.fromkeys(network["parameters_source"] for network in listed)
+def _parameter_sources(networks: list[dict[str, Any]]) -> list[str]:
+    """Return a line for each source of parameter counts with its networks."""
+    sources = dict.fromkeys(network["parameters_source"] for network in networks)
     return [
-        f"* {', '.join(network['name'] for network in listed if network['parameters_source'] == source)}: {source}"
-        for source in by
+        f"* {', '.join(network['name'] for network in networks if network['parameters_source'] == source)}: {source}"
+        for source in sources
     ]
 
 
@@ -179,16 +177,16 @@ def _row(
     marks: Mapping[str, str],
 ) -> str:
     name, published = network["name"], network["published"]
-    told = f"{published['miou']} {published['data']} [{sources.index(_source(network)) + 1}]" if published else ""
+    accuracy = f"{published['miou']} {published['data']} [{sources.index(_source(network)) + 1}]" if published else ""
     ms = [figures["ms"][precision] if figures else None for precision in PRECISIONS]
     cells = [
         f"[{name}](../{_file(name)})",
         network["idea"],
         str(network["year"]),
         f"{network['parameters'] / 1e6:.1f}",
-        f"{multiplications(name) / 1e9:.1f}",
+        f"{count_multiplications(name) / 1e9:.1f}",
         *("" if one is None or figures is None else f"{one:.1f}{marks[figures['cpu']]}" for one in ms),
-        told,
+        accuracy,
         f"{camvid[name]['miou']:.1f}" if name in camvid else "",
     ]
     return f"| {' | '.join(cells)} |"
@@ -199,4 +197,4 @@ def _file(name: str) -> str:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import cv2
 import numpy as np
 import typer
-from surroundings import command, figures, finish, machine
+from surroundings import describe_machine, figures_table, print_results, run_command
 
 from stream_seg.frame import EngineInfo, Frame, Semantic
 from stream_seg.stages.overlay import Overlay
@@ -30,7 +30,7 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
 ) -> None:
     """Measure CPU-ms per frame of the overlay at 1080p, compared with a blend in numpy floats."""
-    facts: dict[str, Any] = {"machine": machine(), "frames": frames}
+    facts: dict[str, Any] = {"machine": describe_machine(), "frames": frames}
     labelled = [add_labels(frame) for frame in islice(Synthetic(width=1920, height=1080, truth=True)(iter(())), 12)]
     contenders: dict[str, Callable[[list[Frame]], object]] = {
         "overlay": lambda batch: list(Overlay()(iter(batch))),
@@ -46,10 +46,10 @@ def main(
                 times_ms[name].append(1000 * (time.process_time() - began_s) / len(batch))
     facts["cpu_ms"] = {name: summary(values) for name, values in times_ms.items()}
     facts["ratio"] = round(facts["cpu_ms"]["numpy"]["p50"] / facts["cpu_ms"]["overlay"]["p50"], 1)
-    table = figures("drawing at 1920x1080", "CPU-ms per frame", "median", "p99")
+    table = figures_table("drawing at 1920x1080", "CPU-ms per frame", "median", "p99")
     for name, row in facts["cpu_ms"].items():
         table.add_row(name, f"{row['p50']:.2f}", f"{row['p99']:.2f}")
-    finish(facts, [table], json_file)
+    print_results(facts, [table], json_file)
 
 
 def add_labels(frame: Frame) -> Frame:
@@ -78,4 +78,4 @@ def summary(values: list[float]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

@@ -24,7 +24,7 @@ import typer
 from baselines import Decent, Naive, extract_plain_onnx, make_stage, open_session, read_spec
 from rich.table import Table
 from stand_ins import WARM_UP_FRAMES, Memory, Stage, composed, graphed, nothing
-from surroundings import clip, command, figures, finish, machine, preset
+from surroundings import default_filters, describe_machine, figures_table, open_clip, print_results, run_command
 
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import SourceError, StreamSegError
@@ -48,7 +48,7 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
 ) -> None:
     """Compare the pipeline's CPU time per frame with two typical loops. Exit code 1 if their labels differ."""
-    facts: dict[str, Any] = {"machine": machine()}
+    facts: dict[str, Any] = {"machine": describe_machine()}
     network = open_network("road")
     plain, spec = extract_plain_onnx(network), read_spec(network)
     baselines: dict[str, Naive | Decent] = {}
@@ -57,7 +57,7 @@ def main(
         baselines |= {f"decent{suffix}": Decent(spec, run), f"naive{suffix}": Naive(spec, run)}
     contenders: dict[str, Run] = {"ours": run_preset, "ours_unsmoothed": run_unsmoothed}
     contenders |= {name: make_loop(make_stage(one)) for name, one in baselines.items()}
-    with clip(source, size="1920x1080", frames=frames + WARM_UP_FRAMES) as path:
+    with open_clip(source, size="1920x1080", frames=frames + WARM_UP_FRAMES) as path:
         decoded = list(islice(Capture(str(path))(iter(())), frames + WARM_UP_FRAMES))
         if len(decoded) <= WARM_UP_FRAMES:
             raise SourceError(
@@ -73,20 +73,20 @@ def main(
     facts["network_share"] = round(facts["cpu_ms"]["network"] / facts["cpu_ms"]["ours"], 3)
     height, width = decoded[0].image.shape[:2]
     facts |= {"picture": f"{width}x{height}", "frames": len(decoded) - WARM_UP_FRAMES, "rounds": rounds}
-    finish(facts, [make_table(facts)], json_file)
+    print_results(facts, [make_table(facts)], json_file)
     if min(facts["agreement"].values()) < LEAST_AGREEMENT:
         raise StreamSegError(f"less than {LEAST_AGREEMENT:.0%} of the labels are equal: the comparison is meaningless")
 
 
 def run_preset(source: Stage, sink: Stage) -> float:
     """Run the default preset between a source and an output, in its graph."""
-    _, cpu_ms = graphed(source, preset(), sink)
+    _, cpu_ms = graphed(source, default_filters(), sink)
     return cpu_ms
 
 
 def run_unsmoothed(source: Stage, sink: Stage) -> float:
     """Run the default preset without `smooth`, which does the same work as the loops."""
-    stages = {name: stage for name, stage in preset().items() if name != "smooth"}
+    stages = {name: stage for name, stage in default_filters().items() if name != "smooth"}
     _, cpu_ms = graphed(source, stages, sink)
     return cpu_ms
 
@@ -147,7 +147,7 @@ def measure_network_ms(frames: Sequence[Frame]) -> float:
 def make_table(facts: dict[str, Any]) -> Table:
     """Return the figures as a table."""
     title = f"CPU-ms per frame, {facts['picture']}, median of {facts['rounds']} rounds of {facts['frames']} frames"
-    table = figures(title, "", "in memory", "ratio", "same work", "file to mp4", "ratio", "same labels")
+    table = figures_table(title, "", "in memory", "ratio", "same work", "file to mp4", "ratio", "same labels")
     engine = facts["engine"]
     for name in facts["cpu_ms_io"]:
         row = [f"ours, {engine['backend']} {engine['precision']}" if name == "ours" else name.replace("_", ", ", 1)]
@@ -163,4 +163,4 @@ def make_table(facts: dict[str, Any]) -> Table:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import typer
 from numpy.typing import NDArray
-from surroundings import command, figures, finish, machine
+from surroundings import describe_machine, figures_table, print_results, run_command
 
 from stream_seg.backends.engine import Engine
 from stream_seg.datasets.labelled import read_pairs
@@ -106,7 +106,7 @@ def main(
     config = read_recipe(recipe)
     if config.held_back is None:
         raise ConfigError(f"{recipe}: held_back: is required")
-    facts: dict[str, Any] = {"machine": machine()}
+    facts: dict[str, Any] = {"machine": describe_machine()}
     opened = open_network(network or Path("runs", recipe.stem, f"{config.network}.onnx"))
     classes = opened.classes
     _, pairs = split_held_back(
@@ -119,20 +119,20 @@ def main(
     everything = Pixels.concatenate(parts)
     bias, none = choose_bias(everything), np.zeros(len(classes), np.float32)
     before, after = (compute_metrics(everything.confusion(one), classes) for one in (none, bias))
-    table = figures(f"{len(pairs)} images held back", "class", "bias", "IoU % before", "after")
+    table = figures_table(f"{len(pairs)} images held back", "class", "bias", "IoU % before", "after")
     for name, value in zip(classes.names, bias.tolist(), strict=True):
         ious = (format_percent(metrics["class_iou"][name]) for metrics in (before, after))
         table.add_row(name, f"{value:g}", *ious)
     table.add_row("mean", "", format_percent(before["miou"]), format_percent(after["miou"]))
-    halves = figures("chosen on one half", "measured on the", "mean IoU % before", "after")
+    halves = figures_table("chosen on one half", "measured on the", "mean IoU % before", "after")
     for here, there, name in ((0, 1, "second"), (1, 0, "first")):
         mious = [
             compute_metrics(parts[there].confusion(one), classes)["miou"] for one in (none, choose_bias(parts[here]))
         ]
         halves.add_row(name, *map(format_percent, mious))
     facts |= {"bias": dict(zip(classes.names, bias.tolist(), strict=True)), "before": before, "after": after}
-    finish(facts, [table, halves], json_file)
+    print_results(facts, [table, halves], json_file)
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

@@ -26,7 +26,7 @@ import numpy as np
 import psutil
 import typer
 from cameras import rtsp_camera
-from surroundings import command, figures, finish, machine
+from surroundings import describe_machine, figures_table, print_results, run_command
 
 from stream_seg.errors import StreamSegError
 
@@ -62,16 +62,16 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
 ) -> None:
     """Leave it running for some minutes; exit 1 past a limit."""
-    facts: dict[str, Any] = {"machine": machine(), "minutes": minutes, "warm_up": warm_up}
+    facts: dict[str, Any] = {"machine": describe_machine(), "minutes": minutes, "warm_up": warm_up}
     with TemporaryDirectory() as folder:
         glances, dropped = soaked(Path(folder), minutes * MINUTE_S)
         ages = ages_by_minute(Path(folder) / "o.jsonl")
     facts |= {"rows": rows(glances, ages), "viewers_dropped": dropped, "rss_slope_mb": slope(glances, warm_up)}
     facts["past"] = past(facts["rows"], slope_mb=facts["rss_slope_mb"], warm_up=warm_up)
-    table = figures("Two cameras, one flapping, three viewers", *("minute", *HEADINGS))
+    table = figures_table("Two cameras, one flapping, three viewers", *("minute", *HEADINGS))
     for row in facts["rows"]:
         table.add_row(str(row["minute"]), *(f"{row[key]:.1f}" for key in HEADINGS))
-    finish(facts, [table], json_file)
+    print_results(facts, [table], json_file)
     print(
         f"memory {facts['rss_slope_mb']:+.2f} MB/min after {warm_up:g} min; the idle viewer was cut off {dropped} times"
     )
@@ -231,4 +231,4 @@ def free_port() -> int:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

@@ -110,7 +110,7 @@ def graphed(
     for kind, stage in stages.items():
         nodes.append(Node(kind, kind, (nodes[-1].name,), None, stage))
     nodes.append(Node("sink", "write", (nodes[-1].name,), None, clock.far(sink)))
-    graph = Graph(Config(tuple(nodes), policy, None), live=False)
+    graph = Graph(Config(tuple(nodes), policy, None))
     with serving(graph, host="127.0.0.1", port=0), graph:
         graph.wait()
         cpu_ms = clock.read_ms()

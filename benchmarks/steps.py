@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
-from surroundings import command, figures, finish, machine
+from surroundings import describe_machine, figures_table, print_results, run_command
 
 WARM = 5
 
@@ -25,18 +25,18 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
 ) -> None:
     """Measure the median seconds of a step."""
-    facts: dict[str, Any] = {"machine": machine(), "recipe": str(recipe), "returned": [], "kept": []}
+    facts: dict[str, Any] = {"machine": describe_machine(), "recipe": str(recipe), "returned": [], "kept": []}
     for _ in range(runs):
         for mode in ("returned", "kept"):
             with get_context("spawn").Pool(1) as pool:  # the setting of the C library holds for its whole process
                 facts[mode].append(pool.apply(measure_step_s, (recipe, steps, mode == "kept")))
     ratio = median(facts["returned"]) / median(facts["kept"])
     facts["ratio"] = round(ratio, 3)
-    table = figures("memory", "seconds per step, by run")
+    table = figures_table("memory", "seconds per step, by run")
     for mode in ("returned", "kept"):
         table.add_row(mode, " ".join(f"{value:.3f}" for value in facts[mode]))
     table.add_row("returned / kept, medians", f"{ratio:.2f}")
-    finish(facts, [table], json_file)
+    print_results(facts, [table], json_file)
 
 
 def measure_step_s(recipe_file: Path, steps: int, keep: bool) -> float:
@@ -56,4 +56,4 @@ def measure_step_s(recipe_file: Path, steps: int, keep: bool) -> float:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

@@ -1,4 +1,4 @@
-"""What every benchmark shares: the machine that it ran on, the clip that it reads, its end."""
+"""Shared parts of the benchmarks: the machine, the clip, tables and the command line."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from stream_seg.stages.base import Stage
 PACKAGES = ("numpy", "onnxruntime", "opencv-python", "openvino", "pyzmq", "stream-seg")
 
 
-def machine() -> dict[str, Any]:
-    """Processor, its instructions that matter, cores, load before the start, versions."""
+def describe_machine() -> dict[str, Any]:
+    """Return the CPU, its relevant features, cores, load before the start, and versions."""
     from stream_seg.cli.machine import cpu_features
 
     return {
@@ -41,18 +41,18 @@ def machine() -> dict[str, Any]:
 
 
 def _cpu() -> str:
-    """Its name, and where the system says it, family and model: a virtual machine may call two generations the same."""
+    """Return the CPU's name, with family and model if known: virtual machines give two generations the same name."""
     from stream_seg.backends.device import cpu_name
 
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""
-    found = [re.search(rf"^{key}\s*: (\d+)$", text, re.MULTILINE) for key in ("cpu family", "model")]
-    family, model = (match[1] if match else None for match in found)
+    matches = [re.search(rf"^{key}\s*: (\d+)$", text, re.MULTILINE) for key in ("cpu family", "model")]
+    family, model = (match[1] if match else None for match in matches)
     return f"{cpu_name()} (family {family}, model {model})" if family and model else cpu_name()
 
 
-def said(facts: dict[str, Any]) -> str:
-    """`machine()` in two lines. A benchmark on a busy machine says so."""
+def format_machine(facts: dict[str, Any]) -> str:
+    """Format the facts of `describe_machine` in two lines, with a warning if the machine was busy."""
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
     cpu = " ".join([facts["cpu"], *facts["features"]])
     busy = f"; BUSY: load {facts['load']} before the start" if facts["load"] > 0.5 else ""
@@ -60,10 +60,10 @@ def said(facts: dict[str, Any]) -> str:
 
 
 @contextmanager
-def clip(given: Path | None, *, size: str, frames: int) -> Iterator[Path]:
-    """The given video, else a drawn drive of `size` (WIDTHxHEIGHT), encoded once in a process of its own."""
-    if given is not None:
-        yield given
+def open_clip(video: Path | None, *, size: str, frames: int) -> Iterator[Path]:
+    """Yield `video`, or else a synthetic drive of `size` (WIDTHxHEIGHT), encoded once by another process."""
+    if video is not None:
+        yield video
         return
     with TemporaryDirectory() as folder:
         path, graph = Path(folder) / "clip.mp4", Path(folder) / "clip.yaml"
@@ -74,11 +74,11 @@ def clip(given: Path | None, *, size: str, frames: int) -> Iterator[Path]:
             f"  write: {{input: synthetic, path: {path}}}\n",
             encoding="utf-8",
         )
-        stream_seg("run", "--quiet", "--config", str(graph))
+        run_stream_seg("run", "--quiet", "--config", str(graph))
         yield path
 
 
-def preset() -> dict[str, Stage]:
+def default_filters() -> dict[str, Stage]:
     """Return the filters of the graph that runs without --config, by name."""
     from stream_seg.config.graph_file import check
     from stream_seg.config.overrides import default_document, with_input, with_outputs
@@ -87,49 +87,49 @@ def preset() -> dict[str, Stage]:
     return {node.name: node.stage for node in check(document, where="default.yaml").nodes if node.role == "filter"}
 
 
-def stream_seg(*arguments: str) -> None:
-    """The command `stream-seg`, in a fresh process. Raises StreamSegError with what it said where it fails."""
+def run_stream_seg(*arguments: str) -> None:
+    """Run `stream-seg` in a new process. Raises StreamSegError with its last line of output if it fails."""
     done = subprocess.run([sys.executable, "-m", "stream_seg.cli.app", *arguments], capture_output=True, text=True)
     if done.returncode:
         raise StreamSegError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "stream-seg failed")
 
 
-def reported(*arguments: str) -> dict[str, Any]:
-    """The report of `stream-seg run ...` in a fresh process."""
+def run_report(*arguments: str) -> dict[str, Any]:
+    """Run `stream-seg run ...` in a new process. Return its report."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "report.json"
-        stream_seg(*arguments, "--quiet", "--report", str(path))
+        run_stream_seg(*arguments, "--quiet", "--report", str(path))
         facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return facts
 
 
-def figures(title: str, *headings: str) -> Table:
-    """A table of figures: names on the left, numbers on the right."""
+def figures_table(title: str, *headings: str) -> Table:
+    """Return an empty table of figures: names on the left, numbers on the right."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="right" if number else "left")
     return table
 
 
-def finish(facts: dict[str, Any], tables: list[Table], json_file: Path | None) -> None:
-    """Print the tables and where they were measured, and write the JSON."""
+def print_results(facts: dict[str, Any], tables: list[Table], json_file: Path | None) -> None:
+    """Print the tables and the machine, and write the JSON."""
     from stream_seg.cli.report import write_json
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     for table in tables:
         console.print(table, "")
-    console.print(said(facts["machine"]), style="dim", soft_wrap=True)
+    console.print(format_machine(facts["machine"]), style="dim", soft_wrap=True)
     if json_file is not None:
         write_json(facts, json_file)
 
 
-def command(main: Callable[..., None]) -> None:
-    """Run a benchmark as a command; a known error is one line."""
-    finished(lambda: typer.run(main))
+def run_command(main: Callable[..., None]) -> None:
+    """Run a benchmark's function as a command line; a StreamSegError is one line."""
+    run_program(lambda: typer.run(main))
 
 
-def finished(program: Callable[[], None]) -> None:
-    """Run a program that may be of several commands; a known error is one line."""
+def run_program(program: Callable[[], None]) -> None:
+    """Run a program that may have several commands; a StreamSegError is one line."""
     try:
         program()
     except StreamSegError as error:

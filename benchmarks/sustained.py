@@ -21,7 +21,15 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
-from surroundings import clip, command, figures, finish, machine, preset, reported
+from surroundings import (
+    default_filters,
+    describe_machine,
+    figures_table,
+    open_clip,
+    print_results,
+    run_command,
+    run_report,
+)
 
 from stream_seg.errors import StreamSegError
 
@@ -34,15 +42,15 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
 ) -> None:
     """Frames per second, memory and the time to the first frame, each in a fresh process."""
-    facts: dict[str, Any] = {"machine": machine(), "input": str(source) if source else "synth://road"}
+    facts: dict[str, Any] = {"machine": describe_machine(), "input": str(source) if source else "synth://road"}
     with TemporaryDirectory() as folder:
         out = str(Path(folder) / "out.mp4")
-        with clip(source, size="960x540", frames=frames) as path:
-            facts["file_to_mp4"] = figures_of(reported("run", str(path), out))
-        with clip(source, size="1920x1080", frames=frames) as path:
+        with open_clip(source, size="960x540", frames=frames) as path:
+            facts["file_to_mp4"] = figures_of(run_report("run", str(path), out))
+        with open_clip(source, size="1920x1080", frames=frames) as path:
             facts["without_encode"] = in_fresh_process(without_encode, path)
             facts["start"] = start(path, out)
-    finish(facts, [table(facts)], json_file)
+    print_results(facts, [table(facts)], json_file)
 
 
 def figures_of(report: dict[str, Any]) -> dict[str, Any]:
@@ -61,10 +69,10 @@ def without_encode(path: Path) -> dict[str, Any]:
     from stream_seg.stages.capture import Capture
 
     nodes = [Node("capture", "capture", (), None, Capture(str(path)))]
-    for kind, stage in preset().items():
+    for kind, stage in default_filters().items():
         nodes.append(Node(kind, kind, (nodes[-1].name,), None, stage))
     nodes.append(Node("sink", "write", (nodes[-1].name,), None, nothing))
-    with Graph(Config(tuple(nodes), "every", None), live=False) as graph:
+    with Graph(Config(tuple(nodes), "every", None)) as graph:
         graph.wait()
         seconds = (time.monotonic_ns() - graph.started_ns) / 1e9
     if graph.error is not None:
@@ -102,7 +110,7 @@ def start(path: Path, out: str) -> dict[str, float]:
     whole_s, graph_s = [], []
     for _ in range(STARTS):
         began_s = time.monotonic()
-        report = reported("run", str(path), out, "--set", "capture.frames=1")
+        report = run_report("run", str(path), out, "--set", "capture.frames=1")
         whole_s.append(time.monotonic() - began_s)
         graph_s.append(report["first_frame_s"])
     return {"one_frame_s": round(median(whole_s), 3), "first_frame_s": round(median(graph_s), 3), "runs": STARTS}
@@ -112,7 +120,7 @@ def table(facts: dict[str, Any]) -> Table:
     """The figures for a reader."""
     engine = facts["file_to_mp4"]["engine"]
     title = f"{facts['input']}, {engine['network']}, {engine['backend']} {engine['precision']}"
-    shown = figures(title, "each in a fresh process", "frames", "fps", "CPU-ms per frame", "peak RSS MiB", "s")
+    shown = figures_table(title, "each in a fresh process", "frames", "fps", "CPU-ms per frame", "peak RSS MiB", "s")
     for key, said in (("file_to_mp4", "960x540 file to mp4"), ("without_encode", "1920x1080 file, no encoder")):
         one = facts[key]
         shown.add_row(
@@ -131,4 +139,4 @@ def table(facts: dict[str, Any]) -> Table:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

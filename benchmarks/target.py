@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from surroundings import command, figures, finish, machine, preset
+from surroundings import default_filters, describe_machine, figures_table, print_results, run_command
 
 from stream_seg.config.graph_file import Config, Node
 from stream_seg.frame import Frame
@@ -77,21 +77,23 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
 ) -> None:
     """Measure the age of frames with target_ms on half of the machine."""
-    facts: dict[str, Any] = {"machine": machine(), "target_ms": target_ms, "calm_s": calm, "busy_s": busy}
+    facts: dict[str, Any] = {"machine": describe_machine(), "target_ms": target_ms, "calm_s": calm, "busy_s": busy}
     frames = list(islice(Synthetic(width=640, height=360)(iter(())), FRAMES))
     seconds = calm + busy + RETURN_S + 1
     for name, target in (("control", None), ("target", target_ms)):
         log = measure_run(Camera(frames, seconds), target_ms=target, calm=calm, busy=busy)
         facts[name] = summary(log, target_ms=target_ms, calm=calm, busy=busy)
-    table = figures(f"target {target_ms:.0f} ms, {busy:.0f} s of a busy loop per core", "segment", "control", "target")
+    table = figures_table(
+        f"target {target_ms:.0f} ms, {busy:.0f} s of a busy loop per core", "segment", "control", "target"
+    )
     for key, value in facts["target"].items():
         table.add_row(key, str(facts["control"][key]), str(value))
-    finish(facts, [table], json_file)
+    print_results(facts, [table], json_file)
 
 
 def measure_run(camera: Camera, *, target_ms: float | None, calm: float, busy: float) -> Log:
     """Run the graph; the load begins `calm` seconds after the first frame."""
-    log, stages = Log(), preset()
+    log, stages = Log(), default_filters()
     stages["segment"] = replace(stages["segment"], target_ms=target_ms)  # type: ignore[type-var]
     nodes = [Node("source", "synthetic", (), None, camera)]
     for kind, stage in stages.items():
@@ -140,4 +142,4 @@ def summary(log: Log, *, target_ms: float, calm: float, busy: float) -> dict[str
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import cv2
 import numpy as np
 import typer
-from surroundings import command, figures, finish, machine
+from surroundings import describe_machine, figures_table, print_results, run_command
 
 from stream_seg.evaluation.drives import Drive, read_drive, render_drive
 from stream_seg.evaluation.videos import POLICIES, measure_quality, measure_stages
@@ -41,7 +41,7 @@ def main(
     """Measure accuracy, stability and CPU time of every way to label a video."""
     cv2.setNumThreads(1)
     facts: dict[str, Any] = {
-        "machine": machine(),
+        "machine": describe_machine(),
         "network": network,
         "drive": "synth://road" if data is None else split,
     }
@@ -56,7 +56,7 @@ def main(
         plots.mkdir(parents=True, exist_ok=True)
         write_plots(facts, plots)
         write_strip(network, plots / "strip.jpg")
-    finish(facts, [*tables(facts)], json_file)
+    print_results(facts, [*tables(facts)], json_file)
 
 
 def measure_weight(drive: Drive, segmented: Sequence[Frame], weight: float) -> dict[str, float | None]:
@@ -99,14 +99,14 @@ def tables(facts: Mapping[str, Any]) -> Any:
     """Yield tables of policies, weights and parts for a terminal."""
     keys = ("miou", "vc8", "vc16", "tc", "flicker", "flicker_followed", "boundary_f")
     for title, rows in ((f"on {facts['drive']}", facts["policies"]), ("smooth by weight", facts["weights"])):
-        table = figures(title, "percent", *keys, "cpu_ms", "cpu_p95_ms")
+        table = figures_table(title, "percent", *keys, "cpu_ms", "cpu_p95_ms")
         for name, row in rows.items():
             shares = ["-" if row[key] is None else f"{100 * row[key]:.2f}" for key in keys]
             table.add_row(
                 str(name), *shares, *(f"{row[key]:.1f}" if key in row else "" for key in ("cpu_ms", "cpu_p95_ms"))
             )
         yield table
-    table = figures("smooth at the network's resolution", *("CPU-ms", *facts["smooth_ms"]))
+    table = figures_table("smooth at the network's resolution", *("CPU-ms", *facts["smooth_ms"]))
     table.add_row("", *(f"{ms:.2f}" for ms in facts["smooth_ms"].values()))
     yield table
 
@@ -182,4 +182,4 @@ def _flips(drive: Drive, labels: Sequence[Labels], k: int) -> Image:
 
 
 if __name__ == "__main__":
-    command(main)
+    run_command(main)
