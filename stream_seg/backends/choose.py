@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 from stream_seg.backends.device import Device, resolve_precision
 from stream_seg.backends.engine import Engine
@@ -25,7 +26,9 @@ class Target:
 def find_missing(name: str) -> str | None:
     """Return the reason why a backend cannot work on this machine, None if it can. Imports no backend."""
     backend = get_backend(name)
-    return backend.find_obstacle() if backend.find_package() else f"not installed: {backend.install}"
+    if backend.find_package() is None or not all(find_spec(package) for package in backend.requires):
+        return f"not installed: {backend.install}"
+    return backend.find_obstacle()
 
 
 def available_backends() -> tuple[str, ...]:

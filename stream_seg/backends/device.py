@@ -29,7 +29,7 @@ class Device:
 
     @property
     def label(self) -> str:
-        """Return the device in words, for messages and tables."""
+        """The device in words, for messages and tables."""
         return describe_device(self.name, self.compute_capability)
 
 

@@ -38,10 +38,11 @@ class Compiler:
 class Backend:
     """A library that runs networks.
 
-    `packages` are import names, one of which must be installed; its version is part of an engine's cache key.
-    `precisions` are those that it has on any device, `find_device` returns the device of this machine.
+    `packages` are import names, one of which must be installed; its version is part of an engine's cache key. All of
+    `requires`, import names too, must be installed. `precisions` are those that the backend has on any device.
+    `find_device` returns the device of this machine.
     `create_engine`(network, precision=, threads=) opens a network in one of the device's precisions. `find_obstacle`
-    returns the reason why the backend cannot work although its package is installed, None if it can.
+    returns the reason why an installed backend cannot work, None if it can.
     """
 
     title: str
@@ -50,6 +51,7 @@ class Backend:
     precisions: tuple[str, ...]
     find_device: Callable[[], Device]
     create_engine: Callable[..., Engine]
+    requires: tuple[str, ...] = ()
     find_obstacle: Callable[[], str | None] = lambda: None
     needs_gpu: bool = False
     compiler: Compiler | None = None
@@ -87,6 +89,7 @@ BACKENDS: dict[str, Backend] = {
         precisions=("int8", "fp8", "fp16", "f32"),
         find_device=tensorrt.find_device,
         create_engine=tensorrt.create_engine,
+        requires=("cuda",),
         find_obstacle=tensorrt.find_obstacle,
         needs_gpu=True,
         compiler=Compiler(".plan", tensorrt.compile_network, tensorrt.lower_network, tensorrt.find_foreign_device),
@@ -114,7 +117,7 @@ BACKENDS: dict[str, Backend] = {
         precisions=("fp16", "bf16", "f32"),
         find_device=torch.find_device,
         create_engine=torch.create_engine,
-        find_obstacle=torch.find_obstacle,
+        requires=("onnx2pytorch",),
     ),
 }
 """By name, in the order in which `auto` tries them."""

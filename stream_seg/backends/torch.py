@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from contextlib import AbstractContextManager, nullcontext
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,11 +28,6 @@ RESIZE_MODES = (
 
 BATCH = 8
 """Images computed at once on a GPU."""
-
-
-def find_obstacle() -> str | None:
-    """Return the reason why this backend cannot work although torch is installed, None if it can."""
-    return None if find_spec("onnx2pytorch") else "needs the package onnx2pytorch"
 
 
 def find_device() -> Device:

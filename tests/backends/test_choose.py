@@ -62,7 +62,7 @@ def test_auto_continues_where_tensorrt_lacks_the_precision(
 ) -> None:
     gpu = Device("a GPU", ("int8", "fp16", "f32"), compute_capability="8.9")
     monkeypatch.setenv("STREAM_SEG_CACHE", str(tmp_path / "engines"))
-    simulated = replace(BACKENDS["tensorrt"], packages=("numpy",), find_device=lambda: gpu, find_obstacle=lambda: None)
+    simulated = replace(BACKENDS["openvino"], find_device=lambda: gpu, compiler=BACKENDS["tensorrt"].compiler)
     monkeypatch.setitem(BACKENDS, "tensorrt", simulated)
     for name in ("openvino", "onnxruntime"):
         monkeypatch.setitem(BACKENDS, name, replace(BACKENDS[name], packages=("no_such_package",)))

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from onnx import helper
 from torch import nn
 
+from stream_seg.backends.choose import find_missing
 from stream_seg.backends.engine import Result
 from stream_seg.backends.registry import BACKENDS
-from stream_seg.backends.tensorrt.backend import find_obstacle
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import NetworkError
 from stream_seg.network.network import Network, open_network
@@ -34,7 +34,10 @@ from tests.support import small_networks
 
 SIZES = ((48, 64), (32, 96))
 AGREEMENT = {"f32": 0.999, "bf16": 0.99, "fp16": 0.99, "int8": 0.99, "fp8": 0.99}
-NEEDS_GPU = [pytest.mark.gpu, pytest.mark.skipif(find_obstacle() is not None, reason=f"tensorrt: {find_obstacle()}")]
+NEEDS_GPU = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(find_missing("tensorrt") is not None, reason=f"tensorrt: {find_missing('tensorrt')}"),
+]
 ALL = [
     ("openvino", "f32"), ("openvino", "bf16"), ("openvino", "int8"), ("onnxruntime", "f32"), ("onnxruntime", "int8"),
     ("torch", "f32"), ("torch", "bf16"),

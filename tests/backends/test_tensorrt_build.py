@@ -12,10 +12,10 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from stream_seg.backends.choose import find_target
+from stream_seg.backends.choose import find_missing, find_target
 from stream_seg.backends.engine import prune_to_output
 from stream_seg.backends.tensorrt.api import get_logger, import_tensorrt
-from stream_seg.backends.tensorrt.backend import create_engine, find_obstacle, select_onnx
+from stream_seg.backends.tensorrt.backend import create_engine, select_onnx
 from stream_seg.backends.tensorrt.build import build_plan, list_compute_capabilities, parse_onnx
 from stream_seg.backends.tensorrt.precision import convert_precision
 from stream_seg.engines.build import EngineRecipe, build_for_target
@@ -191,7 +191,7 @@ def test_the_compute_capabilities_of_the_package() -> None:
     assert {"7.5", "8.6", "8.9", "12.0"} <= set(list_compute_capabilities())
 
 
-@pytest.mark.skipif(find_obstacle() is None, reason="this machine has a GPU")
+@pytest.mark.skipif(find_missing("tensorrt") is None, reason="this machine has a GPU")
 def test_a_machine_without_a_gpu(small: Network) -> None:
     with pytest.raises(NetworkError, match=r"^tensorrt: no NVIDIA GPU[^\n]*$"):
         create_engine(small, precision="f32")

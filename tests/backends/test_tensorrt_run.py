@@ -9,15 +9,18 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from stream_seg.backends.choose import find_missing
 from stream_seg.backends.engine import prune_to_output
-from stream_seg.backends.tensorrt.backend import find_obstacle
 from stream_seg.backends.tensorrt.cuda import Plan, check_cuda
 from stream_seg.backends.tensorrt.run import Execution
 from stream_seg.engines.open import open_engine
 from stream_seg.network.network import Network, open_network
 from tests.support import simulated_cuda, small_networks
 
-needs_gpu = [pytest.mark.gpu, pytest.mark.skipif(find_obstacle() is not None, reason=f"tensorrt: {find_obstacle()}")]
+NEEDS_GPU = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(find_missing("tensorrt") is not None, reason=f"tensorrt: {find_missing('tensorrt')}"),
+]
 SCORES = (3, 8, 12)
 
 
@@ -89,7 +92,7 @@ def test_too_little_memory_is_an_error_and_leaves_nothing(network: Network) -> N
     assert not cuda.blocks
 
 
-@pytest.mark.skipif(find_obstacle() is None, reason="these calls would reach the GPU of this machine")
+@pytest.mark.skipif(find_missing("tensorrt") is None, reason="these calls would reach the GPU of this machine")
 def test_cuda_accepts_the_arguments_of_every_call() -> None:
     """Without a driver every call returns an error; one with wrong arguments raises another."""
     cuda = pytest.importorskip("cuda.bindings.runtime")
@@ -109,7 +112,7 @@ def test_cuda_accepts_the_arguments_of_every_call() -> None:
             check_cuda(getattr(cuda, name)(*arguments))
 
 
-@pytest.mark.parametrize("precision", [pytest.param(p, marks=needs_gpu) for p in ("f32", "fp16", "int8")])
+@pytest.mark.parametrize("precision", [pytest.param(p, marks=NEEDS_GPU) for p in ("f32", "fp16", "int8")])
 def test_the_road_network_on_a_gpu(precision: str) -> None:
     road = open_network("road")
     images = np.random.default_rng(0).integers(0, 256, (11, *road.size, 3), dtype=np.uint8)

@@ -32,9 +32,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("model", "sidecar", "code", "said"),
     [
-        ("rank", {"classes": small_networks.CLASSES}, NETWORK, "a picture is expected: float, 4 axes"),
+        ("rank", {"classes": small_networks.CLASSES}, NETWORK, "expected an image: float or uint8, 4 axes"),
         ("good", {"classes": ["ground", "wall"]}, CONFIG, "2 classes"),
-        ("good", {"classes": small_networks.CLASSES, "meen": [0, 0, 0]}, CONFIG, "meen: unknown key"),
+        ("good", {"classes": small_networks.CLASSES, "meen": [0, 0, 0]}, CONFIG, "unknown key 'meen', did you mean"),
         ("good", None, NETWORK, "no side-car"),
         ("text", {"classes": small_networks.CLASSES}, NETWORK, "not an ONNX file"),
     ],

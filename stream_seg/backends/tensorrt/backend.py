@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from stream_seg.backends.device import ANY_GPU, QUANTIZED, Device
 from stream_seg.backends.engine import Engine, EngineSpec, make_run, prune_to_output
 from stream_seg.backends.tensorrt.api import OnStep, import_tensorrt
@@ -22,9 +20,7 @@ FP8_SINCE = (8, 9)
 
 
 def find_obstacle() -> str | None:
-    """Return the reason why this backend cannot work although TensorRT is installed, None if it can."""
-    if not find_spec("cuda"):
-        return "needs the package cuda-bindings"
+    """Return the reason why TensorRT cannot work although it is installed, None if it can."""
     try:
         find_gpu()
     except (NetworkError, ImportError) as error:
