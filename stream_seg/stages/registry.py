@@ -103,30 +103,22 @@ def _imported(source: str, folder: Path) -> ModuleType:
     path = folder / Path(source).expanduser()
     if source.endswith(".py") and not path.is_file():
         raise ConfigError(f"{quote_value(source)}: no such file: {path}")
-    try:
-        return _module_from(path) if source.endswith(".py") else _module_named(source, folder)
-    except (Exception, SystemExit) as error:
-        if isinstance(error, ModuleNotFoundError) and error.name and f"{source}.".startswith(f"{error.name}."):
-            raise ConfigError(
-                f"{quote_value(source)}: no such module on the Python path or beside the graph file"
-            ) from error
-        raise ConfigError(f"{quote_value(source)}: {_failure(error)}") from error
-
-
-def _module_from(path: Path) -> ModuleType:
-    name = f"stream_seg_user_{path.stem}"  # a user's json.py must not replace the standard library's
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-def _module_named(name: str, folder: Path) -> ModuleType:
     sys.path.insert(0, str(folder.resolve()))
     try:
-        return importlib.import_module(name)
+        if not source.endswith(".py"):
+            return importlib.import_module(source)
+        name = f"stream_seg_user_{path.stem}"  # a user's json.py must not replace the standard library's
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up
+        spec.loader.exec_module(module)
+        return module
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{source}.".startswith(f"{error.name}."):
+            message = "no such module on the Python path or beside the graph file"
+            raise ConfigError(f"{quote_value(source)}: {message}") from error
+        raise ConfigError(f"{quote_value(source)}: {_failure(error)}") from error
     finally:
         sys.path.remove(str(folder.resolve()))
 
