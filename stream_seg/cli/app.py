@@ -427,11 +427,11 @@ def networks(json_file: JsonFile = None) -> None:
 @app.command()
 def stages() -> None:
     """List the stages with the keys that a graph file may set, their ranges and defaults."""
-    from stream_seg.cli.listing import list_stages
+    from stream_seg.cli.listing import describe_stages
     from stream_seg.stages.registry import STAGES, stage_class
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    print(list_stages({name: stage_class(name) for name in STAGES}, width=width))
+    print(describe_stages({name: stage_class(name) for name in STAGES}, width=width))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from stream_seg.errors import ConfigError, NetworkError
 
 if TYPE_CHECKING:
     from stream_seg.engines.build import EngineRecipe
-    from stream_seg.engines.cache_entry import Entry
     from stream_seg.engines.compare import Reporter
 
 app = typer.Typer(
@@ -58,6 +57,7 @@ def build(
     json_file: JsonFile = None,
 ) -> None:
     """Build an engine into the cache unless it is there: in the lowest precision that stays accurate."""
+    from stream_seg.cli.engines_table import describe_engine
     from stream_seg.cli.report import write_json
     from stream_seg.engines.build import build_engine
     from stream_seg.engines.cache import cache_folder
@@ -83,7 +83,7 @@ def build(
     with _show_progress() as report:
         result = build_engine(engine_recipe, folder=cache_folder(), report=report)
     entry = result.entry
-    print(f"{entry.name}: {'built' if result.fresh else 'there already'}, {_describe(entry)}")
+    print(f"{entry.name}: {'built' if result.fresh else 'there already'}, {describe_engine(entry)}")
     if json_file is not None:
         write_json({"name": entry.name, "fresh": result.fresh, **entry.model_dump(mode="json")}, json_file)
 
@@ -122,10 +122,11 @@ def show(
 
     from stream_seg.cli.engines_table import make_details
     from stream_seg.cli.report import write_json
-    from stream_seg.engines.cache import cache_folder
+    from stream_seg.engines.cache import cache_folder, find_entry_by_name
 
-    entry = _find_entry(engine)
-    Console(markup=False).print(make_details(entry, cache_folder()))
+    folder = cache_folder()
+    entry = find_entry_by_name(folder, engine)
+    Console(markup=False).print(make_details(entry, folder))
     if json_file is not None:
         write_json({"name": entry.name, **entry.model_dump(mode="json")}, json_file)
 
@@ -218,24 +219,3 @@ def _show_progress() -> Iterator[Reporter]:
         yield Reporter(print_line, show_step)
     finally:
         status.stop()
-
-
-def _find_entry(text: str) -> Entry:
-    """Return the engine whose name is or contains `text`. Raises ConfigError for none or several."""
-    from stream_seg.engines.cache import cache_folder, list_entries
-
-    entries = [entry for _, entry in list_entries(cache_folder()) if not isinstance(entry, NetworkError)]
-    matches = [entry for entry in entries if entry.name == text] or [entry for entry in entries if text in entry.name]
-    if len(matches) != 1:
-        names = ", ".join(entry.name for entry in (matches or entries)) or "none"
-        fault = f"is ambiguous; matches: {names}" if matches else f"is not in the cache; engines: {names}"
-        raise ConfigError(f"engine {text!r} {fault}")
-    return matches[0]
-
-
-def _describe(entry: Entry) -> str:
-    from stream_seg.backends.device import describe_device
-
-    key = entry.key
-    text = f"{key.precision} for {key.backend} on {describe_device(key.device, key.compute_capability)}"
-    return text if entry.gate is None else f"{text}, on held-back images: {entry.accuracy}"

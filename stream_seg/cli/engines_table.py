@@ -65,6 +65,13 @@ def make_details(entry: Entry, folder: Path) -> Table:
     return table
 
 
+def describe_engine(entry: Entry) -> str:
+    """Return precision, backend, device and accuracy of an engine in a few words."""
+    key = entry.key
+    text = f"{key.precision} for {key.backend} on {describe_device(key.device, key.compute_capability)}"
+    return text if entry.gate is None else f"{text}, on held-back images: {entry.accuracy}"
+
+
 def format_age(created: datetime, *, now: datetime) -> str:
     """Return an age in its largest unit, such as "3 d"."""
     seconds = max((now - created).total_seconds(), 0)

@@ -21,7 +21,7 @@ from stream_seg.stages.base import Stage
 from stream_seg.zoo import BUILDERS
 
 
-def list_stages(stages: Mapping[str, type[Stage]], *, width: int | None = None) -> str:
+def describe_stages(stages: Mapping[str, type[Stage]], *, width: int | None = None) -> str:
     """Return every stage with its first docstring line and its keys: meaning, type and default of each.
 
     The keys that all stages share and those of the top level follow. Lines are wrapped at `width` columns, if given.

@@ -68,6 +68,17 @@ def find_entry(folder: Path, key: Key, network: str) -> Entry | None:
     return _read_entry(path, read_secret()) if check_folder(folder) and os.path.lexists(path) else None
 
 
+def find_entry_by_name(folder: Path, text: str) -> Entry:
+    """Return the engine whose name is or contains `text`. Raises ConfigError for none or several."""
+    entries = [entry for _, entry in list_entries(folder) if not isinstance(entry, NetworkError)]
+    matches = [entry for entry in entries if entry.name == text] or [entry for entry in entries if text in entry.name]
+    if len(matches) != 1:
+        names = ", ".join(entry.name for entry in (matches or entries)) or "none"
+        fault = f"is ambiguous; matches: {names}" if matches else f"is not in the cache; engines: {names}"
+        raise ConfigError(f"engine {text!r} {fault}")
+    return matches[0]
+
+
 def read_engine(folder: Path, entry: Entry) -> bytes:
     """Return the engine of an entry. Raises NetworkError with the reason why it is not loaded."""
     content = _read_file(folder / entry.file, most=entry.bytes)

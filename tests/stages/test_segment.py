@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from pydantic import ValidationError
 
 from stream_seg.backends.registry import BACKENDS
-from stream_seg.cli.listing import list_stages
+from stream_seg.cli.listing import describe_stages
 from stream_seg.config.graph_file import check
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import ConfigError, NetworkError
@@ -74,7 +74,7 @@ def test_backend_and_precision_must_be_registered(key: str, allowed: str) -> Non
 def test_a_registered_backend_is_allowed_and_described(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BACKENDS, "fifth", replace(BACKENDS["torch"], precisions=("int4", "f32")))
     assert Segment(backend="fifth", precision="int4").backend == "fifth"
-    text = list_stages({"segment": Segment})
+    text = describe_stages({"segment": Segment})
     assert "or fifth; default auto)" in text
     assert "(auto or int4 or int8" in text
 
