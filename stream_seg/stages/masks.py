@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -49,7 +50,7 @@ class Masks:
     @classmethod
     def argument(cls, text: str) -> dict[str, object] | None:
         """Return the keys for a command-line OUTPUT; None for one that is no folder."""
-        return {"path": text} if "://" not in text and (text.endswith("/") or Path(text).is_dir()) else None
+        return {"path": text} if "://" not in text and (text.endswith("/") or os.path.isdir(text)) else None
 
     def __call__(self, frames: Frames) -> Frames:
         _require_writable(self.path)
