@@ -21,10 +21,12 @@ from stream_seg.frame import Frame, Signal
 from stream_seg.sources import live
 from stream_seg.sources.decoded_frame import DecodedFrame, DecodedFrames
 from stream_seg.sources.live import MAX_HANGING, Timeouts, Update, follow_source
-from stream_seg.sources.reader import QUEUE_LENGTH, Reader, ReadFrame
+from stream_seg.sources.reader import QUEUE_LENGTH, QueuedFrame, Reader
 from stream_seg.stages.capture import Capture
 from tests.support.clips import number_image, read_number, write_video
+from tests.support.program import wait_until
 from tests.support.rtsp_server import rtsp_server
+from tests.support.time_limits import TimeLimit
 
 QUICK = Timeouts(open_s=0.3, stall_s=0.3, frozen_s=0.3)
 
@@ -80,7 +82,7 @@ def following(camera: Camera, *, timeouts: Timeouts = QUICK, fail_at_start: bool
     return closing(follow_source(camera, stream="front", timeouts=timeouts, fail_at_start=fail_at_start))
 
 
-def until(updates: Iterator[Update], condition: Callable[[Update], bool], *, within_s: float = 10.0) -> Update:
+def until(updates: Iterator[Update], condition: Callable[[Update], bool], *, within_s: float = 60.0) -> Update:
     """Return the first update that meets the condition."""
     end_s = time.monotonic() + within_s
     for update in updates:
@@ -91,7 +93,7 @@ def until(updates: Iterator[Update], condition: Callable[[Update], bool], *, wit
 
 
 def is_up(update: Update) -> bool:
-    return update.read is not None and update.signal is None
+    return update.item is not None and update.signal is None
 
 
 def has_reason(reason: Reason) -> Callable[[Update], bool]:
@@ -102,7 +104,7 @@ def has_reason(reason: Reason) -> Callable[[Update], bool]:
 def test_a_stream_starts_without_its_camera_and_reports_the_reason(reason: Reason) -> None:
     with following(Camera(failing(reason), failing(reason), endless)) as updates:
         outage = until(updates, has_reason(reason))
-        assert (outage.signal.state, outage.read) == ("down", None)
+        assert (outage.signal.state, outage.item) == ("down", None)
         assert until(updates, is_up).connected
 
 
@@ -183,12 +185,11 @@ def _no_thread_stays() -> Iterator[None]:
         time.sleep(0.01)
 
 
-def test_a_reader_that_spins_is_abandoned_and_another_one_opened() -> None:
+def test_a_reader_that_spins_is_abandoned_and_another_one_opened(time_limit: TimeLimit) -> None:
     with following(Camera(silent_after_three, endless)) as updates:
         until(updates, is_up)
-        start_s = time.monotonic()
-        stalled = until(updates, has_reason("no data"))
-        assert 0.25 < time.monotonic() - start_s < 1
+        with time_limit(1):
+            stalled = until(updates, has_reason("no data"))
         assert stalled.signal.state == "stalled"
         until(updates, is_up)
 
@@ -204,13 +205,13 @@ class FakeReader:
     def monotonic_ns(self) -> int:
         return self.ns
 
-    def take(self, timeout_s: float) -> ReadFrame | None:
+    def take(self, timeout_s: float) -> QueuedFrame | None:
         assert timeout_s >= 0
         if not self.queued:
             self.ns += round(timeout_s * 1e9)
             return None
         self.queued -= 1
-        return ReadFrame(decoded(self.queued), Counter())
+        return QueuedFrame(decoded(self.queued), Counter())
 
     def abandon(self) -> None:
         pass
@@ -233,12 +234,13 @@ def test_a_pause_of_the_consumer_is_no_stall_of_the_source(monkeypatch: pytest.M
 def test_the_number_of_hanging_readers_is_limited() -> None:
     camera = Camera(spinning)
     with following(camera, timeouts=Timeouts(0.02, 0.02, None)) as updates:
-        end_s = time.monotonic() + 3
+        until(updates, lambda _: camera.opened == MAX_HANGING)
+        end_s = time.monotonic() + 1
         until(updates, lambda _: time.monotonic() > end_s)
         assert camera.opened == MAX_HANGING
 
 
-def test_an_unchanged_image_is_frozen_and_the_connection_stays() -> None:
+def test_an_unchanged_image_is_frozen_and_the_connection_stays(time_limit: TimeLimit) -> None:
     def frozen() -> DecodedFrames:
         for number in range(10_000):
             yield decoded(1 if number < 100 else number)
@@ -246,10 +248,9 @@ def test_an_unchanged_image_is_frozen_and_the_connection_stays() -> None:
 
     camera = Camera(frozen)
     with following(camera) as updates:
-        start_s = time.monotonic()
-        frozen_update = until(updates, has_reason("frozen"))
-        assert time.monotonic() - start_s < 1
-        assert (frozen_update.signal.state, frozen_update.read is None) == ("stalled", False)
+        with time_limit(1):
+            frozen_update = until(updates, has_reason("frozen"))
+        assert (frozen_update.signal.state, frozen_update.item is None) == ("stalled", False)
         until(updates, is_up)
         assert camera.opened == 1
     assert camera.closed <= 1
@@ -259,9 +260,9 @@ def test_frames_that_are_not_taken_are_dropped_and_every_one_is_counted() -> Non
     reader = Reader(finite(50), name="front")
     while reader.alive:
         time.sleep(0.01)
-    reads = [reader.take(1) for _ in range(QUEUE_LENGTH)]
-    assert [read.frame.pts for read in reads if read] == list(range(50 - QUEUE_LENGTH, 50))
-    assert sum(read.missed["late"] for read in reads if read) == 50 - QUEUE_LENGTH
+    items = [reader.take(1) for _ in range(QUEUE_LENGTH)]
+    assert [item.frame.pts for item in items if item] == list(range(50 - QUEUE_LENGTH, 50))
+    assert sum(item.missed["late"] for item in items if item) == 50 - QUEUE_LENGTH
     with pytest.raises(SourceError) as ended:
         reader.take(1)
     assert ended.value.reason == "ended"
@@ -272,7 +273,7 @@ def capturing(uri: str, **keys: Any) -> Any:
 
 
 def frame_that(
-    frames: Iterator[Frame], condition: Callable[[Frame], bool], *, within_s: float = 15.0
+    frames: Iterator[Frame], condition: Callable[[Frame], bool], *, within_s: float = 60.0
 ) -> tuple[Frame, float]:
     """Return the first frame that meets the condition, and the seconds until it came. Numbers and times must grow."""
     start_s, last = time.monotonic(), None
@@ -305,7 +306,7 @@ def count_resources() -> tuple[int, int]:
     return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
 
 
-def test_eight_outages_of_a_real_camera_leave_nothing_behind(unused_port: int) -> None:
+def test_eight_outages_of_a_real_camera_leave_nothing_behind(unused_port: int, time_limit: TimeLimit) -> None:
     """The server is killed and hung in turn, and has another size after every return."""
     before = count_resources()
     with capturing(f"rtsp://127.0.0.1:{unused_port}/live", stall_s=0.5, open_timeout_s=1) as frames:
@@ -317,42 +318,43 @@ def test_eight_outages_of_a_real_camera_leave_nothing_behind(unused_port: int) -
                 assert back.image.shape == (size[1], size[0], 3)
                 frame_that(frames, after(0.8))
                 server.send_signal(signal.SIGSTOP)
-                outage, took_s = frame_that(frames, is_placeholder)
+                with time_limit(1.2):
+                    outage, _ = frame_that(frames, is_placeholder)
                 assert outage.signal is not None
-                assert (outage.signal.state, outage.signal.reason, took_s < 1.2) == ("stalled", "no data", True)
+                assert (outage.signal.state, outage.signal.reason) == ("stalled", "no data")
                 server.send_signal(signal.SIGCONT)
-                _, took_s = frame_that(frames, has_image)
-                assert took_s < 2
-            outage, took_s = frame_that(frames, is_placeholder)
+                with time_limit(2):
+                    frame_that(frames, has_image)
+            with time_limit(1.2):
+                outage, _ = frame_that(frames, is_placeholder)
             assert outage.signal is not None
             assert outage.signal.reason in ("ended", "broken", "refused", "no data")
-            assert took_s < 1.2
             assert outage.image.shape == (size[1], size[0], 3)
-    end_s = time.monotonic() + 5
-    while any(now > then + 2 for now, then in zip(count_resources(), before, strict=True)):
-        assert time.monotonic() < end_s, (count_resources(), before)
-        time.sleep(0.05)
+    wait_until(lambda: all(now <= then + 2 for now, then in zip(count_resources(), before, strict=True)))
 
 
-def test_the_defaults_detect_a_hang_in_three_and_a_half_seconds_and_a_return_in_two() -> None:
+def test_the_defaults_detect_a_hang_in_three_and_a_half_seconds_and_a_return_in_two(time_limit: TimeLimit) -> None:
     with rtsp_server() as (port, server), capturing(f"rtsp://127.0.0.1:{port}/live") as frames:
         frame_that(frames, has_image)
         server.send_signal(signal.SIGSTOP)
-        outage, took_s = frame_that(frames, is_placeholder)
+        with time_limit(3.5):
+            outage, took_s = frame_that(frames, is_placeholder)
         assert outage.signal is not None
         assert outage.signal.reason == "no data"
-        assert 2.5 < took_s <= 3.5
+        assert took_s > 2
         server.send_signal(signal.SIGCONT)
-        assert frame_that(frames, has_image)[1] <= 2
+        with time_limit(2):
+            frame_that(frames, has_image)
 
 
-def test_a_camera_that_repeats_one_image_is_frozen_after_five_seconds() -> None:
+def test_a_camera_that_repeats_one_image_is_frozen_after_five_seconds(time_limit: TimeLimit) -> None:
     with rtsp_server(pattern="white") as (port, _), capturing(f"rtsp://127.0.0.1:{port}/live") as frames:
         frame_that(frames, has_image)
-        frozen, took_s = frame_that(frames, is_placeholder)
+        with time_limit(6):
+            frozen, took_s = frame_that(frames, is_placeholder)
         assert frozen.signal is not None
         assert (frozen.signal.state, frozen.signal.reason) == ("stalled", "frozen")
-        assert 4.5 < took_s < 6
+        assert took_s > 4
 
 
 @pytest.mark.parametrize(
@@ -386,8 +388,7 @@ def test_a_file_in_a_loop_plays_at_its_own_pace_without_end(tmp_path: Path) -> N
     with capturing(str(clip), loop=True, frames=25) as frames:
         first = next(frames)
         start_s, rest = time.monotonic(), list(frames)
-        took_s = time.monotonic() - start_s
+        assert time.monotonic() - start_s > 0.4
     assert [read_number(frame.image) for frame in [first, *rest]] == [n % 10 for n in range(25)]
-    assert 0.4 < took_s < 2
     times = [frame.pts * frame.time_base for frame in [first, *rest]]
     assert times == sorted(set(times))

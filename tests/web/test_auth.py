@@ -6,13 +6,13 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 
 import pytest
 
 from stream_seg.web.auth import COOKIE, MAX_FAILURES, SESSION_S, WINDOW_S, FailureLimiter, TokenAuth
 from stream_seg.web.hosts import is_allowed_host
 from tests.support.page_client import PageClient, make_segmented_frame, run_page
+from tests.support.time_limits import TimeLimit
 
 TOKEN = "canary-0123456789"
 PATHS = ("/api/sources", "/metrics", "/api/view", "/api/openapi.json", "/api/sources/front/frame.jpg")
@@ -66,30 +66,27 @@ def test_login_sets_an_http_only_cookie(protected_page: PageClient) -> None:
         assert protected_page.get("/api/sources", headers={"Cookie": f"{COOKIE}={forged}"}).status_code == 401
 
 
-def test_invalid_tokens_are_limited_and_cheap(protected_page: PageClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_invalid_tokens_are_limited_and_cheap(
+    protected_page: PageClient, caplog: pytest.LogCaptureFixture, time_limit: TimeLimit
+) -> None:
     session = protected_page.http.post("/login", data={"token": TOKEN}).cookies[COOKIE]
     protected_page.http.cookies.clear()
     caplog.set_level(logging.DEBUG)
-    statuses, durations_s = [], []
-    for number in range(60):
-        start_s = time.perf_counter()
-        statuses.append(
-            protected_page.get("/api/sources", headers={"Authorization": f"Bearer wrong {number} {TOKEN}"}).status_code
-        )
-        durations_s.append(time.perf_counter() - start_s)
+    headers = [{"Authorization": f"Bearer wrong {number} {TOKEN}"} for number in range(60)]
+    with time_limit(60 * 0.05):  # including the client
+        statuses = [protected_page.get("/api/sources", headers=header).status_code for header in headers]
     assert statuses[:MAX_FAILURES] == [401] * MAX_FAILURES
     assert statuses[MAX_FAILURES + 2 :] == [429] * (len(statuses) - MAX_FAILURES - 2)
-    assert median(durations_s) < 0.05  # with the client, on a busy machine
     assert protected_page.get("/api/sources", headers={"Cookie": f"{COOKIE}={session}"}).status_code == 200
     assert TOKEN not in caplog.text
 
 
 def test_checking_a_token_takes_less_than_5_ms() -> None:
     auth = TokenAuth(TOKEN)
-    start_s = time.perf_counter()
+    start_s = time.thread_time()
     assert not any(auth.is_valid(f"wrong {number}") for number in range(200))
     assert auth.is_valid(TOKEN)
-    assert (time.perf_counter() - start_s) / 201 < 0.005
+    assert (time.thread_time() - start_s) / 201 < 0.005
     assert TokenAuth(None).is_valid("")
 
 
