@@ -13,7 +13,7 @@ from stream_seg.errors import SourceError
 from stream_seg.frame import Signal
 from stream_seg.sources.backoff import Backoff, FreezeDetector
 from stream_seg.sources.decoded_frame import DecodedFrames
-from stream_seg.sources.reader import Reader, ReadFrame
+from stream_seg.sources.reader import QueuedFrame, Reader
 
 LOG = logging.getLogger(__name__)
 UPDATE_INTERVAL_S = 0.5
@@ -38,7 +38,7 @@ class Timeouts:
 class Update(NamedTuple):
     """A frame, a signal that there is none, or both: a frozen image. `connected` marks a connection's first frame."""
 
-    read: ReadFrame | None
+    item: QueuedFrame | None
     signal: Signal | None
     connected: bool = False
 
@@ -99,18 +99,18 @@ def _read_connection(reader: Reader, outage: Signal, timeouts: Timeouts) -> Upda
         silent_s = (time.monotonic_ns() - (last_ns or start_ns)) / 1e9
         try:
             # Queued frames are taken first: the consumer may have paused, not the source.
-            read = reader.take(max(0.0, min(UPDATE_INTERVAL_S, limit_s - silent_s)))
-            if read is None and silent_s >= limit_s:
+            item = reader.take(max(0.0, min(UPDATE_INTERVAL_S, limit_s - silent_s)))
+            if item is None and silent_s >= limit_s:
                 raise SourceError(f"no frame for {limit_s:g} s", reason="no data")
         except SourceError as error:
             duration_s = 0.0 if first_ns is None or last_ns is None else (last_ns - first_ns) / 1e9
             raise _ConnectionLostError(error, last_ns, duration_s) from error
-        if read is not None:
+        if item is not None:
             now_ns, connected = time.monotonic_ns(), last_ns is None
             first_ns = first_ns or now_ns
-            since_ns, last_ns = freeze.unchanged_since_ns(read.frame.image, now_ns), now_ns
+            since_ns, last_ns = freeze.unchanged_since_ns(item.frame.image, now_ns), now_ns
             frozen = timeouts.frozen_s is not None and now_ns - since_ns >= timeouts.frozen_s * 1e9
-            yield Update(read, Signal("stalled", "frozen", since_ns) if frozen else None, connected)
+            yield Update(item, Signal("stalled", "frozen", since_ns) if frozen else None, connected)
         elif last_ns is None:
             yield Update(None, outage)
 

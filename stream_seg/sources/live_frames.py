@@ -36,12 +36,12 @@ class LiveFrames:
     def frame(self, update: Update) -> Frame:
         """Return the next frame: an image, a frozen image with a banner, or a placeholder."""
         signal = update.signal
-        if update.read is None:
+        if update.item is None:
             now_ns = time.monotonic_ns()
             pts = self._clock.place(None, TICK, elapsed_s=self._elapsed_s(now_ns))
             self._seq += 1
             return Frame(self._stream, self._seq, pts, TICK, now_ns, self._placeholder(signal, now_ns), signal=signal)
-        decoded, missed = update.read
+        decoded, missed = update.item
         image, tick = decoded.image, decoded.time_base
         pts = self._clock.place(
             None if decoded.pts is None else decoded.pts * tick,

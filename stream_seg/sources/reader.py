@@ -28,7 +28,7 @@ USUAL_S = 0.04
 """Interval of its frames if they have no duration."""
 
 
-class ReadFrame(NamedTuple):
+class QueuedFrame(NamedTuple):
     """A frame, and the number of frames lost just before it, by reason."""
 
     frame: DecodedFrame
@@ -41,7 +41,7 @@ class Reader:
     def __init__(self, make: Callable[[], DecodedFrames], *, name: str) -> None:
         self._make = make
         self._changed = Condition()
-        self._queue: deque[ReadFrame] = deque()
+        self._queue: deque[QueuedFrame] = deque()
         self._abandoned = False
         self._end: StreamSegError | None = None
         self._thread = Thread(target=self._run, name=f"reader {name}", daemon=True)
@@ -52,7 +52,7 @@ class Reader:
         """True while the thread runs."""
         return self._thread.is_alive()
 
-    def take(self, timeout_s: float) -> ReadFrame | None:
+    def take(self, timeout_s: float) -> QueuedFrame | None:
         """Return the next frame, None if none comes in time. Raises the connection's error after its last frame."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._end is not None, timeout_s)
@@ -90,12 +90,12 @@ class Reader:
                 if frame is None:
                     missed["decode_error"] += 1
                     continue
-                self._put(ReadFrame(frame, missed))
+                self._put(QueuedFrame(frame, missed))
                 missed = Counter()
 
-    def _put(self, read: ReadFrame) -> None:
+    def _put(self, item: QueuedFrame) -> None:
         with self._changed:
-            self._queue.append(read)
+            self._queue.append(item)
             if len(self._queue) > QUEUE_LENGTH:
                 dropped = self._queue.popleft()
                 self._queue[0].missed.update(dropped.missed)
