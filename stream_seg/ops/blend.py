@@ -18,6 +18,8 @@ from stream_seg.ops.labels import bilinear_taps
 from stream_seg.types import Image, Labels
 
 U16 = NDArray[np.uint16]
+Rows = tuple[NDArray[np.uintp], NDArray[np.uintp], U16]
+Columns = tuple[NDArray[np.intp], U16]
 ONE = 65535
 """The weight 1.0 in fixed point."""
 
@@ -38,27 +40,17 @@ def blend(
     if labels.dtype != np.uint8 or labels.ndim != 2 or not labels.size:
         raise ValueError(f"labels: expected uint8 (h, w), got {labels.dtype} {labels.shape}")
     (height, width), (rows, columns) = image.shape[:2], labels.shape
-    above, below, down = bilinear_taps(height, rows)
-    left, _, across = bilinear_taps(width, columns)
-    cells = np.searchsorted(
-        left, np.arange(columns + 1, dtype=np.uintp)
-    )  # cell j: outputs from column j to j + 1
-    ink = np.rint(colours * (opacity[:, None] * 256.0)).astype(np.uint16)  # 8.8 bits
-    keep = np.rint((1.0 - opacity) * ONE).astype(np.uint16)
-    _blend_rows(
-        image.reshape(height, 3 * width),
-        np.ascontiguousarray(labels),
-        np.column_stack([ink, keep]),
-        above,
-        below,
-        _weights(down, soft),
-        cells,
-        _weights(across, soft),
+    above, below, by_row = bilinear_taps(height, rows)
+    left, _, by_column = bilinear_taps(width, columns)
+    down, across = (
+        np.rint((weight if soft else weight >= 0.5) * np.float32(ONE)).astype(np.uint16)
+        for weight in (by_row, by_column)
     )
-
-
-def _weights(weight: NDArray[np.float32], soft: bool) -> U16:
-    return np.rint((weight if soft else weight >= 0.5) * np.float32(ONE)).astype(np.uint16)
+    cells = np.searchsorted(left, np.arange(columns + 1, dtype=np.uintp))  # cell j: outputs from column j to j + 1
+    ink = np.rint(colours * (opacity[:, None] * 256.0)).astype(np.uint16)  # 8.8 bits
+    table = np.column_stack([ink, np.rint((1.0 - opacity) * ONE).astype(np.uint16)])
+    pixels = image.reshape(height, 3 * width)
+    _blend_rows(pixels, np.ascontiguousarray(labels), table, (above, below, down), (cells, across))
 
 
 @jit
@@ -72,16 +64,8 @@ def _interpolate(a: np.uint16, b: np.uint16, weight: np.uint16) -> np.uint16:
 
 
 @jit
-def _blend_rows(
-    image: NDArray[np.uint8],
-    labels: Labels,
-    table: U16,
-    above: NDArray[np.uintp],
-    below: NDArray[np.uintp],
-    down: U16,
-    cells: NDArray[np.intp],
-    across: U16,
-) -> None:
+def _blend_rows(image: NDArray[np.uint8], labels: Labels, table: U16, rows: Rows, columns: Columns) -> None:
+    above, below, down = rows
     # Label row r, resized to the image's width, is in slot r & 1; `keep` is stored per channel, which allows one loop.
     ink = np.empty((2, image.shape[1]), np.uint16)
     keep = np.empty((2, image.shape[1]), np.uint16)
@@ -90,16 +74,15 @@ def _blend_rows(
         for r in (above[y], below[y]):
             if label_rows[r & 1] != r:
                 before = labels[label_rows[r & 1]] if label_rows[r & 1] >= 0 else labels[0, :0]
-                _resize_row(ink[r & 1], keep[r & 1], before, labels[r], table, cells, across)
+                _resize_row(ink[r & 1], keep[r & 1], before, labels[r], table, columns)
                 label_rows[r & 1] = r
         _blend_row(image[y], ink[above[y] & 1], ink[below[y] & 1], keep[above[y] & 1], keep[below[y] & 1], down[y])
 
 
 @jit
-def _resize_row(
-    ink: U16, keep: U16, before: Labels, now: Labels, table: U16, cells: NDArray[np.intp], across: U16
-) -> None:
+def _resize_row(ink: U16, keep: U16, before: Labels, now: Labels, table: U16, columns: Columns) -> None:
     """Interpolate ink and keep of the label row `now`; cells equal to those of `before` are in place already."""
+    cells, across = columns
     last = now.size - 1
     for j in range(now.size):
         k = min(j + 1, last)

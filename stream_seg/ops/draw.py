@@ -6,7 +6,7 @@ Panels are rendered once into a sprite, which is drawn on every frame. Sizes are
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
@@ -37,33 +37,20 @@ class Sprite:
     keep: NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
 class Measures:
-    """Sizes in pixels of text and panels on an image of this height: text is 1/50 of it, but always readable."""
+    """Sizes in pixels of text and panels on an image of this height: text is 1/50 of it, but always readable.
 
-    height: int
-    font_scale: float = field(init=False)
-    stroke: int = field(init=False)
+    `text` is the size of text, of which a capital letter is three quarters, and the margin around panels; `line` the
+    distance between lines of text, and the height of a panel of one line without its `padding`, which is the distance
+    between its edge and its contents.
+    """
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "stroke", max(1, round(self.text / 22)))
+    def __init__(self, height: int) -> None:
+        self.text = max(11, round(height / 50))
+        self.line, self.padding = round(self.text * 1.55), round(self.text * 0.6)
+        self.stroke = max(1, round(self.text / 22))
         (width, _), _ = cv2.getTextSize(SPECIMEN, FONT, 1.0, 1)
-        object.__setattr__(self, "font_scale", 11.8 * self.text / width)
-
-    @property
-    def text(self) -> int:
-        """Size of text; a capital letter is three quarters of it. Also the margin around panels."""
-        return max(11, round(self.height / 50))
-
-    @property
-    def line(self) -> int:
-        """Distance between lines of text, and the height of a panel of one line without its padding."""
-        return round(self.text * 1.55)
-
-    @property
-    def padding(self) -> int:
-        """Distance between the edge of a panel and its contents."""
-        return round(self.text * 0.6)
+        self.font_scale = 11.8 * self.text / width
 
     def width(self, text: str) -> int:
         """Return the width of a text."""
@@ -123,9 +110,8 @@ def render_legend(classes: Classes, height: int) -> Sprite:
     names = canvas.mask()
     for i, (name, colour) in enumerate(zip(classes.names, classes.colours, strict=True)):
         x, y = m.padding + i // rows * column, m.padding // 2 + i % rows * m.line + (m.line - swatch) // 2
-        canvas.box(
-            x - 1, y - 1, swatch + 2, swatch + 2, radius=swatch // 4, colour=WHITE, opacity=0.3
-        )  # a rim, so that dark colours are visible
+        # a rim, so that dark colours are visible
+        canvas.box(x - 1, y - 1, swatch + 2, swatch + 2, radius=swatch // 4, colour=WHITE, opacity=0.3)
         canvas.box(x, y, swatch, swatch, radius=swatch // 5, colour=(colour[2], colour[1], colour[0]))
         m.write(names, name, x + swatch + m.padding, y + round(swatch * 0.88))
     canvas.paint(names, WHITE)
@@ -172,7 +158,12 @@ def draw_sprite(image: Image, sprite: Sprite, corner: Corner, *, below: Sprite |
     height, width = sprite.ink.shape[:2]
     top = away if corner.startswith("top") else max(0, image.shape[0] - height - away)
     left = margin if corner.endswith("left") else max(0, image.shape[1] - width - margin)
-    region = image[top : top + height, left : left + width]
+    draw_sprite_at(image, sprite, top, left)
+
+
+def draw_sprite_at(image: Image, sprite: Sprite, top: int, left: int) -> None:
+    """Draw a sprite in place, clipped at the right and lower edge of the image."""
+    region = image[top : top + sprite.ink.shape[0], left : left + sprite.ink.shape[1]]
     if region.size:
         h, w = region.shape[:2]
         cv2.multiply(region, sprite.keep[:h, :w], dst=region, scale=1 / 255)

@@ -22,16 +22,11 @@ def jit(function: F) -> F:
     """
     try:
         cached = njit(cache=True, nogil=True)(function)
-        if _is_private(Path(cached.stats.cache_path or ""), beside=Path(function.__code__.co_filename)):
+        folder = Path(cached.stats.cache_path or "")
+        if folder.parent == Path(function.__code__.co_filename).parent:  # as safe as the program itself
+            return cast(F, cached)
+        if (status := folder.stat()).st_uid == os.geteuid() and not status.st_mode & stat.S_IWOTH:
             return cast(F, cached)
     except RuntimeError:  # no writable directory
         pass
     return cast(F, njit(nogil=True)(function))  # compiled again in every run
-
-
-def _is_private(folder: Path, *, beside: Path) -> bool:
-    """Return True for a folder that only this user can write, or that is as safe as the program `beside` it."""
-    if folder.parent == beside.parent:
-        return True
-    status = folder.stat()
-    return status.st_uid == os.geteuid() and not status.st_mode & stat.S_IWOTH

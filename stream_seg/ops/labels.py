@@ -32,33 +32,20 @@ def upsampled_argmax(scores: Scores, size: tuple[int, int]) -> Labels:
     if scores.ndim != 3 or scores.dtype != np.float32 or not 1 <= scores.shape[0] <= 255 or 0 in scores.shape:
         raise ValueError(f"scores: expected float32 (1..255 classes, h, w), got {scores.dtype} {scores.shape}")
     labels = np.empty(size, np.uint8)
-    _argmax_rows(
-        np.ascontiguousarray(scores),
-        *bilinear_taps(size[0], scores.shape[1]),
-        *bilinear_taps(size[1], scores.shape[2]),
-        labels,
-    )
+    rows, columns = bilinear_taps(size[0], scores.shape[1]), bilinear_taps(size[1], scores.shape[2])
+    _argmax_rows(np.ascontiguousarray(scores), rows, columns, labels)
     return labels
 
 
 @jit
-def _argmax_rows(
-    scores: Scores,
-    above: NDArray[np.uintp],
-    below: NDArray[np.uintp],
-    down: NDArray[np.float32],
-    left: NDArray[np.uintp],
-    right: NDArray[np.uintp],
-    across: NDArray[np.float32],
-    labels: Labels,
-) -> None:
-    classes = scores.shape[0]
-    height, width = labels.shape
+def _argmax_rows(scores: Scores, rows: Taps, columns: Taps, labels: Labels) -> None:
+    (above, below, down), (left, right, across) = rows, columns
+    classes, (height, width) = scores.shape[0], labels.shape
     # Source rows resized to the output's width. Row r is in slot r & 1, so both rows that an output row needs fit.
     wide = np.empty((2, classes, width), np.float32)
     source_rows = np.full(2, -1)
-    best = np.empty(width, np.float32)
-    winner = np.empty(width, np.int32)  # as wide as a float32, so that one comparison mask serves both
+    # The winner is as wide as a float32, so that one comparison mask serves both.
+    best, winner = np.empty(width, np.float32), np.empty(width, np.int32)
     for y in range(height):
         for r in (above[y], below[y]):
             if source_rows[r & 1] != r:

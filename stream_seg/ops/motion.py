@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.types import Image, Scores
+from stream_seg.ops.resize import resize_image
+from stream_seg.types import Image
 
 Luma: TypeAlias = NDArray[np.uint8]
 """uint8 (h, w), luminance."""
@@ -28,6 +29,9 @@ Array = TypeVar("Array", NDArray[np.uint8], NDArray[np.float32])
 SIZE = (176, 240)
 TOLERANCE = 10.0
 """Grey levels between the warped image and the new one at which confidence falls to 1/e."""
+CONFIDENCE = np.exp(-((np.arange(256) / TOLERANCE) ** 2)).astype(np.float32)
+"""Confidence by residual, grey levels: with uint8 a table replaces the exponential, in a fifth of the time of float32
+and at most half a grey level off."""
 JUMP = 5.0
 """Difference of the mean luminance of two images, grey levels, above which the exposure has jumped: between consecutive
 images of CamVid val it is 2 at most."""
@@ -38,12 +42,7 @@ CUT = 0.33
 
 def compute_luma(image: Image, size: tuple[int, int] = SIZE) -> Luma:
     """Return the luminance of an image (H, W, 3) of any size at `size` = (h, w)."""
-    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    while grey.shape[0] >= 2 * size[0] and grey.shape[1] >= 2 * size[1]:
-        grey = cv2.resize(grey, (grey.shape[1] // 2, grey.shape[0] // 2), interpolation=cv2.INTER_AREA)
-    if grey.shape != size:
-        grey = cv2.resize(grey, size[::-1], interpolation=cv2.INTER_LINEAR)
-    return np.asarray(grey, np.uint8)
+    return resize_image(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), np.uint8), size)
 
 
 def estimate_flow(before: Luma, now: Luma) -> Motion:
@@ -94,24 +93,17 @@ def warp(array: Array, motion: Motion, *, nearest: bool = False) -> Array:
     return cast(Array, result)
 
 
-def warp_scores(scores: Scores, motion: Motion) -> Scores:
-    """Warp every plane of scores (C, h, w)."""
-    return np.stack([warp(plane, motion) for plane in scores])
-
-
 def estimate_confidence(before: Luma, now: Luma, motion: Motion) -> Confidence:
     """Return the confidence of each pixel's motion: 1 where the warped image equals the new one, 0 from outside.
 
     A common change of brightness (exposure) is compensated first. The neighbors of a doubtful pixel are doubtful,
     because motion is blurred across the outlines of objects.
     """
-    positions, (height, width) = absolute_positions(motion), now.shape
-    warped = cv2.remap(before, positions, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
-    # uint8 allows a table for the exponential: a fifth of the time of float32, and at most half a grey level off
-    residual = cv2.blur(cv2.absdiff(_match_brightness(warped, now), now), (3, 3))
+    height, width = now.shape
+    residual = cv2.blur(cv2.absdiff(_match_brightness(warp(before, motion), now), now), (3, 3))
     residual = cv2.dilate(residual, np.ones((3, 3), np.uint8))  # the worst neighbor
-    inside = cv2.inRange(positions, (-0.5, -0.5), (width - 0.5, height - 0.5))
-    return np.asarray(cv2.copyTo(cv2.LUT(residual, _confidence_table()), inside), np.float32)
+    inside = cv2.inRange(absolute_positions(motion), (-0.5, -0.5), (width - 0.5, height - 0.5))
+    return np.asarray(cv2.copyTo(cv2.LUT(residual, CONFIDENCE), inside), np.float32)
 
 
 def _match_brightness(before: Luma, now: Luma) -> Luma:
@@ -121,12 +113,6 @@ def _match_brightness(before: Luma, now: Luma) -> Luma:
     offset = float(mean_now[0, 0]) - gain * float(mean[0, 0])
     levels = np.asarray(np.clip(np.rint(np.arange(256) * gain + offset), 0, 255), np.uint8)
     return np.asarray(cv2.LUT(before, levels), np.uint8)
-
-
-@lru_cache(maxsize=1)
-def _confidence_table() -> NDArray[np.float32]:
-    """Return the confidence for each residual in grey levels."""
-    return np.exp(-((np.arange(256) / TOLERANCE) ** 2)).astype(np.float32)
 
 
 def is_cut(confidence: Confidence) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from stream_seg.ops.draw import GREY, WHITE, Canvas, Measures
+from stream_seg.ops.draw import FONT, GREY, WHITE, Canvas, Measures, draw_sprite_at
 from stream_seg.types import Image
 
 TOP, BOTTOM = (46, 38, 33), (24, 19, 16)
@@ -18,15 +18,19 @@ def draw_placeholder(size: tuple[int, int], stream: str, reason: str, *, since_s
     shade = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
     column = (1 - shade) * np.array(TOP, np.float32) + shade * np.array(BOTTOM, np.float32)
     image: Image = np.ascontiguousarray(np.broadcast_to(np.rint(column), (height, width, 3)).astype(np.uint8))
-    lines = [
+    y = height * 0.36
+    for text, share, colour in (
         ("NO SIGNAL", 0.085, WHITE),
         (stream, 0.05, AMBER),
         (reason, 0.04, GREY),
         (format_elapsed(since_s), 0.04, GREY),
-    ]
-    y = height * 0.36
-    for text, share, colour in lines:
-        _draw_centered(image, _to_ascii(text), round(y), share * height, colour)
+    ):
+        line = text.encode("ascii", "replace").decode()  # OpenCV draws no other characters
+        (full, tall), _ = cv2.getTextSize(line, FONT, 1.0, 1)
+        scale = min(share * height / max(tall, 1), 0.9 * width / max(full, 1))
+        stroke = max(1, round(scale * 1.6))
+        (full, _), _ = cv2.getTextSize(line, FONT, scale, stroke)
+        cv2.putText(image, line, (round((width - full) / 2), round(y)), FONT, scale, colour, stroke, cv2.LINE_AA)
         y += height * (share * 0.9 + 0.045)
     return image
 
@@ -41,11 +45,8 @@ def draw_banner(image: Image, message: str, *, since_s: float) -> Image:
     m.write(mask, text, 2 * m.padding, m.padding + round(m.line * 0.7))
     canvas.paint(mask, AMBER)
     sprite = canvas.sprite()
-    rows, columns = min(sprite.ink.shape[0], image.shape[0]), min(sprite.ink.shape[1], image.shape[1])
-    top, left = (image.shape[0] - rows) // 2, (image.shape[1] - columns) // 2
-    region = dimmed[top : top + rows, left : left + columns]
-    cv2.multiply(region, sprite.keep[:rows, :columns], dst=region, scale=1 / 255)
-    cv2.add(region, sprite.ink[:rows, :columns], dst=region)
+    rows, columns = (max(0, image.shape[axis] - sprite.ink.shape[axis]) for axis in (0, 1))
+    draw_sprite_at(dimmed, sprite, rows // 2, columns // 2)
     return dimmed
 
 
@@ -54,18 +55,3 @@ def format_elapsed(seconds: float) -> str:
     minutes, rest = divmod(int(max(0.0, seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _draw_centered(image: Image, text: str, y: int, size: float, colour: tuple[int, int, int]) -> None:
-    """Draw a text at most `size` pixels high and nine tenths of the image wide, its baseline at y."""
-    font = cv2.FONT_HERSHEY_SIMPLEX
-    (full, tall), _ = cv2.getTextSize(text, font, 1.0, 1)
-    scale = min(size / max(tall, 1), 0.9 * image.shape[1] / max(full, 1))
-    stroke = max(1, round(scale * 1.6))
-    (full, _), _ = cv2.getTextSize(text, font, scale, stroke)
-    cv2.putText(image, text, (round((image.shape[1] - full) / 2), y), font, scale, colour, stroke, cv2.LINE_AA)
-
-
-def _to_ascii(text: str) -> str:
-    """Replace the characters that OpenCV cannot draw."""
-    return text.encode("ascii", "replace").decode()

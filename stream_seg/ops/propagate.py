@@ -1,4 +1,4 @@
-"""Propagate the scores of a key frame to later frames.
+"""Propagate the scores of a key frame to later frames, and blend the scores of the past into those of the network.
 
 The motion since the key frame is composed frame by frame, and the scores are warped once by all of it: warped again
 from frame to frame they blur. mIoU on CamVid val (15 frames/s, the road network) with a key frame every fifth frame:
@@ -13,40 +13,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.ops.jit import jit
-from stream_seg.ops.labels import bilinear_taps
-from stream_seg.ops.motion import Motion, absolute_positions, warp_scores
+from stream_seg.ops.labels import Taps, bilinear_taps
+from stream_seg.ops.motion import Confidence, Motion, warp
 from stream_seg.types import Labels, Scores
 
 AMBIGUOUS = 255
 """Value of `unanimous_labels` where the four pixels differ."""
+SURE = 4.0
+"""Margin of the best class over the second, in the network's scores, at which the weight of the past is halved. The
+road network's median is 7. Without this a nearly perfect network would lose its outlines: docs/temporal.md."""
 
 
 def compose_motion(first: Motion, second: Motion) -> Motion:
     """Return the motion over two spans: `first` up to the previous image, `second` from there to the current one."""
-    earlier = cv2.remap(first, absolute_positions(second), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
-    return np.asarray(cv2.add(earlier, second), np.float32)
+    return np.asarray(cv2.add(warp(first, second), second), np.float32)
 
 
 def propagate_scores(scores: Scores, motion: Motion) -> Scores:
     """Warp scores float32 (C, h, w) by a motion of the same h and w, all classes in one pass.
 
-    The result is that of `motion.warp_scores` (bilinear, border replicated) in a quarter of the time.
+    The result is that of `motion.warp` for each plane (bilinear, border replicated) in a quarter of the time.
     """
     if min(scores.shape[1:]) < 2:
-        return warp_scores(scores, motion)
+        return np.stack([warp(plane, motion) for plane in scores])
     result = np.empty_like(scores)
     _propagate_scores(np.ascontiguousarray(scores), motion, result)
     return result
-
-
-def unanimous_labels(scores: Scores) -> Labels:
-    """Return the label on which each pixel and its right, lower and lower right neighbors agree, else AMBIGUOUS.
-
-    scores: float32 (C, h, w), h and w at least 2. Returns uint8 (h, w); the last row and column are not used.
-    """
-    labels = np.full(scores.shape[1:], AMBIGUOUS, np.uint8)
-    _unanimous_labels(np.ascontiguousarray(scores), labels)
-    return labels
 
 
 def propagate_labels(scores: Scores, unanimous: Labels, motion: Motion, *, size: tuple[int, int]) -> Labels:
@@ -58,15 +50,19 @@ def propagate_labels(scores: Scores, unanimous: Labels, motion: Motion, *, size:
     """
     labels = np.empty(size, np.uint8)
     rows, columns = bilinear_taps(size[0], scores.shape[1]), bilinear_taps(size[1], scores.shape[2])
-    _propagate_labels(np.ascontiguousarray(scores), unanimous, motion, *rows, *columns, labels)
+    _propagate_labels(np.ascontiguousarray(scores), unanimous, motion, rows, columns, labels)
     return labels
 
 
-def compute_margins(scores: Scores) -> NDArray[np.float32]:
-    """Return the certainty of each pixel, float32 (h, w) from 0 to 1: 1 - p2 / p1 of its two likeliest classes."""
-    margin = np.empty(scores.shape[1:], np.float32)
-    _compute_margins(np.ascontiguousarray(scores), margin)
-    return margin
+def blend_scores(past: Scores, now: Scores, motion: Motion, confidence: Confidence, *, weight: float) -> Scores:
+    """Return now + a x (warped past - now), a = weight x confidence / (1 + (margin / SURE)^2) for each pixel.
+
+    `margin` is the difference between the two best classes of `now`: where the network is sure, the past counts less.
+    past, now: float32 (C, h, w); motion (h, w, 2) and confidence (h, w) of the same size. All in one pass.
+    """
+    result = np.empty_like(now)
+    _blend_scores(past, now, motion, np.float32(weight) * confidence, result)
+    return result
 
 
 @jit
@@ -91,24 +87,39 @@ def _propagate_scores(scores: Scores, motion: Motion, result: Scores) -> None:
 
 
 @jit
-def _compute_margins(scores: Scores, margin: NDArray[np.float32]) -> None:
-    classes, height, width = scores.shape
-    best, second = np.empty(width, np.float32), np.empty(width, np.float32)
-    for y in range(height):
-        for x in range(width):
-            best[x], second[x] = -np.inf, -np.inf
-        for c in range(classes):
-            row = scores[c, y]
-            for x in range(width):
-                second[x] = max(min(row[x], best[x]), second[x])
-                best[x] = max(row[x], best[x])
-        for x in range(width):
-            margin[y, x] = np.float32(1) - np.exp(second[x] - best[x])
+def _find_two_best(scores: Scores, y: int, best: NDArray[np.float32], second: NDArray[np.float32]) -> None:
+    """Store the scores of the two likeliest classes of row `y`, -inf for the second of a single class."""
+    for x in range(best.size):
+        best[x], second[x] = -np.inf, -np.inf
+    for c in range(scores.shape[0]):
+        row = scores[c, y]
+        for x in range(best.size):
+            lesser = min(row[x], best[x])
+            best[x] = max(row[x], best[x])
+            second[x] = max(lesser, second[x])
 
 
 @jit
-def _unanimous_labels(scores: Scores, labels: Labels) -> None:
+def compute_margins(scores: Scores) -> NDArray[np.float32]:
+    """Return the certainty of each pixel, float32 (h, w) from 0 to 1: 1 - p2 / p1 of its two likeliest classes."""
+    _, height, width = scores.shape
+    margin = np.empty((height, width), np.float32)
+    best, second = np.empty(width, np.float32), np.empty(width, np.float32)
+    for y in range(height):
+        _find_two_best(scores, y, best, second)
+        for x in range(width):
+            margin[y, x] = np.float32(1) - np.exp(second[x] - best[x])
+    return margin
+
+
+@jit
+def unanimous_labels(scores: Scores) -> Labels:
+    """Return the label on which each pixel and its right, lower and lower right neighbors agree, else AMBIGUOUS.
+
+    scores: float32 (C, h, w), h and w at least 2. Returns uint8 (h, w); the last row and column are not used.
+    """
     classes, height, width = scores.shape
+    labels = np.full((height, width), AMBIGUOUS, np.uint8)
     best, winner = np.empty(width, np.float32), np.empty((2, width), np.int32)
     for y in range(height):
         current, above = winner[y & 1], winner[1 - (y & 1)]
@@ -123,24 +134,16 @@ def _unanimous_labels(scores: Scores, labels: Labels) -> None:
         if y:
             for x in range(width - 1):
                 agree = (current[x] == current[x + 1]) & (current[x] == above[x]) & (current[x] == above[x + 1])
-                labels[y - 1, x] = current[x] if agree else 255
+                labels[y - 1, x] = current[x] if agree else AMBIGUOUS
+    return labels
 
 
 @jit
 def _propagate_labels(
-    scores: Scores,
-    unanimous: Labels,
-    motion: Motion,
-    above: NDArray[np.uintp],
-    below: NDArray[np.uintp],
-    down: NDArray[np.float32],
-    left: NDArray[np.uintp],
-    right: NDArray[np.uintp],
-    across: NDArray[np.float32],
-    labels: Labels,
+    scores: Scores, unanimous: Labels, motion: Motion, rows: Taps, columns: Taps, labels: Labels
 ) -> None:
-    classes, height, width = scores.shape
-    tall, wide = labels.shape
+    (above, below, down), (left, right, across) = rows, columns
+    (classes, height, width), (tall, wide) = scores.shape, labels.shape
     row = np.empty((2, width), np.float32)  # the motion, interpolated between two of its rows
     corner, by_x, by_y = np.empty(wide, np.int32), np.empty(wide, np.float32), np.empty(wide, np.float32)
     winners, flat = unanimous.ravel(), scores.reshape(classes, height * width)
@@ -161,7 +164,7 @@ def _propagate_labels(
         for x in range(wide):
             i = corner[x]
             winner = winners[i]
-            if winner == 255:
+            if winner == AMBIGUOUS:
                 best = np.float32(-np.inf)
                 for c in range(classes):
                     plane = flat[c]
@@ -171,3 +174,31 @@ def _propagate_labels(
                     if score > best:
                         best, winner = score, np.uint8(c)
             labels[y, x] = winner
+
+
+@jit
+def _blend_scores(past: Scores, now: Scores, motion: Motion, weight: Confidence, result: Scores) -> None:
+    classes, height, width = now.shape
+    best, second, share = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
+    # Indices into a plane: the left pixel of the row above and of the row below; the offset of their right pixels.
+    corner, aside = np.empty((2, width), np.int64), np.empty(width, np.int64)
+    across, down = np.empty(width, np.float32), np.empty(width, np.float32)
+    for y in range(height):
+        _find_two_best(now, y, best, second)
+        for x in range(width):
+            margin = min((best[x] - second[x]) * np.float32(1 / SURE), np.float32(1e6))  # infinite for a single class
+            share[x] = weight[y, x] / (np.float32(1) + margin * margin)
+            column = min(max(np.float32(x) + motion[y, x, 0], np.float32(0)), np.float32(width - 1))
+            line = min(max(np.float32(y) + motion[y, x, 1], np.float32(0)), np.float32(height - 1))
+            left, above = np.int64(column), np.int64(line)
+            across[x], down[x] = column - np.float32(left), line - np.float32(above)
+            corner[0, x] = above * width + left
+            corner[1, x] = min(above + 1, height - 1) * width + left
+            aside[x] = min(left + 1, width - 1) - left
+        for c in range(classes):
+            plane = past[c].ravel()
+            for x in range(width):
+                i, j = corner[0, x], corner[1, x]
+                upper = plane[i] + (plane[i + aside[x]] - plane[i]) * across[x]
+                lower = plane[j] + (plane[j + aside[x]] - plane[j]) * across[x]
+                result[c, y, x] = now[c, y, x] + share[x] * (upper + (lower - upper) * down[x] - now[c, y, x])

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from stream_seg.frame import Frame
-from stream_seg.ops.blend_scores import SURE, blend_scores
-from stream_seg.ops.motion import warp_scores
+from stream_seg.ops.propagate import SURE, blend_scores
 from stream_seg.types import Labels
 from tests.support.noisy_scores import (
     filter_labels,
@@ -18,6 +17,7 @@ from tests.support.noisy_scores import (
     moving_edge_error,
     no_motion,
     noisy_drive,
+    warp_scores,
 )
 
 Filter = Callable[[tuple[Frame, ...]], list[Labels]]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stream_seg.ops.labels import upsampled_argmax
-from stream_seg.ops.motion import absolute_positions, warp_scores
+from stream_seg.ops.motion import absolute_positions
 from stream_seg.ops.propagate import (
     AMBIGUOUS,
     compose_motion,
@@ -16,6 +16,7 @@ from stream_seg.ops.propagate import (
     propagate_scores,
     unanimous_labels,
 )
+from tests.support.noisy_scores import warp_scores
 
 NOISE = np.random.default_rng(0)
 SCORES = NOISE.normal(size=(5, 44, 60)).astype(np.float32)

@@ -21,7 +21,7 @@ from stream_seg.frame import (
     WarpedScores,
 )
 from stream_seg.keyframes.keyframes import KeyFrames
-from stream_seg.ops.blend_scores import SURE
+from stream_seg.ops.propagate import SURE
 from stream_seg.ops.motion import SIZE
 from stream_seg.stages.smooth import Smooth
 from stream_seg.types import Classes, Image

@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.frame import EngineInfo, Frame, Semantic
-from stream_seg.ops.motion import SIZE, Confidence, Luma, Motion, compute_luma, estimate_confidence, estimate_flow
+from stream_seg.ops.motion import (
+    SIZE,
+    Confidence,
+    Luma,
+    Motion,
+    compute_luma,
+    estimate_confidence,
+    estimate_flow,
+    warp,
+)
 from stream_seg.stages.smooth import Smooth, blend
 from stream_seg.stages.synthetic import Synthetic
 from stream_seg.types import Labels, Scores
@@ -101,6 +110,11 @@ def moving_edge_error(frames: tuple[Frame, ...], labels: list[Labels]) -> float:
         edge = cv2.dilate(moves, kernel) > cv2.erode(moves, kernel)
         wrong, near = wrong + int((result != truth.labels)[edge].sum()), near + int(edge.sum())
     return wrong / near
+
+
+def warp_scores(scores: Scores, motion: Motion) -> Scores:
+    """Warp every plane of scores (C, h, w)."""
+    return np.stack([warp(plane, motion) for plane in scores])
 
 
 def flip_rate(frames: tuple[Frame, ...], labels: list[Labels]) -> float:
