@@ -67,9 +67,9 @@ def trained(tmp_path: Path) -> Path:
 
 def test_networks_side_by_side(trained: Path) -> None:
     """There are three tiles, image, truth and network, of 360 rows and 32 for the name, and 32 rows for the classes."""
-    picture = trained / "side.png"
-    run_script("side_by_side.py", "draw", "--out", trained, "--input", f"{ROADS}&truth=1", "--write", picture)
-    sheet = cv2.imread(str(picture))
+    path = trained / "side.png"
+    run_script("side_by_side.py", "draw", "--out", trained, "--input", f"{ROADS}&truth=1", "--write", path)
+    sheet = cv2.imread(str(path))
     assert sheet is not None
     assert sheet.shape == (392 + 32, 3 * 480, 3)
     tiles = np.split(sheet, 3, axis=1)
@@ -79,9 +79,9 @@ def test_networks_side_by_side(trained: Path) -> None:
 
 
 def test_masks_show_nothing_of_the_image(trained: Path) -> None:
-    picture = trained / "masks.png"
-    run_script("side_by_side.py", "draw", "--out", trained, "--input", ROADS, "--masks", "--write", picture)
-    sheet = cv2.imread(str(picture))
+    path = trained / "masks.png"
+    run_script("side_by_side.py", "draw", "--out", trained, "--input", ROADS, "--masks", "--write", path)
+    sheet = cv2.imread(str(path))
     assert sheet is not None
     assert sheet.shape == (392 + 2 * 32, 480, 3)
     colours = {tuple(colour)[::-1] for colour in read_json(SHIPPED / "road.json")["palette"]}

@@ -27,7 +27,7 @@ class Accuracy:
 class Builder:
     """A network: `builder` is "module:class", called with the number of classes and `keys`.
 
-    `parameters` is the count at the source's own number of `classes`, `parameters_source` who counted it. Scores have
+    `parameters` is the count at the source's own number of `classes`, `parameters_source` its origin. Scores have
     the size ceil(H / stride) x ceil(W / stride). `idea` is one line for tables.
     """
 

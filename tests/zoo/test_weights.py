@@ -315,7 +315,7 @@ CLASSIFIERS = {
 
 
 @pytest.mark.parametrize("network", CLASSIFIERS)
-def test_what_a_classifier_learnt_begins_an_encoder(network: str, hub: Path) -> None:
+def test_an_encoder_starts_from_a_classifier(network: str, hub: Path) -> None:
     model, name, file = CLASSIFIERS[network]
     source = get_model(model, weights=None)
     head = {"classifier.6.bias": torch.zeros(1)} if "vgg" in model else {"fc.bias": torch.zeros(1)}
