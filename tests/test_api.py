@@ -158,7 +158,7 @@ def test_ctrl_c_in_a_loop_ends_the_program_at_once() -> None:
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert program.stdout is not None
-    assert program.stdout.readline() == "0\n"
+    assert program.stdout.readline().strip().isdigit()
     program.send_signal(signal.SIGINT)
     _, errors = program.communicate(timeout=30)
     assert errors.rstrip().endswith("KeyboardInterrupt")

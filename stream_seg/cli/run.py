@@ -43,10 +43,9 @@ def run(
     after the files are finished and the report is written.
     """
     limit_heaps()
-    document = read()
-    config = checked_config(document, where=where, loader=loader, report_file=report_file)
+    config = checked_config(read(), where=where, loader=loader, report_file=report_file)
     loader.close()
-    before = {path: _identity(path) for _, path in output_paths(document, loader)}
+    before = {path: _identity(path) for _, path in output_paths(config)}
     console = Console(stderr=True, markup=False, highlight=False)
     pipeline = Pipeline(config, announce=console.print if not quiet else lambda message: None)
     with stop_on_signals(pipeline.graph.stop_requested):

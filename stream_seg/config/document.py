@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from stream_seg.files import expand_home
 from stream_seg.redact import quote_value
 from stream_seg.schema.validation import describe_unknown
 from stream_seg.sources.uri import KNOWN_SCHEMES
 from stream_seg.stages.base import Policy
 
+ExpandedPath = Annotated[Path, AfterValidator(expand_home)]
 DEADLINE_MS = 200.0
 """A frame that is older at the end of an output counts as late."""
 
@@ -33,7 +35,7 @@ class TracesConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     endpoint: Annotated[str | None, Field(description="OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces")] = None
-    file: Annotated[Path | None, Field(description="append one JSON span per line to this file")] = None
+    file: Annotated[ExpandedPath | None, Field(description="append one JSON span per line to this file")] = None
     sample: Annotated[float, Field(ge=0, le=1, description="share of frames to trace; late ones always are")] = 0.01
 
     @field_validator("endpoint")

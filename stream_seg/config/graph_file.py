@@ -160,7 +160,9 @@ def _node(name: str, keys: dict[str, Any], *, where: str, loader: StageLoader) -
     inputs = keys.pop("input", [])
     inputs = [inputs] if isinstance(inputs, str) else inputs
     if not isinstance(inputs, list) or not all(isinstance(i, str) for i in inputs) or len(set(inputs)) != len(inputs):
-        raise ConfigError(f"{place}.input: expected a stage's name or a list of different names, got {quote_value(inputs)}")
+        raise ConfigError(
+            f"{place}.input: expected a stage's name or a list of different names, got {quote_value(inputs)}"
+        )
     policy = keys.pop("policy", None)
     if policy not in (None, "latest", "every"):
         raise ConfigError(f"{place}.policy: expected latest or every, got {quote_value(policy)}")
@@ -231,7 +233,8 @@ def _sort(nodes: Mapping[str, Node], *, where: str) -> tuple[Node, ...]:
     if unused:
         outputs = ", ".join(name for name, _ in classes_of("output"))
         raise ConfigError(f"{where}: nothing takes the frames of {', '.join(unused)}; add an output ({outputs})")
-    return tuple(nodes[name] for name in order)
+    inner = (nodes[name] for name in order if nodes[name].role != "output")
+    return (*inner, *(node for node in nodes.values() if node.role == "output"))  # outputs as the file lists them
 
 
 def _check_input(node: Node, name: str, nodes: Mapping[str, Node], *, where: str) -> None:

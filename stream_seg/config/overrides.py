@@ -12,7 +12,7 @@ from typing import Any
 
 from stream_seg.config.graph_file import Config
 from stream_seg.errors import ConfigError, OutputError, SourceError
-from stream_seg.files import STREAM, expand_home, partial_path, require_writable
+from stream_seg.files import STREAM, partial_path, require_writable
 from stream_seg.redact import redact_secrets
 from stream_seg.schema.yaml import parse_yaml
 from stream_seg.sources.images import list_image_files
@@ -76,17 +76,14 @@ def with_outputs(
     return graph.replaced({**stages, **added})
 
 
-def refuse_overwriting(
-    document: Mapping[str, Any], loader: StageLoader | None = None, *, report_file: Path | None = None
-) -> None:
+def refuse_overwriting(config: Config, *, report_file: Path | None = None) -> None:
     """Raise OutputError if an output, the report or the traces would overwrite an input or each other.
 
     An output grows in a partial file; that file must not be the input either, which a killed run may have left.
     """
-    written = [*output_paths(document, loader)]
-    traces = document.get("traces")
-    if isinstance(traces, Mapping) and traces.get("file") is not None:
-        written.append(("the traces", expand_home(Path(str(traces["file"])))))
+    written = output_paths(config)
+    if config.traces is not None and config.traces.file is not None:
+        written.append(("the traces", config.traces.file))
     if report_file is not None:
         require_writable(report_file)
         written.append(("the report", report_file))
@@ -95,7 +92,7 @@ def refuse_overwriting(
         first = writers.setdefault(partial_path(path), name)
         if first != name:
             raise OutputError(f"{path}: {first} and {name} would both write it; give each its own path")
-    inputs = list(_input_files(document))
+    inputs = list(_input_files(config))
     for _, path in written:
         if any(_same(path, file) for file in inputs):
             raise OutputError(f"{path}: is the input as well; choose another name for the output")
@@ -104,17 +101,14 @@ def refuse_overwriting(
             raise OutputError(f"{path}: would grow in {partial.name}, which is the input; choose another name for it")
 
 
-def output_paths(document: Mapping[str, Any], loader: StageLoader | None = None) -> list[tuple[str, Path]]:
-    """Return (stage name, path) of everything that the outputs write, one path for each stream."""
-    graph = _Stages(document, loader or StageLoader())
-    streams = [str(graph.keys[name].get("stream", name)) for name in graph.names("source")]
+def output_paths(config: Config) -> list[tuple[str, Path]]:
+    """Return (stage name, path) of everything that the outputs write, one path for each stream that reaches them."""
+    templates = [(node.name, str(getattr(node.stage, "path", ""))) for node in config.outputs]
     return [
         (name, path)
-        for name in graph.names("output")
-        if "path" in graph.keys[name]
-        for path in dict.fromkeys(
-            expand_home(Path(str(graph.keys[name]["path"]).replace(STREAM, stream))) for stream in streams
-        )
+        for name, template in templates
+        for path in dict.fromkeys(Path(template.replace(STREAM, stream)) for stream in config.streams(name))
+        if template
     ]
 
 
@@ -172,10 +166,10 @@ def _match(role: Role, text: str) -> tuple[str, dict[str, Any]]:
     raise ConfigError(f"{shown}; allowed: {argument_forms(role)}")
 
 
-def _input_files(document: Mapping[str, Any]) -> Iterator[Path]:
+def _input_files(config: Config) -> Iterator[Path]:
     """Yield the files that the sources read; for images also their folders, where label maps would mix with them."""
-    for keys in (document.get("stages") or {}).values():
-        source = parse_source(str(keys["uri"])) if keys and "uri" in keys else None
+    for node in config.sources:
+        source = parse_source(uri) if isinstance(uri := getattr(node.stage, "uri", None), str) else None
         if source is not None and source.kind == "file":
             yield Path(source.address)
         if source is not None and source.kind == "images":

@@ -97,8 +97,9 @@ def test_https_needs_a_certificate() -> None:
 
 
 def test_outputs_replace_those_of_the_graph() -> None:
-    document = with_outputs(with_outputs(default_document(), ["a.mp4", "a.jsonl"]), ["b.mp4"])
-    assert output_paths(document) == [("write", Path("b.mp4"))]
+    document = with_input(default_document(), "drive.mp4")
+    document = with_outputs(with_outputs(document, ["a.mp4", "a.jsonl"]), ["b.mp4"])
+    assert output_paths(check(document, where="graph")) == [("write", Path("b.mp4"))]
 
 
 def test_an_input_keeps_the_other_keys_of_its_capture() -> None:
@@ -154,9 +155,14 @@ def test_the_number_of_frames_is_known_for_recordings(tmp_path: Path) -> None:
 def test_missing_images_are_no_input_to_overwrite(tmp_path: Path) -> None:
     """The source reports them when it opens; at a reload they may have been deleted after they were read."""
     stages = {"capture": {"uri": str(tmp_path)}, "write": {"input": "capture", "path": str(tmp_path / "o.mp4")}}
-    refuse_overwriting({"stages": stages})
+    refuse_overwriting(check({"stages": stages}, where="graph"))
 
 
 def test_an_output_has_one_path_for_every_stream() -> None:
-    stages = {"front": {"stage": "capture"}, "rear": {"stage": "capture"}, "write": {"path": "{stream}.mp4"}}
-    assert output_paths({"stages": stages}) == [("write", Path("front.mp4")), ("write", Path("rear.mp4"))]
+    front, rear = ({"stage": "capture", "uri": uri} for uri in ("a.mp4", "b.mp4"))
+    write = {"path": "{stream}.mp4", "input": ["front", "rear"]}
+    stages = {"front": front, "rear": rear, "write": write}
+    assert output_paths(check({"stages": stages}, where="graph")) == [
+        ("write", Path("front.mp4")),
+        ("write", Path("rear.mp4")),
+    ]
