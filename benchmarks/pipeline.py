@@ -23,7 +23,7 @@ import numpy as np
 import typer
 from baselines import Decent, Naive, extract_plain_onnx, make_stage, open_session, read_spec
 from rich.table import Table
-from stand_ins import WARM_UP_FRAMES, Memory, Stage, composed, graphed, nothing
+from stand_ins import WARM_UP_FRAMES, MemorySource, Stage, pass_through, run_graph, run_loop
 from surroundings import default_filters, describe_machine, figures_table, open_clip, print_results, run_command
 
 from stream_seg.engines.open import open_engine
@@ -64,7 +64,7 @@ def main(
                 f"{path}: {len(decoded)} frames; more than the {WARM_UP_FRAMES} of the warm-up are required"
             )
         facts |= compare_labels(decoded, baselines)
-        facts |= measure(contenders, lambda: Memory(decoded), nothing, rounds=rounds, suffix="")
+        facts |= measure(contenders, lambda: MemorySource(decoded), pass_through, rounds=rounds, suffix="")
         with TemporaryDirectory() as folder:
             sink = Write(Path(folder) / "out.mp4")
             capture = Capture(str(path), frames=len(decoded))
@@ -80,20 +80,20 @@ def main(
 
 def run_preset(source: Stage, sink: Stage) -> float:
     """Run the default preset between a source and an output, in its graph."""
-    _, cpu_ms = graphed(source, default_filters(), sink)
+    _, cpu_ms = run_graph(source, default_filters(), sink)
     return cpu_ms
 
 
 def run_unsmoothed(source: Stage, sink: Stage) -> float:
     """Run the default preset without `smooth`, which does the same work as the loops."""
     stages = {name: stage for name, stage in default_filters().items() if name != "smooth"}
-    _, cpu_ms = graphed(source, stages, sink)
+    _, cpu_ms = run_graph(source, stages, sink)
     return cpu_ms
 
 
 def make_loop(baseline: Stage) -> Run:
     """Return a function that runs a baseline between a source and an output, in a plain loop."""
-    return lambda source, sink: composed(source, {"baseline": baseline}, sink).read_ms()
+    return lambda source, sink: run_loop(source, {"baseline": baseline}, sink).read_ms()
 
 
 def measure(

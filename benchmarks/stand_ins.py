@@ -1,4 +1,4 @@
-"""Sources, stages and outputs that do no work, and the clock of a benchmark: what is left is what is measured."""
+"""Stages that do no work, and a clock of CPU time: what remains is the cost of the measured stages."""
 
 from __future__ import annotations
 
@@ -11,21 +11,33 @@ from typing import TypeAlias
 from stream_seg.config.graph_file import Config, Node
 from stream_seg.frame import Frame
 from stream_seg.runtime.graph import Graph
-from stream_seg.stages.base import Frames, Policy
-from stream_seg.telemetry.metrics import serving
+from stream_seg.stages.base import Frames, Policy, Traits
+from stream_seg.telemetry.metrics import register, serve_metrics
 
 Stage: TypeAlias = Callable[[Frames], Frames]
 WARM_UP_FRAMES = 5
 SOURCE = "source"
-"""What the source is called, and the stream that it gives: a graph knows its streams by their sources."""
-PATIENCE_S = 120.0
-"""How long the far end may take to give the warm-up frames."""
+"""Name of the source and of its stream; they have to be equal."""
+WARM_UP_TIMEOUT_S = 120.0
 
 
 @dataclass
-class Memory:
-    """A source of frames that are in memory, with their own copies of the pictures: stages draw in place. With `rate`
-    (frames/s) in real time, as from a camera. The copies are made here, before any clock runs."""
+class FunctionStage:
+    """A stage whose body is a function."""
+
+    run: Stage
+    traits: Traits
+
+    def __call__(self, frames: Frames) -> Frames:
+        return self.run(frames)
+
+
+@dataclass
+class MemorySource:
+    """A source of frames from memory; with `rate` (frames/s) in real time, as from a camera.
+
+    It has images of its own, since stages draw in place. They are copied here, before any clock runs.
+    """
 
     frames: Sequence[Frame]
     rate: float | None = None
@@ -42,39 +54,42 @@ class Memory:
             yield replace(frame, captured_ns=time.monotonic_ns())
 
 
-def nothing(frames: Frames) -> Frames:
-    """A filter or an output that does nothing."""
+def pass_through(frames: Frames) -> Frames:
+    """Yield the frames unchanged: a filter or an output that does nothing."""
     yield from frames
 
 
 @dataclass
-class Clock:
-    """CPU time of this process, all threads, from the moment when the warm-up frames have left the far end until
-    `read_ms`. The source waits for that moment, so neither opening an engine nor work begun before it is counted."""
+class CpuClock:
+    """CPU time of this process, all threads, from the end of the warm-up until `read_ms`.
+
+    The warm-up ends when its frames have left the output. The source waits for that, so that neither the opening of an
+    engine nor work that began earlier is counted.
+    """
 
     frames: int = 0
     overhead_ms: list[float] = field(default_factory=list)
-    """Of each frame: its age at the far end less the time that stages worked on it."""
+    """Of each frame: its age at the output minus the time that stages worked on it."""
     _began_s: float = 0.0
     _warm: Event = field(default_factory=Event)
 
-    def near(self, source: Stage) -> Stage:
-        """The source, which waits."""
+    def wrap_source(self, source: Stage) -> FunctionStage:
+        """Return the source, which waits after the warm-up frames."""
 
-        def waiting(nobody: Frames) -> Frames:
-            for number, frame in enumerate(source(nobody), 1):
+        def run(no_frames: Frames) -> Frames:
+            for number, frame in enumerate(source(no_frames), 1):
                 yield replace(frame, stream=SOURCE)
                 if number == WARM_UP_FRAMES:
-                    self._warm.wait(PATIENCE_S)
+                    self._warm.wait(WARM_UP_TIMEOUT_S)
                     self._began_s = time.process_time()
 
-        return waiting
+        return FunctionStage(run, Traits(role="source"))
 
-    def far(self, sink: Stage) -> Stage:
-        """The output, which counts."""
+    def wrap_output(self, output: Stage) -> FunctionStage:
+        """Return the output, which counts its frames."""
 
-        def counting(frames: Frames) -> Frames:
-            for number, frame in enumerate(sink(frames), 1):
+        def run(frames: Frames) -> Frames:
+            for number, frame in enumerate(output(frames), 1):
                 if number == WARM_UP_FRAMES:
                     self._warm.set()
                 elif number > WARM_UP_FRAMES:
@@ -83,35 +98,36 @@ class Clock:
                     self.overhead_ms.append((time.monotonic_ns() - frame.captured_ns - worked_ns) / 1e6)
                 yield frame
 
-        return counting
+        return FunctionStage(run, Traits(role="output"))
 
     def read_ms(self) -> float:
-        """CPU milliseconds per frame, the warm-up left out."""
+        """Return the CPU milliseconds per frame after the warm-up."""
         return 1000 * (time.process_time() - self._began_s) / max(1, self.frames)
 
 
-def composed(source: Stage, stages: Mapping[str, Stage], sink: Stage) -> Clock:
+def run_loop(source: Stage, stages: Mapping[str, Stage], output: Stage) -> CpuClock:
     """Run the stages in a plain loop, without a graph."""
-    clock = Clock()
-    frames = clock.near(source)(iter(()))
+    clock = CpuClock()
+    frames = clock.wrap_source(source)(iter(()))
     for stage in stages.values():
         frames = stage(frames)
-    for _ in clock.far(sink)(frames):
+    for _ in clock.wrap_output(output)(frames):
         pass
     return clock
 
 
-def graphed(
-    source: Stage, stages: Mapping[str, Stage], sink: Stage, *, policy: Policy = "every"
-) -> tuple[Clock, float]:
-    """Run the stages, by name, in a graph with its metrics served. Gives the clock and its CPU-ms per frame."""
-    clock = Clock()
-    nodes = [Node(SOURCE, "synthetic", (), None, clock.near(source))]
-    for kind, stage in stages.items():
-        nodes.append(Node(kind, kind, (nodes[-1].name,), None, stage))
-    nodes.append(Node("sink", "write", (nodes[-1].name,), None, clock.far(sink)))
+def run_graph(
+    source: Stage, stages: Mapping[str, Stage], output: Stage, *, policy: Policy = "every"
+) -> tuple[CpuClock, float]:
+    """Run the stages, by name, in a graph with its metrics served. Return the clock and the CPU-ms per frame."""
+    clock = CpuClock()
+    nodes = [Node(SOURCE, "source", (), None, clock.wrap_source(source))]
+    for name, stage in stages.items():
+        nodes.append(Node(name, name, (nodes[-1].name,), None, stage))
+    nodes.append(Node("output", "output", (nodes[-1].name,), None, clock.wrap_output(output)))
     graph = Graph(Config(tuple(nodes), policy, None))
-    with serving(graph, host="127.0.0.1", port=0), graph:
+    register(graph)
+    with serve_metrics(graph, host="127.0.0.1", port=0), graph:
         graph.wait()
         cpu_ms = clock.read_ms()
     if graph.error is not None:

@@ -1,11 +1,11 @@
-"""Frames per second, memory and the time to the first frame, each in a fresh process.
+"""Measure frames per second, memory and the time to the first frame, each in a new process.
 
-* `file_to_mp4`: `stream-seg run CLIP out.mp4` at 960x540. Frames per second from the first frame written to the last.
-* `without_encode`: a 1920x1080 file through the default preset into an output that does nothing; its peak RSS, too.
-* `start`: `stream-seg run` of one frame of the 1080p clip, from the start of its process to its exit, as its caller
-  sees it: imports, opening file and network, the frame, finishing the mp4, leaving. So `one_frame_s` is an upper bound
-  of the time to the first frame. `first_frame_s` is the part from the graph's start on, as the report says it. The page
-  cache is warm, and numba's cache filled: the very first run on a machine takes longer.
+* `file_to_mp4`: `stream-seg run CLIP out.mp4` at 960x540. Frames per second are from first to last frame written.
+* `without_encode`: a 1920x1080 file through the default graph into an output that does nothing, with its peak RSS.
+* `start`: `stream-seg run` of one frame of the 1080p clip. `one_frame_s` is from the start of the process to its exit:
+  imports, opening the file and the network, the frame, finishing the mp4. It is an upper bound of the time to the first
+  frame. `first_frame_s` of the report begins at the start of the graph. The page cache is warm and numba's cache is
+  filled: the very first run on a machine takes longer.
 """
 
 from __future__ import annotations
@@ -37,105 +37,99 @@ STARTS = 5
 
 
 def main(
-    frames: Annotated[int, typer.Option(min=2, help="Frames of each drawn clip.")] = 300,
-    source: Annotated[Path | None, typer.Option("--input", help="A video instead of both drawn ones.")] = None,
+    frames: Annotated[int, typer.Option(min=2, help="Frames of each synthetic clip.")] = 300,
+    source: Annotated[Path | None, typer.Option("--input", help="A video instead of both synthetic clips.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
 ) -> None:
-    """Frames per second, memory and the time to the first frame, each in a fresh process."""
+    """Measure frames per second, memory and the time to the first frame, each in a new process."""
     facts: dict[str, Any] = {"machine": describe_machine(), "input": str(source) if source else "synth://road"}
     with TemporaryDirectory() as folder:
         out = str(Path(folder) / "out.mp4")
         with open_clip(source, size="960x540", frames=frames) as path:
-            facts["file_to_mp4"] = figures_of(run_report("run", str(path), out))
+            facts["file_to_mp4"] = select_figures(run_report("run", str(path), out))
         with open_clip(source, size="1920x1080", frames=frames) as path:
-            facts["without_encode"] = in_fresh_process(without_encode, path)
-            facts["start"] = start(path, out)
-    print_results(facts, [table(facts)], json_file)
+            facts["without_encode"] = call_in_process(run_without_encoder, path)
+            facts["start"] = measure_start(path, out)
+    print_results(facts, [make_table(facts)], json_file)
 
 
-def figures_of(report: dict[str, Any]) -> dict[str, Any]:
-    """What is wanted of a run's report."""
-    wanted = ("fps", "seconds", "cpu_ms_per_frame", "peak_rss_mib", "engine")
-    return {"frames": report["frames"]["written"], **{key: report[key] for key in wanted}}
+def select_figures(report: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of a report that are compared."""
+    keys = ("fps", "seconds", "cpu_ms_per_frame", "peak_rss_mib", "engine")
+    return {"frames": report["frames"]["written"], **{key: report[key] for key in keys}}
 
 
-def without_encode(path: Path) -> dict[str, Any]:
-    """A file through the default preset into nothing: the figures of its report."""
-    from stand_ins import nothing
+def run_without_encoder(path: Path) -> dict[str, Any]:
+    """Run a file through the default graph into an output that does nothing, and return its figures."""
+    from stand_ins import FunctionStage, pass_through
 
-    from stream_seg.cli.report import report
     from stream_seg.config.graph_file import Config, Node
     from stream_seg.runtime.graph import Graph
+    from stream_seg.runtime.report import Report
+    from stream_seg.stages.base import Traits
     from stream_seg.stages.capture import Capture
 
     nodes = [Node("capture", "capture", (), None, Capture(str(path)))]
     for kind, stage in default_filters().items():
         nodes.append(Node(kind, kind, (nodes[-1].name,), None, stage))
-    nodes.append(Node("sink", "write", (nodes[-1].name,), None, nothing))
+    nodes.append(Node("output", "output", (nodes[-1].name,), None, FunctionStage(pass_through, Traits(role="output"))))
     with Graph(Config(tuple(nodes), "every", None)) as graph:
         graph.wait()
         seconds = (time.monotonic_ns() - graph.started_ns) / 1e9
     if graph.error is not None:
         raise graph.error
-    return figures_of(report(graph, seconds=seconds))
+    return select_figures(Report.of(graph, seconds=seconds).to_dict())
 
 
-def in_fresh_process(work: Callable[[Path], dict[str, Any]], path: Path) -> dict[str, Any]:
-    """What `work` returns in a process of its own, which shares no memory with this one."""
-    fresh = multiprocessing.get_context("spawn")
-    here, there = fresh.Pipe(duplex=False)
-    process = fresh.Process(target=_answer, args=(there, work, path))
+def call_in_process(function: Callable[[Path], dict[str, Any]], path: Path) -> dict[str, Any]:
+    """Call a function in a new process, which shares no memory with this one, and return its result."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_result, args=(sender, function, path))
     process.start()
-    there.close()
+    sender.close()
     try:
-        answer = here.recv()
+        result = receiver.recv()
     except EOFError as error:
         raise StreamSegError(f"{path}: the process that ran it died") from error
     finally:
         process.join()
-    if isinstance(answer, str):
-        raise StreamSegError(answer)
-    return dict(answer)
+    if isinstance(result, str):
+        raise StreamSegError(result)
+    return dict(result)
 
 
-def _answer(there: Connection, work: Callable[[Path], dict[str, Any]], path: Path) -> None:
+def _send_result(sender: Connection, function: Callable[[Path], dict[str, Any]], path: Path) -> None:
+    """Send the result of a function, or the message of its error."""
     try:
-        there.send(work(path))
+        sender.send(function(path))
     except StreamSegError as error:
-        there.send(str(error))
+        sender.send(str(error))
 
 
-def start(path: Path, out: str) -> dict[str, float]:
-    """Medians, in seconds, over runs of one frame."""
-    whole_s, graph_s = [], []
+def measure_start(path: Path, out: str) -> dict[str, float]:
+    """Return the medians over runs of one frame, in seconds."""
+    process_s, graph_s = [], []
     for _ in range(STARTS):
         began_s = time.monotonic()
         report = run_report("run", str(path), out, "--set", "capture.frames=1")
-        whole_s.append(time.monotonic() - began_s)
+        process_s.append(time.monotonic() - began_s)
         graph_s.append(report["first_frame_s"])
-    return {"one_frame_s": round(median(whole_s), 3), "first_frame_s": round(median(graph_s), 3), "runs": STARTS}
+    return {"one_frame_s": round(median(process_s), 3), "first_frame_s": round(median(graph_s), 3), "runs": STARTS}
 
 
-def table(facts: dict[str, Any]) -> Table:
-    """The figures for a reader."""
+def make_table(facts: dict[str, Any]) -> Table:
+    """Return the figures as a table."""
     engine = facts["file_to_mp4"]["engine"]
     title = f"{facts['input']}, {engine['network']}, {engine['backend']} {engine['precision']}"
-    shown = figures_table(title, "each in a fresh process", "frames", "fps", "CPU-ms per frame", "peak RSS MiB", "s")
-    for key, said in (("file_to_mp4", "960x540 file to mp4"), ("without_encode", "1920x1080 file, no encoder")):
-        one = facts[key]
-        shown.add_row(
-            said,
-            *(
-                f"{one['frames']}",
-                f"{one['fps']:.1f}",
-                f"{one['cpu_ms_per_frame']:.1f}",
-                f"{one['peak_rss_mib']:.0f}",
-                "",
-            ),
-        )
-    shown.add_row("start of process to exit, one frame", "1", "", "", "", f"{facts['start']['one_frame_s']:.2f}")
-    shown.add_row("of it, graph's start to the frame", "1", "", "", "", f"{facts['start']['first_frame_s']:.2f}")
-    return shown
+    table = figures_table(title, "each in a new process", "frames", "fps", "CPU-ms per frame", "peak RSS MiB", "s")
+    for key, label in (("file_to_mp4", "960x540 file to mp4"), ("without_encode", "1920x1080 file, no encoder")):
+        run = facts[key]
+        numbers = f"{run['fps']:.1f}", f"{run['cpu_ms_per_frame']:.1f}", f"{run['peak_rss_mib']:.0f}"
+        table.add_row(label, str(run["frames"]), *numbers, "")
+    table.add_row("start of process to exit, one frame", "1", "", "", "", f"{facts['start']['one_frame_s']:.2f}")
+    table.add_row("start of graph to the frame", "1", "", "", "", f"{facts['start']['first_frame_s']:.2f}")
+    return table
 
 
 if __name__ == "__main__":
