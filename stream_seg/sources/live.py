@@ -1,19 +1,26 @@
-"""A live source that disconnects and returns: its frames, and status updates while it has none."""
+"""A live source that disconnects and returns: its frames over all connections, and placeholders while it has none."""
 
 from __future__ import annotations
 
 import logging
 import random
 import time
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
+import cv2
+import numpy as np
+
 from stream_seg.errors import SourceError
-from stream_seg.frame import Signal
-from stream_seg.sources.backoff import Backoff, FreezeDetector
+from stream_seg.frame import NONE_MISSED, Frame, Signal
+from stream_seg.ops.placeholder import draw_banner, draw_placeholder
 from stream_seg.sources.decoded_frame import DecodedFrames
 from stream_seg.sources.reader import QueuedFrame, Reader
+from stream_seg.sources.timeline import LiveClock
+from stream_seg.types import Image
 
 LOG = logging.getLogger(__name__)
 UPDATE_INTERVAL_S = 0.5
@@ -23,10 +30,18 @@ STEADY_S = 0.5
 them at once does not."""
 MAX_HANGING = 3
 """Threads of one source that may hang in foreign code before no further connection is opened."""
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.25, 30.0
+NOISE_LEVELS = 1
+"""Gray levels by which equal images may differ: a decoder's rounding. The noise of any sensor is larger."""
+SIZE = (360, 640)
+"""(height, width) of a placeholder before the first image; later ones have the size of the last image."""
+TICK = Fraction(1, 1000)
+"""Seconds; of placeholders."""
+LARGEST_PLACEHOLDER = 1280
+"""Pixels of the longer side: for a larger camera the placeholder is drawn at this size and enlarged."""
 
 
-@dataclass(frozen=True)
-class Timeouts:
+class Timeouts(NamedTuple):
     """Seconds until opening is abandoned, until a stream without a frame counts as stalled, and until a stream that
     repeats one image counts as frozen (None: never)."""
 
@@ -43,6 +58,15 @@ class Update(NamedTuple):
     connected: bool = False
 
 
+class _Loss(NamedTuple):
+    """The end of a connection. `last_ns` is the time of its last frame, None without any; `duration_s` the time from
+    its first frame to that."""
+
+    error: SourceError
+    last_ns: int | None
+    duration_s: float
+
+
 Updates: TypeAlias = Generator[Update, None, None]
 
 
@@ -53,7 +77,7 @@ def follow_source(
 
     Raises SourceError only with `fail_at_start`, if the first attempt fails.
     """
-    backoff, readers = Backoff(random.random), list[Reader]()
+    failures, readers = 0, list[Reader]()
     signal = Signal("starting", None, time.monotonic_ns())
     while True:
         readers = [reader for reader in readers if reader.alive]
@@ -61,41 +85,32 @@ def follow_source(
             signal = replace(signal, attempts=signal.attempts + 1)
             readers.append(Reader(make, name=stream))
             try:
-                yield from _read_connection(readers[-1], signal, timeouts)
-            except _ConnectionLostError as lost:
-                if fail_at_start and signal.state == "starting" and lost.last_ns is None:
-                    raise lost.error from lost.error.__cause__
-                if lost.duration_s > STEADY_S:
-                    backoff.reset()
-                signal = _outage_signal(signal, lost)
-                LOG.warning("%s: %s", signal.state, lost.error, extra={"stream": stream})
+                error, last_ns, duration_s = yield from _read_connection(readers[-1], signal, timeouts)
             finally:
                 readers[-1].abandon()
+            if last_ns is None:
+                if fail_at_start and signal.state == "starting":
+                    raise error
+                signal = replace(signal, state="down", reason=error.reason)
+            else:
+                signal = Signal("stalled" if error.reason == "no data" else "down", error.reason, last_ns)
+            if duration_s > STEADY_S:
+                failures = 0
+            LOG.warning("%s: %s", signal.state, error, extra={"stream": stream})
         else:
             LOG.warning("%d threads hang in the source; waiting for one", len(readers), extra={"stream": stream})
         yield Update(None, signal)
-        yield from _wait(signal, backoff.next_wait_s())
+        yield from _wait(signal, retry_delay_s(failures, random.random()))  # noqa: S311 - no secret
+        failures += 1
 
 
-class _ConnectionLostError(Exception):
-    """A connection ended: `last_ns` is the time of its last frame, None without any, `duration_s` the time from its
-    first frame to that."""
-
-    def __init__(self, error: SourceError, last_ns: int | None, duration_s: float) -> None:
-        self.error, self.last_ns, self.duration_s = error, last_ns, duration_s
-
-
-def _outage_signal(before: Signal, lost: _ConnectionLostError) -> Signal:
-    if lost.last_ns is None:
-        return replace(before, state="down", reason=lost.error.reason)
-    return Signal("stalled" if lost.error.reason == "no data" else "down", lost.error.reason, lost.last_ns)
-
-
-def _read_connection(reader: Reader, outage: Signal, timeouts: Timeouts) -> Updates:
-    """Yield the frames of one connection; `outage` until the first. Raises _ConnectionLostError at its end."""
-    start_ns, first_ns, last_ns, freeze = time.monotonic_ns(), None, None, FreezeDetector()
+def _read_connection(reader: Reader, outage: Signal, timeouts: Timeouts) -> Generator[Update, None, _Loss]:
+    """Yield the frames of one connection; `outage` until the first."""
+    start_ns = time.monotonic_ns()
+    first_ns = last_ns = unchanged_ns = 0
+    sample: Image | None = None
     while True:
-        limit_s = timeouts.open_s if last_ns is None else timeouts.stall_s
+        limit_s = timeouts.stall_s if last_ns else timeouts.open_s
         silent_s = (time.monotonic_ns() - (last_ns or start_ns)) / 1e9
         try:
             # Queued frames are taken first: the consumer may have paused, not the source.
@@ -103,15 +118,16 @@ def _read_connection(reader: Reader, outage: Signal, timeouts: Timeouts) -> Upda
             if item is None and silent_s >= limit_s:
                 raise SourceError(f"no frame for {limit_s:g} s", reason="no data")
         except SourceError as error:
-            duration_s = 0.0 if first_ns is None or last_ns is None else (last_ns - first_ns) / 1e9
-            raise _ConnectionLostError(error, last_ns, duration_s) from error
+            return _Loss(error, last_ns or None, (last_ns - first_ns) / 1e9)
         if item is not None:
-            now_ns, connected = time.monotonic_ns(), last_ns is None
-            first_ns = first_ns or now_ns
-            since_ns, last_ns = freeze.unchanged_since_ns(item.frame.image, now_ns), now_ns
-            frozen = timeouts.frozen_s is not None and now_ns - since_ns >= timeouts.frozen_s * 1e9
-            yield Update(item, Signal("stalled", "frozen", since_ns) if frozen else None, connected)
-        elif last_ns is None:
+            now_ns, connected = time.monotonic_ns(), not last_ns
+            first_ns, last_ns = first_ns or now_ns, now_ns
+            shown = item.frame.image[::8, ::8]
+            if sample is None or not is_same_image(shown, sample):
+                sample, unchanged_ns = shown.copy(), now_ns
+            frozen = timeouts.frozen_s is not None and now_ns - unchanged_ns >= timeouts.frozen_s * 1e9
+            yield Update(item, Signal("stalled", "frozen", unchanged_ns) if frozen else None, connected)
+        elif not last_ns:
             yield Update(None, outage)
 
 
@@ -122,3 +138,62 @@ def _wait(signal: Signal, seconds: float) -> Updates:
         time.sleep(min(UPDATE_INTERVAL_S, remaining_s))
         if remaining_s > UPDATE_INTERVAL_S:
             yield Update(None, signal)
+
+
+def retry_delay_s(failures: int, randomness: float) -> float:
+    """Return the seconds to wait after a failed attempt with `failures` before it: twice as long each time.
+
+    Shorter delays are random in their upper half, so that cameras that failed together do not return together. The
+    longest varies by a twentieth only, which is enough for that, and keeps an hour of outage below 130 attempts.
+    `randomness` is 0 to 1.
+    """
+    delay_s = FIRST_DELAY_S * 2.0 ** min(failures, 16)
+    share = 0.5 if delay_s < LONGEST_DELAY_S else 0.05
+    return min(delay_s, LONGEST_DELAY_S) * (1 - share * randomness)
+
+
+def is_same_image(image: Image, other: Image) -> bool:
+    """Return True if two images differ by no more than a decoder's rounding."""
+    if image.shape != other.shape:
+        return False
+    return int(np.abs(image.astype(np.int16) - other).max(initial=0)) <= NOISE_LEVELS
+
+
+def draw_live_frames(updates: Updates, stream: str) -> Iterator[Frame]:
+    """Yield each update as a frame: an image, a frozen image with a banner, or a placeholder.
+
+    Numbers continue over all connections, and times only grow; time 0 is the start of the iteration.
+    """
+    start_ns, clock, seq, size = time.monotonic_ns(), LiveClock(), -1, SIZE
+    for item, signal, connected in updates:
+        if item is None:
+            assert signal is not None
+            seq, now_ns = seq + 1, time.monotonic_ns()
+            pts = clock.place(None, TICK, elapsed_s=Fraction(now_ns - start_ns, 10**9))
+            yield Frame(stream, seq, pts, TICK, now_ns, _placeholder(size, stream, signal, now_ns), signal=signal)
+            continue
+        (image, source_pts, duration, tick, captured_ns), missed = item
+        pts = clock.place(
+            None if source_pts is None else source_pts * tick,
+            tick,
+            elapsed_s=Fraction(captured_ns - start_ns, 10**9),
+            interval_s=duration * tick,
+            connected=connected,
+        )
+        seq, size = seq + 1 + sum(missed.values()), image.shape[:2]
+        lost = MappingProxyType(dict(missed)) if missed else NONE_MISSED
+        if signal is not None:
+            since_s = (captured_ns - signal.since_ns) / 1e9
+            image = draw_banner(image, "frozen: the same image for", since_s=since_s)
+        yield Frame(stream, seq, pts, tick, captured_ns, image, missed=lost, signal=signal)
+
+
+def _placeholder(size: tuple[int, int], stream: str, signal: Signal, now_ns: int) -> Image:
+    height, width = size
+    share = min(1.0, LARGEST_PLACEHOLDER / max(height, width))
+    small = max(1, round(height * share)), max(1, round(width * share))
+    state = signal.state if signal.reason is None else f"{signal.state}: {signal.reason}"
+    image = draw_placeholder(small, stream, state, since_s=(now_ns - signal.since_ns) / 1e9)
+    if small == size:
+        return image
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Literal, TypeAlias
+from typing import Literal
 
 RESTART_S = 1
 """A time that falls back by more than this comes from a clock that started anew: a camera that reconnected, a recording
@@ -23,10 +23,8 @@ SLIGHT_S = Fraction(1, 4)
 CATCH_UP = Fraction(1, 10)
 """Share by which the steps of a live stream are shortened while it leads the wall clock by more than SLIGHT_S."""
 
-Discontinuity: TypeAlias = Literal["back", "gap"]
 
-
-def discontinuity(step_s: Fraction, *, gap_s: float = GAP_S) -> Discontinuity | None:
+def discontinuity(step_s: Fraction, *, gap_s: float = GAP_S) -> Literal["back", "gap"] | None:
     """Return why a frame does not continue the one `step_s` before it: time did not grow, or a pause over `gap_s`."""
     if step_s <= 0:
         return "back"
@@ -72,8 +70,8 @@ class StreamClock:
     def advance(self, at_s: Fraction, tick: Fraction) -> int:
         """Return the tick nearest to `at_s` of the stream that is later than the last frame, and move there."""
         pts = math.floor(at_s / tick + Fraction(1, 2))
-        if self.last_s is not None and pts * tick <= self.last_s:
-            pts = math.floor(self.last_s / tick) + 1
+        if self.last_s is not None:
+            pts = max(pts, math.floor(self.last_s / tick) + 1)
         self.last_s = pts * tick
         return pts
 

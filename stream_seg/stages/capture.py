@@ -19,8 +19,7 @@ from stream_seg.frame import NONE_MISSED, Frame
 from stream_seg.sources.decoded_frame import DecodedFrames
 from stream_seg.sources.image_header import MAX_PIXELS
 from stream_seg.sources.images import decode_image_files, list_image_files
-from stream_seg.sources.live import Timeouts, follow_source
-from stream_seg.sources.live_frames import LiveFrames
+from stream_seg.sources.live import Timeouts, draw_live_frames, follow_source
 from stream_seg.sources.reader import play_in_loop
 from stream_seg.sources.timeline import StreamClock
 from stream_seg.sources.uri import Source, add_password, parse_source
@@ -177,13 +176,13 @@ class Capture:
         make = partial(self._decode, source)
         if self.loop:
             make = partial(play_in_loop, make)
-        live_frames, count = LiveFrames(self.stream), 0
+        count = 0
         with closing(
             follow_source(make, stream=self.stream, timeouts=timeouts, fail_at_start=fail_at_start)
         ) as updates:
-            for update in updates:
-                yield live_frames.frame(update)
-                count += update.signal is None
+            for frame in draw_live_frames(updates, self.stream):
+                yield frame
+                count += frame.signal is None
                 if count == self.frames:
                     break
         return NONE_MISSED

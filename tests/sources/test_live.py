@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import threading
 import time
@@ -20,7 +21,15 @@ from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame, Signal
 from stream_seg.sources import live
 from stream_seg.sources.decoded_frame import DecodedFrame, DecodedFrames
-from stream_seg.sources.live import MAX_HANGING, Timeouts, Update, follow_source
+from stream_seg.sources.live import (
+    LONGEST_DELAY_S,
+    MAX_HANGING,
+    Timeouts,
+    Update,
+    follow_source,
+    is_same_image,
+    retry_delay_s,
+)
 from stream_seg.sources.reader import QUEUE_LENGTH, QueuedFrame, Reader
 from stream_seg.stages.capture import Capture
 from tests.support.clips import number_image, read_number, write_video
@@ -153,6 +162,47 @@ def test_a_camera_that_disconnects_at_once_is_retried_later_however_long_it_take
         until(updates, lambda update: len(waits) == 4 and is_up(update))
     assert 0.125 <= waits[0] <= 0.25 < waits[1] <= 0.5 < waits[2] <= 1
     assert waits[3] <= 0.25  # after a connection that lasted
+
+
+def attempt_times_s(seed: int, *, outage_s: float) -> list[float]:
+    """Return the times at which a camera that is away is tried, on a simulated clock."""
+    rng, now_s, times_s = random.Random(seed), 0.0, list[float]()
+    while now_s < outage_s:
+        times_s.append(now_s)
+        now_s += retry_delay_s(len(times_s) - 1, rng.random())
+    return times_s
+
+
+def test_an_hour_of_outage_takes_at_most_130_attempts_and_no_delay_exceeds_the_limit() -> None:
+    for seed in range(50):
+        times_s = attempt_times_s(seed, outage_s=3600)
+        assert 100 < len(times_s) <= 130
+        delays_s = np.diff(times_s)
+        assert delays_s.max() <= LONGEST_DELAY_S
+        assert delays_s[0] <= 0.25
+        assert times_s[4] < 4  # a camera that restarts is found soon
+
+
+def test_eight_cameras_that_fail_together_do_not_return_together() -> None:
+    cameras = [attempt_times_s(seed, outage_s=3600) for seed in range(8)]
+    late = np.sort(np.concatenate([np.array(times_s)[10:] for times_s in cameras]))
+    together = np.diff(late) < 0.1
+    assert together.mean() < 0.1
+    same = np.sort(np.concatenate([np.array(cameras[0])[10:]] * 8))
+    assert (np.diff(same) < 0.1).mean() > 0.8  # without randomness
+
+
+def test_delays_double_up_to_the_limit() -> None:
+    assert [retry_delay_s(failures, 0) for failures in range(9)] == [0.25, 0.5, 1, 2, 4, 8, 16, 30, 30]
+
+
+def test_images_are_the_same_until_more_than_rounding_differs() -> None:
+    image = np.full((8, 8, 3), 100, np.uint8)
+    changed = image.copy()
+    changed[1] = 130
+    assert is_same_image(image + np.uint8(1), image)
+    assert not is_same_image(changed, image)
+    assert not is_same_image(image[:4], image)
 
 
 def spinning() -> DecodedFrames:
