@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -81,17 +82,12 @@ class Serve:
         """
         if "://" not in text:
             return None
-        try:
-            parts = urlsplit(text)
-            port = parts.port
-        except ValueError:
-            parts, port = urlsplit(""), None
-        plain = parts.path in ("", "/") and not (parts.query or parts.fragment or "@" in parts.netloc)
-        if parts.scheme not in ("http", "https") or not parts.hostname or port is None or not plain:
-            raise ConfigError(
-                "an output URL must be the URL of a page: http://HOST:PORT, such as http://127.0.0.1:8080"
-            )
-        return {"host": parts.hostname, "port": port, **({"tls": True} if parts.scheme == "https" else {})}
+        with suppress(ValueError):
+            url = urlsplit(text)
+            plain = url.path in ("", "/") and not (url.query or url.fragment or "@" in url.netloc)
+            if url.scheme in ("http", "https") and url.hostname and url.port is not None and plain:
+                return {"host": url.hostname, "port": url.port, **({"tls": True} if url.scheme == "https" else {})}
+        raise ConfigError("an output URL must be the URL of a page: http://HOST:PORT, such as http://127.0.0.1:8080")
 
     def bind(self, context: Context) -> Serve:
         """Return the stage with the context of a graph, and with `pace` resolved."""
@@ -106,9 +102,8 @@ class Serve:
         except ImportError as error:
             raise OutputError(f"serve: {error}; install it with: pip install '.[web]'") from error
         pacers: dict[str, Pacer] = {}
-        context, token = self.context, self.read_token()
-        with serve_page(self, token=token, registry=context.registry, streams=context.streams) as (page, url):
-            context.announce(f"page at {url}")
+        with serve_page(self, self.read_token(), self.context.registry, self.context.streams) as (page, url):
+            self.context.announce(f"page at {url}")
             for frame in frames:
                 if self.pace:
                     pacer = pacers.setdefault(frame.stream, Pacer())
@@ -124,7 +119,7 @@ class Serve:
 
     def read_token(self) -> str | None:
         """Return the token, None without one. Raises OutputError if it is too short or its file cannot be read."""
-        token, where = os.environ.get(TOKEN_ENV), TOKEN_ENV
+        token, where = os.environ.get(TOKEN_ENV) or None, TOKEN_ENV
         if self.token_file is not None:
             where = name_secret_file("token_file", self.token_file)
             try:
@@ -132,9 +127,7 @@ class Serve:
             except (OSError, UnicodeDecodeError) as error:
                 reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
                 raise OutputError(f"serve: {where}: {reason}") from error
-        if token is None or (token == "" and self.token_file is None):
-            return None
-        if len(token) < MIN_TOKEN_CHARS:
+        if token is not None and len(token) < MIN_TOKEN_CHARS:
             raise OutputError(
                 f"serve: {where}: the token has {len(token)} characters; the minimum is {MIN_TOKEN_CHARS}"
             )

@@ -25,8 +25,8 @@ from stream_seg.web.hosts import is_allowed_host
 
 COOKIE = "stream_seg_session"
 SESSION_S = 12 * 3600
-MAX_FAILURES, WINDOW_S = 5, 60.0
-"""Invalid tokens allowed per address at once; then one more every WINDOW_S / MAX_FAILURES seconds."""
+MAX_FAILURES, DRAIN_S = 5, 12.0
+"""Invalid tokens allowed per address at once; then one more every DRAIN_S."""
 MAX_ADDRESSES = 4096
 """Addresses whose failures are remembered."""
 PUBLIC_PATHS = ("/healthz", "/readyz", "/login")
@@ -44,29 +44,26 @@ SECURITY_HEADERS = {
 
 @dataclass
 class FailureLimiter:
-    """Leaky bucket of failed logins per address: drains at MAX_FAILURES per WINDOW_S, in bounded memory.
+    """Leaky bucket of failed logins per address: drains one per DRAIN_S, in bounded memory.
 
     The package `limits` does not fit: its memory store follows the wall clock, is unbounded and starts threads.
     """
 
     clock: Callable[[], float] = time.monotonic
-    _levels: dict[str, tuple[float, float]] = field(default_factory=dict)
+    _empty_s: dict[str, float] = field(default_factory=dict)  # the time at which the bucket will be empty
 
     def retry_after_s(self, address: str) -> float:
         """Return the seconds until the address may try again, 0 if it may now."""
-        return max(0.0, (self._level(address) + 1 - MAX_FAILURES) * WINDOW_S / MAX_FAILURES)
+        full_s = self._empty_s.get(self._key(address), 0.0) - (MAX_FAILURES - 1) * DRAIN_S
+        return max(0.0, full_s - self.clock())
 
     def add_failure(self, address: str) -> None:
         """Count an invalid token."""
-        level = self._level(address) + 1
-        self._levels.pop(self._key(address), None)
-        self._levels[self._key(address)] = level, self.clock()  # appended, so that the oldest are dropped first
-        while len(self._levels) > MAX_ADDRESSES:
-            del self._levels[next(iter(self._levels))]
-
-    def _level(self, address: str) -> float:
-        level, at_s = self._levels.get(self._key(address), (0.0, 0.0))
-        return max(0.0, level - (self.clock() - at_s) * MAX_FAILURES / WINDOW_S)
+        key = self._key(address)
+        empty_s = max(self._empty_s.pop(key, 0.0), self.clock()) + DRAIN_S
+        self._empty_s[key] = empty_s  # appended, so that the oldest are dropped first
+        while len(self._empty_s) > MAX_ADDRESSES:
+            del self._empty_s[next(iter(self._empty_s))]
 
     @staticmethod
     def _key(address: str) -> str:
@@ -133,8 +130,7 @@ class AccessGuard:
         async def send_secured(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS.items():
-                    headers[name] = value
+                headers.update(SECURITY_HEADERS)
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 

@@ -9,10 +9,8 @@ from ipaddress import ip_address
 
 def is_loopback(host: str) -> bool:
     """Return True if only this machine can reach the address."""
-    if host == "localhost":
-        return True
     try:
-        return ip_address(host).is_loopback
+        return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
 
@@ -28,9 +26,7 @@ def is_allowed_host(host: str, names: Collection[str]) -> bool:
     Starlette's TrustedHostMiddleware cannot express "any IP address", and the metrics server is no ASGI application.
     """
     name = re.sub(r":\d+$", "", host).lower()
-    if name == "localhost" or name in {n.lower() for n in names}:
-        return True
     try:
-        return bool(ip_address(name.strip("[]")))
+        return name in {"localhost", *(n.lower() for n in names)} or bool(ip_address(name.strip("[]")))
     except ValueError:
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from starlette.types import Receive, Scope, Send
@@ -21,23 +22,18 @@ BOUNDARY = b"frame"
 
 @dataclass
 class MjpegStream:
-    """The newest JPEG of a view. Only used in the server's event loop."""
+    """The newest JPEG of a view. Belongs to the server's event loop."""
 
-    jpeg: bytes | None = None
+    jpeg: bytes = b""
     number: int = 0
     viewers: int = 0
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
     def publish(self, jpeg: bytes) -> None:
-        """Replace the newest JPEG and wake the viewers."""
         self.jpeg, self.number = jpeg, self.number + 1
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def wait_for_other(self, number: int) -> None:
-        """Wait for another JPEG than `number`."""
-        while self.jpeg is None or self.number == number:
-            await self._changed.wait()
+        self.changed.set()
+        self.changed = asyncio.Event()
 
 
 @dataclass
@@ -47,19 +43,14 @@ class MjpegStreams:
     renderer: Renderer
     max_viewers: int
     abort: Callable[[Scope], None]
-    stall_s: float = STALL_S
     viewers: int = 0
     _streams: dict[ViewKey, MjpegStream] = field(default_factory=dict)
 
     def publish(self, key: ViewKey, jpeg: bytes) -> None:
-        """Pass a JPEG of the renderer to the viewers of its view."""
-        if key in self._streams:
-            self._streams[key].publish(jpeg)
-
-    @property
-    def full(self) -> bool:
-        """True when the viewer limit is reached."""
-        return self.viewers >= self.max_viewers
+        """Pass a JPEG to the viewers of its view. Callable from any thread."""
+        with suppress(KeyError, RuntimeError):  # the last viewer has just left, or the event loop has been closed
+            stream = self._streams[key]
+            stream.loop.call_soon_threadsafe(stream.publish, jpeg)
 
     async def send(self, key: ViewKey, scope: Scope, receive: Receive, send: Send) -> None:
         """Send a view to one viewer until it disconnects, or is disconnected because it does not read."""
@@ -84,21 +75,17 @@ class MjpegStreams:
         await send({"type": "http.response.body", "body": b"--" + BOUNDARY + b"\r\n", "more_body": True})
         number, timeout_s = 0, KEEPALIVE_S
         while not disconnected.done():
-            other = asyncio.ensure_future(stream.wait_for_other(number))
-            await asyncio.wait((other, disconnected), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            other.cancel()
-            if stream.jpeg is None or disconnected.done():
+            if number == stream.number:
+                changed = asyncio.ensure_future(stream.changed.wait())
+                await asyncio.wait((changed, disconnected), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+            if stream.number == 0 or disconnected.done():
                 continue
             number, timeout_s = stream.number, KEEPALIVE_S if number == stream.number else REPEAT_S
-            await asyncio.wait_for(
-                send({"type": "http.response.body", "body": _encode_part(stream.jpeg), "more_body": True}), self.stall_s
-            )
-
-
-def _encode_part(jpeg: bytes) -> bytes:
-    # The boundary that ends a part is sent with it: a browser shows a part once it has seen the end.
-    head = b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg)
-    return head + jpeg + b"\r\n--" + BOUNDARY + b"\r\n"
+            # The boundary that ends a part is sent with it: a browser shows a part once it has seen the end.
+            head = b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(stream.jpeg)
+            part = head + stream.jpeg + b"\r\n--" + BOUNDARY + b"\r\n"
+            await asyncio.wait_for(send({"type": "http.response.body", "body": part, "more_body": True}), STALL_S)
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:

@@ -9,50 +9,35 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from threading import Lock, Thread
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import cv2
 import numpy as np
 
 from stream_seg.frame import Frame
+from stream_seg.ops.blend import blend
 from stream_seg.ops.draw import BACKGROUND, opacity_table
 from stream_seg.types import Image
+from stream_seg.web.schemas import View, ViewSettings
 from stream_seg.web.state import PageState
 
-View = Literal["overlay", "original", "mask"]
 ViewKey: TypeAlias = tuple[str, View]
 """A stream's name and a view of it."""
 
 
-@dataclass(frozen=True)
-class DrawSettings:
-    """Settings shared by all viewers: opacity of the overlay, 0 to 1, and the names of hidden classes."""
-
-    opacity: float
-    hidden: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
-class StreamLimits:
-    """Limits of live streams: JPEG quality, 1 to 100, width in pixels, frames per second."""
-
-    jpeg_quality: int
-    max_width: int
-    max_fps: float
-
-
-def render(frame: Frame, view: View, settings: DrawSettings, *, max_width: int | None = None) -> Image:
+def render(frame: Frame, view: View, settings: ViewSettings, *, max_width: int | None = None) -> Image:
     """Draw a view of a frame, at most `max_width` wide. The frame is not modified.
 
     Every view of a frame without classes is its image.
     """
-    image = _limit_width(frame.image, max_width)
+    image = frame.image
+    height, width = image.shape[:2]
+    if max_width is not None and width > max_width:
+        size = (max_width, max(1, round(height * max_width / width)))
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
     if view == "original" or frame.semantic is None:
         return image
-    from stream_seg.ops.blend import blend  # imports numba, which the command line's help must not wait for
-
     classes = frame.semantic.classes
     canvas = np.zeros_like(image) if view == "mask" else np.array(image, order="C")
     exceptions = {BACKGROUND: 1.0} if view == "mask" else {}
@@ -72,35 +57,20 @@ def encode_png(image: Image) -> bytes:
     return cv2.imencode(".png", image)[1].tobytes()
 
 
-def _limit_width(image: Image, max_width: int | None) -> Image:
-    height, width = image.shape[:2]
-    if max_width is None or width <= max_width:
-        return image
-    size = (max_width, max(1, round(height * max_width / width)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+class Renderer(Thread):
+    """Render watched views until the page state is closed, and pass each JPEG of `quality` 1 to 100 to `publish`."""
 
-
-class Renderer:
-    """Render watched views in a thread and pass each JPEG to `publish`."""
-
-    def __init__(self, state: PageState, settings: DrawSettings, limits: StreamLimits) -> None:
-        self.settings, self.limits = settings, limits
+    def __init__(
+        self, state: PageState, settings: ViewSettings, *, quality: int, max_width: int, max_fps: float
+    ) -> None:
+        super().__init__(name="page renderer", daemon=True)
+        self.settings, self.quality, self.max_width, self.max_fps = settings, quality, max_width, max_fps
         self.publish: Callable[[ViewKey, bytes], None] = lambda _key, _jpeg: None
-        self.encoded = 0
         self._state = state
         self._viewers: Counter[ViewKey] = Counter()
         self._lock = Lock()
-        self._rendered: dict[ViewKey, tuple[int, DrawSettings]] = {}
+        self._rendered: dict[ViewKey, tuple[int, ViewSettings]] = {}
         self._due_s: dict[ViewKey, float] = {}
-        self._thread = Thread(target=self._run, name="page renderer", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread. It ends when the page state is closed."""
-        self._thread.start()
-
-    def join(self, timeout_s: float) -> None:
-        """Wait for the thread to end."""
-        self._thread.join(timeout_s)
 
     @contextmanager
     def watch(self, key: ViewKey) -> Iterator[None]:
@@ -116,34 +86,30 @@ class Renderer:
                 self._viewers[key] -= 1
                 self._viewers += Counter()  # drops keys with a count of 0
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        version = 0
         try:
-            self._render_watched()
+            while not self._state.closed:
+                with self._lock:
+                    keys = list(self._viewers)
+                streams = self._state.streams() if keys else {}
+                early = [self._update(k, streams[k[0]].frame, streams[k[0]].version) for k in keys if k[0] in streams]
+                # A frame wakes this thread at once. Views not yet due, new viewers and changed settings are polled.
+                version = self._state.wait(version, 0.005 if any(early) else 0.05)
         except Exception as error:  # noqa: BLE001 - any error ends the stage, not only this thread
             self._state.error = error
 
-    def _render_watched(self) -> None:
-        version = 0
-        while not self._state.closed:
-            with self._lock:
-                keys = list(self._viewers)
-            streams = self._state.streams() if keys else {}
-            early = [self._update(k, streams[k[0]].frame, streams[k[0]].version) for k in keys if k[0] in streams]
-            # A frame wakes this thread at once. Views not yet due, new viewers and changed settings are polled.
-            version = self._state.wait(version, 0.005 if any(early) else 0.05)
-
     def _update(self, key: ViewKey, frame: Frame, version: int) -> bool:
         """Render and publish a view unless it is up to date. Return True if `max_fps` does not allow it yet."""
-        settings, now_s, interval_s = self.settings, time.monotonic(), 0.95 / self.limits.max_fps
+        settings, now_s, interval_s = self.settings, time.monotonic(), 0.95 / self.max_fps
         if self._rendered.get(key) == (version, settings):
             return False
         if now_s < self._due_s.get(key, 0.0):
             return True
         # One interval of slack, so that unevenly spaced frames are not skipped.
         self._due_s[key] = max(self._due_s.get(key, 0.0) + interval_s, now_s - interval_s)
-        image = render(frame, key[1], settings, max_width=self.limits.max_width)
+        image = render(frame, key[1], settings, max_width=self.max_width)
         with self._lock:
             self._rendered[key] = version, settings
-        self.encoded += 1
-        self.publish(key, encode_jpeg(image, self.limits.jpeg_quality))
+        self.publish(key, encode_jpeg(image, self.quality))
         return False

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import cast, get_args
 
-from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -14,29 +13,26 @@ from starlette.responses import JSONResponse, Response
 from stream_seg.errors import ConfigError
 from stream_seg.schema.validation import validate
 from stream_seg.web.auth import error_response
-from stream_seg.web.renderer import View
-from stream_seg.web.schemas import ViewSettings
+from stream_seg.web.schemas import WIDTHS, View, ViewSettings
 
 MAX_BODY_BYTES, BODY_TIMEOUT_S = 65536, 5.0
-WIDTHS = range(16, 4097)
 
 
 async def read_body(request: Request) -> bytes:
     """Return the body. Raise HTTPException 413 beyond MAX_BODY_BYTES, 408 after BODY_TIMEOUT_S."""
-    body = b""
 
-    async def read() -> None:
-        nonlocal body
+    async def read() -> bytes:
+        body = b""
         async for chunk in request.stream():
             body += chunk
             if len(body) > MAX_BODY_BYTES:
                 raise HTTPException(413, f"the body exceeds {MAX_BODY_BYTES} bytes")
+        return body
 
     try:
-        await asyncio.wait_for(read(), BODY_TIMEOUT_S)
+        return await asyncio.wait_for(read(), BODY_TIMEOUT_S)
     except (asyncio.TimeoutError, ClientDisconnect) as error:
         raise HTTPException(408, "the body is incomplete") from error
-    return body
 
 
 async def read_settings(request: Request) -> ViewSettings:
@@ -67,14 +63,12 @@ def parse_width(request: Request) -> int | None:
     return int(text)
 
 
-def json_response(content: BaseModel | Sequence[BaseModel]) -> Response:
+def json_response(content: object) -> Response:
     """Return one or several models as JSON."""
-    if isinstance(content, BaseModel):
-        return JSONResponse(content.model_dump())
-    return JSONResponse([model.model_dump() for model in content])
+    return JSONResponse(to_jsonable_python(content))
 
 
 def handle_http_error(_: Request, error: Exception) -> Response:
     """Return an HTTPException in the API's format."""
-    status, detail = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "internal error")
-    return error_response(status, detail)
+    assert isinstance(error, HTTPException)
+    return error_response(error.status_code, error.detail)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
 from stream_seg.frame import State
 
+View = Literal["overlay", "original", "mask"]
 Share = Annotated[float, Field(ge=0, le=1)]
+WIDTHS = range(16, 4097)
+"""Widths in pixels that a request for a frame may ask for."""
 
 
 class Source(BaseModel):
@@ -88,54 +92,33 @@ class Error(BaseModel):
     error: str
 
 
+REF = "#/components/schemas/{model}"
 MODELS = (Source, SourceClasses, Stats, ViewSettings, Error)
 SOURCE = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
-VIEW = {
-    "name": "view",
-    "in": "query",
-    "schema": {"type": "string", "enum": ["overlay", "original", "mask"], "default": "overlay"},
-}
-WIDTH = {"name": "width", "in": "query", "schema": {"type": "integer", "minimum": 16, "maximum": 4096}}
+VIEW = {"name": "view", "in": "query", "schema": {"type": "string", "enum": get_args(View), "default": "overlay"}}
+WIDTH = {"name": "width", "in": "query", "schema": {"type": "integer", "minimum": WIDTHS[0], "maximum": WIDTHS[-1]}}
 
 
 def openapi() -> dict[str, Any]:
     """Return the description of the API as OpenAPI 3.1."""
-    _, schemas = models_json_schema(
-        [(model, "serialization") for model in MODELS], ref_template="#/components/schemas/{model}"
-    )
+    _, schemas = models_json_schema([(model, "serialization") for model in MODELS], ref_template=REF)
     view = _json("ViewSettings")
+    put = _operation("Change the draw settings for all viewers", view, 400, 403, 422)
+    put["requestBody"] = {"required": True, "content": view}
     return {
         "openapi": "3.1.0",
         "info": {"title": "stream_seg", "version": version("stream-seg"), "description": "See docs/page.md."},
-        "components": {
-            "schemas": schemas["$defs"],
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-        },
+        "components": {"schemas": schemas["$defs"], "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
         "security": [{}, {"token": []}],
         "paths": {
-            "/api/sources": {"get": _operation("Streams and their state", _json("Source", many=True))},
-            "/api/classes": {
-                "get": _operation("Classes and their share of the newest frame", _json("SourceClasses", many=True))
-            },
-            "/api/stats": {"get": _operation("Statistics of the last two minutes", _json("Stats"))},
-            "/api/view": {
-                "get": _operation("Draw settings", view),
-                "put": _operation("Change the draw settings for all viewers", view, 400, 403, 422)
-                | {"requestBody": {"required": True, "content": view}},
-            },
-            "/api/sources/{id}/stream.mjpg": {
-                "get": _operation("Live stream", _binary("multipart/x-mixed-replace"), 404, 422, 503)
-                | {"parameters": [SOURCE, VIEW]}
-            },
-            "/api/sources/{id}/frame.jpg": {
-                "get": _operation("Newest frame", _binary("image/jpeg"), 404, 422)
-                | {"parameters": [SOURCE, VIEW, WIDTH]}
-            },
-            "/api/sources/{id}/snapshot.png": {
-                "get": _operation("Newest frame at full size, lossless", _binary("image/png"), 404, 422)
-                | {"parameters": [SOURCE, VIEW]}
-            },
-            "/api/openapi.json": {"get": _operation("This description", {"application/json": {"schema": {}}})},
+            "/api/sources": _get("Streams and their state", _json("Source", many=True)),
+            "/api/classes": _get("Classes and their share of the newest frame", _json("SourceClasses", many=True)),
+            "/api/stats": _get("Statistics of the last two minutes", _json("Stats")),
+            "/api/view": _get("Draw settings", view) | {"put": put},
+            "/api/sources/{id}/stream.mjpg": _image("Live stream", "multipart/x-mixed-replace", 503),
+            "/api/sources/{id}/frame.jpg": _image("Newest frame", "image/jpeg", more=[WIDTH]),
+            "/api/sources/{id}/snapshot.png": _image("Newest frame at full size, lossless", "image/png"),
+            "/api/openapi.json": _get("This description", {"application/json": {"schema": {}}}),
         },
     }
 
@@ -146,10 +129,15 @@ def _operation(summary: str, content: dict[str, Any], *errors: int) -> dict[str,
     return {"summary": summary, "responses": success | rejections}
 
 
+def _get(summary: str, content: dict[str, Any]) -> dict[str, Any]:
+    return {"get": _operation(summary, content)}
+
+
+def _image(summary: str, media_type: str, *errors: int, more: Sequence[object] = ()) -> dict[str, Any]:
+    content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
+    return {"get": _operation(summary, content, 404, 422, *errors) | {"parameters": [SOURCE, VIEW, *more]}}
+
+
 def _json(model: str, *, many: bool = False) -> dict[str, Any]:
-    schema: dict[str, Any] = {"$ref": f"#/components/schemas/{model}"}
+    schema: dict[str, Any] = {"$ref": REF.format(model=model)}
     return {"application/json": {"schema": {"type": "array", "items": schema} if many else schema}}
-
-
-def _binary(media_type: str) -> dict[str, Any]:
-    return {media_type: {"schema": {"type": "string", "format": "binary"}}}

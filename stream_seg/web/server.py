@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import ssl
 import struct
@@ -11,7 +10,7 @@ import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
+from threading import Thread
 from typing import Protocol
 
 import uvicorn
@@ -25,7 +24,8 @@ from stream_seg.web.app import Page
 from stream_seg.web.auth import AccessGuard, TokenAuth
 from stream_seg.web.hosts import format_host
 from stream_seg.web.mjpeg import MjpegStreams
-from stream_seg.web.renderer import DrawSettings, Renderer, StreamLimits, ViewKey
+from stream_seg.web.renderer import Renderer
+from stream_seg.web.schemas import ViewSettings
 from stream_seg.web.state import PageState
 
 IDLE_S = 5.0
@@ -56,10 +56,9 @@ class ServeConfig(Protocol):
 @contextmanager
 def serve_page(
     config: ServeConfig,
-    *,
     token: str | None,
-    registry: CollectorRegistry | None = None,
-    streams: Callable[[], Container[str]] | None = None,
+    registry: CollectorRegistry | None,
+    streams: Callable[[], Container[str]] | None,
 ) -> Iterator[tuple[PageState, str]]:
     """Serve the page while the body runs. Yield the state to put frames into and the page's URL.
 
@@ -67,103 +66,76 @@ def serve_page(
     Raise OutputError if the address cannot be bound, ConfigError for an invalid certificate.
     """
     state = PageState(current_streams=streams)
-    limits = StreamLimits(config.quality, config.max_width, config.max_fps)
-    renderer = Renderer(state, DrawSettings(config.opacity), limits)
-    server = _PageServer(config, state, renderer, TokenAuth(token), registry or CollectorRegistry())
-    renderer.start()
-    server.start()
+    server = _PageServer(config, state, TokenAuth(token), registry or CollectorRegistry())
+    listener = _listen(config.host, config.port)
+    thread = Thread(target=server.run_in_thread, args=(listener,), name="page", daemon=True)
+    server.renderer.start()
+    thread.start()
     try:
-        yield state, server.url
+        scheme = "https" if config.certfile else "http"
+        yield state, f"{scheme}://{format_host(config.host)}:{listener.getsockname()[1]}"
     finally:
         state.close()
-        server.stop()
-        renderer.join(0.5)
+        server.should_exit = True
+        thread.join(1.5)
+        listener.close()
+        server.renderer.join(0.5)
 
 
-class _PageServer:
-    def __init__(
-        self, config: ServeConfig, state: PageState, renderer: Renderer, auth: TokenAuth, registry: CollectorRegistry
-    ) -> None:
+class _PageServer(uvicorn.Server):
+    """uvicorn with limits on its connections."""
+
+    def __init__(self, config: ServeConfig, state: PageState, auth: TokenAuth, registry: CollectorRegistry) -> None:
+        settings = ViewSettings(opacity=config.opacity, hidden=[])
+        self.renderer = Renderer(
+            state, settings, quality=config.quality, max_width=config.max_width, max_fps=config.max_fps
+        )
+        streams = MjpegStreams(self.renderer, config.max_clients, self._abort)
+        self.renderer.publish = streams.publish
         self._state = state
-        self._streams = MjpegStreams(renderer, config.max_clients, self._abort)
-        page = Page(state, self._streams, auth, registry)
-        guard = AccessGuard(page.app(), auth, (config.host, *config.hosts))
-        self._uvicorn = uvicorn.Server(_configure_uvicorn(config, guard))
-        self._socket = _listen(config.host, config.port)
-        scheme = "https" if config.certfile else "http"
-        self.url = f"{scheme}://{format_host(config.host)}:{self._socket.getsockname()[1]}"
-        self._started = Event()
-        self._thread = Thread(target=self._run, name="page", daemon=True)
-        renderer.publish = self._publish
+        self._idle: dict[H11Protocol, tuple[object, float]] = {}
+        app = Page(state, streams, auth, registry).app()
+        super().__init__(_configure_uvicorn(config, AccessGuard(app, auth, (config.host, *config.hosts))))
 
-    def start(self) -> None:
-        self._thread.start()
-        self._started.wait(5)
-
-    def stop(self) -> None:
-        self._uvicorn.should_exit = True
-        self._thread.join(1.5)
-        self._socket.close()
-
-    def _run(self) -> None:
+    def run_in_thread(self, listener: socket.socket) -> None:
         try:
-            asyncio.run(self._serve())
+            asyncio.run(self.serve([listener]))
         except Exception as error:  # noqa: BLE001 - any error ends the stage, not only the page
             self._state.error = error
-        finally:
-            self._started.set()
 
-    async def _serve(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        coroutines = (self._close_idle_connections(), self._sample_state(), self._watch_server())
-        tasks = [self._loop.create_task(coroutine) for coroutine in coroutines]
-        try:
-            await self._uvicorn.serve(sockets=[self._socket])
-        finally:
-            for task in tasks:
-                task.cancel()
+    async def on_tick(self, counter: int) -> bool:
+        """Called by uvicorn ten times a second. Return True to stop."""
+        if counter % 10 == 0:
+            self._state.sample()
+        self._close_idle_connections()
+        return await super().on_tick(counter)
 
-    def _publish(self, key: ViewKey, jpeg: bytes) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has just been closed
-            self._loop.call_soon_threadsafe(self._streams.publish, key, jpeg)
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for connection in self._connections():
+            _reset_connection(connection)
+        await super().shutdown(sockets)
 
     def _connections(self) -> list[H11Protocol]:
-        return [c for c in self._uvicorn.server_state.connections if isinstance(c, H11Protocol)]
+        return [c for c in self.server_state.connections if isinstance(c, H11Protocol)]
 
     def _abort(self, scope: Scope) -> None:
         for connection in self._connections():
             if connection.client == scope["client"]:
                 _reset_connection(connection)
 
-    async def _watch_server(self) -> None:
-        while not self._uvicorn.should_exit:
-            if self._uvicorn.started:
-                self._started.set()
-            await asyncio.sleep(0.02)
-        for connection in self._connections():
-            _reset_connection(connection)
-
-    async def _sample_state(self) -> None:
-        while True:
-            self._state.sample()
-            await asyncio.sleep(1)
-
-    async def _close_idle_connections(self) -> None:
+    def _close_idle_connections(self) -> None:
         """Close connections that make no progress: uvicorn waits forever for the end of a request's headers."""
-        idle: dict[H11Protocol, tuple[object, float]] = {}
-        while True:
-            now_s, before, idle = time.monotonic(), idle, {}
-            for connection in self._connections():
-                if connection.cycle is None or connection.cycle.response_complete:
-                    progress = id(connection.cycle), connection.transport.get_write_buffer_size()
-                    previous, since_s = before.get(connection, (None, now_s))
-                    idle[connection] = progress, since_s if previous == progress else now_s
-            oldest = sorted((since_s, id(connection), connection) for connection, (_, since_s) in idle.items())
-            excess = max(0, len(self._connections()) - MAX_CONNECTIONS)
-            for rank, (since_s, _, connection) in enumerate(oldest):
-                if rank < excess or now_s - since_s > IDLE_S:
-                    _reset_connection(connection)
-            await asyncio.sleep(0.25)
+        now_s, before, self._idle = time.monotonic(), self._idle, {}
+        for connection in self._connections():
+            if connection.cycle is None or connection.cycle.response_complete:
+                progress = id(connection.cycle), connection.transport.get_write_buffer_size()
+                previous, since_s = before.get(connection, (None, now_s))
+                self._idle[connection] = progress, since_s if previous == progress else now_s
+        oldest = sorted(self._idle, key=lambda connection: self._idle[connection][1])
+        excess = max(0, len(self._connections()) - MAX_CONNECTIONS)
+        for rank, connection in enumerate(oldest):
+            if rank < excess or now_s - self._idle[connection][1] > IDLE_S:
+                _reset_connection(connection)
 
 
 def _reset_connection(connection: H11Protocol) -> None:
@@ -183,7 +155,6 @@ def _configure_uvicorn(config: ServeConfig, guard: AccessGuard) -> uvicorn.Confi
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=5,
         timeout_graceful_shutdown=1,
         h11_max_incomplete_event_size=16384,
         ssl_certfile=config.certfile,
@@ -198,13 +169,11 @@ def _configure_uvicorn(config: ServeConfig, guard: AccessGuard) -> uvicorn.Confi
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=512)
     except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(
-            f"serve: cannot serve on {redact_secrets(host)}:{port}: {reason}; choose another port or host"
-        ) from error
+        address, reason = f"{redact_secrets(host)}:{port}", error.strerror or error
+        raise OutputError(f"serve: cannot serve on {address}: {reason}; choose another port or host") from error
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     return listener

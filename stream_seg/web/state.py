@@ -9,10 +9,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
+from itertools import pairwise
 from threading import Condition
 
-from stream_seg.frame import Frame, Semantic, Signal, State
+from stream_seg.frame import Frame, Semantic, State
+from stream_seg.ops.labels import class_shares
 from stream_seg.per_stream import FrameRate, LossCounter
+from stream_seg.web.schemas import Series, Source, SourceClass, SourceClasses
 
 STALLED_S = 3.0
 """A stream without a frame for this long is stalled, whatever state its source last reported."""
@@ -22,18 +25,6 @@ WINDOW_S = 2.0
 """Rates and ages are averages over this window."""
 HISTORY_SAMPLES = 120
 """Samples for the charts, one per second."""
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """Statistics of a stream at one moment: frame rate and mean age over WINDOW_S, frames dropped since the start.
-
-    `dropped` counts gaps in `seq`, so it includes frames lost anywhere between the source and the page.
-    """
-
-    fps: float
-    age_ms: float | None
-    dropped: int
 
 
 @dataclass
@@ -47,28 +38,54 @@ class StreamState:
     losses: LossCounter = field(default_factory=LossCounter)
     rate: FrameRate = field(default_factory=lambda: FrameRate(WINDOW_S))
     ages: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=256))
-    history: deque[tuple[float, Measurement]] = field(default_factory=lambda: deque(maxlen=HISTORY_SAMPLES))
+    history: deque[tuple[float, Source]] = field(default_factory=lambda: deque(maxlen=HISTORY_SAMPLES))
 
-    @property
-    def signal(self) -> Signal | None:
-        """The source state that a placeholder frame carries; None for an image of the source."""
-        return self.frame.signal
-
-    def state(self, now_ns: int) -> tuple[State, str | None]:
-        """Return the source state of the newest frame and its reason, or "stalled" after STALLED_S without a frame."""
+    def describe(self, now_ns: int) -> Source:
+        """Return the state of the source and its statistics. Without frames for STALLED_S, the state is "stalled"."""
+        frame, signal = self.frame, self.frame.signal
+        status: tuple[State, str | None] = (signal.state, signal.reason) if signal else ("up", None)
         if now_ns - self.arrived_ns > STALLED_S * 1e9:
-            return "stalled", "no frames"
-        return (self.signal.state, self.signal.reason) if self.signal else ("up", None)
-
-    def silent_s(self, now_ns: int) -> float:
-        """Return the seconds since the last image; placeholder frames do not count."""
-        return max(0, now_ns - (self.signal.since_ns if self.signal else self.arrived_ns)) / 1e9
-
-    def measure(self, now_ns: int) -> Measurement:
-        """Return the statistics of this moment."""
+            status = "stalled", "no frames"
+        silent_ns = max(0, now_ns - (signal.since_ns if signal else self.arrived_ns))
         ages_ns = [age_ns for at_ns, age_ns in tuple(self.ages) if now_ns - at_ns < WINDOW_S * 1e9]
-        age_ms = sum(ages_ns) / len(ages_ns) / 1e6 if ages_ns else None
-        return Measurement(self.rate.fps(now_ns), age_ms, self.losses.lost)
+        engine = self.semantic.engine if self.semantic else None
+        return Source(
+            id=frame.stream,
+            state=status[0],
+            reason=status[1],
+            placeholder=signal is not None,
+            since_s=round(silent_ns / 1e9, 3),
+            seq=frame.seq,
+            width=frame.image.shape[1],
+            height=frame.image.shape[0],
+            fps=round(self.rate.fps(now_ns), 2),
+            age_ms=round(sum(ages_ns) / len(ages_ns) / 1e6, 2) if ages_ns else None,
+            dropped=self.losses.lost,
+            engine=f"{engine.network}, {engine.backend} {engine.precision} on {engine.device}" if engine else None,
+        )
+
+    def measure_classes(self) -> list[SourceClass]:
+        """Return the classes with their share of the newest frame."""
+        if self.semantic is None:
+            return []
+        classes, semantic = self.semantic.classes, self.frame.semantic
+        shares = class_shares(semantic.labels, classes).tolist() if semantic else [0.0] * len(classes)
+        return [
+            SourceClass(name=name, colour="#" + bytes(colour).hex(), share=round(share, 4))
+            for name, colour, share in zip(classes.names, classes.colours, shares, strict=True)
+        ]
+
+    def collect_series(self, now_s: float) -> Series:
+        """Return the history for the charts."""
+        history = tuple(self.history)
+        totals = [source.dropped for _, source in history]
+        return Series(
+            id=self.frame.stream,
+            seconds_ago=[round(now_s - at_s, 1) for at_s, _ in history],
+            fps=[source.fps for _, source in history],
+            age_ms=[source.age_ms for _, source in history],
+            dropped=[after - before for before, after in pairwise(totals[:1] + totals)],
+        )
 
 
 class PageState:
@@ -78,13 +95,9 @@ class PageState:
     """
 
     def __init__(
-        self,
-        clock: Callable[[], int] = time.monotonic_ns,
-        *,
-        current_streams: Callable[[], Container[str]] | None = None,
+        self, clock: Callable[[], int] = time.monotonic_ns, current_streams: Callable[[], Container[str]] | None = None
     ) -> None:
-        self.clock = clock
-        self._current_streams = current_streams
+        self.clock, self._current_streams = clock, current_streams
         self.closed = False
         self.error: Exception | None = None
         self._streams: dict[str, StreamState] = {}
@@ -104,7 +117,7 @@ class PageState:
             stream.frame, stream.arrived_ns, stream.version = frame, now_ns, self._version
             stream.losses.add(frame.seq)
             stream.semantic = frame.semantic or stream.semantic
-            if stream.signal is None:
+            if frame.signal is None:
                 stream.rate.add(now_ns)
                 stream.ages.append((now_ns, now_ns - frame.captured_ns))
             self._changed.notify_all()
@@ -133,13 +146,31 @@ class PageState:
             }
             return dict(self._streams)
 
+    def list_sources(self) -> list[Source]:
+        """Return the state and the statistics of every listed stream."""
+        now_ns = self.clock()
+        return [stream.describe(now_ns) for stream in self.streams().values()]
+
+    def list_classes(self) -> list[SourceClasses]:
+        """Return the classes of every stream with their share of its newest frame."""
+        return [SourceClasses(id=name, classes=stream.measure_classes()) for name, stream in self.streams().items()]
+
+    def list_class_names(self) -> list[str]:
+        """Return the class names of all streams without duplicates."""
+        semantics = [stream.semantic for stream in self.streams().values()]
+        return list(dict.fromkeys(name for semantic in semantics if semantic for name in semantic.classes.names))
+
+    def list_series(self) -> list[Series]:
+        """Return the statistics of the last two minutes of every stream."""
+        now_s = self.clock() / 1e9
+        return [stream.collect_series(now_s) for stream in self.streams().values()]
+
     def is_ready(self) -> bool:
         """Return True if any stream is up."""
-        now_ns = self.clock()
-        return any(stream.state(now_ns)[0] == "up" for stream in self.streams().values())
+        return any(source.state == "up" for source in self.list_sources())
 
     def sample(self) -> None:
-        """Append a measurement of every stream to its history; call once a second."""
+        """Append the statistics of every stream to its history; call once a second."""
         now_ns = self.clock()
         for stream in self.streams().values():
-            stream.history.append((now_ns / 1e9, stream.measure(now_ns)))
+            stream.history.append((now_ns / 1e9, stream.describe(now_ns)))

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
@@ -23,8 +22,7 @@ from stream_seg.runtime.graph import Graph
 from stream_seg.stages.base import Context, Frames
 from stream_seg.stages.serve import TOKEN_ENV, Serve
 from stream_seg.telemetry.metrics import register
-from stream_seg.web import server
-from stream_seg.web.mjpeg import MjpegStreams
+from stream_seg.web import mjpeg
 from tests.support.fake_stages import make_config, make_node
 from tests.support.flood import encode_request, is_closed, open_connection
 from tests.support.frames import make_frame
@@ -144,7 +142,7 @@ def test_a_stalled_viewer_is_disconnected_by_the_time_limit(
     stall_s: float, stays: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the limit, as a control, the viewer stays connected."""
-    monkeypatch.setattr(server, "MjpegStreams", partial(MjpegStreams, stall_s=stall_s))
+    monkeypatch.setattr(mjpeg, "STALL_S", stall_s)
     random = np.random.default_rng(1)
     image = random.integers(0, 256, (480, 640, 3), np.uint8)
     with run_page() as page:

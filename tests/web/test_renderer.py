@@ -13,18 +13,30 @@ import pytest
 
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.types import Classes
-from stream_seg.web.renderer import DrawSettings, Renderer, StreamLimits, ViewKey, render
+from stream_seg.web.renderer import Renderer, ViewKey, render
+from stream_seg.web.schemas import ViewSettings
 from stream_seg.web.state import PageState
 from tests.support.page_client import make_segmented_frame
 
 SKY, ROAD = (CAMVID.bgr[CAMVID.index(name)].astype(float) for name in ("sky", "road"))
-LIMITS = StreamLimits(jpeg_quality=90, max_width=1280, max_fps=30)
+
+
+def draw_settings(opacity: float, *hidden: str) -> ViewSettings:
+    return ViewSettings(opacity=opacity, hidden=list(hidden))
+
+
+def make_renderer(state: PageState, *, max_fps: float = 30) -> tuple[Renderer, SimpleQueue[tuple[ViewKey, bytes]]]:
+    """Return a renderer and the queue of its JPEGs."""
+    renderer = Renderer(state, draw_settings(0.5), quality=90, max_width=1280, max_fps=max_fps)
+    published = SimpleQueue[tuple[ViewKey, bytes]]()
+    renderer.publish = lambda key, jpeg: published.put((key, jpeg))
+    return renderer, published
 
 
 def test_views() -> None:
     frame = make_segmented_frame(0, grey=100)
     before = frame.image.copy()
-    half, none = DrawSettings(0.5), DrawSettings(0.5, frozenset({"sky"}))
+    half, none = draw_settings(0.5), draw_settings(0.5, "sky")
     assert (render(frame, "original", half) == 100).all()
     overlay = render(frame, "overlay", half)
     assert np.abs(overlay[10, 80] - (50 + SKY / 2)).max() <= 1
@@ -37,7 +49,7 @@ def test_views() -> None:
 
 
 def test_a_mask_contains_only_class_colours() -> None:
-    mask = render(make_segmented_frame(0), "mask", DrawSettings(0.5))
+    mask = render(make_segmented_frame(0), "mask", draw_settings(0.5))
     assert {tuple(pixel) for pixel in mask.reshape(-1, 3).tolist()} == {tuple(SKY), tuple(ROAD)}
 
 
@@ -47,23 +59,22 @@ def test_background_is_drawn_only_in_the_mask() -> None:
     lane = Classes(("background", "lane"), ((9, 9, 9), (0, 255, 0)))
     semantic = replace(frame.semantic, classes=lane, label_map=np.zeros((9, 16), np.uint8))
     frame = replace(frame, semantic=semantic)
-    assert (render(frame, "overlay", DrawSettings(0.5)) == 100).all()
-    assert (render(frame, "mask", DrawSettings(0.5)) == 9).all()
+    assert (render(frame, "overlay", draw_settings(0.5)) == 100).all()
+    assert (render(frame, "mask", draw_settings(0.5)) == 9).all()
 
 
 def test_every_view_of_a_frame_without_classes_is_its_image() -> None:
     frame = replace(make_segmented_frame(0, grey=7), semantic=None)
-    assert (render(frame, "mask", DrawSettings(1)) == 7).all()
+    assert (render(frame, "mask", draw_settings(1)) == 7).all()
 
 
 def test_a_wide_image_is_resized() -> None:
-    assert render(make_segmented_frame(0), "overlay", DrawSettings(1), max_width=64).shape == (36, 64, 3)
+    assert render(make_segmented_frame(0), "overlay", draw_settings(1), max_width=64).shape == (36, 64, 3)
 
 
 def test_a_view_is_encoded_once_for_all_viewers_and_never_without() -> None:
     state = PageState()
-    renderer, published = Renderer(state, DrawSettings(0.5), LIMITS), SimpleQueue[tuple[ViewKey, bytes]]()
-    renderer.publish = lambda key, jpeg: published.put((key, jpeg))
+    renderer, published = make_renderer(state)
     renderer.start()
     try:
         for seq in range(10):
@@ -72,19 +83,19 @@ def test_a_view_is_encoded_once_for_all_viewers_and_never_without() -> None:
             for _ in range(5):
                 viewers.enter_context(renderer.watch(("front", "overlay")))
             assert published.get(timeout=30)[0] == ("front", "overlay")
-            assert renderer.encoded == 1
+            assert published.empty()
             for seq in range(10, 13):
                 state.put(make_segmented_frame(seq, grey=200))
                 changed = published.get(timeout=30)[1]
-            assert renderer.encoded == 4
-            renderer.settings = DrawSettings(0.0)
+            assert published.empty()
+            renderer.settings = draw_settings(0.0)
             transparent = published.get(timeout=30)[1]
         assert np.abs(cv2.imdecode(np.frombuffer(transparent, np.uint8), 1).astype(int) - 200).max() <= 3
         assert np.abs(cv2.imdecode(np.frombuffer(changed, np.uint8), 1).astype(int) - 200).max() > 3
         state.put(make_segmented_frame(20))
         with renderer.watch(("front", "original")):  # published after the first view was left
             assert published.get(timeout=30)[0] == ("front", "original")
-        assert renderer.encoded == 6
+        assert published.empty()
     finally:
         state.close()
         renderer.join(5)
@@ -92,7 +103,7 @@ def test_a_view_is_encoded_once_for_all_viewers_and_never_without() -> None:
 
 def test_an_error_while_rendering_ends_the_stage() -> None:
     state = PageState()
-    renderer = Renderer(state, DrawSettings(0.5), LIMITS)
+    renderer, _ = make_renderer(state)
     renderer.start()
     state.put(replace(make_segmented_frame(0), image=np.zeros((4, 4), np.float64)))
     with renderer.watch(("front", "overlay")):
@@ -103,7 +114,7 @@ def test_an_error_while_rendering_ends_the_stage() -> None:
 
 def test_a_fast_stream_is_rendered_at_most_at_max_fps() -> None:
     state = PageState()
-    renderer = Renderer(state, DrawSettings(0.5), replace(LIMITS, max_fps=20))
+    renderer, published = make_renderer(state, max_fps=20)
     renderer.start()
     try:
         with renderer.watch(("front", "original")):
@@ -112,7 +123,7 @@ def test_a_fast_stream_is_rendered_at_most_at_max_fps() -> None:
                 state.put(make_segmented_frame(seq))
                 state.wait(10**9, 0.005)
             seconds = time.monotonic() - start_s
-        assert 3 <= renderer.encoded <= 3 + 20 / 0.95 * seconds
+        assert 3 <= published.qsize() <= 3 + 20 / 0.95 * seconds
     finally:
         state.close()
         renderer.join(5)

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from stream_seg.frame import Signal
-from stream_seg.web import views
 from stream_seg.web.state import EXPIRY_S, PageState
 from tests.support.frames import make_frame
 
@@ -40,18 +39,24 @@ def put(state: PageState, clock: Clock, *seqs: int, age_s: float = 0.03, stream:
         state.put(replace(make_frame(seq, stream=stream), captured_ns=clock.ns - round(age_s * 1e9)))
 
 
+def describe(state: PageState) -> tuple[str, str | None]:
+    """Return the state of the first stream and its reason."""
+    source = state.list_sources()[0]
+    return source.state, source.reason
+
+
 def test_measurements(state: PageState, clock: Clock) -> None:
     put(state, clock, 0, 1, 2, 5, 6, 10)
-    measurement = state.streams()["front"].measure(clock.ns)
-    assert measurement.fps == pytest.approx(10)
-    assert measurement.age_ms == pytest.approx(30)
-    assert measurement.dropped == 5
-    assert state.streams()["front"].frame.seq == 10
+    (source,) = state.list_sources()
+    assert source.fps == pytest.approx(10)
+    assert source.age_ms == pytest.approx(30)
+    assert source.dropped == 5
+    assert source.seq == 10
 
 
 def test_a_restarted_source_counts_no_drops(state: PageState, clock: Clock) -> None:
     put(state, clock, 7, 8, 0, 1)
-    assert state.streams()["front"].measure(clock.ns).dropped == 0
+    assert state.list_sources()[0].dropped == 0
 
 
 def test_a_silent_stream_stalls_recovers_and_expires(state: PageState, clock: Clock) -> None:
@@ -59,12 +64,12 @@ def test_a_silent_stream_stalls_recovers_and_expires(state: PageState, clock: Cl
     put(state, clock, 0)
     assert state.is_ready()
     clock.move(3.1)
-    assert state.streams()["front"].state(clock.ns) == ("stalled", "no frames")
+    assert describe(state) == ("stalled", "no frames")
     assert not state.is_ready()
     put(state, clock, 1, stream="rear")
     assert state.is_ready()
     put(state, clock, 2)
-    assert state.streams()["front"].state(clock.ns) == ("up", None)
+    assert describe(state) == ("up", None)
     clock.move(EXPIRY_S + 1)
     assert not state.streams()
 
@@ -90,15 +95,15 @@ def test_a_placeholder_frame_carries_the_state_of_its_source(state: PageState, c
     for seq in range(2, 12):
         clock.move(0.5)
         state.put(replace(make_frame(seq, stream="front"), signal=Signal("down", "refused", since_ns)))
-    stream = state.streams()["front"]
-    assert stream.state(clock.ns) == ("down", "refused")
-    assert stream.silent_s(clock.ns) == pytest.approx(5)
-    assert stream.measure(clock.ns).fps == 0
+    assert describe(state) == ("down", "refused")
+    (source,) = state.list_sources()
+    assert source.since_s == pytest.approx(5)
+    assert source.fps == 0
+    assert source.placeholder
     assert not state.is_ready()
-    assert [source.placeholder for source in views.list_sources(state)] == [True]
     put(state, clock, 12)
-    assert [source.placeholder for source in views.list_sources(state)] == [False]
-    assert stream.state(clock.ns) == ("up", None)
+    assert not state.list_sources()[0].placeholder
+    assert describe(state) == ("up", None)
     assert state.is_ready()
 
 
