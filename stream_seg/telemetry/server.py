@@ -10,12 +10,12 @@ import logging
 import socket
 import time
 from contextlib import suppress
-from socketserver import ThreadingMixIn
 from threading import Condition
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from wsgiref.simple_server import WSGIRequestHandler
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
 
 from stream_seg.web.hosts import is_allowed_host, is_loopback
 
@@ -28,26 +28,21 @@ ADMIT_TIMEOUT_S = 1.0
 """A new connection waits this long for others to end, whose threads need a moment, before it is closed."""
 
 
-class MetricsServer(ThreadingMixIn, WSGIServer):
+class MetricsServer(ThreadingWSGIServer):
     """Listen from construction on; `serve_forever` answers. Raise OSError if the address cannot be bound."""
 
-    daemon_threads = True
     request_queue_size = 128
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
+        self.host = host
         self._connections: dict[socket.socket, float] = {}  # accepted at, oldest first
         self._answering: set[socket.socket] = set()  # those with a complete request
         self._changed = Condition()
-        self._host = host
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family, _, _, _, address = addresses[0]
         super().__init__((str(address[0]), port), _Handler)
         self.loopback_only = is_loopback(str(self.server_address[0]))
         self.set_app(make_wsgi_app(registry))
-
-    def allows_host(self, host: str) -> bool:
-        """Return True if a request may use this `Host` header."""
-        return not self.loopback_only or is_allowed_host(host, (self._host,))
 
     def mark_answering(self, connection: socket.socket) -> None:
         """Note that a request is complete: its connection is not closed in favor of a new one."""
@@ -98,7 +93,7 @@ class _Handler(WSGIRequestHandler):
         """Return True if the request is to be answered. Errors are sent here."""
         if not super().parse_request():
             return False
-        if not self.server.allows_host(self.headers.get("Host", "")):
+        if self.server.loopback_only and not is_allowed_host(self.headers.get("Host", ""), (self.server.host,)):
             self.send_error(421, "host name not allowed; use the IP address")
             return False
         self.server.mark_answering(self.connection)

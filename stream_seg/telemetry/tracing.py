@@ -5,9 +5,8 @@ A frame carries the stamps of all its stages, so the whole trace is made when an
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from stream_seg.frame import Frame
 from stream_seg.runtime.graph import Graph
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+    from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Tracer
 
@@ -52,22 +51,18 @@ def trace_frames(graph: Graph, config: TracesConfig, *, deadline_ms: float) -> I
 def follow(graph: Graph, provider: TracerProvider, *, every: int, deadline_ms: float) -> None:
     """Trace every `every`-th frame of each stream, and every late one; 0 traces late frames only."""
     tracer = provider.get_tracer("stream_seg")
+
+    def sample(frame: Frame) -> None:
+        late = frame.stamps[-1].ended_ns - frame.captured_ns > deadline_ms * 1e6
+        if late or (every and frame.seq % every == 0):
+            _emit(tracer, frame, late=late)
+
     for worker in graph.workers:
         if worker.is_output:
-            worker.trace = _sampler(tracer, every=every, deadline_ms=deadline_ms)
+            worker.trace = sample
 
 
-def _sampler(tracer: Tracer, *, every: int, deadline_ms: float) -> Callable[[Frame], None]:
-    def sample(frame: Frame) -> None:
-        ended_ns = frame.stamps[-1].ended_ns
-        late = ended_ns - frame.captured_ns > deadline_ms * 1e6
-        if late or (every and frame.seq % every == 0):
-            emit(tracer, frame, late=late)
-
-    return sample
-
-
-def emit(tracer: Tracer, frame: Frame, *, late: bool) -> None:
+def _emit(tracer: Tracer, frame: Frame, *, late: bool) -> None:
     """Export a span `frame`, from its capture to the end of its output, with a child span for every stage."""
     from opentelemetry.trace import set_span_in_context
 
@@ -89,14 +84,10 @@ def _exporter(config: TracesConfig) -> Iterator[SpanExporter]:
 
         require_writable(config.file)
         with config.file.open("a", encoding="utf-8") as file:
-            yield ConsoleSpanExporter(out=file, formatter=_json_line)
+            yield ConsoleSpanExporter(out=file, formatter=lambda span: f"{span.to_json(indent=None)}\n")
         return
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError as error:
         raise ConfigError(f"traces.endpoint: needs OpenTelemetry's exporter ({error}): {INSTALL}") from error
     yield OTLPSpanExporter(endpoint=config.endpoint, timeout=EXPORT_TIMEOUT_S)
-
-
-def _json_line(span: ReadableSpan) -> str:
-    return json.dumps(json.loads(span.to_json())) + "\n"
