@@ -20,7 +20,7 @@ from stream_seg.frame import NONE_MISSED, Frame, Truth
 from stream_seg.redact import redact_secrets
 from stream_seg.schema.validation import describe_error, describe_unknown
 from stream_seg.stages.base import STRICT, Frames, Traits
-from stream_seg.synth import Drawing, Move, render
+from stream_seg.synth import Canvas, Move, render
 
 SCENES = ("road",)
 DARK = 0.6
@@ -97,7 +97,7 @@ class Synthetic:
             seq = following
             drawing = self._draw(seq, 1 + skipped)
 
-    def _draw(self, seq: int, back: int) -> Drawing:
+    def _draw(self, seq: int, back: int) -> Canvas:
         dark = self.exposure is not None and seq // self.exposure % 2 == 1
         return render(
             (self.seed + self._shot(seq)) % 2**32,
@@ -116,7 +116,7 @@ class Synthetic:
     def _shot(self, seq: int) -> int:
         return 0 if self.cut is None else seq // self.cut
 
-    def _frame(self, seq: int, drawing: Drawing, missed: Mapping[str, int]) -> Frame:
+    def _frame(self, seq: int, drawing: Canvas, missed: Mapping[str, int]) -> Frame:
         last = seq - 1 - sum(missed.values())
         follows = seq > 0 and self._shot(last) == self._shot(seq)
         truth = Truth(drawing.labels(), CAMVID, drawing.motion() if follows else None) if self.truth else None

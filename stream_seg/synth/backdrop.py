@@ -1,8 +1,9 @@
-"""Draw the sky, the distant skyline, and the ground with road, pavements and grass."""
+"""Draw the sky in one of several weathers, the distant skyline, and the ground with road, pavements and grass."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
@@ -11,9 +12,8 @@ from numpy.typing import NDArray
 
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.synth.camera import bend
-from stream_seg.synth.canvas import SUBPIXEL_BITS, Canvas
-from stream_seg.synth.texture import Texture, fractal_noise, make_periodic, rng
-from stream_seg.synth.weather import choose_weather
+from stream_seg.synth.canvas import SUBPIXEL_BITS, Canvas, to_fixed
+from stream_seg.synth.surfaces import Colour, Texture, fractal_noise, rng
 
 ROAD_M = 5.3
 """Half the width of the carriageway: a lane of 3.3 m and a parking bay of 2 m."""
@@ -26,6 +26,38 @@ TEXEL_M = 0.015, 0.04
 FAR_M = 600.0
 INFINITY_M = 1e5
 SKY_SPAN, SKY_RISE, SKYLINE_RISE = 1.8, 1.0, 0.085
+
+
+@dataclass(frozen=True)
+class Weather:
+    """Colours of the sky, share of clouds `cover`, contrast `sun` of lit and shaded sides, factor `exposure`."""
+
+    zenith: Colour
+    horizon: Colour
+    cloud: Colour
+    cover: float
+    sun: float
+    exposure: float
+
+    @property
+    def haze(self) -> Colour:
+        """Colour that distant surfaces fade to."""
+        b, g, r = self.horizon
+        return b * 0.86, g * 0.85, r * 0.84
+
+
+MOODS: dict[str, Weather] = {
+    "bright": Weather((238, 205, 168), (252, 249, 244), (254, 253, 252), 0.45, 0.45, 1.12),
+    "clear": Weather((222, 170, 118), (250, 238, 222), (255, 254, 252), 0.22, 0.6, 1.05),
+    "white": Weather((226, 222, 216), (246, 244, 241), (250, 249, 248), 0.55, 0.2, 1.04),
+    "overcast": Weather((168, 160, 152), (226, 222, 216), (236, 232, 228), 0.8, 0.1, 0.9),
+}
+
+
+def choose_weather(seed: int) -> tuple[Weather, int]:
+    """Return the weather of a seed, and the side of the sun: -1 left, 1 right."""
+    random = rng(seed, 2)
+    return list(MOODS.values())[int(random.integers(len(MOODS)))], int(random.choice((-1, 1)))
 
 
 @lru_cache(maxsize=4)
@@ -74,12 +106,8 @@ def draw_sky(canvas: Canvas, seed: int) -> None:
     canvas.planes[:] = canvas.register_planes(CAMVID.index("sky"), here[None], there[None])
     sky = _make_sky(seed)
     scale_x, scale_y = sky.shape[1] / (2 * SKY_SPAN), sky.shape[0] / SKY_RISE
-    to_sky = np.array(
-        [
-            [scale_x / camera.focal, 0, scale_x * (SKY_SPAN - camera.cx / camera.focal)],
-            [0, scale_y / camera.focal, scale_y * (SKY_RISE - camera.cy / camera.focal)],
-        ]
-    )
+    shift_x, shift_y = SKY_SPAN - camera.cx / camera.focal, SKY_RISE - camera.cy / camera.focal
+    to_sky = np.array([[scale_x / camera.focal, 0, scale_x * shift_x], [0, scale_y / camera.focal, scale_y * shift_y]])
     above = canvas.image[: max(math.floor(camera.cy) + 1, 0)]
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     if len(above):
@@ -104,10 +132,9 @@ def _make_ground(seed: int) -> NDArray[np.float32]:
     tracks = np.exp(-(((np.abs(np.abs(u) - 1.65) - 0.75) / 0.35) ** 2))
     road = 96 + 5 * fine + 5 * patches - 7 * tracks - 9 * np.clip(np.abs(u) - 4.6, 0, 0.7)
     for _ in range(5):  # filled trenches
-        left, near = random.uniform(-5, 3.5), random.uniform(0, PERIOD_M - 6)
-        road[int(near / TEXEL_M[1]) :][
-            : int(random.integers(30, 150)), (u > left) & (u < left + random.uniform(0.6, 1.8))
-        ] -= 11
+        left, near = random.uniform(-5, 3.5), int(random.uniform(0, PERIOD_M - 6) / TEXEL_M[1])
+        length = int(random.integers(30, 150))
+        road[near : near + length, (u > left) & (u < left + random.uniform(0.6, 1.8))] -= 11
     out = road[..., None] * np.array((1.0, 0.985, 0.965), np.float32)
     paint = np.float32(205) + 9 * fine + 9 * patches
     dash = ((v % 6) < 3) & (np.abs(u) < 0.06)
@@ -118,20 +145,21 @@ def _make_ground(seed: int) -> NDArray[np.float32]:
     out[yellow] = (96, 178, 196)
     slabs = 128 + 4 * fine + 7 * patches - 30 * (((v % 0.8) < 0.05) | ((np.abs(u) % 0.6) < 0.025))
     slabs += 9 * np.sin(12.9 * np.floor(v / 0.8) + 78.2 * np.floor(u / 0.6))
-    kerb = (np.abs(u) < ROAD_M + 0.16) * (30 - 70 * (np.abs(u) < ROAD_M + 0.04)) - 25 * ((v % 0.92) < 0.05) * (
-        np.abs(u) < ROAD_M + 0.16
-    )
+    kerb = (np.abs(u) < ROAD_M + 0.16) * (30 - 70 * (np.abs(u) < ROAD_M + 0.04) - 25 * ((v % 0.92) < 0.05))
     paved = np.abs(u) >= ROAD_M
     out[:, paved] = ((slabs + kerb)[..., None] * np.array((0.96, 0.99, 1.0), np.float32))[:, paved]
-    grass = np.array((52, 96, 88), np.float32) + (11 * fine + 12 * patches)[..., None] * np.array(
-        (0.6, 1, 0.9), np.float32
-    )
+    blades = (11 * fine + 12 * patches)[..., None] * np.array((0.6, 1, 0.9), np.float32)
+    grass = np.array((52, 96, 88), np.float32) + blades
     out[:, np.abs(u) > PAVEMENT_M] = grass[:, np.abs(u) > PAVEMENT_M]
     # houses on the side of the sun cast shadows on pavement and road
     reach = 6.0 + 1.2 * np.sign(np.sin(v * 2 * np.pi / 12)) + 1.2 * np.sign(np.sin(v * 2 * np.pi / 16 + 1))
     shade = np.clip((u * sun_side - reach + 1.8) / 0.3 + 0.5, 0, 1)
     out *= 1 + 0.35 * mood.sun - (mood.sun * 0.6) * shade[..., None]
-    return make_periodic(out, overlap)
+    # the rows at the end fade into the beginning, so that the ground repeats without a seam
+    fade = np.linspace(1, 0, overlap, dtype=np.float32)[:, None, None]
+    ground: NDArray[np.float32] = out[:-overlap]
+    ground[:overlap] = ground[:overlap] * (1 - fade) + out[-overlap:] * fade
+    return ground
 
 
 @lru_cache(maxsize=2)
@@ -177,18 +205,12 @@ def draw_ground(canvas: Canvas, seed: int) -> None:
             break
         row = canvas.image[y : y + 1]
         cv2.addWeighted(row, 1 - haze, fog, haze, 0, dst=row)
-    _register_strips(canvas, first, depth, center)
-
-
-def _register_strips(canvas: Canvas, first: int, depth: NDArray[np.float64], center: NDArray[np.float64]) -> None:
-    cam_x, _, cam_z = canvas.now.position
     corners = np.array([[cam_x, 0, cam_z + 2], [cam_x + 10, 0, cam_z + 2], [cam_x, 0, cam_z + 40]])
     # CamVid counts grass as vegetation
     canvas.planes[first:] = canvas.register_planes(CAMVID.index("tree"), corners[None])
-    y = np.arange(first, first + len(depth))
+    rows = np.arange(first, height)
     for edge, label in ((PAVEMENT_M, "pavement"), (ROAD_M, "road")):
-        sides = [canvas.now.cx + canvas.now.focal * (center + side * edge - cam_x) / depth for side in (-1, 1)]
-        outline = np.stack((np.concatenate((sides[0], sides[1][::-1])), np.concatenate((y, y[::-1]))), axis=1)
-        fixed = np.rint(outline * 2**SUBPIXEL_BITS).astype(np.int32)
+        left, right = (camera.cx + camera.focal * (center + side * edge - cam_x) / depth for side in (-1, 1))
+        outline = np.stack((np.concatenate((left, right[::-1])), np.concatenate((rows, rows[::-1]))), axis=1)
         number = canvas.register_planes(CAMVID.index(label), corners[None])
-        cv2.fillPoly(canvas.planes, [fixed], number, cv2.LINE_8, SUBPIXEL_BITS)
+        cv2.fillPoly(canvas.planes, [to_fixed(outline)], number, cv2.LINE_8, SUBPIXEL_BITS)

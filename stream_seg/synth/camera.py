@@ -7,7 +7,6 @@ across the road keep their shape; then every view of a plane, and every motion o
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypeAlias
@@ -60,38 +59,19 @@ def point_beside(u: float, z: float, seed: int) -> tuple[float, float]:
     return float(bend(z, seed=seed)) + u, z
 
 
-def _heading(z: float, seed: int) -> float:
-    return float(bend(z + 0.5, seed=seed) - bend(z - 0.5, seed=seed))
-
-
-def _drive(t: float, seed: int) -> tuple[float, float, float]:
-    """Drive in the left lane at about 9.5 m/s, near its middle."""
-    z = 9.5 * t + 5 * np.sin(t * 0.4 + _phases(seed)[2])
-    x = bend(z, seed=seed) + LANE_M + 0.12 * np.sin(t * 0.7)
-    return float(x), float(z), _heading(z, seed)
-
-
-def _static(t: float, seed: int) -> tuple[float, float, float]:
-    return float(bend(0.0, seed=seed)) + LANE_M, 0.0, _heading(0.0, seed)
-
-
-def _pan(t: float, seed: int) -> tuple[float, float, float]:
-    x, z, heading = _static(t, seed)
-    return x, z, heading + 0.4 * float(np.sin(t * 0.8))
-
-
-MOVES: dict[Move, Callable[[float, int], tuple[float, float, float]]] = {
-    "drive": _drive,
-    "static": _static,
-    "pan": _pan,
-}
-"""Functions of seconds and seed that return the camera's X and Z in meters, and its heading, the slope dX/dZ."""
+def drive_z(t: float, seed: int) -> float:
+    """Return Z of a drive at about 9.5 m/s after `t` seconds."""
+    return float(9.5 * t + 5 * np.sin(t * 0.4 + _phases(seed)[2]))
 
 
 def camera_at(t: float, *, seed: int, size: tuple[int, int], move: Move = "drive", shake: float = 0.0) -> Camera:
     """Return the camera at `t` seconds for an image of `size` = (height, width); `shake` is in pixels at width 640."""
     height, width = size
-    x, z, heading = MOVES[move](t, seed)
+    z = drive_z(t, seed) if move == "drive" else 0.0
+    x = float(bend(z, seed=seed) + LANE_M + (0.12 * np.sin(t * 0.7) if move == "drive" else 0.0))
+    heading = float(bend(z + 0.5, seed=seed) - bend(z - 0.5, seed=seed))  # the slope dX/dZ
+    if move == "pan":
+        heading += 0.4 * float(np.sin(t * 0.8))
     focal = FOCAL * max(width, height * 4 / 3)
     tremor = np.sin(2 * np.pi * t * np.array([1.3, 2.9, 6.7, 1.7, 3.7, 7.9]) + _phases(seed)[2:])
     dx, dy = shake * width / 640 * (tremor.reshape(2, 3) @ np.array([0.4, 0.35, 0.25]))

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.synth.camera import Camera, Points
-from stream_seg.synth.mesh import Mesh
-from stream_seg.synth.texture import Colour, Texture, shade_texture
+from stream_seg.synth.surfaces import Colour, Mesh, Texture, shade_texture
 from stream_seg.types import Image, Labels
 
 NEAR_M = 0.4
@@ -27,8 +26,8 @@ CORNERS = np.array([[1, 0, 0], [0, 1, 0], [-1, 1, 1], [0, 0, 1]])
 """Maps three corners of a parallelogram (top left, top right, bottom left) to all four, in circular order."""
 
 
-def _fixed(pixels: Points) -> NDArray[np.int32]:
-    """Convert pixels to OpenCV's fixed point."""
+def to_fixed(pixels: Points) -> NDArray[np.int32]:
+    """Convert pixels to OpenCV's fixed point of SUBPIXEL_BITS."""
     return np.asarray(np.rint(pixels * 2**SUBPIXEL_BITS), np.int32)
 
 
@@ -77,7 +76,7 @@ class Canvas:
         self._corners_before.append(corners if before is None else before)
         return first
 
-    def haze_at(self, distance_m: float) -> float:
+    def _haze_at(self, distance_m: float) -> float:
         """Return the share of haze at this distance, 0 to 1, in steps too small to see."""
         return round(HAZE_STEPS * (1 - math.exp(-max(distance_m, 0.0) / self.clear_m))) / HAZE_STEPS
 
@@ -101,26 +100,26 @@ class Canvas:
             return
         whole = depth.min() >= NEAR_M
         pixels = self.now.project(relative if whole else np.maximum(relative, (-np.inf, -np.inf, NEAR_M)))
-        if not self._in_view(pixels):
+        if self._bounds_in_view(pixels) is None:
             return
-        haze = self.haze_at(float(depth.mean()))
+        haze = self._haze_at(float(depth.mean()))
         colours = (mesh.colours * (1 - haze) + np.array(self.haze) * haze).tolist()
-        fixed = _fixed(pixels)
-        first = self.register_planes(
-            label, points[mesh.plane_corners], None if before is None else before[mesh.plane_corners]
-        )
+        fixed = to_fixed(pixels)
+        planes = mesh.plane_corners
+        first = self.register_planes(label, points[planes], None if before is None else before[planes])
         for face in mesh.visible_faces(relative) if cull else range(len(mesh.ends)):
             start, end = mesh.ends[face - 1] if face else 0, mesh.ends[face]
-            outline = fixed[start:end] if whole else _fixed(self.now.project(clip_near(relative[start:end])))
+            outline = fixed[start:end] if whole else to_fixed(self.now.project(clip_near(relative[start:end])))
             if len(outline):
                 cv2.fillPoly(self.image, [outline], colours[face], cv2.LINE_AA, SUBPIXEL_BITS)
                 cv2.fillPoly(self.planes, [outline], first + face, cv2.LINE_8, SUBPIXEL_BITS)
 
-    def _in_view(self, pixels: Points) -> bool:
+    def _bounds_in_view(self, pixels: Points) -> tuple[float, float, float, float] | None:
+        """Return the smallest and largest x and y of a polygon; None if it is out of view or would only flicker."""
         (x0, y0), (x1, y1) = pixels.min(0).tolist(), pixels.max(0).tolist()
         height, width = self.planes.shape
-        # smaller polygons would only flicker
-        return bool(x1 >= 0 and y1 >= 0 and x0 < width and y0 < height and (x1 - x0) + (y1 - y0) > 0.33)
+        visible = x1 >= 0 and y1 >= 0 and x0 < width and y0 < height and (x1 - x0) + (y1 - y0) > 0.33
+        return (x0, y0, x1, y1) if visible else None
 
     def draw_texture(
         self,
@@ -140,18 +139,22 @@ class Canvas:
         outline = clip_near(CORNERS @ relative)
         if not len(outline):
             return
-        pixels = self.now.project(outline)
-        if not self._in_view(pixels):
+        bounds = self._bounds_in_view(self.now.project(outline))
+        if bounds is None:
             return
-        (x0, y0), (x1, y1) = pixels.min(0).tolist(), pixels.max(0).tolist()
+        x0, y0, x1, y1 = bounds
         height, width = self.planes.shape
         left, right = max(math.floor(x0), 0), min(math.ceil(x1) + 1, width)
         top, bottom = max(math.floor(y0), 0), min(math.ceil(y1) + 1, height)
         h, w = texture.pixels.shape[:2]
         halve_x, halve_y = int(math.log2(max(w / (x1 - x0 + 1), 1))), int(math.log2(max(h / (y1 - y0 + 1), 1)))
-        haze = self.haze_at(float(outline[:, 2].mean()) if distance_m is None else distance_m)
+        haze = self._haze_at(float(outline[:, 2].mean()) if distance_m is None else distance_m)
         level = shade_texture(texture, halve_x, halve_y, round(light, 2), haze, self.haze)
-        homography = self._homography(relative, level.shape[1], level.shape[0], left, top)
+        # from the texture to a window of the image; the center of texel (0, 0) is half a texel inside
+        u, v = (relative[1] - relative[0]) / level.shape[1], (relative[2] - relative[0]) / level.shape[0]
+        x, y, z = np.array((u, v, relative[0] + (u + v) / 2)).T
+        focal, at_x, at_y = self.now.focal, self.now.cx - left, self.now.cy - top
+        homography = np.array([focal * x + at_x * z, at_y * z - focal * y, z])
         painted = cv2.warpPerspective(level, homography, (right - left, bottom - top), flags=cv2.INTER_LINEAR)
         target = self.image[top:bottom, left:right]
         cover = cv2.extractChannel(painted, 3)
@@ -160,28 +163,6 @@ class Canvas:
         if label is not None:
             number = self.register_planes(label, corners[None], None if before is None else before[None])
             np.copyto(self.planes[top:bottom, left:right], np.uint16(number), where=cover > texture.label_alpha)
-
-    def _homography(self, relative: Points, w: int, h: int, left: int, top: int) -> Points:
-        """Return the homography from a texture of w by h pixels on a parallelogram to a window of the image."""
-        (ax, ay, az), (bx, by, bz), (cx, cy, cz) = relative.tolist()
-        ux, uy, uz, vx, vy, vz = (
-            (bx - ax) / w,
-            (by - ay) / w,
-            (bz - az) / w,
-            (cx - ax) / h,
-            (cy - ay) / h,
-            (cz - az) / h,
-        )
-        # the center of texel (0, 0) is half a texel inside
-        ox, oy, oz = ax + (ux + vx) / 2, ay + (uy + vy) / 2, az + (uz + vz) / 2
-        f, x, y = self.now.focal, self.now.cx - left, self.now.cy - top
-        return np.array(
-            [
-                [f * ux + x * uz, f * vx + x * vz, f * ox + x * oz],
-                [y * uz - f * uy, y * vz - f * vy, y * oz - f * oy],
-                [uz, vz, oz],
-            ]
-        )
 
     def labels(self) -> Labels:
         """Return the class of every pixel, uint8 (H, W)."""

@@ -9,9 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.synth.camera import Points
-from stream_seg.synth.mesh import Mesh
-from stream_seg.synth.texture import Colour, Texture, brighten, fractal_noise, rng
+from stream_seg.synth.surfaces import Colour, Mesh, Texture, brighten, fractal_noise, rng
 
 FACADES = 14
 STOREY_M = 2.9
@@ -62,8 +60,7 @@ def _draw_window(wall: NDArray[np.float32], box: tuple[int, int, int, int], rand
 def _draw_shop(wall: NDArray[np.float32], random: np.random.Generator) -> None:
     """Draw the ground floor of a shop: a sign board with lettering, a dark window, a door, a stall riser."""
     height, width = wall.shape[:2]
-    storey = round(STOREY_M * TEXELS_PER_M)
-    top, board = height - storey, round(0.6 * TEXELS_PER_M)
+    top, board = height - round(STOREY_M * TEXELS_PER_M), round(0.6 * TEXELS_PER_M)
     colour = np.array(SIGNS[random.integers(len(SIGNS))], np.float32)
     wall[top : top + board] = colour
     x = width // 6
@@ -82,8 +79,7 @@ def _draw_shop(wall: NDArray[np.float32], random: np.random.Generator) -> None:
 
 
 def _draw_door(wall: NDArray[np.float32], left: int, random: np.random.Generator) -> None:
-    height = wall.shape[0]
-    top = height - round(2.1 * TEXELS_PER_M)
+    top = len(wall) - round(2.1 * TEXELS_PER_M)
     wall[top - 12 :, left - 3 : left + 33] = 190
     wall[top:, left : left + 30] = SIGNS[random.integers(len(SIGNS))]
     wall[top - 9 : top - 2, left : left + 30] = 50
@@ -105,8 +101,7 @@ def _draw_facade(seed: int, index: int) -> Facade:
     wall = np.ascontiguousarray(wall, np.float32)
     wall[:14] *= 0.55  # gutter and its shadow
     wall[:5] = (70, 70, 72)
-    columns = int(random.integers(3, 5))
-    shop = random.random() < 0.55
+    columns, shop = int(random.integers(3, 5)), random.random() < 0.55
     w, h = round(random.uniform(0.9, 1.3) * TEXELS_PER_M), round(random.uniform(1.3, 1.7) * TEXELS_PER_M)
     for storey in range(storeys - 1 if shop else storeys):
         top = round((0.6 + storey * STOREY_M + 0.65) * TEXELS_PER_M)
@@ -121,13 +116,8 @@ def _draw_facade(seed: int, index: int) -> Facade:
     pipe = int(random.integers(4, 12))
     wall[8:, pipe : pipe + 3] = (44, 44, 46)
     roof = (72, 74, 80) if random.random() < 0.6 else (52, 62, 92)
-    blurred = cv2.GaussianBlur(wall, (3, 3), 0.7)
-    return Facade(
-        Texture.from_colours(np.asarray(blurred, np.float32)),
-        tall_m,
-        (float(colour[0]), float(colour[1]), float(colour[2])),
-        roof,
-    )
+    texture = Texture.from_colours(np.asarray(cv2.GaussianBlur(wall, (3, 3), 0.7), np.float32))
+    return Facade(texture, tall_m, (float(colour[0]), float(colour[1]), float(colour[2])), roof)
 
 
 @lru_cache(maxsize=4)
@@ -149,9 +139,3 @@ def make_shell(facade: Facade, near: tuple[float, float], far: tuple[float, floa
     roof = [(x0, top, z0), (x1, top, z1), (x1 + back / 2, ridge, z1), (behind, ridge, z0)]
     gable = [(x0, 0, z0), (x0 + back, 0, z0), (x0 + back, top, z0), (behind, ridge, z0), (x0, top, z0)]
     return Mesh.from_parts([(chimney, brick), (roof, brighten(facade.roof, light)), (gable, brick)])
-
-
-def front_corners(facade: Facade, near: tuple[float, float], far: tuple[float, float], *, side: int) -> Points:
-    """Return the corners of the front of a house for `Canvas.draw_texture`, from the left as seen from the road."""
-    left, right = (near, far) if side < 0 else (far, near)
-    return np.array([[left[0], facade.tall_m, left[1]], [right[0], facade.tall_m, right[1]], [left[0], 0, left[1]]])

@@ -9,9 +9,8 @@ import numpy as np
 
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.synth.canvas import Canvas
-from stream_seg.synth.mesh import Mesh, Part
-from stream_seg.synth.plants import make_shadow
-from stream_seg.synth.texture import Colour, brighten
+from stream_seg.synth.roadside import draw_shadow
+from stream_seg.synth.surfaces import Colour, Mesh, Part, brighten
 
 COATS: tuple[Colour, ...] = (
     (30, 28, 28),
@@ -47,28 +46,28 @@ class Appearance:
         return cls(coat, trousers, hair, float(random.uniform(0.9, 1.06)), float(random.uniform(0, 0.9)))
 
 
-def _limb_corners(a: Corner, b: Corner, wide: Corner, z: float = 0.0) -> list[tuple[float, float, float]]:
+def _limb(a: Corner, b: Corner, wide: Corner, colour: Colour, z: float = 0.0) -> Part:
     """Return a tapering strip from `a` to `b` (X, Y), with the widths `wide` at its ends."""
     dx, dy = b[0] - a[0], b[1] - a[1]
     scale = 0.5 / (math.hypot(dx, dy) + 1e-9)
     nx, ny = -dy * scale, dx * scale
-    (u, v), (p, q) = a, b
-    k, m = wide
-    return [
-        (u + nx * k, v + ny * k, z),
-        (u - nx * k, v - ny * k, z),
-        (p - nx * m, q - ny * m, z),
-        (p + nx * m, q + ny * m, z),
-    ]
+    (u, v), (p, q), (k, m) = a, b, wide
+    ends = ((u, v, k), (u, v, -k), (p, q, -m), (p, q, m))
+    return [(x + nx * half, y + ny * half, z) for x, y, half in ends], colour
 
 
-def _disc_corners(x: float, y: float, radii: Corner, z: float) -> list[tuple[float, float, float]]:
-    return [(x + radii[0] * c, y + radii[1] * s, z) for c, s in CIRCLE]
+def _disc(x: float, y: float, radii: Corner, colour: Colour, z: float = -0.01) -> Part:
+    return [(x + radii[0] * c, y + radii[1] * s, z) for c, s in CIRCLE], colour
+
+
+def _panel(top: Corner, bottom: Corner, colour: Colour) -> Part:
+    """Return a trapezoid between two edges, each given by half its width and its height Y."""
+    (u, v), (p, q) = top, bottom
+    return [(-u, v, 0), (u, v, 0), (p, q, 0), (-p, q, 0)], colour
 
 
 def _head_parts(look: Appearance, x: float, y: float, facing: bool) -> list[Part]:
-    hair: Part = (_disc_corners(x, y + 0.03, (0.105, 0.135), -0.01), look.hair)
-    face: Part = (_disc_corners(x, y - 0.02, (0.086, 0.12), -0.01), SKIN)
+    hair, face = _disc(x, y + 0.03, (0.105, 0.135), look.hair), _disc(x, y - 0.02, (0.086, 0.12), SKIN)
     return [hair, face] if facing else [face, hair]
 
 
@@ -76,44 +75,39 @@ def pose_walker(look: Appearance, phase: float, facing: bool) -> list[Part]:
     """Return a walking person at the origin, `facing` the camera or not."""
     across = look.across
     parts: list[Part] = []
-    for side, colour in ((-1, brighten(look.trousers, 0.8)), (1, look.trousers)):
-        turn = phase + (math.pi if side > 0 else 0)
+    for side, shade in ((-1, 0.8), (1, 1.0)):
+        turn, colour = phase + (math.pi if side > 0 else 0), brighten(look.trousers, shade)
         swing, lift = math.sin(turn), max(math.cos(turn), 0) * 0.14
         hip = side * 0.09 * (1 - 0.7 * across)
         knee = (hip + 0.2 * swing * across, 0.47 + lift * 0.4)
         foot = (hip + (0.34 * swing - lift * 0.6) * across, 0.05 + lift)
-        parts.append((_limb_corners((hip * 0.8, 0.9), knee, (0.19, 0.14)), colour))
-        parts.append((_limb_corners(knee, foot, (0.14, 0.1)), colour))
         toe = (foot[0] + 0.05 + 0.1 * across, 0.03 + lift)
-        parts.append((_limb_corners((foot[0] - 0.04, 0.06 + lift), toe, (0.1, 0.08)), (22, 22, 24)))
+        parts.append(_limb((hip * 0.8, 0.9), knee, (0.19, 0.14), colour))
+        parts.append(_limb(knee, foot, (0.14, 0.1), colour))
+        parts.append(_limb((foot[0] - 0.04, 0.06 + lift), toe, (0.1, 0.08), (22, 22, 24)))
     shoulder = 0.23 - 0.08 * across
-    parts.append(([(-shoulder, 1.42, 0), (shoulder, 1.42, 0), (0.19, 0.8, 0), (-0.19, 0.8, 0)], look.coat))
+    parts.append(_panel((shoulder, 1.42), (0.19, 0.8), look.coat))
     for side, shade in ((-1, 0.82), (1, 1.12)):
         swing = math.sin(phase + (0 if side > 0 else math.pi))
         hand = (side * 0.27 * (1 - across) + 0.24 * swing * across, 0.82 + 0.04 * swing)
-        parts.append(
-            (_limb_corners((side * shoulder * 0.92, 1.38), hand, (0.12, 0.09), -0.01), brighten(look.coat, shade))
-        )
+        sleeve = brighten(look.coat, shade)
+        parts.append(_limb((side * shoulder * 0.92, 1.38), hand, (0.12, 0.09), sleeve, -0.01))
     return parts + _head_parts(look, 0.03 * across, 1.58, facing)
 
 
 def pose_cyclist(look: Appearance, phase: float, facing: bool) -> list[Part]:
     """Return a cyclist at the origin, seen along the road, `facing` the camera or not."""
-    parts: list[Part] = [
-        ([(-0.03, 0.68, 0), (0.03, 0.68, 0), (0.03, 0, 0), (-0.03, 0, 0)], (22, 22, 22)),
-        ([(-0.28, 1.02, 0), (0.28, 1.02, 0), (0.28, 0.99, 0), (-0.28, 0.99, 0)], (40, 40, 42)),
-    ]
+    wheel, bar = _panel((0.03, 0.68), (0.03, 0), (22, 22, 22)), _panel((0.28, 1.02), (0.28, 0.99), (40, 40, 42))
+    parts = [wheel, bar]
     for side in (-1, 1):
-        turn = phase + (math.pi if side > 0 else 0)
+        turn, sleeve = phase + (math.pi if side > 0 else 0), brighten(look.coat, 0.9)
         foot = (side * 0.11, 0.3 + 0.17 * math.sin(turn))
         knee = (side * 0.15, 0.68 + 0.12 * math.sin(turn))
-        parts.append((_limb_corners((side * 0.09, 0.98), knee, (0.17, 0.13)), look.trousers))
-        parts.append((_limb_corners(knee, foot, (0.13, 0.09)), look.trousers))
-        parts.append(
-            (_limb_corners((side * 0.2, 1.38), (side * 0.27, 1.02), (0.11, 0.08), -0.01), brighten(look.coat, 0.9))
-        )
-    parts.append(([(-0.22, 1.45, 0), (0.22, 1.45, 0), (0.17, 0.93, 0), (-0.17, 0.93, 0)], look.coat))
-    lamp: Part = (_disc_corners(0, 0.8, (0.04, 0.04), -0.02), (230, 235, 235) if facing else (40, 30, 210))
+        parts.append(_limb((side * 0.09, 0.98), knee, (0.17, 0.13), look.trousers))
+        parts.append(_limb(knee, foot, (0.13, 0.09), look.trousers))
+        parts.append(_limb((side * 0.2, 1.38), (side * 0.27, 1.02), (0.11, 0.08), sleeve, -0.01))
+    parts.append(_panel((0.22, 1.45), (0.17, 0.93), look.coat))
+    lamp = _disc(0, 0.8, (0.04, 0.04), (230, 235, 235) if facing else (40, 30, 210), -0.02)
     return [*parts, *_head_parts(look, 0, 1.6, facing), lamp]
 
 
@@ -136,8 +130,7 @@ def draw_person(
         return
     here, there = (np.array([x, 0.0, z]) for x, z in (place, before))
     if place[1] - canvas.now.position[2] < SHADOW_M:
-        spot = np.array([[-0.4, 0.01, 0.3], [0.4, 0.01, 0.3], [-0.4, 0.01, -0.3]])
-        canvas.draw_texture(make_shadow(), spot + here, None)
+        draw_shadow(canvas, here, 0.4, -0.3, 0.3)
     pose, turn = POSES[label]
     now, past = (Mesh.from_parts(pose(look, turn * time, facing)) for time in times)
     now.points[:] *= look.tall

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from stream_seg.synth import pedestrians, vehicles
-from stream_seg.synth.camera import MOVES, point_beside
+from stream_seg.synth.camera import drive_z, point_beside
 from stream_seg.synth.canvas import DrawItem
-from stream_seg.synth.texture import Colour, rng
+from stream_seg.synth.surfaces import Colour, rng
 
 SIGHT_M = 170.0
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """A column of objects: gap, speed (m/s, along Z), position across (mean, deviation), share of occupied places."""
 
     kind: Literal["car", "pedestrian", "bicyclist"]
@@ -44,8 +42,7 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 
-@dataclass(frozen=True)
-class Mover:
+class Mover(NamedTuple):
     """An object of a column: Z at time 0, position across the road, appearance, time offset of its stride, seconds."""
 
     home: float
@@ -72,7 +69,7 @@ def _leading_car(seed: int, t: float, step: float) -> DrawItem:
     random = rng(seed, 43)
     kind, paint = vehicles.choose_model(random)
     phase = random.uniform(0, 2 * np.pi)
-    ways = [MOVES["drive"](time, seed)[1] + 20 + 7 * math.sin(0.35 * time + phase) for time in (t, t - step)]
+    ways = [drive_z(time, seed) + 20 + 7 * math.sin(0.35 * time + phase) for time in (t, t - step)]
     place, before = (point_beside(-1.6, z, seed) for z in ways)
     return place[1], partial(vehicles.draw_vehicle, kind=kind, paint=paint, place=place, before=before)
 
@@ -89,11 +86,8 @@ def list_moving_items(seed: int, t: float, step: float, from_z: float) -> Iterat
             place, before = (point_beside(mover.u, mover.home + column.speed * time, seed) for time in (t, t - step))
             facing = column.speed < 0
             if column.kind == "car":
-                car = partial(vehicles.draw_vehicle, kind=mover.kind, paint=mover.paint, oncoming=facing)
-                yield place[1], partial(car, place=place, before=before)
+                draw = partial(vehicles.draw_vehicle, kind=mover.kind, paint=mover.paint, oncoming=facing)
             else:
                 times = t + mover.time_offset, t - step + mover.time_offset
-                figure = partial(
-                    pedestrians.draw_person, label=column.kind, look=mover.look, times=times, facing=facing
-                )
-                yield place[1], partial(figure, place=place, before=before)
+                draw = partial(pedestrians.draw_person, label=column.kind, look=mover.look, times=times, facing=facing)
+            yield place[1], partial(draw, place=place, before=before)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.synth.camera import Points
 from stream_seg.synth.canvas import Canvas
-from stream_seg.synth.mesh import Mesh, Part
-from stream_seg.synth.plants import make_shadow
-from stream_seg.synth.texture import Colour, brighten
+from stream_seg.synth.roadside import draw_shadow
+from stream_seg.synth.surfaces import Colour, Mesh, brighten
 
 GLASS: Colour = (44, 38, 33)
 TYRE: Colour = (24, 23, 23)
@@ -31,28 +30,24 @@ PAINTS: tuple[Colour, ...] = (
 Kind: TypeAlias = Literal["hatchback", "saloon", "van"]
 COARSE_M, SHADOW_M = 42.0, 70.0
 CROSSING_AHEAD_M, CROSSING_HALF_M, CROSSING_SPEED = 9.0, 9.0, 6.0
-KINDS: tuple[Kind, ...] = ("hatchback", "saloon", "van")
 
 
-@dataclass(frozen=True)
-class Shape:
-    """Lengths of the side view in meters from the nose, and widths of the front view."""
+class Shape(NamedTuple):
+    """The side view, meters from the nose and from the ground, and `half` the width of the body.
+
+    `bonnet` and `screen` are the ends of bonnet and windscreen, `boot` that of the rear window, `waist` the lower edge
+    of the windows; `taper` is the width of the roof as a share of that of the body.
+    """
 
     bonnet: float
-    """End of the bonnet, start of the windscreen."""
     screen: float
-    """End of the windscreen, start of the roof."""
     roof_end: float
     boot: float
-    """End of the rear window."""
     tail: float
     waist: float
-    """Height of the lower edge of the windows."""
     top: float
     taper: float
-    """Width of the roof as a share of the body width."""
     half: float
-    """Half the body width."""
 
 
 SHAPES: dict[Kind, Shape] = {
@@ -62,15 +57,14 @@ SHAPES: dict[Kind, Shape] = {
 }
 
 
-@dataclass(frozen=True)
-class _Face:
+class _Face(NamedTuple):
     points: Points
     shade: float
-    colour: Colour | None  # None: the paint of the car
+    colour: Colour | None = None  # None: the paint of the car
     small: bool = False
 
 
-def _box_corners(x: tuple[float, float], y: tuple[float, float], z: float) -> Points:
+def _rectangle(x: tuple[float, float], y: tuple[float, float], z: float) -> Points:
     return np.array([[x[0], y[0], z], [x[1], y[0], z], [x[1], y[1], z], [x[0], y[1], z]])
 
 
@@ -80,57 +74,53 @@ def _shrink(points: Points, factor: float) -> Points:
 
 
 def _end_faces(shape: Shape, z: float, *, rear: bool) -> list[_Face]:
-    """Return the front or the rear: panel, bumper, tyres, lights, plate, and at the front a grille."""
+    """Return the front or the rear: tyres, panel, bumper, lights, plate, and at the front a grille."""
     half, top = shape.half, shape.waist - (0.0 if rear else 0.22)
     out = 0.01 if rear else -0.01
     lamp: Colour = (44, 36, 190) if rear else (236, 240, 240)
     plate: Colour = (70, 200, 225) if rear else (225, 228, 228)
-    tyres = [_box_corners((outer, outer * 0.74), (0.0, 0.3), z - 30 * out) for outer in (-half, half)]
-    lamps = [_box_corners((outer * 0.62, outer * 0.97), (top - 0.28, top - 0.07), z + out) for outer in (-half, half)]
-    faces = [_Face(tyre, 1, TYRE) for tyre in tyres]
-    faces.append(_Face(_box_corners((-half, half), (0.26, top), z), 0.72, None))
-    faces.append(_Face(_box_corners((-half, half), (0.22, 0.44), z + out), 0.5, (66, 65, 65), True))
-    faces += [_Face(points, 1, lamp) for points in lamps]
-    faces.append(_Face(_box_corners((-0.26, 0.26), (0.5, 0.61), z + 2 * out), 0.9, plate, True))
-    if not rear:
-        faces.append(_Face(_box_corners((-0.45, 0.45), (top - 0.19, top - 0.08), z + out), 1, (40, 38, 38), True))
-    return faces
-
-
-def _wheel_corners(x: float, z: float, radius: float) -> Points:
-    angle = np.linspace(0, 2 * np.pi, 14, endpoint=False)
-    return np.stack((np.full(14, x), 0.31 + radius * np.sin(angle), z + radius * np.cos(angle)), axis=1)
-
-
-def _side_faces(shape: Shape, side: int) -> list[_Face]:
-    """Return panel, cabin, windows and wheels of the left (-1) or right (1) side."""
-    s, x, upper = shape, side * shape.half, side * shape.half * shape.taper
-    outline = [
-        (0, 0.28),
-        (0, s.waist - 0.22),
-        (s.bonnet, s.waist),
-        (s.boot, s.waist),
-        (s.tail, s.waist),
-        (s.tail, 0.28),
+    grille = _Face(_rectangle((-0.45, 0.45), (top - 0.19, top - 0.08), z + out), 1, (40, 38, 38), True)
+    return [
+        *(_Face(_rectangle((side, side * 0.74), (0.0, 0.3), z - 30 * out), 1, TYRE) for side in (-half, half)),
+        _Face(_rectangle((-half, half), (0.26, top), z), 0.72),
+        _Face(_rectangle((-half, half), (0.22, 0.44), z + out), 0.5, (66, 65, 65), True),
+        *(
+            _Face(_rectangle((side * 0.62, side * 0.97), (top - 0.28, top - 0.07), z + out), 1, lamp)
+            for side in (-half, half)
+        ),
+        _Face(_rectangle((-0.26, 0.26), (0.5, 0.61), z + 2 * out), 0.9, plate, True),
+        *([] if rear else [grille]),
     ]
-    sill, rail = (
-        np.array([[x, s.waist, s.bonnet], [x, s.waist, s.boot]]),
-        np.array([[upper, s.top, s.screen], [upper, s.top, s.roof_end]]),
-    )
-    faces = [_Face(np.array([[x, y, z] for z, y in outline]), 0.86, None)]
-    faces.append(_Face(np.array([sill[0], rail[0], rail[1], sill[1]]), 0.8, None))
-    skirt = np.array([[x * 1.004, y, z] for z, y in ((0, 0.28), (0, 0.4), (s.tail, 0.4), (s.tail, 0.28))])
-    shoulder = np.array(
-        [[x * 1.004, y, z] for z, y in ((s.bonnet, 0.8), (s.bonnet, 0.9), (s.boot, 0.9), (s.boot, 0.8))]
-    )
-    faces += [_Face(skirt, 0.55, None, True), _Face(shoulder, 1.06, None, True)]
-    for start, end in ((0.05, 0.3),) if s.top > 2 else ((0.05, 0.49), (0.52, 0.94)):
-        low = [sill[0] + (sill[1] - sill[0]) * f for f in (start, end)]
-        high = [rail[0] + (rail[1] - rail[0]) * f for f in (start, end)]
-        faces.append(_Face(_shrink(np.array([low[0], high[0], high[1], low[1]]), 0.84), 0.9, GLASS))
+
+
+def _side_faces(s: Shape, side: int) -> list[_Face]:
+    """Return panel, cabin, trim, windows and wheels of the left (-1) or right (1) side."""
+    x, upper = side * s.half, side * s.half * s.taper
+    low, high = s.waist - 0.22, s.waist
+
+    def panel(at: float, *corners: tuple[float, float]) -> Points:
+        return np.array([[at, y, z] for z, y in corners])
+
+    def cabin(start: float, end: float) -> Points:
+        """Return the part of the cabin's side between two shares of its length."""
+        sill, rail = panel(x, (s.bonnet, high), (s.boot, high)), panel(upper, (s.screen, s.top), (s.roof_end, s.top))
+        (a, b), (c, d) = ([edge[0] + (edge[1] - edge[0]) * share for share in (start, end)] for edge in (sill, rail))
+        return np.array([a, c, d, b])
+
+    outline = (0, 0.28), (0, low), (s.bonnet, high), (s.boot, high), (s.tail, high), (s.tail, 0.28)
+    windows = ((0.05, 0.3),) if s.top > 2 else ((0.05, 0.49), (0.52, 0.94))
+    wheel = np.linspace(0, 2 * np.pi, 14, endpoint=False)
+    faces = [
+        _Face(panel(x, *outline), 0.86),
+        _Face(cabin(0, 1), 0.8),
+        _Face(panel(x * 1.004, (0, 0.28), (0, 0.4), (s.tail, 0.4), (s.tail, 0.28)), 0.55, None, True),
+        _Face(panel(x * 1.004, (s.bonnet, 0.8), (s.bonnet, 0.9), (s.boot, 0.9), (s.boot, 0.8)), 1.06, None, True),
+        *(_Face(_shrink(cabin(*window), 0.84), 0.9, GLASS) for window in windows),
+    ]
     for z in (0.78, s.tail - 0.75):
         for out, radius, colour in ((0.005, 0.37, (26, 25, 25)), (0.01, 0.31, TYRE), (0.015, 0.19, (128, 128, 128))):
-            faces.append(_Face(_wheel_corners(x + side * out, z, radius), 1, colour, radius != 0.31))
+            y, along = 0.31 + radius * np.sin(wheel), z + radius * np.cos(wheel)
+            faces.append(_Face(panel(x + side * out, *zip(along, y, strict=True)), 1, colour, radius != 0.31))
     return faces
 
 
@@ -140,44 +130,42 @@ def _plane_across(shape: Shape, low: tuple[float, float], high: tuple[float, flo
     return np.array([[-wide[0], *low], [wide[0], *low], [wide[1], *high], [-wide[1], *high]])
 
 
-def _face_outward(face: _Face, center: Points) -> _Face:
-    """Return the face with its corners clockwise as seen from outside the body."""
-    p = face.points
-    facing = np.cross(p[1] - p[0], p[-1] - p[0]) @ (p.mean(0) - center)
-    return face if facing > 0 else replace(face, points=p[::-1])
-
-
 @lru_cache(maxsize=8)
 def _body_faces(kind: Kind) -> tuple[_Face, ...]:
-    """Return all faces, far before near; the nose at z = 0, the tail at positive z."""
+    """Return all faces, far before near; the nose at z = 0, the tail at positive z; corners clockwise from outside."""
     s = SHAPES[kind]
     screen = _plane_across(s, (s.waist, s.bonnet), (s.top, s.screen))
     rear = _plane_across(s, (s.waist, s.boot), (s.top, s.roof_end))
-    faces = [_Face(_plane_across(s, (s.waist - 0.22, 0), (s.waist, s.bonnet)), 1.12, None)]
-    faces.append(_Face(_plane_across(s, (s.waist, s.tail), (s.waist, s.boot)), 1.1, None))
-    faces += _side_faces(s, -1) + _side_faces(s, 1) + _end_faces(s, 0, rear=False) + _end_faces(s, s.tail, rear=True)
-    faces += [_Face(_plane_across(s, (s.top, s.screen), (s.top, s.roof_end)), 1.15, None)]
-    faces += [_Face(screen, 0.9, None), _Face(_shrink(screen, 0.88), 1.5, GLASS)]
-    faces += [_Face(rear, 0.78, None), _Face(_shrink(rear, 0.8), 1.1, GLASS)]
-    center = np.array([0, 0.7, s.tail / 2])
-    return tuple(_face_outward(face, center) for face in faces)
+    faces = [
+        _Face(_plane_across(s, (s.waist - 0.22, 0), (s.waist, s.bonnet)), 1.12),
+        _Face(_plane_across(s, (s.waist, s.tail), (s.waist, s.boot)), 1.1),
+        *(_side_faces(s, -1) + _side_faces(s, 1) + _end_faces(s, 0, rear=False) + _end_faces(s, s.tail, rear=True)),
+        _Face(_plane_across(s, (s.top, s.screen), (s.top, s.roof_end)), 1.15),
+        *(_Face(screen, 0.9), _Face(_shrink(screen, 0.88), 1.5, GLASS)),
+        *(_Face(rear, 0.78), _Face(_shrink(rear, 0.8), 1.1, GLASS)),
+    ]
+    for number, face in enumerate(faces):
+        p = face.points
+        if np.cross(p[1] - p[0], p[-1] - p[0]) @ (p.mean(0) - (0, 0.7, s.tail / 2)) <= 0:
+            faces[number] = face._replace(points=p[::-1])
+    return tuple(faces)
 
 
 @lru_cache(maxsize=256)
 def _make_body(kind: Kind, paint: Colour, light: float, oncoming: bool, coarse: bool) -> Mesh:
     """Return the mesh of a vehicle; its near end, nose or tail, at z = 0. `coarse` omits small faces."""
-    parts: list[Part] = []
+    parts = []
     for face in _body_faces(kind):
-        if coarse and face.small:
-            continue
-        points = face.points if oncoming else face.points * (-1, 1, -1) + (0, 0, SHAPES[kind].tail)
-        parts.append((points.tolist(), brighten(face.colour or paint, face.shade * (1 if face.colour else light))))
+        if not (coarse and face.small):
+            points = face.points if oncoming else face.points * (-1, 1, -1) + (0, 0, SHAPES[kind].tail)
+            colour = brighten(face.colour, face.shade) if face.colour else brighten(paint, face.shade * light)
+            parts.append((points.tolist(), colour))
     return Mesh.from_parts(parts)
 
 
 def choose_model(random: np.random.Generator) -> tuple[Kind, Colour]:
     """Return a random kind of vehicle and its paint."""
-    kind = KINDS[random.choice(len(KINDS), p=(0.53, 0.37, 0.1))]
+    kind = tuple(SHAPES)[random.choice(len(SHAPES), p=(0.53, 0.37, 0.1))]
     return kind, PAINTS[random.integers(len(PAINTS))]
 
 
@@ -198,9 +186,7 @@ def draw_vehicle(
     here, there = (np.array([x, 0.0, z]) for x, z in (place, before))
     distance_m = place[1] - canvas.now.position[2]
     if distance_m < SHADOW_M:
-        across, ahead = half + 0.25, length + 0.3
-        ground = np.array([[-across, 0.01, ahead], [across, 0.01, ahead], [-across, 0.01, -0.35]])
-        canvas.draw_texture(make_shadow(), ground + here, None)
+        draw_shadow(canvas, here, half + 0.25, -0.35, length + 0.3)
     body = _make_body(kind, paint, light, oncoming, distance_m > COARSE_M)
     canvas.draw_mesh(body, here, CAMVID.index("car"), before=body.points + there, cull=True)
 

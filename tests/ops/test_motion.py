@@ -21,13 +21,13 @@ from stream_seg.ops.motion import (
     resize_motion,
     warp,
 )
-from stream_seg.synth import Drawing, Move, render
+from stream_seg.synth import Canvas, Move, render
 
 RATE = 15
 
 
 @cache
-def draw(seed: int, k: int, move: Move) -> Drawing:
+def draw(seed: int, k: int, move: Move) -> Canvas:
     return render(seed, k, 480, 360, rate=RATE, move=move)
 
 

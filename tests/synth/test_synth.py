@@ -10,22 +10,21 @@ import pytest
 from numpy.typing import NDArray
 
 from stream_seg.datasets.palettes import CAMVID
-from stream_seg.synth import Drawing, Move, render
+from stream_seg.synth import Canvas, Move, render
 from stream_seg.synth.camera import camera_at
-from stream_seg.synth.canvas import NEAR_M, Canvas, clip_near
-from stream_seg.synth.mesh import Mesh
-from stream_seg.synth.texture import Texture
+from stream_seg.synth.canvas import NEAR_M, clip_near
+from stream_seg.synth.surfaces import Mesh, Texture
 
 SMALL = 320, 180
 
 
-def grid(drawing: Drawing) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def grid(drawing: Canvas) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     height, width = drawing.image.shape[:2]
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     return x, y
 
 
-def warp_error(past: Drawing, now: Drawing, motion: NDArray[np.float32]) -> tuple[float, float, NDArray[np.bool_]]:
+def warp_error(past: Canvas, now: Canvas, motion: NDArray[np.float32]) -> tuple[float, float, NDArray[np.bool_]]:
     """Warp the past frame to the current one. Return the share of equal labels, the mean error there, and the mask."""
     x, y = grid(now)
     map_x, map_y = x + motion[..., 0], y + motion[..., 1]

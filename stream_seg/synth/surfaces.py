@@ -1,7 +1,8 @@
-"""Noise, and textures with transparency at all scales."""
+"""Random surfaces: noise, textures with transparency at all scales, and meshes of plane faces."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TypeAlias
@@ -10,8 +11,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_seg.synth.camera import Points
+
 Colour: TypeAlias = tuple[float, float, float]
 """Blue, green, red, 0-255."""
+Part: TypeAlias = tuple[Sequence[Sequence[float]], Colour]
+"""Corners of a face, (X, Y, Z) each, and its colour. The first, second and last corner must not be collinear."""
 
 
 def brighten(colour: Colour, light: float) -> Colour:
@@ -27,24 +32,13 @@ def rng(*key: int) -> np.random.Generator:
 def fractal_noise(
     height: int, width: int, random: np.random.Generator, *, cell: float = 64, octaves: int = 5
 ) -> NDArray[np.float32]:
-    """Return fractal noise, float32 (height, width), mean near 0, deviation 1; its largest blobs have `cell` pixels.
-
-    Opposite edges do not match: see `make_periodic`.
-    """
+    """Return fractal noise, float32 (height, width), mean near 0, deviation 1; its largest blobs have `cell` pixels."""
     out = np.zeros((height, width), np.float32)
     for octave in range(octaves):
         step = max(cell / 2**octave, 1)
         coarse = random.standard_normal((int(height / step) + 2, int(width / step) + 2)).astype(np.float32)
         out += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC) * 0.5**octave
     return np.asarray(out / out.std(), np.float32)
-
-
-def make_periodic(values: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
-    """Remove `rows` rows at the end and fade them into the beginning, so that the rest repeats without a seam."""
-    fade = np.linspace(1, 0, rows, dtype=np.float32).reshape(-1, *[1] * (values.ndim - 1))
-    out = values[:-rows].copy()
-    out[:rows] = out[:rows] * (1 - fade) + values[-rows:] * fade
-    return out
 
 
 @dataclass(eq=False)
@@ -86,3 +80,27 @@ def shade_texture(
     matrix = np.diag([light * (1 - haze)] * 3 + [1.0])
     matrix[:3, 3] = np.array(haze_colour) * haze / 255
     return np.asarray(cv2.transform(level, matrix), np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Mesh:
+    """Corners of all faces, (N, 3); the end of each face among them; indices of three corners of each face, (F, 3);
+    colours (F, 3)."""
+
+    points: Points
+    ends: list[int]
+    plane_corners: NDArray[np.intp]
+    colours: NDArray[np.float64]
+
+    @classmethod
+    def from_parts(cls, parts: Sequence[Part]) -> Mesh:
+        """Return a mesh of the faces `parts`."""
+        ends = np.cumsum([len(corners) for corners, _ in parts])
+        starts = ends - [len(corners) for corners, _ in parts]
+        points = np.array([corner for corners, _ in parts for corner in corners], np.float64)
+        three = np.stack((starts, starts + 1, ends - 1), axis=1)
+        return cls(points, ends.tolist(), three, np.array([colour for _, colour in parts], np.float64))
+
+    def visible_faces(self, relative: Points) -> list[int]:
+        """Return the faces whose camera-centered corners are in clockwise order as seen by the camera."""
+        return [int(face) for face in np.flatnonzero(np.linalg.det(relative[self.plane_corners]) < 0)]
