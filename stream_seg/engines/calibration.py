@@ -13,8 +13,7 @@ from stream_seg.datasets.labelled import read_labels
 from stream_seg.engines.cache_entry import hash_bytes
 from stream_seg.errors import ConfigError, SourceError
 from stream_seg.ops.resize import resize_image
-from stream_seg.sources.image_header import MAX_PIXELS
-from stream_seg.sources.images import decode_image_files, list_image_files
+from stream_seg.sources.images import MAX_PIXELS, decode_image_files, list_image_files
 from stream_seg.sources.uri import Source, parse_source
 from stream_seg.sources.video import decode_video
 from stream_seg.synth import render

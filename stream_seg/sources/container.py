@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import re
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,23 +18,17 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from stream_seg.errors import Reason, SourceError
-from stream_seg.sources.ffmpeg_memory import allow_allocation
 from stream_seg.sources.rtsp_redirect import probe_redirect
 from stream_seg.sources.uri import Source
 
-PROTOCOLS = {
-    "file": "file",
-    "http": "http,https,httpproxy,tcp,tls,crypto",
-    "rtsp": "rtsp,rtsps,rtp,srtp,udp,tcp,tls",
-}
+PROTOCOLS = {"file": "file", "http": "http,https,httpproxy,tcp,tls,crypto", "rtsp": "rtsp,rtsps,rtp,srtp,udp,tcp,tls"}
 """Protocols that FFmpeg may use, by kind of source: a playlist on disk reaches no network, one on a server no file."""
-
 PLAYLIST_FORMATS = frozenset(
     ("concat", "dash", "hls", "image2", "image2pipe", "imf", "lavfi", "sdp", "vapoursynth", "webm_dash_manifest")
 )
 """Formats that name other files or hosts; they are never opened."""
-
 NO_DATA = "no data arrived in time"
+UNAUTHORIZED = "401: user or password missing or wrong; write SCHEME://USER:PASSWORD@HOST/PATH"
 REDIRECT = "the server redirects to another address, which is not followed"
 FFMPEG_ERRORS: tuple[tuple[type[av.FFmpegError], Reason, str | None], ...] = (
     (av.error.ExitError, "no data", NO_DATA),
@@ -39,16 +36,35 @@ FFMPEG_ERRORS: tuple[tuple[type[av.FFmpegError], Reason, str | None], ...] = (
     (av.error.ConnectionRefusedError, "refused", None),
     (av.error.HTTPNotFoundError, "not found", "404: there is nothing at this address"),
     (av.error.FileNotFoundError, "not found", None),
-    (
-        av.error.HTTPUnauthorizedError,
-        "auth",
-        "401: user or password missing or wrong; write SCHEME://USER:PASSWORD@HOST/PATH",
-    ),
+    (av.error.HTTPUnauthorizedError, "auth", UNAUTHORIZED),
     (av.error.HTTPForbiddenError, "auth", "403: forbidden"),
     (av.error.InvalidDataError, "broken", "not a video that FFmpeg can read"),
 )
 """(error, reason, message) of FFmpeg's errors; None: FFmpeg's own message."""
 UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)
+WIDEST_PIXEL = 16
+"""Bytes: 4 channels of 32 bits, not compressed."""
+DEFAULT_BYTES = 256 << 20
+"""An index of 11 million frames, two days at 60 frames/s, or an image of 8192x8192 in 24 bits."""
+
+_limit_lock = threading.Lock()
+_limit_bytes = 0
+
+
+def allow_allocation(size: int = DEFAULT_BYTES) -> None:
+    """Let FFmpeg allocate `size` bytes at once; a larger allocation fails as if memory had run out.
+
+    FFmpeg trusts the counts of a header: for a file of 1.6 KB that promises 85 million frames it allocates an index of
+    2 GB while opening it, which no option prevents. The limit, in every libavutil of this process (PyAV has one, OpenCV
+    another), is never lowered below DEFAULT_BYTES or an earlier call. Does nothing on systems other than Linux.
+    """
+    global _limit_bytes
+    with _limit_lock:
+        size, maps = max(size, DEFAULT_BYTES), Path("/proc/self/maps")
+        if size > _limit_bytes and maps.exists():
+            for library in sorted(set(re.findall(r"/\S*libavutil\S*", maps.read_text()))):
+                ctypes.CDLL(library).av_max_alloc(ctypes.c_size_t(size))
+            _limit_bytes = size
 
 
 @contextmanager
@@ -129,11 +145,9 @@ def _explain_open_error(error: av.FFmpegError, source: Source, *, in_time: bool)
 
 
 def _resolves(source: Source) -> bool:
-    try:
-        socket.getaddrinfo(urlsplit(source.address).hostname, None)
-    except (OSError, ValueError):
-        return False
-    return True
+    with suppress(OSError, ValueError):
+        return bool(socket.getaddrinfo(urlsplit(source.address).hostname, None))
+    return False
 
 
 def _check_exists(source: Source) -> None:
@@ -172,10 +186,8 @@ def _open_rtsp_on_host(
 
 
 def _is_mp4_without_index(source: Source) -> bool:
-    if source.kind != "file":
-        return False
-    try:
-        with Path(source.address).open("rb") as file:
+    if source.kind == "file":
+        # A file that cannot be opened here cannot be opened by FFmpeg either, and its error says why.
+        with suppress(OSError), Path(source.address).open("rb") as file:
             return file.read(12)[4:8] == b"ftyp"
-    except OSError:  # FFmpeg could not read it either, and its error says why
-        return False
+    return False

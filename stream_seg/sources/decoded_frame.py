@@ -30,34 +30,16 @@ DecodedFrames: TypeAlias = Generator[DecodedFrame | None, None, None]
 """Frames in order; None stands for a frame that could not be decoded."""
 
 _UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
-_ROTATIONS = {
-    90: cv2.ROTATE_90_COUNTERCLOCKWISE,
-    -90: cv2.ROTATE_90_CLOCKWISE,
-    180: cv2.ROTATE_180,
-    -180: cv2.ROTATE_180,
-}
+_ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, -90: cv2.ROTATE_90_CLOCKWISE}
+_ROTATIONS |= {180: cv2.ROTATE_180, -180: cv2.ROTATE_180}
 
 
-class MirrorDetector:
-    """Detect whether the display matrix of a stream mirrors its frames.
+def is_mirrored(frame: av.VideoFrame) -> bool:
+    """Return True if the display matrix of a frame mirrors it.
 
-    Once the side data of a frame is read, PyAV ties the two in a reference cycle, which lives until Python's next
-    garbage collection: 400 MiB of 1080p. So it is read once, and again when the rotation or the size changes.
+    PyAV then ties the frame and its side data in a reference cycle, which lives until Python's next garbage collection;
+    called for every frame of a stream, this would hold 400 MiB of 1080p.
     """
-
-    def __init__(self) -> None:
-        self._layout: tuple[int, int, int] | None = None
-        self._mirrored = False
-
-    def is_mirrored(self, frame: av.VideoFrame) -> bool:
-        """Return True if the frame is mirrored. Frames of a stream are passed in their order."""
-        layout = frame.rotation, frame.width, frame.height
-        if layout != self._layout:
-            self._layout, self._mirrored = layout, _mirrored_by_matrix(frame)
-        return self._mirrored
-
-
-def _mirrored_by_matrix(frame: av.VideoFrame) -> bool:
     try:
         matrix = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV does not know EXIF, and then reads no other side data either

@@ -11,11 +11,9 @@ from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from stream_seg.errors import Reason, SourceError
-from stream_seg.sources.container import explain_error, open_video, strip_address
-from stream_seg.sources.decoded_frame import DecodedFrame, DecodedFrames, MirrorDetector, to_upright_bgr
-from stream_seg.sources.ffmpeg_memory import allow_allocation
-from stream_seg.sources.image_header import WIDEST_PIXEL
+from stream_seg.errors import SourceError
+from stream_seg.sources.container import WIDEST_PIXEL, allow_allocation, explain_error, open_video, strip_address
+from stream_seg.sources.decoded_frame import DecodedFrame, DecodedFrames, is_mirrored, to_upright_bgr
 from stream_seg.sources.uri import Source
 
 MAX_RATE = 1000
@@ -39,28 +37,27 @@ def decode_video(
     break, and with the number of the last one. A frame that the decoder flags as corrupt counts as not decoded: a mask
     of an image that the camera never saw would be a wrong answer that looks right.
     """
-    limit = {"max_pixels": str(max_pixels)}
-    with open_video(source, {**options, **limit}, timeouts_s=timeouts_s, stay_on_host=stay_on_host) as (
-        container,
-        stream,
-    ):
+    options = {**options, "max_pixels": str(max_pixels)}
+    with open_video(source, options, timeouts_s=timeouts_s, stay_on_host=stay_on_host) as (container, stream):
         _check_limits(source, stream, max_pixels=max_pixels)
         allow_allocation(WIDEST_PIXEL * stream.width * stream.height)
-        stream.codec_context.options = limit
+        stream.codec_context.options = {"max_pixels": str(max_pixels)}
         stream.codec_context.thread_count = threads
         # With frame threads every thread delays the output by one frame: at 30 frames/s on 16 cores by half a second.
         stream.thread_type = "SLICE" if source.live else "AUTO"
         time_base = stream.time_base or Fraction(1, av.time_base)
-        reformatter, mirrors, last = VideoReformatter(), MirrorDetector(), None
+        reformatter, layout, mirrored, last = VideoReformatter(), None, False, None
         try:
             for number, frame in enumerate(_decode_stream(container, stream)):
                 if frame is None:
                     yield None
                     continue
-                captured_ns = time.monotonic_ns()
-                image = to_upright_bgr(frame, reformatter, mirrored=mirrors.is_mirrored(frame))
-                last = number
-                duration = _duration(frame, time_base, stream.average_rate)
+                captured_ns, last = time.monotonic_ns(), number
+                if layout != (frame.rotation, frame.width, frame.height):  # is_mirrored leaves garbage
+                    layout, mirrored = (frame.rotation, frame.width, frame.height), is_mirrored(frame)
+                image = to_upright_bgr(frame, reformatter, mirrored=mirrored)
+                rate = stream.average_rate
+                duration = frame.duration or (round(1 / (rate * time_base)) if rate else 0)
                 yield DecodedFrame(image, frame.pts, duration, time_base, captured_ns)
         except _TruncatedError as error:
             where = "before its first frame" if last is None else f"after frame {last}"
@@ -70,12 +67,10 @@ def decode_video(
 
 def _check_limits(source: Source, stream: VideoStream, *, max_pixels: int) -> None:
     if stream.width * stream.height > max_pixels:
-        size = f"{stream.width}x{stream.height} pixels"
-        message = f"{source.display}: is {size}, more than max_pixels ({max_pixels}) allows"
-        raise SourceError(message, reason="not allowed")
-    if (stream.average_rate or 0) > MAX_RATE:
-        rate = f"{float(stream.average_rate or 0):g} frames/s"
-        raise SourceError(f"{source.display}: claims {rate}, more than {MAX_RATE}", reason="not allowed")
+        fault = f"is {stream.width}x{stream.height} pixels, more than max_pixels ({max_pixels}) allows"
+        raise SourceError(f"{source.display}: {fault}", reason="not allowed")
+    if (rate := float(stream.average_rate or 0)) > MAX_RATE:
+        raise SourceError(f"{source.display}: claims {rate:g} frames/s, more than {MAX_RATE}", reason="not allowed")
 
 
 def count_indexed_frames(container: InputContainer, stream: VideoStream) -> int:
@@ -100,12 +95,8 @@ def count_video_frames(source: Source) -> int | None:
         return count or None
 
 
-class _TruncatedError(Exception):
+class _TruncatedError(SourceError):
     """A stream ended before its end."""
-
-    def __init__(self, message: str, *, reason: Reason = "broken") -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 def _decode_stream(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame | None]:
@@ -141,7 +132,3 @@ def _decode_packet(stream: VideoStream, packet: av.Packet[VideoStream] | None) -
         return
     for frame in frames:
         yield None if frame.is_corrupt else frame
-
-
-def _duration(frame: av.VideoFrame, time_base: Fraction, rate: Fraction | None) -> int:
-    return frame.duration or (round(1 / (rate * time_base)) if rate else 0)

@@ -17,8 +17,7 @@ from pydantic.dataclasses import dataclass
 from stream_seg.errors import ConfigError, SourceError
 from stream_seg.frame import NONE_MISSED, Frame
 from stream_seg.sources.decoded_frame import DecodedFrames
-from stream_seg.sources.image_header import MAX_PIXELS
-from stream_seg.sources.images import decode_image_files, list_image_files
+from stream_seg.sources.images import MAX_PIXELS, decode_image_files, list_image_files
 from stream_seg.sources.live import Timeouts, draw_live_frames, follow_source
 from stream_seg.sources.reader import play_in_loop
 from stream_seg.sources.timeline import StreamClock

@@ -27,7 +27,7 @@ from stream_seg.errors import ConfigError, SourceError, StreamSegError
 from stream_seg.runtime.graph import Graph
 from stream_seg.stages.base import Context
 from stream_seg.stages.capture import Capture
-from tests.sources.test_image_header import png_of
+from tests.sources.test_images import png_of
 from tests.support.clips import number_image, write_video
 from tests.support.program import make_certificate
 from tests.support.time_limits import TimeLimit

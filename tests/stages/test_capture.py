@@ -25,7 +25,7 @@ from stream_seg.errors import ConfigError, SourceError, StreamSegError
 from stream_seg.frame import Frame
 from stream_seg.stages.capture import Capture
 from stream_seg.types import Image
-from tests.sources.test_image_header import oriented, png_of
+from tests.sources.test_images import oriented, png_of
 from tests.support.clips import number_image, read_number, write_video
 from tests.support.rtsp_server import rtsp_server
 from tests.support.time_limits import TimeLimit

@@ -10,7 +10,7 @@ import pytest
 
 SCRIPT = """
 import av
-from stream_seg.sources.ffmpeg_memory import DEFAULT_BYTES, allow_allocation
+from stream_seg.sources.container import DEFAULT_BYTES, allow_allocation
 
 def fits(pixels):
     try:
