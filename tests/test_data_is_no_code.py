@@ -1,4 +1,4 @@
-"""Data is never code: nothing in the package runs what it reads, and payloads on its inputs do nothing."""
+"""Data is never code: the package executes no data, and payloads on its inputs have no effect."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ ALLOWED = {
     "schema/yaml.py: yaml.load": "its loader is a SafeLoader that also refuses aliases and duplicate keys",
     "zoo/weights/files.py: import pickle": "for the error that torch.load raises when it refuses one",
 }
-"""What the scan finds and why it is right; an entry that the scan no longer finds is a fault too."""
+"""Findings that are right, and the reason. An entry without a finding is a fault too."""
 
 
-def findings(source: str) -> Iterator[str]:
-    """What in a Python source could run data."""
+def scan(source: str) -> Iterator[str]:
+    """Yield the imports and calls of a Python source that could execute data."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (f"import {a.name}" for a in node.names if a.name.split(".")[0] in MODULES)
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in MODULES:
             yield f"import {node.module}"
         elif isinstance(node, ast.Call):
-            yield from called(ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords})
+            yield from scan_call(ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords})
 
 
-def called(name: str, keys: dict[str | None, str]) -> Iterator[str]:
+def scan_call(name: str, keys: dict[str | None, str]) -> Iterator[str]:
     last = name.rpartition(".")[2]
     if name in CALLS or name in METHODS or last in ENDINGS or name in ("yaml.load", "yaml.load_all"):
         yield name
@@ -60,13 +60,13 @@ def called(name: str, keys: dict[str | None, str]) -> Iterator[str]:
         yield f"{name} with shell"
 
 
-def test_nothing_in_the_package_runs_data() -> None:
-    found = {
-        f"{path.relative_to(PACKAGE)}: {what}"
+def test_nothing_in_the_package_executes_data() -> None:
+    findings = {
+        f"{path.relative_to(PACKAGE)}: {finding}"
         for path in PACKAGE.rglob("*.py")
-        for what in findings(path.read_text(encoding="utf-8"))
+        for finding in scan(path.read_text(encoding="utf-8"))
     }
-    assert found == set(ALLOWED)
+    assert findings == set(ALLOWED)
 
 
 @pytest.mark.parametrize(
@@ -79,19 +79,19 @@ def test_nothing_in_the_package_runs_data() -> None:
     ],
 )  # fmt: skip
 def test_the_scan_finds(source: str) -> None:
-    assert len(list(findings(source))) == 1
+    assert len(list(scan(source))) == 1
 
 
 @pytest.mark.parametrize(
     "source",
     ["net.eval()", "torch.load(path, weights_only=True)", "np.load(path)", "json.load(f)", "run(c, shell=False)"],
 )
-def test_the_scan_leaves_alone(source: str) -> None:
-    assert list(findings(source)) == []
+def test_the_scan_accepts(source: str) -> None:
+    assert list(scan(source)) == []
 
 
 class Touch:
-    """Unpickled, it makes a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = canary
@@ -105,16 +105,16 @@ def canary(tmp_path: Path) -> Path:
     return tmp_path / "canary"
 
 
-def payloads(canary: Path) -> dict[str, bytes]:
+def make_payloads(canary: Path) -> dict[str, bytes]:
     call = f"!!python/object/apply:os.system ['touch {canary}']"
     return {"pickle": pickle.dumps(Touch(canary)), "yaml": call.encode(), "key": f"network: {call}".encode()}
 
 
 @pytest.mark.parametrize("kind", ["pickle", "yaml", "key"])
 def test_the_payloads_are_live(canary: Path, kind: str) -> None:
-    """The control: whoever unpickles or loads unsafely runs them."""
+    """The control: unpickling and unsafe loading execute them."""
     load = pickle.loads if kind == "pickle" else yaml.unsafe_load
-    load(payloads(canary)[kind])
+    load(make_payloads(canary)[kind])
     assert canary.exists()
 
 
@@ -128,14 +128,15 @@ def test_a_payload_does_nothing(tmp_path: Path, canary: Path, place: str, kind: 
         )
     if place == "mine.json":
         (tmp_path / "mine.yaml").unlink()
-    path.write_bytes(payloads(canary)[kind])
-    with pytest.raises(StreamSegError) as refused:
-        opened(path)
-    assert "\n" not in str(refused.value)
+    path.write_bytes(make_payloads(canary)[kind])
+    with pytest.raises(StreamSegError) as error:
+        open_file(path)
+    assert "\n" not in str(error.value)
     assert not canary.exists()
 
 
-def opened(path: Path) -> None:
+def open_file(path: Path) -> None:
+    """Open a file as the program does with one of that name."""
     if path.name == "weights.pth":
         pytest.importorskip("torch")
         from stream_seg.zoo.weights.files import read_weights
@@ -168,11 +169,11 @@ def test_a_payload_in_the_cache_does_nothing(
     }
     entry = store_entry(folder, network="mine", **key)
     path = folder / (entry.file if part == "engine" else f"{entry.name}.json")
-    path.write_bytes(payloads(canary)["pickle"])
+    path.write_bytes(make_payloads(canary)["pickle"])
     with open_engine(network, backend="openvino") as engine:
         assert engine.spec.info.precision != "int8"
     assert not canary.exists()
-    for _, found in list_entries(folder):
-        if isinstance(found, Entry):
+    for _, entry in list_entries(folder):
+        if isinstance(entry, Entry):
             with pytest.raises(StreamSegError, match="not loaded"):
-                read_engine(folder, found)
+                read_engine(folder, entry)

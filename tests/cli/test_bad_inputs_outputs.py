@@ -1,4 +1,4 @@
-"""Every bad INPUT and OUTPUT: its exit code, one clear line, and nothing left under or beside the output's name."""
+"""Bad INPUT and OUTPUT: exit code, one line of error, and no file at the output's name or beside it."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ PNG_BOMB_SIDE = 20_000
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory of a test; `out/` is for the outputs."""
+    """The working directory of a test, with a folder `out` for the outputs."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").mkdir()
     return tmp_path
 
 
-def clip(path: str, frames: int = 12) -> Path:
+def write_clip(path: str, frames: int = 12) -> Path:
     return write_video(Path(path), (number_image(n, (96, 64)) for n in range(frames)))
 
 
 @pytest.mark.parametrize(
-    ("source", "code", "said"),
+    ("source", "code", "message"),
     [
         ("missing.mp4", SOURCE, "missing.mp4: no such file"),
         ("empty", SOURCE, "empty: contains no image"),
@@ -50,18 +50,18 @@ def clip(path: str, frames: int = 12) -> Path:
         ("noindex.mp4", SOURCE, "noindex.mp4: cannot be opened: the file ends before its index"),
         ("/dev/video63", SOURCE, "/dev/video63: no such camera"),
         ("ftp://host/drive.mp4", CONFIG, "unknown scheme ftp:// of the input; allowed are"),
-        ("synth://sea", CONFIG, "synth://sea: no such drawn scene"),
-        ("synth://road?frames=none", CONFIG, "frames='none'"),
+        ("synth://sea", CONFIG, "synth://sea: no such synthetic scene"),
+        ("synth://road?frames=none", CONFIG, "frames: expected whole number >= 1, got 'none'"),
     ],
 )
-def test_input(folder: Path, capfd: pytest.CaptureFixture[str], source: str, code: int, said: str) -> None:
+def test_a_bad_input(folder: Path, capfd: pytest.CaptureFixture[str], source: str, code: int, message: str) -> None:
     Path("empty").mkdir()
     Path("text.mp4").write_text("a few words\n")
     Path("zero.mp4").touch()
-    whole = clip("whole.mp4").read_bytes()
+    whole = write_clip("whole.mp4").read_bytes()
     Path("noindex.mp4").write_bytes(whole[: whole.index(b"moov")])
-    got, line = run_failing(capfd, source, "out/o.mp4")
-    assert (got, said in line) == (code, True), line
+    result, line = run_failing(capfd, source, "out/o.mp4")
+    assert (result, message in line) == (code, True), line
     assert list_folder(folder / "out") == []
 
 
@@ -79,7 +79,7 @@ def test_the_frames_before_a_break_are_kept(folder: Path, capfd: pytest.CaptureF
     assert len(read_video(folder / "out" / "o.mp4")) == int(last[1]) + 1
 
 
-def test_an_rtsp_server_that_says_nothing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_rtsp_server_that_does_not_answer(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"rtsp://user:secret@127.0.0.1:{server.getsockname()[1]}/road"
         code, line = run_failing(
@@ -92,19 +92,19 @@ def test_an_rtsp_server_that_says_nothing(folder: Path, capfd: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
-    ("output", "code", "said"),
+    ("output", "code", "message"),
     [
         ("missing/o.mp4", OUTPUT, "cannot write missing/o.mp4: no such folder"),
         ("file.txt/o.mp4", OUTPUT, "cannot write file.txt/o.mp4: no such folder"),
         ("missing/deep/masks/", OUTPUT, "no such folder: missing/deep"),
-        ("out/o.avi", CONFIG, "output 'out/o.avi': not understood"),
-        ("out/o", CONFIG, "an output is a video (.mp4, .mkv)"),
+        ("out/o.avi", CONFIG, "output 'out/o.avi' is not understood"),
+        ("out/o", CONFIG, "allowed: a video (.mp4, .mkv)"),
     ],
 )
-def test_output(folder: Path, capfd: pytest.CaptureFixture[str], output: str, code: int, said: str) -> None:
+def test_a_bad_output(folder: Path, capfd: pytest.CaptureFixture[str], output: str, code: int, message: str) -> None:
     (folder / "file.txt").touch()
-    got, line = run_failing(capfd, SHORT, output)
-    assert (got, said in line) == (code, True), line
+    result, line = run_failing(capfd, SHORT, output)
+    assert (result, message in line) == (code, True), line
     assert list_folder(folder) == ["file.txt", "out"]
 
 
@@ -120,7 +120,7 @@ def test_a_folder_that_may_not_be_written(folder: Path, capfd: pytest.CaptureFix
 def test_the_input_is_never_overwritten(
     folder: Path, capfd: pytest.CaptureFixture[str], output: str, as_report: bool
 ) -> None:
-    before = clip("in.mp4").read_bytes()
+    before = write_clip("in.mp4").read_bytes()
     Path("symbolic.mp4").symlink_to("in.mp4")
     Path("hard.mp4").hardlink_to("in.mp4")
     arguments = ["out/o.mp4", "--report", output] if as_report else [output]
@@ -130,12 +130,12 @@ def test_the_input_is_never_overwritten(
     assert list_folder(folder) == ["hard.mp4", "in.mp4", "out", "symbolic.mp4"]
 
 
-def test_what_a_killed_run_left_of_an_output_can_be_saved(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    left = clip(".o.partial.mkv")
-    before = left.read_bytes()
+def test_the_partial_output_of_a_killed_run_can_be_an_input(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    partial = write_clip(".o.partial.mkv")
+    before = partial.read_bytes()
     code, line = run_failing(capfd, ".o.partial.mkv", "o.mkv")
     assert (code, "o.mkv: would grow in .o.partial.mkv, which is the input" in line) == (OUTPUT, True)
-    assert left.read_bytes() == before
+    assert partial.read_bytes() == before
     assert run_cli("run", ".o.partial.mkv", "saved.mkv", "-q") == 0
 
 
@@ -147,9 +147,7 @@ def test_a_name_that_is_too_long(capfd: pytest.CaptureFixture[str], arguments: l
     assert (code, "name too long" in line) == (OUTPUT, True)
 
 
-def test_a_folder_of_pictures_that_may_not_be_listed(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_may_not_be_listed(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(_: Path) -> Iterator[Path]:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
@@ -158,18 +156,18 @@ def test_a_folder_of_pictures_that_may_not_be_listed(
     assert (code, line) == (SOURCE, "stream-seg: out: Permission denied")
 
 
-def test_label_maps_do_not_replace_pictures(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    Path("pictures").mkdir()
-    Path("pictures/000000.png").write_bytes(before := png(96, 64))
-    for source in ("pictures", "pictures/*.png", "pictures/000000.png"):
-        code, line = run_failing(capfd, source, "pictures/")
+def test_label_maps_do_not_replace_the_input_images(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("images").mkdir()
+    Path("images/000000.png").write_bytes(before := make_png(96, 64))
+    for source in ("images", "images/*.png", "images/000000.png"):
+        code, line = run_failing(capfd, source, "images/")
         assert (code, "is the input as well" in line) == (OUTPUT, True)
-    assert list_folder(folder / "pictures") == ["000000.png"]
-    assert Path("pictures/000000.png").read_bytes() == before
+    assert list_folder(folder / "images") == ["000000.png"]
+    assert Path("images/000000.png").read_bytes() == before
 
 
-def test_a_stream_s_own_file_is_not_overwritten(capfd: pytest.CaptureFixture[str]) -> None:
-    clip("front.mp4")
+def test_a_path_with_a_stream_name_does_not_overwrite_the_input(capfd: pytest.CaptureFixture[str]) -> None:
+    write_clip("front.mp4")
     Path("g.yaml").write_text(
         "stages: {front: {stage: capture, uri: front.mp4}, write: {input: front, path: '{stream}.mp4'}}"
     )
@@ -178,7 +176,7 @@ def test_a_stream_s_own_file_is_not_overwritten(capfd: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(
-    ("report", "said"),
+    ("report", "message"),
     [
         ("missing/r.json", "no such folder"),
         ("out", "exists and is not a file"),
@@ -186,15 +184,15 @@ def test_a_stream_s_own_file_is_not_overwritten(capfd: pytest.CaptureFixture[str
     ],
 )
 def test_a_report_that_cannot_be_written_is_refused_before_the_run(
-    folder: Path, capfd: pytest.CaptureFixture[str], report: str, said: str
+    folder: Path, capfd: pytest.CaptureFixture[str], report: str, message: str
 ) -> None:
     code, line = run_failing(capfd, ENDLESS_DRIVE, "out/o.jsonl", "--report", report)  # the drive is endless
-    assert (code, said in line) == (OUTPUT, True)
+    assert (code, message in line) == (OUTPUT, True)
     assert list_folder(folder / "out") == []
 
 
 @pytest.mark.parametrize(
-    ("stages", "traces", "said"),
+    ("stages", "traces", "message"),
     [
         ({"again": {"stage": "masks", "path": "out"}}, None, "out: masks and again would both write it"),
         ({"again": {"stage": "masks", "path": "./out/../out"}}, None, "masks and again would both write it"),
@@ -206,23 +204,23 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_run(
         ),
     ],
 )
-def test_two_never_write_one_file_or_folder(
-    folder: Path, capfd: pytest.CaptureFixture[str], stages: dict[str, Any], traces: str | None, said: str
+def test_no_two_outputs_write_one_file_or_folder(
+    folder: Path, capfd: pytest.CaptureFixture[str], stages: dict[str, Any], traces: str | None, message: str
 ) -> None:
-    before = clip("in.mp4").read_bytes()
+    before = write_clip("in.mp4").read_bytes()
     graph: dict[str, Any] = {"capture": {"uri": "in.mp4"}, "segment": {"input": "capture"}}
     graph |= {name: {"input": "segment", **keys} for name, keys in ({"masks": {"path": "out"}} | stages).items()}
     document = {"stages": graph} | ({"traces": {"file": traces}} if traces else {})
     Path("g.yaml").write_text(json.dumps(document))
     code, line = run_failing(capfd, "--config", "g.yaml")
-    assert (code, said in line) == (OUTPUT, True), line
+    assert (code, message in line) == (OUTPUT, True), line
     assert Path("in.mp4").read_bytes() == before
     assert list_folder(folder / "out") == []
 
 
 @contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """No file may grow larger, as on a disk that is full; Python ignores the signal, so that writing fails."""
+def limit_file_size(size: int) -> Iterator[None]:
+    """Make writing fail beyond `size` bytes, as on a full disk. Python ignores the signal."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -235,14 +233,14 @@ def files_of_at_most(size: int) -> Iterator[None]:
     ("output", "size"), [("o.mp4", 20_000), ("o.mkv", 20_000), ("o.jsonl", 5_000), ("masks/", 500)]
 )
 def test_a_full_disk(folder: Path, capfd: pytest.CaptureFixture[str], output: str, size: int) -> None:
-    with files_of_at_most(size):
+    with limit_file_size(size):
         code, line = run_failing(capfd, f"{ENDLESS_DRIVE}&frames=60&size=320x240&noise=20", f"out/{output}", "--quiet")
     assert (code, "is larger than" in line) == (OUTPUT, True), line
     assert [path for path in Path("out").rglob("*") if path.is_file()] == []
 
 
-def png(width: int, height: int) -> bytes:
-    """A black picture of one bit per pixel."""
+def make_png(width: int, height: int) -> bytes:
+    """Return a black PNG of one bit per pixel."""
     deflate = zlib.compressobj()
     row = b"\0" + bytes((width + 7) // 8)
     pixels = b"".join([*(deflate.compress(row) for _ in range(height)), deflate.flush()])
@@ -253,12 +251,12 @@ def png(width: int, height: int) -> bytes:
     )
 
 
-def test_a_picture_of_20000_x_20000_is_refused_before_it_is_decoded(folder: Path) -> None:
+def test_an_image_of_20000_x_20000_is_rejected_before_it_is_decoded(folder: Path) -> None:
     Path("bomb").mkdir()
-    Path("bomb/0.png").write_bytes(png(PNG_BOMB_SIDE, PNG_BOMB_SIDE))
-    # its own account: what the system says of a child includes what this process had when it was forked
+    Path("bomb/0.png").write_bytes(make_png(PNG_BOMB_SIDE, PNG_BOMB_SIDE))
+    # measured by the program itself: the system's figure for a child includes the memory of this process at the fork
     script = (
-        "import sys; from stream_seg.cli.app import main; from stream_seg.cli.report import peak_rss_mib\n"
+        "import sys; from stream_seg.cli.app import main; from stream_seg.runtime.report import peak_rss_mib\n"
         "try: main(['run', 'bomb', 'out/o.mp4'])\n"
         "finally: print(peak_rss_mib())"
     )
@@ -266,6 +264,6 @@ def test_a_picture_of_20000_x_20000_is_refused_before_it_is_decoded(folder: Path
     lines = program.stderr.splitlines()
     assert (program.returncode, len(lines)) == (SOURCE, 1)
     assert "bomb/0.png: is 20000x20000 pixels, more than max_pixels" in lines[0]
-    assert float(program.stdout) < 700, "MiB; decoded it would be 1144 more"
+    assert float(program.stdout) < 700, "MiB; the decoded image would take 1144 more"
     assert list_folder(folder / "out") == []
     assert np.prod((PNG_BOMB_SIDE, PNG_BOMB_SIDE, 3)) / 2**20 > 1144

@@ -1,4 +1,4 @@
-"""The main job with the real graph: every frame arrives, at its time, in every kind of output."""
+"""`stream-seg run` with the default graph: every frame arrives, at its time, in every kind of output."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from contextlib import nullcontext
 from fractions import Fraction
 from itertools import pairwise
@@ -21,12 +20,11 @@ import pytest
 from stream_seg import api
 from stream_seg.config.graph_file import check
 from stream_seg.datasets.palettes import CAMVID
-from stream_seg.runtime.graph import DRAIN_S, Graph
+from stream_seg.runtime.graph import Graph
 from stream_seg.stages.base import Frames
 from stream_seg.stages.records import Records
 from stream_seg.stages.serve import Serve
 from tests.support.clips import number_image, read_number, read_video, write_video
-from tests.support.fake_stages import Camera, Work, make_chain, make_config
 from tests.support.program import ENDLESS_DRIVE, count_lines, list_folder, read_json, run_cli, start_program, wait_until
 
 CLIPS = {
@@ -37,7 +35,7 @@ CLIPS = {
     "test_video": 38,
 }
 CLEAR = [f"--set=overlay.{setting}" for setting in ("opacity=0", "hud=false", "legend=false")]
-"""The whole graph, but nothing is drawn: the numbers in the pictures stay legible."""
+"""Settings under which nothing is drawn, so that the numbers in the images stay legible."""
 
 
 @pytest.mark.parametrize("name", CLIPS)
@@ -53,34 +51,36 @@ def test_a_real_clip_keeps_every_frame(data: Path, tmp_path: Path, name: str) ->
         assert after.average_rate == pytest.approx(before.average_rate, rel=0.001)
 
 
-def test_numbers_and_variable_times_are_kept(tmp_path: Path) -> None:
+def test_frames_with_variable_intervals_keep_their_times(tmp_path: Path) -> None:
     pts = [0, 40, 50, 200, 210, 500, 533, 1700, 1710, 1720]
     clip = write_video(tmp_path / "vfr.mp4", map(number_image, range(10)), pts=pts)
     assert run_cli("run", clip, tmp_path / "o.mp4", "--quiet", *CLEAR) == 0
     before, after = read_video(clip), read_video(tmp_path / "o.mp4")
     assert [read_number(image) for _, image in after] == list(range(10))
-    assert [time - after[0][0] for time, _ in after] == [time - before[0][0] for time, _ in before]
+    assert [time_s - after[0][0] for time_s, _ in after] == [time_s - before[0][0] for time_s, _ in before]
     assert after[-1][0] - after[0][0] == Fraction(1720, 1000)
 
 
 @pytest.mark.parametrize("rotation", [90, -90, 180])
 def test_a_rotated_clip_comes_out_upright(tmp_path: Path, rotation: int) -> None:
     turns = {90: cv2.ROTATE_90_CLOCKWISE, -90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180}
-    stored = (cv2.rotate(number_image(n), turns[rotation]) for n in range(5))
-    clip = write_video(tmp_path / "turned.mp4", stored, rotation=rotation)
+    images = (cv2.rotate(number_image(n), turns[rotation]) for n in range(5))
+    clip = write_video(tmp_path / "turned.mp4", images, rotation=rotation)
     assert run_cli("run", clip, tmp_path / "o.mp4", "--quiet", *CLEAR) == 0
-    images = [image for _, image in read_video(tmp_path / "o.mp4")]
-    assert [read_number(image) for image in images] == list(range(5))
-    assert images[0].shape == (240, 320, 3)
+    result = [image for _, image in read_video(tmp_path / "o.mp4")]
+    assert [read_number(image) for image in result] == list(range(5))
+    assert result[0].shape == (240, 320, 3)
 
 
-def test_pictures_in_label_maps_records_and_a_video_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+def test_a_folder_of_images_becomes_label_maps_records_and_a_video(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
     for number in range(12):
-        cv2.imwrite(str(pictures / f"{number}.png"), number_image(number))
+        cv2.imwrite(str(images / f"{number}.png"), number_image(number))
     outputs = [tmp_path / "o.jsonl", tmp_path / "o.mp4", f"{tmp_path}/masks/"]
-    assert run_cli("run", pictures, *outputs, "--report", tmp_path / "run.json", *CLEAR) == 0
+    assert run_cli("run", images, *outputs, "--report", tmp_path / "run.json", *CLEAR) == 0
     labels = [f"{number:06}.png" for number in range(12)]
     assert list_folder(tmp_path / "masks") == [*labels, "classes.json"]
     label_map = cv2.imread(str(tmp_path / "masks" / labels[7]), cv2.IMREAD_UNCHANGED)
@@ -92,26 +92,26 @@ def test_pictures_in_label_maps_records_and_a_video_out(tmp_path: Path, capsys: 
     assert f"written: {outputs[0]}, {outputs[1]}, {tmp_path}/masks" in capsys.readouterr().out
 
 
-def test_what_did_not_finish_is_neither_written_nor_reported_as_if_it_were(
+def test_an_output_that_does_not_finish_is_not_reported_as_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    held = Event()
+    release = Event()
 
-    def hangs(self: Records, frames: Frames) -> Frames:
+    def hang_at_the_end(self: Records, frames: Frames) -> Frames:
         try:
-            for number, taken in enumerate(frames):
-                yield taken
+            for number, frame in enumerate(frames):
+                yield frame
                 if number == 3:
                     os.kill(os.getpid(), signal.SIGTERM)
         finally:
-            held.wait(30)  # as a disk does that answers no more
+            release.wait(60)  # like a disk that does not answer
 
-    monkeypatch.setattr(Records, "__call__", hangs)
+    monkeypatch.setattr(Records, "__call__", hang_at_the_end)
     monkeypatch.setattr("stream_seg.runtime.graph.FINISH_S", 0.1)
-    (tmp_path / "o.jsonl").write_text("of yesterday\n")
+    (tmp_path / "o.jsonl").write_text("an older run\n")
     report = tmp_path / "run.json"
     assert run_cli("run", f"{ENDLESS_DRIVE}&paced=1", tmp_path / "o.jsonl", "--report", report) == 5
-    held.set()
+    release.set()
     out, error = capfd.readouterr()
     assert "gave up on records, which did not finish" in error
     assert "written:" not in out
@@ -120,16 +120,16 @@ def test_what_did_not_finish_is_neither_written_nor_reported_as_if_it_were(
     assert (facts["frames"]["written"], facts["frames"]["by_output"]) == (0, {"records": 0})
 
 
-def test_a_file_of_yesterday_is_not_said_to_be_written(tmp_path: Path, unused_port: int) -> None:
-    """The camera is not there: there are lines for its cards, and of cards alone no video is made."""
+def test_a_file_of_an_older_run_is_not_reported_as_written(tmp_path: Path, unused_port: int) -> None:
+    """Without its camera a run records placeholder frames, but makes no video of them."""
     video, lines = tmp_path / "o.mp4", tmp_path / "o.jsonl"
-    video.write_text("of yesterday\n")
+    video.write_text("an older run\n")
     with start_program("run", f"rtsp://127.0.0.1:{unused_port}/live", video, lines) as program:
         wait_until(lambda: count_lines(tmp_path / ".o.partial.jsonl") > 0, program)
         program.terminate()
-        out, _ = program.communicate(timeout=20)
+        out, _ = program.communicate(timeout=60)
     assert f"written: {lines}\n" in out
-    assert video.read_text() == "of yesterday\n"
+    assert video.read_text() == "an older run\n"
 
 
 def test_the_keys_of_the_report_are_stable(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_the_keys_of_the_report_are_stable(tmp_path: Path) -> None:
     assert read_json(report)["cpu_ms_per_frame"] > 0
 
 
-def test_a_live_run_drops_what_is_late_and_counts_it(tmp_path: Path) -> None:
+def test_a_live_run_drops_late_frames_and_counts_them(tmp_path: Path) -> None:
     report = tmp_path / "run.json"
     source = f"{ENDLESS_DRIVE}&paced=1&rate=200&frames=200"
     assert run_cli("run", source, tmp_path / "o.jsonl", "--report", report, "--quiet") == 0
@@ -173,22 +173,6 @@ def test_a_live_run_drops_what_is_late_and_counts_it(tmp_path: Path) -> None:
     numbers = [int(number) for number in re.findall(r'"seq": (\d+)', (tmp_path / "o.jsonl").read_text())]
     assert all(b > a for a, b in pairwise(numbers))
     assert numbers[-1] == 199
-
-
-def test_a_stopped_graph_waits_for_an_output_that_finishes_its_file() -> None:
-    finished = Event()
-
-    def slow_to_finish(frames: Frames) -> Frames:
-        try:
-            yield from frames
-        finally:
-            time.sleep(2 * DRAIN_S)
-            finished.set()
-
-    with Graph(make_config(make_chain(Camera(10_000, paced=True), Work(), slow_to_finish))) as graph:
-        while not graph.workers[-1].yielded:
-            assert not graph.wait(0.01)
-    assert finished.is_set()
 
 
 def test_settings_reach_their_stage(tmp_path: Path) -> None:
@@ -209,8 +193,8 @@ def test_the_demo_runs_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert list_folder(tmp_path) == ["demo.mp4"]
 
 
-def test_the_main_job_imports_no_torch(tmp_path: Path) -> None:
-    """It would cost seconds and gigabytes; who installs the core alone does not even have it."""
+def test_a_run_imports_no_torch(tmp_path: Path) -> None:
+    """The import takes seconds and gigabytes, and an installation without extras has no torch."""
     script = (
         "import sys; from stream_seg.cli.app import main\n"
         "try: main(sys.argv[1:])\n"

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,23 +87,32 @@ def scraping(target: int, port: int, folder: Path) -> Iterator[Prometheus]:
             server.kill()
 
 
-@pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs prometheus (Debian: prometheus)")
-def test_every_expression_of_dashboards_and_alerts_has_data(tmp_path: Path) -> None:
+@pytest.fixture
+def prometheus(tmp_path: Path) -> Iterator[Prometheus]:
+    """A Prometheus that scrapes a run and has received the ages of frames."""
+    if shutil.which("prometheus") is None:
+        pytest.skip("needs prometheus (Debian: prometheus)")
     port = find_free_port()
     arguments = ("run", f"{ENDLESS_DRIVE}&paced=1", tmp_path / "out.jsonl", "--metrics-port", port, "--quiet")
-    with start_program(*arguments) as program, scraping(port, find_free_port(), tmp_path) as prometheus:
-        wait_until(prometheus.ready, program)
+    with start_program(*arguments) as program, scraping(port, find_free_port(), tmp_path) as server:
+        wait_until(server.ready, program)
         frames = "sum(stream_seg_frame_age_seconds_count)"
-        wait_until(lambda: any(float(value) > 0 for value in prometheus.values(frames)), program)
-        every_expression = expressions()
-        assert len(every_expression) > 25
-        end_s = time.monotonic() + 30
-        while (empty := places_without_data(prometheus, every_expression)) and time.monotonic() < end_s:
-            time.sleep(0.5)
-        assert not empty
-        assert prometheus.values('ALERTS{alertstate="firing"}') == []
-        renamed = {
-            place: expression.replace("stream_seg_fps", "stream_seg_speed")
-            for place, expression in every_expression.items()
-        }
-        assert places_without_data(prometheus, renamed) == ["stream_seg_live.json: Frames per second A"]
+        wait_until(lambda: any(float(value) > 0 for value in server.values(frames)), program)
+        yield server
+
+
+def test_every_expression_of_dashboards_and_alerts_has_data(prometheus: Prometheus) -> None:
+    every_expression = expressions()
+    assert len(every_expression) > 25
+    wait_until(lambda: not places_without_data(prometheus, every_expression), within_s=60)
+    renamed = {
+        place: expression.replace("stream_seg_fps", "stream_seg_speed")
+        for place, expression in every_expression.items()
+    }
+    assert places_without_data(prometheus, renamed) == ["stream_seg_live.json: Frames per second A"]
+
+
+@pytest.mark.soak
+def test_no_alert_fires_for_a_run_on_an_idle_machine(prometheus: Prometheus) -> None:
+    wait_until(lambda: not places_without_data(prometheus, expressions()), within_s=60)
+    assert prometheus.values('ALERTS{alertstate="firing"}') == []
