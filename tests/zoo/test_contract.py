@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from stream_seg import zoo
-from stream_seg.backends.tensorrt.build import build_plan, list_compute_capabilities
+from stream_seg.backends.tensorrt.backend import build_plan, list_compute_capabilities
 from stream_seg.errors import NetworkError
 from stream_seg.frame import Frame
 from stream_seg.network.shipped import NETWORKS
@@ -34,6 +34,8 @@ from stream_seg.training.export import PortableNetwork, export_onnx
 from stream_seg.zoo import BUILDERS
 from tests.support.fake_stages import make_node, run_graph
 
+# the tests of one network run on one worker of pytest-xdist, those of different networks on any
+NAMES = [pytest.param(name, marks=pytest.mark.xdist_group(f"zoo {name}")) for name in BUILDERS]
 pytestmark = pytest.mark.timeout(600)  # on a busy machine an export of 101 layers takes minutes
 
 # small sizes; some networks have a least size
@@ -75,7 +77,7 @@ def test_the_parameter_count_equals_the_sources(name: str) -> None:
     assert sum(p.numel() for p in net.parameters()) == BUILDERS[name].parameters
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_scores_of_an_odd_size_and_a_gradient_at_the_first_layer(name: str) -> None:
     net = seeded_network(name, 2).requires_grad_(False)
     weight = first_convolution(net).weight.requires_grad_()
@@ -119,7 +121,7 @@ class Exported:
         assert good.mean() > 0.5, f"{self.name}: score error {error}, share of equal labels {same}"
 
 
-@pytest.fixture(scope="module", params=BUILDERS)
+@pytest.fixture(scope="module", params=NAMES)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exported]:
     name = request.param
     size = EXPORTED.get(name, (64, 96))
@@ -187,8 +189,7 @@ def test_tensorrt_builds_it(exported: Exported) -> None:
         plan = build_plan(
             exported.path.read_bytes(),
             precision=precision,
-            size=(exported.images.shape[1], exported.images.shape[2]),
-            batch=(1, 4),
+            batch=4,
             compute_capability=capability,
             name=exported.name,
         )
