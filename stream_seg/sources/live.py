@@ -169,17 +169,13 @@ def draw_live_frames(updates: Updates, stream: str) -> Iterator[Frame]:
         if item is None:
             assert signal is not None
             seq, now_ns = seq + 1, time.monotonic_ns()
-            pts = clock.place(None, TICK, elapsed_s=Fraction(now_ns - start_ns, 10**9))
+            elapsed_s = Fraction(now_ns - start_ns, 10**9)
+            pts = clock.place(None, TICK, elapsed_s=elapsed_s, interval_s=TICK, connected=False)
             yield Frame(stream, seq, pts, TICK, now_ns, _placeholder(size, stream, signal, now_ns), signal=signal)
             continue
         (image, source_pts, duration, tick, captured_ns), missed = item
-        pts = clock.place(
-            None if source_pts is None else source_pts * tick,
-            tick,
-            elapsed_s=Fraction(captured_ns - start_ns, 10**9),
-            interval_s=duration * tick,
-            connected=connected,
-        )
+        time_s, elapsed_s = None if source_pts is None else source_pts * tick, Fraction(captured_ns - start_ns, 10**9)
+        pts = clock.place(time_s, tick, elapsed_s=elapsed_s, interval_s=duration * tick, connected=connected)
         seq, size = seq + 1 + sum(missed.values()), image.shape[:2]
         lost = MappingProxyType(dict(missed)) if missed else NONE_MISSED
         if signal is not None:

@@ -70,8 +70,17 @@ class Reader:
 
     def _run(self) -> None:
         end: StreamSegError = SourceError("the stream has ended", reason="ended")
+        missed: Counter[str] = Counter()
         try:
-            self._read()
+            with closing(self._make()) as frames:
+                for frame in frames:
+                    if self._abandoned:
+                        break
+                    if frame is None:
+                        missed["decode_error"] += 1
+                        continue
+                    self._put(QueuedFrame(frame, missed))
+                    missed = Counter()
         except StreamSegError as error:
             end = error
         except BaseException as error:  # noqa: BLE001 - whatever it is, it concerns this source only
@@ -80,18 +89,6 @@ class Reader:
         with self._changed:
             self._end = end
             self._changed.notify_all()
-
-    def _read(self) -> None:
-        missed: Counter[str] = Counter()
-        with closing(self._make()) as frames:
-            for frame in frames:
-                if self._abandoned:
-                    return
-                if frame is None:
-                    missed["decode_error"] += 1
-                    continue
-                self._put(QueuedFrame(frame, missed))
-                missed = Counter()
 
     def _put(self, item: QueuedFrame) -> None:
         with self._changed:

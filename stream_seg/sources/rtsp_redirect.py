@@ -13,13 +13,13 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from urllib.parse import urlsplit, urlunsplit
 
 import av
 
 PORTS = {"rtsp": 554, "rtsps": 322}
-REQUESTS: tuple[tuple[str, ...], ...] = (("OPTIONS",), ("DESCRIBE", "Accept: application/sdp"))
+REQUESTS = (("OPTIONS",), ("DESCRIBE", "Accept: application/sdp"))
 """Method and extra header lines."""
 REDIRECT_STATUS = re.compile(rb"\s*\S+\s+[+0]*3\d\d(?!\d)")
 MAX_RESPONSE_BYTES = 1 << 16
@@ -41,7 +41,7 @@ def probe_redirect(address: str, *, timeout_s: float) -> Iterator[bool]:
     deadline_s = time.monotonic() + timeout_s
     with ExitStack() as stack:
         try:
-            connection = stack.enter_context(_Connection(address, deadline_s=deadline_s))
+            connection = stack.enter_context(closing(_Connection(address, deadline_s=deadline_s)))
             redirects = any(REDIRECT_STATUS.match(connection.request(*request)) for request in REQUESTS)
         except TimeoutError:
             raise
@@ -59,16 +59,13 @@ class _Connection:
         parts, self._deadline_s = urlsplit(address), deadline_s
         scheme, host = parts.scheme.lower(), parts.hostname or ""
         self._socket = socket.create_connection((host, parts.port or PORTS[scheme]), self._remaining_s())
-        if scheme == "rtsps":
-            self._socket = _unverified_tls().wrap_socket(self._socket, server_hostname=host)
+        if scheme == "rtsps":  # not verified: cameras sign their own certificates, and FFmpeg checks none
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            self._socket = context.wrap_socket(self._socket, server_hostname=host)
+        self.close = self._socket.close
         self._url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
         self._cseq, self._buffer = 0, b""
-
-    def __enter__(self) -> _Connection:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
 
     def request(self, method: str, *headers: str) -> bytes:
         """Send a request. Return the head of the response, or its beginning if the server closes the connection."""
@@ -108,10 +105,3 @@ class _Connection:
         if remaining_s <= 0:
             raise TimeoutError
         return remaining_s
-
-
-def _unverified_tls() -> ssl.SSLContext:
-    """Return a TLS context without verification: cameras sign their own certificates, and FFmpeg checks none."""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context

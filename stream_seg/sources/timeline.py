@@ -89,13 +89,7 @@ class LiveClock:
         self._time_s = Fraction(0)
 
     def place(
-        self,
-        time_s: Fraction | None,
-        tick: Fraction,
-        *,
-        elapsed_s: Fraction,
-        interval_s: Fraction | int = 0,
-        connected: bool = False,
+        self, time_s: Fraction | None, tick: Fraction, *, elapsed_s: Fraction, interval_s: Fraction, connected: bool
     ) -> int:
         """Return the time of the next frame in ticks of `tick` seconds; without a time it is that of its arrival.
 

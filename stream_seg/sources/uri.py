@@ -26,19 +26,12 @@ from stream_seg.redact import SECRET, name_secret_file, quote_value, redact_secr
 
 Kind: TypeAlias = Literal["file", "images", "camera", "rtsp", "http", "synth"]
 
-SCHEMES: dict[str, Kind] = {
-    "rtsp": "rtsp",
-    "rtsps": "rtsp",
-    "http": "http",
-    "https": "http",
-    "synth": "synth",
-}
+SCHEMES: dict[str, Kind] = {"rtsp": "rtsp", "rtsps": "rtsp", "http": "http", "https": "http", "synth": "synth"}
 KNOWN_SCHEMES = ("rtsp", "rtsps", "http", "https", "file", "camera")
 """Values of `sources.schemes`."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 """An http address whose path ends so is a file on a server; any other counts as a live stream."""
-
 ACCEPTED = "a video file, an image, a folder or glob of images, /dev/videoN or a camera number, " + ", ".join(
     f"{scheme}://" for scheme in SCHEMES
 )
@@ -72,19 +65,13 @@ def parse_source(uri: str) -> Source:
     if re.fullmatch(r"/dev/video\d+|/dev/v4l/.+", uri):
         return Source("camera", uri, to_one_line(uri), live=True)
     try:
-        path = str(expand_home(Path(uri)))
-        kind = _kind_of_path(path)
+        path = expand_home(Path(uri))
+        # A file whose name contains brackets is that file, not a pattern.
+        pattern = glob.has_magic(str(path)) and not path.exists()
+        kind: Kind = "images" if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES or pattern else "file"
     except OSError as error:  # a name that is too long, a folder that may not be read
         raise ConfigError(f"the input {quote_value(uri)}: {error.strerror}") from error
-    return Source(kind, path, to_one_line(redact_secrets(uri)), live=False)
-
-
-def _kind_of_path(text: str) -> Kind:
-    path = Path(text)
-    if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
-        return "images"
-    # A file whose name contains brackets is that file, not a pattern.
-    return "images" if glob.has_magic(text) and not path.exists() else "file"
+    return Source(kind, str(path), to_one_line(redact_secrets(uri)), live=False)
 
 
 def _parse_url(scheme: str, rest: str) -> Source:

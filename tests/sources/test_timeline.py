@@ -187,5 +187,6 @@ def test_two_live_frames_of_one_time_are_placed_one_after_the_other(clock: LiveC
 
 
 def test_live_frames_without_a_time_have_that_of_their_arrival(clock: LiveClock) -> None:
-    placed = [clock.place(None, MS, elapsed_s=Fraction(elapsed_s)) for elapsed_s in (0, 2, 2, 1, 3)]
+    arrivals_s = [Fraction(second) for second in (0, 2, 2, 1, 3)]
+    placed = [clock.place(None, MS, elapsed_s=at_s, interval_s=MS, connected=False) for at_s in arrivals_s]
     assert placed == [0, 2000, 2001, 2002, 3000]
