@@ -71,10 +71,8 @@ class FailureLimiter:
             ip = ip_address(address)
         except ValueError:
             return address
-        if ip.version == 4:
-            return str(ip)
         # The /64 network of an IPv6 address: one household has 2**64 addresses.
-        return str(ip.ipv4_mapped or ip_network((int(ip), 64), strict=False))
+        return str(ip if ip.version == 4 else ip.ipv4_mapped or ip_network((int(ip), 64), strict=False))
 
 
 class TokenAuth:
@@ -124,9 +122,6 @@ class AccessGuard:
     hosts: Collection[str]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-
         async def send_secured(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)

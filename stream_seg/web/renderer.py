@@ -60,9 +60,7 @@ def encode_png(image: Image) -> bytes:
 class Renderer(Thread):
     """Render watched views until the page state is closed, and pass each JPEG of `quality` 1 to 100 to `publish`."""
 
-    def __init__(
-        self, state: PageState, settings: ViewSettings, *, quality: int, max_width: int, max_fps: float
-    ) -> None:
+    def __init__(self, state: PageState, settings: ViewSettings, quality: int, max_width: int, max_fps: float) -> None:
         super().__init__(name="page renderer", daemon=True)
         self.settings, self.quality, self.max_width, self.max_fps = settings, quality, max_width, max_fps
         self.publish: Callable[[ViewKey, bytes], None] = lambda _key, _jpeg: None

@@ -7,8 +7,8 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Protocol
@@ -26,7 +26,7 @@ from stream_seg.web.hosts import format_host
 from stream_seg.web.mjpeg import MjpegStreams
 from stream_seg.web.renderer import Renderer
 from stream_seg.web.schemas import ViewSettings
-from stream_seg.web.state import PageState
+from stream_seg.web.state import CurrentStreams, PageState
 
 IDLE_S = 5.0
 """Connections without a request, or whose response makes no progress, are closed after this time."""
@@ -55,17 +55,13 @@ class ServeConfig(Protocol):
 
 @contextmanager
 def serve_page(
-    config: ServeConfig,
-    token: str | None,
-    registry: CollectorRegistry | None,
-    streams: Callable[[], Container[str]] | None,
+    config: ServeConfig, token: str | None, registry: CollectorRegistry | None, streams: CurrentStreams
 ) -> Iterator[tuple[PageState, str]]:
     """Serve the page while the body runs. Yield the state to put frames into and the page's URL.
 
-    `registry` has the metrics of the graph, `streams` returns the streams that it has now; None: all that ever came.
     Raise OutputError if the address cannot be bound, ConfigError for an invalid certificate.
     """
-    state = PageState(current_streams=streams)
+    state = PageState(streams)
     server = _PageServer(config, state, TokenAuth(token), registry or CollectorRegistry())
     listener = _listen(config.host, config.port)
     thread = Thread(target=server.run_in_thread, args=(listener,), name="page", daemon=True)
@@ -87,9 +83,7 @@ class _PageServer(uvicorn.Server):
 
     def __init__(self, config: ServeConfig, state: PageState, auth: TokenAuth, registry: CollectorRegistry) -> None:
         settings = ViewSettings(opacity=config.opacity, hidden=[])
-        self.renderer = Renderer(
-            state, settings, quality=config.quality, max_width=config.max_width, max_fps=config.max_fps
-        )
+        self.renderer = Renderer(state, settings, config.quality, config.max_width, config.max_fps)
         streams = MjpegStreams(self.renderer, config.max_clients, self._abort)
         self.renderer.publish = streams.publish
         self._state = state
@@ -140,7 +134,8 @@ class _PageServer(uvicorn.Server):
 
 def _reset_connection(connection: H11Protocol) -> None:
     """Close at once. An ordinary close waits, in asyncio and in the kernel, until the viewer has read all data."""
-    connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
+    with suppress(AttributeError, OSError):  # the connection has just been lost, and with it the socket
+        connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
     connection.transport.abort()
 
 
@@ -150,7 +145,6 @@ def _configure_uvicorn(config: ServeConfig, guard: AccessGuard) -> uvicorn.Confi
         http="h11",
         ws="none",
         lifespan="off",
-        loop="asyncio",
         log_config=None,
         access_log=False,
         proxy_headers=False,

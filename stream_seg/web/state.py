@@ -11,6 +11,7 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from itertools import pairwise
 from threading import Condition
+from typing import TypeAlias
 
 from stream_seg.frame import Frame, Semantic, State
 from stream_seg.ops.labels import class_shares
@@ -25,6 +26,8 @@ WINDOW_S = 2.0
 """Rates and ages are averages over this window."""
 HISTORY_SAMPLES = 120
 """Samples for the charts, one per second."""
+CurrentStreams: TypeAlias = Callable[[], Container[str]] | None
+"""Returns the streams of the running graph; None: unknown, streams leave by EXPIRY_S only."""
 
 
 @dataclass
@@ -42,7 +45,8 @@ class StreamState:
 
     def describe(self, now_ns: int) -> Source:
         """Return the state of the source and its statistics. Without frames for STALLED_S, the state is "stalled"."""
-        frame, signal = self.frame, self.frame.signal
+        frame = self.frame
+        signal = frame.signal
         status: tuple[State, str | None] = (signal.state, signal.reason) if signal else ("up", None)
         if now_ns - self.arrived_ns > STALLED_S * 1e9:
             status = "stalled", "no frames"
@@ -89,14 +93,9 @@ class StreamState:
 
 
 class PageState:
-    """State shared by the pipeline, which calls `put`, and the page, which calls everything else.
+    """State shared by the pipeline, which calls `put`, and the page, which calls everything else."""
 
-    `current_streams` returns the streams of the running graph. Without it, streams only leave by EXPIRY_S.
-    """
-
-    def __init__(
-        self, clock: Callable[[], int] = time.monotonic_ns, current_streams: Callable[[], Container[str]] | None = None
-    ) -> None:
+    def __init__(self, current_streams: CurrentStreams = None, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self.clock, self._current_streams = clock, current_streams
         self.closed = False
         self.error: Exception | None = None

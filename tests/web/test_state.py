@@ -30,7 +30,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def state(clock: Clock) -> PageState:
-    return PageState(clock)
+    return PageState(clock=clock)
 
 
 def put(state: PageState, clock: Clock, *seqs: int, age_s: float = 0.03, stream: str = "front") -> None:
@@ -76,7 +76,7 @@ def test_a_silent_stream_stalls_recovers_and_expires(state: PageState, clock: Cl
 
 def test_a_removed_stream_is_no_longer_listed(clock: Clock) -> None:
     current = {"front", "rear"}
-    state = PageState(clock, current_streams=lambda: current)
+    state = PageState(lambda: current, clock)
     put(state, clock, 0, stream="front")
     put(state, clock, 0, stream="rear")
     assert list(state.streams()) == ["front", "rear"]
