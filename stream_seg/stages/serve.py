@@ -21,7 +21,7 @@ from stream_seg.stages.base import STRICT, Context, Frames, Traits
 from stream_seg.web.hosts import is_loopback
 
 TOKEN_ENV = "STREAM_SEG_TOKEN"  # noqa: S105 - the name of an environment variable
-MIN_TOKEN_CHARS = 12
+MIN_CHARS = 12  # of a token
 SHARED_GAP_S = 1
 """Longest pause in a recording that is kept where streams share the page: the other streams wait as well."""
 POLL_S = 0.1
@@ -108,14 +108,11 @@ class Serve:
                 if self.pace:
                     pacer = pacers.setdefault(frame.stream, Pacer())
                     longest_s = LEAP_S if len(pacers) == 1 else SHARED_GAP_S
-                    time_s = float(frame.pts * frame.time_base)
-                    self._wait(pacer.due_s(time_s, time.monotonic(), longest_s=longest_s))
+                    due_s = pacer.due_s(float(frame.pts * frame.time_base), time.monotonic(), longest_s=longest_s)
+                    while (remaining_s := due_s - time.monotonic()) > 0 and not self.context.stopping():
+                        time.sleep(min(remaining_s, POLL_S))
                 page.put(frame)
                 yield frame
-
-    def _wait(self, due_s: float) -> None:
-        while (remaining_s := due_s - time.monotonic()) > 0 and not self.context.stopping():
-            time.sleep(min(remaining_s, POLL_S))
 
     def read_token(self) -> str | None:
         """Return the token, None without one. Raises OutputError if it is too short or its file cannot be read."""
@@ -127,8 +124,6 @@ class Serve:
             except (OSError, UnicodeDecodeError) as error:
                 reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
                 raise OutputError(f"serve: {where}: {reason}") from error
-        if token is not None and len(token) < MIN_TOKEN_CHARS:
-            raise OutputError(
-                f"serve: {where}: the token has {len(token)} characters; the minimum is {MIN_TOKEN_CHARS}"
-            )
+        if token is not None and len(token) < MIN_CHARS:
+            raise OutputError(f"serve: {where}: the token has {len(token)} characters; the minimum is {MIN_CHARS}")
         return token

@@ -58,8 +58,7 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         context = ":".join(str(getattr(record, name)) for name in CONTEXT if hasattr(record, name))
-        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        parts = (clock, record.levelname, context, redact_message(record.getMessage()))
+        parts = (self.formatTime(record, "%H:%M:%S"), record.levelname, context, redact_message(record.getMessage()))
         line = " ".join(part.replace("\n", " ") for part in parts if part)
         return f"{line}\n{redact_message(self.formatException(record.exc_info))}" if record.exc_info else line
 

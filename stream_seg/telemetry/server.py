@@ -36,36 +36,31 @@ class MetricsServer(ThreadingWSGIServer):
     def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
         self.host = host
         self._connections: dict[socket.socket, float] = {}  # accepted at, oldest first
-        self._answering: set[socket.socket] = set()  # those with a complete request
-        self._changed = Condition()
+        self.answering: set[socket.socket] = set()  # those with a complete request, not closed in favor of new ones
+        self.changed = Condition()
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family, _, _, _, address = addresses[0]
         super().__init__((str(address[0]), port), _Handler)
         self.loopback_only = is_loopback(str(self.server_address[0]))
         self.set_app(make_wsgi_app(registry))
 
-    def mark_answering(self, connection: socket.socket) -> None:
-        """Note that a request is complete: its connection is not closed in favor of a new one."""
-        with self._changed:
-            self._answering.add(connection)
-
     def process_request(self, request: Any, client_address: Any) -> None:
-        with self._changed:
+        with self.changed:
             if len(self._connections) >= MAX_CONNECTIONS:
-                for connection in [c for c in self._connections if c not in self._answering][:1]:
+                for connection in [c for c in self._connections if c not in self.answering][:1]:
                     _shut_down(connection)
-            if not self._changed.wait_for(lambda: len(self._connections) < MAX_CONNECTIONS, ADMIT_TIMEOUT_S):
+            if not self.changed.wait_for(lambda: len(self._connections) < MAX_CONNECTIONS, ADMIT_TIMEOUT_S):
                 self.shutdown_request(request)
                 return
             self._connections[request] = time.monotonic()
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        with self._changed:  # locked, so that no other thread shuts down a file descriptor that is already reused
+        with self.changed:  # locked, so that no other thread shuts down a file descriptor that is already reused
             super().shutdown_request(request)
             self._connections.pop(request, None)
-            self._answering.discard(request)
-            self._changed.notify_all()
+            self.answering.discard(request)
+            self.changed.notify_all()
 
     def service_actions(self) -> None:
         """Close slow connections. `serve_forever` calls this twice a second and after every connection."""
@@ -80,7 +75,7 @@ class MetricsServer(ThreadingWSGIServer):
 
     def _shut_down_older_than(self, seconds: float) -> None:
         now_s = time.monotonic()
-        with self._changed:
+        with self.changed:
             for connection, since_s in self._connections.items():
                 if now_s - since_s >= seconds:
                     _shut_down(connection)
@@ -96,7 +91,8 @@ class _Handler(WSGIRequestHandler):
         if self.server.loopback_only and not is_allowed_host(self.headers.get("Host", ""), (self.server.host,)):
             self.send_error(421, "host name not allowed; use the IP address")
             return False
-        self.server.mark_answering(self.connection)
+        with self.server.changed:
+            self.server.answering.add(self.connection)
         return True
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - named by the standard library
