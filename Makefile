@@ -21,7 +21,7 @@ check: $(VENV)/test.stamp
 	$(BIN)/mypy
 	$(BIN)/mypy --strict benchmarks monitoring
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/python tests/check_style.py
+	$(BIN)/python tests/check_style.py stream_seg tests benchmarks monitoring examples
 
 soak: $(VENV)/test.stamp
 	@echo "The long tests take about 15 minutes. They need an idle machine; its load is$$(uptime | sed 's/.*average://')."

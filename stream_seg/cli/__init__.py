@@ -1,1 +1,1 @@
-"""What each command of the command line does."""
+"""The command line."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 Frames: TypeAlias = Iterator[Frame]
 Policy: TypeAlias = Literal["latest", "every"]
-"""How a stage receives frames: only the newest (live), or every one (recorded)."""
+"""Selection of the frames that a stage receives: only the newest (live), or every one (recorded)."""
 Role: TypeAlias = Literal["source", "filter", "output"]
 Product: TypeAlias = Literal["labels", "smoothing"]
 
@@ -56,7 +56,7 @@ class Traits:
 
     role: Role = "filter"
     produces: tuple[Product, ...] = ()
-    """What the stage adds to frames, for metrics: labels (engine, key frames, quality level), smoothing (resets)."""
+    """Parts that the stage adds to frames, for metrics: labels (engine, key frames, quality level), smoothing (resets)."""
     age_feedback: bool = False
     """Outputs report the age of each frame back to this stage, as `Frame.ages`."""
     draws: bool = False
@@ -74,7 +74,7 @@ class Context:
     name: str = ""
     """Name of the stage in the graph."""
     policy: Policy = "every"
-    """How the stage receives frames."""
+    """Selection of the frames that the stage receives."""
     restricted: bool = False
     """The graph file restricts the hosts that sources may reach."""
     other_sources: bool = False

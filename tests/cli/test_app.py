@@ -1,4 +1,4 @@
-"""The commands as a user types them, what they print, and the graph files to start from."""
+"""The commands as a user types them, their output, and the shipped graph files."""
 
 from __future__ import annotations
 
@@ -88,16 +88,16 @@ def test_networks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "384x640" in capsys.readouterr().out
 
 
-def dataset(folder: Path) -> tuple[Path, Path]:
-    """A network of one's own, and a folder of one labelled picture."""
+def make_dataset(folder: Path) -> tuple[Path, Path]:
+    """Write a small network and a folder with one labelled image; return their paths."""
     write_pair(folder, "a.png", np.random.default_rng(0).integers(0, 3, small_networks.SIZE, np.uint8))
     return small_networks.write_network(
         folder, small_networks.make_model(outputs={"scores": 3}), {"classes": small_networks.CLASSES}
     ), folder
 
 
-def test_eval_says_what_evaluation_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    network, data = dataset(tmp_path)
+def test_eval_prints_and_writes_the_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network, data = make_dataset(tmp_path)
     assert run_cli("eval", "--network", network, "--data", data, "--split", "val", "--json", tmp_path / "e.json") == 0
     figures = evaluate_images(network, data, split="val")
     assert read_json(tmp_path / "e.json") == figures
@@ -105,9 +105,8 @@ def test_eval_says_what_evaluation_says(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_eval_at_another_size(tmp_path: Path) -> None:
-    _, data = dataset(tmp_path)
-    out = ["eval", "--data", data, "--size", "176x240", "--json", tmp_path / "e.json"]
-    assert run_cli(*out) == 0
+    _, data = make_dataset(tmp_path)
+    assert run_cli("eval", "--data", data, "--size", "176x240", "--json", tmp_path / "e.json") == 0
     assert (
         read_json(tmp_path / "e.json")
         == evaluate_images("road", data, size=(176, 240))
@@ -115,16 +114,16 @@ def test_eval_at_another_size(tmp_path: Path) -> None:
     )
 
 
-def test_eval_with_a_class_preferred(tmp_path: Path) -> None:
-    _, data = dataset(tmp_path)
-    out = ["eval", "--data", data, "--prefer", "pole=3", "--prefer", "sky=-1", "--json", tmp_path / "e.json"]
-    assert run_cli(*out) == 0
-    preferred = evaluate_images("road", data, prefer={"pole": 3, "sky": -1})
-    assert read_json(tmp_path / "e.json") == preferred != evaluate_images("road", data)
+def test_eval_with_a_bias_for_classes(tmp_path: Path) -> None:
+    _, data = make_dataset(tmp_path)
+    settings = ["--prefer", "pole=3", "--prefer", "sky=-1", "--json", tmp_path / "e.json"]
+    assert run_cli("eval", "--data", data, *settings) == 0
+    biased = evaluate_images("road", data, prefer={"pole": 3, "sky": -1})
+    assert read_json(tmp_path / "e.json") == biased != evaluate_images("road", data)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "out"),
+    ("arguments", "code", "message"),
     [
         (["--network", "raod"], 2, "unknown network 'raod'"),
         (["--size", "352"], 2, "--size 352: expected HEIGHTxWIDTH"),
@@ -141,18 +140,18 @@ def test_eval_with_a_class_preferred(tmp_path: Path) -> None:
     ],
 )
 def test_eval_refuses(
-    arguments: list[str], code: int, out: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    arguments: list[str], code: int, message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    network, data = dataset(tmp_path)
+    network, data = make_dataset(tmp_path)
     assert run_cli("eval", "--network", network, "--data", data, *arguments) == code
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("stream-seg: ")
-    assert out in lines[0]
+    assert message in lines[0]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "out"),
+    ("arguments", "message"),
     [
         ([], "--data: is required, a folder with val/ and valannot/"),
         (["--split", "test"], "--data: is required, a folder with test/ and testannot/"),
@@ -160,15 +159,19 @@ def test_eval_refuses(
     ],
 )
 def test_eval_without_data(
-    arguments: list[str], out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run_cli("eval", *arguments) == 2
-    assert capfd.readouterr().err == f"stream-seg: {out}\n"
+    assert capfd.readouterr().err == f"stream-seg: {message}\n"
 
 
-def test_eval_in_the_folder_of_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network, data = dataset(tmp_path)
+def test_eval_in_the_folder_of_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, data = make_dataset(tmp_path)
     monkeypatch.chdir(data)
     assert run_cli("eval", "--network", network, "--json", "e.json") == 0
     assert read_json(Path("e.json")) == evaluate_images(network, data, split="val")
@@ -176,14 +179,14 @@ def test_eval_in_the_folder_of_the_pictures(tmp_path: Path, monkeypatch: pytest.
 
 def test_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli("doctor", "--json", tmp_path / "d.json") == 0
-    found = read_json(tmp_path / "d.json")
-    assert found["todo"] is None
-    assert found["engine"]["network"] == "road"
+    facts = read_json(tmp_path / "d.json")
+    assert facts["todo"] is None
+    assert facts["engine"]["network"] == "road"
     assert "the main job can run" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_a_graph_file_to_start_from_is_right_and_so_is_its_command(path: Path) -> None:
+def test_a_shipped_graph_file_and_its_command_are_valid(path: Path) -> None:
     first = path.read_text(encoding="utf-8").splitlines()[0]
     assert first.startswith("# ")
     document = read_document(path)
@@ -218,7 +221,7 @@ STREAM_SEG = ("-m", "stream_seg.cli.app")
 
 
 @pytest.mark.parametrize(
-    "words",
+    "program",
     [
         (*RUN_PIPELINE, "-v", "--log-format", "text"),
         (*STREAM_SEG, "run", "--verbose", "--log-format", "text"),
@@ -227,8 +230,8 @@ STREAM_SEG = ("-m", "stream_seg.cli.app")
     ],
     ids=" ".join,
 )
-def test_the_log_is_asked_for_before_the_command_or_behind_it(words: tuple[str, ...], tmp_path: Path) -> None:
-    command = [sys.executable, *words, f"{ENDLESS_DRIVE}&frames=3", "o.jsonl", "--quiet"]
+def test_log_options_work_before_and_after_the_command(program: tuple[str, ...], tmp_path: Path) -> None:
+    command = [sys.executable, *program, f"{ENDLESS_DRIVE}&frames=3", "o.jsonl", "--quiet"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
     assert re.search(r"^\d\d:\d\d:\d\d INFO road: ", done.stderr, re.MULTILINE)
 
@@ -239,27 +242,27 @@ def test_run_pipeline_logs_as_the_command_does(tmp_path: Path, unused_port: int)
         assert program.stderr is not None
         line = program.stderr.readline()
         program.kill()
-    out = json.loads(line)
-    assert (out["level"], out["stream"], "refused" in out["message"]) == ("warning", "capture", True)
+    record = json.loads(line)
+    assert (record["level"], record["stream"], "refused" in record["message"]) == ("warning", "capture", True)
 
 
-@pytest.mark.parametrize("words", [(*RUN_PIPELINE, "-h"), (*STREAM_SEG, "run", "-h")], ids=" ".join)
-def test_short_help_of_the_main_job(words: tuple[str, ...]) -> None:
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True, timeout=60)
+@pytest.mark.parametrize("program", [(*RUN_PIPELINE, "-h"), (*STREAM_SEG, "run", "-h")], ids=" ".join)
+def test_short_help_of_the_main_job(program: tuple[str, ...]) -> None:
+    done = subprocess.run([sys.executable, *program], capture_output=True, text=True, check=True, timeout=60)
     assert "--log-format" in done.stdout
 
 
-def test_the_table_at_the_end_fits_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_of_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli("run", f"{ENDLESS_DRIVE}&frames=10", tmp_path / "o.jsonl") == 0
-    out = capsys.readouterr()
-    assert "10 in, 10 out, dropped: none" in out.out
-    assert re.search(r"^segment +10 +\d+\.\d\d +\d+\.\d\d +\d+\.\d\d", out.out, re.MULTILINE)
-    assert "road, " in out.out
-    assert out.err == ""
+    output = capsys.readouterr()
+    assert "10 in, 10 out, dropped: none" in output.out
+    assert re.search(r"^segment +10 +\d+\.\d\d +\d+\.\d\d +\d+\.\d\d", output.out, re.MULTILINE)
+    assert "road, " in output.out
+    assert output.err == ""
 
 
-def test_what_is_to_be_installed_is_to_be_had() -> None:
-    """No index has stream-seg: its extras come from the checkout."""
+def test_install_hints_name_the_checkout() -> None:
+    """stream-seg is on no package index: its extras are installed from the checkout."""
     with pytest.raises(ConfigError) as caught:
         require_modules("no_such_package", purpose="export")
     hints = [str(caught.value), traces.INSTALL, *(backend.install for backend in BACKENDS.values())]
@@ -267,8 +270,8 @@ def test_what_is_to_be_installed_is_to_be_had() -> None:
     assert all("pip install" in hint and "stream-seg[" not in hint for hint in hints)
 
 
-def test_a_package_that_does_not_load_is_one_line() -> None:
-    """As OpenCV without libGL.so.1, on a server."""
+def test_a_package_that_cannot_be_imported_is_one_line() -> None:
+    """Import OpenCV without libGL.so.1, as on a bare server."""
     script = "import sys; sys.modules['cv2'] = None; from stream_seg.cli.app import main; main(['run'])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
