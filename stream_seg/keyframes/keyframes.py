@@ -50,17 +50,22 @@ class View:
     luma: Luma
 
     @classmethod
-    def of(cls, frame: Frame) -> View:
-        """Return the view of a frame."""
-        return cls(frame.seq, frame.pts * frame.time_base, frame.image.shape, ops.compute_luma(frame.image))
+    def of(cls, frame: Frame, luma: Luma | None = None) -> View:
+        """Return the view of a frame; `luma` is its luminance, if computed before."""
+        luma = ops.compute_luma(frame.image) if luma is None else luma
+        return cls(frame.seq, frame.pts * frame.time_base, frame.image.shape, luma)
+
+    def estimate_motion(self, luma: Luma) -> FrameMotion:
+        """Return the motion from here to a frame of luminance `luma`."""
+        flow = ops.estimate_flow(self.luma, luma)
+        return FrameMotion(self.seq, flow, ops.estimate_confidence(self.luma, luma, flow), luma)
 
     def motion_to(self, now: View) -> FrameMotion | None:
         """Return the motion from here to `now`; None after a gap, at a cut, if time goes back or the shape changes."""
         if self.shape != now.shape or discontinuity(now.time_s - self.time_s) is not None:
             return None
-        flow = ops.estimate_flow(self.luma, now.luma)
-        confidence = ops.estimate_confidence(self.luma, now.luma, flow)
-        return None if ops.is_cut(confidence) else FrameMotion(self.seq, flow, confidence, now.luma)
+        step = self.estimate_motion(now.luma)
+        return None if ops.is_cut(step.confidence) else step
 
 
 @dataclass(frozen=True)
@@ -133,19 +138,18 @@ class _Track:
     semantic: Semantic
     reference: ReferenceScores | None
     propagation: Propagation
-    pending: Future[Semantic] | None = None
-    pending_propagation: Propagation | None = None
+    pending: tuple[Future[Semantic], Propagation] | None = None
 
     def advance(self, view: View, step: FrameMotion) -> None:
         """Move to the next frame; a key frame in progress that has its result by now replaces the last one."""
         self.view, self.propagation = view, self.propagation.advance(step)
-        if self.pending is not None and self.pending_propagation is not None:
-            self.pending_propagation = self.pending_propagation.advance(step)
-            if self.pending.done():
-                self.semantic = self.pending.result()
+        if self.pending is not None:
+            future, propagation = self.pending[0], self.pending[1].advance(step)
+            self.pending = future, propagation
+            if future.done():
+                self.semantic, self.pending = future.result(), None
                 self.reference = make_reference(self.semantic)
-                self.propagation = self.pending_propagation.with_margins(self.semantic)
-                self.pending = self.pending_propagation = None
+                self.propagation = propagation.with_margins(self.semantic)
 
 
 class KeyFrames:
@@ -172,20 +176,14 @@ class KeyFrames:
             due = track.propagation.is_due(every, max_doubt=self._max_doubt)
             if not (due and waits):
                 self._tracks.put(frame.stream, track)
-                key = due and self._submit(track, infer(frame.image), every=every)
+                key = due and track.pending is None
+                if key and self._worker is not None:
+                    track.pending = self._worker.submit(infer(frame.image)), Propagation.start(every)
                 temporal = Temporal(key=key, age=track.propagation.age, motion=step)
                 return replace(frame, semantic=propagate(track.semantic, track.reference, track.propagation)), temporal
         if track is not None and track.pending is not None:
-            track.pending.cancel()
+            track.pending[0].cancel()
         semantic = infer(frame.image)()
         propagation = Propagation.start(every).with_margins(semantic)
         self._tracks.put(frame.stream, _Track(view, semantic, make_reference(semantic), propagation))
         return replace(frame, semantic=semantic), Temporal(motion=step)
-
-    def _submit(self, track: _Track, run: Callable[[], Semantic], *, every: Every) -> bool:
-        """Run the network in the background. Return False if it still runs on an earlier frame of the stream."""
-        assert self._worker is not None
-        if track.pending is not None:
-            return False
-        track.pending, track.pending_propagation = self._worker.submit(run), Propagation.start(every)
-        return True

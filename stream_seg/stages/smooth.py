@@ -11,6 +11,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from stream_seg.errors import ConfigError
+from stream_seg.files import require_semantic
 from stream_seg.frame import Frame, FrameMotion, ReferenceScores, Reset, Semantic, Temporal, WarpedScores
 from stream_seg.keyframes.keyframes import View
 from stream_seg.ops import motion as ops
@@ -68,11 +69,10 @@ class Smooth:
         step = _find_motion(past, frame) if past is not None and reset is None else None
         if step is not None and ops.is_cut(step.confidence):
             reset = "cut"
-        luma = ops.compute_luma(frame.image) if step is None or step.luma is None else step.luma
-        view = View(frame.seq, frame.pts * frame.time_base, frame.image.shape, luma)
+        view = View.of(frame, None if step is None else step.luma)
         if past is None or step is None or reset is not None:
             temporal = replace(frame.temporal or Temporal(), reset=reset, confidence=None)
-            past = _Past(view, source, luma, ReferenceScores(_scores(frame.semantic)))
+            past = _Past(view, source, view.luma, ReferenceScores(_scores(frame.semantic)))
             return replace(frame, temporal=temporal), past
         temporal = replace(frame.temporal or Temporal(), reset=None, confidence=float(cv2.mean(step.confidence)[0]))
         past = self._advance(past, frame.semantic, step, view, source)
@@ -104,9 +104,7 @@ def _find_motion(past: _Past, frame: Frame) -> FrameMotion:
     motion = frame.temporal.motion if frame.temporal is not None else None
     if motion is not None and motion.from_seq == past.last.seq:
         return motion
-    luma = ops.compute_luma(frame.image)
-    flow = ops.estimate_flow(past.last.luma, luma)
-    return FrameMotion(past.last.seq, flow, ops.estimate_confidence(past.last.luma, luma, flow), luma)
+    return past.last.estimate_motion(ops.compute_luma(frame.image))
 
 
 def blend(past: Scores, now: Scores, motion: ops.Motion, confidence: ops.Confidence, *, weight: float) -> Scores:
@@ -121,12 +119,10 @@ def blend(past: Scores, now: Scores, motion: ops.Motion, confidence: ops.Confide
 
 def _source_scores(frame: Frame) -> Scores:
     """Return the network's scores that those of the frame are, or are warped from."""
-    if frame.semantic is None:
-        raise ConfigError("smooth: the frames have no classes; put a segment stage before it")
-    scores = frame.semantic.stored_scores
+    semantic = require_semantic(frame, "smooth")
+    scores = semantic.stored_scores
     if scores is None:
-        network = frame.semantic.engine.network
-        raise ConfigError(f"smooth: the network {network} gives labels without scores; remove smooth")
+        raise ConfigError(f"smooth: the network {semantic.engine.network} gives labels without scores; remove smooth")
     return scores.reference.scores if isinstance(scores, WarpedScores) else scores
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from stream_seg.keyframes.quality_ladder import (
+from stream_seg.keyframes.latency_control import (
     CLIMB_FRAMES,
     CLIMB_SHARE,
     FAILURE_SHARE,
