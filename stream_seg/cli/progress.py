@@ -42,14 +42,14 @@ def _bar(console: Console, total: int | None, unit: str) -> Iterator[Update]:
 
 
 def _lines(console: Console, total: int | None, unit: str, every_s: float) -> Update:
-    printed_s = time.monotonic()
+    start_s = printed_s = time.monotonic()
     first: tuple[int, float] | None = None  # count and time of the first update: a resumed training is not at 0
 
     def update(done: int, figures: str) -> None:
         nonlocal printed_s, first
         now_s = time.monotonic()
         first = first or (done, now_s)
-        if now_s - printed_s < every_s and done != total:
+        if now_s - printed_s < every_s and (done != total or printed_s == start_s):  # a short run prints no line
             return
         printed_s = now_s
         line = f"{done} of {total} {unit}, {figures}" if total else f"{done} {unit}, {figures}"

@@ -42,6 +42,13 @@ def test_a_log_of_a_live_source_says_no_time_left() -> None:
     assert written(console).splitlines() == ["60 frames, 30.0 fps", "120 frames, 30.0 fps"]
 
 
+def test_a_short_run_gets_no_line() -> None:
+    console = Console(file=io.StringIO())
+    with progress(console, 10, unit="frames", line_every_s=60) as update:
+        update(10, "30.0 fps")
+    assert written(console) == ""
+
+
 def test_a_terminal_gets_a_bar() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     with progress(console, 300, unit="frames") as update:
