@@ -60,26 +60,16 @@ class WarpedScores:
         """float32 (C, h, w)."""
         from stream_seg.ops.propagate import propagate_scores
 
-        return propagate_scores(self.reference.scores, self._motion_of_scores())
+        return propagate_scores(self.reference.scores, self.motion)
 
     def labels(self, size: tuple[int, int]) -> Labels:
         """Return the labels of the enlarged scores, uint8 of `size` = (height, width), without warping all scores.
 
         This takes two thirds of the time of `upsampled_argmax(self.scores, size)`.
         """
-        from stream_seg.ops.labels import upsampled_argmax
         from stream_seg.ops.propagate import propagate_labels
 
-        scores = self.reference.scores
-        if min(scores.shape[1:]) < 2:
-            return upsampled_argmax(self.scores, size)
-        return propagate_labels(scores, self.reference.unanimous_labels, self._motion_of_scores(), size=size)
-
-    def _motion_of_scores(self) -> Motion:
-        from stream_seg.ops.motion import resize_motion
-
-        height, width = self.reference.scores.shape[1:]
-        return resize_motion(self.motion, (height, width))
+        return propagate_labels(self.reference.scores, self.reference.unanimous_labels, self.motion, size=size)
 
 
 class LazyScores:
@@ -123,8 +113,7 @@ class Semantic:
     @property
     def stored_scores(self) -> Scores | WarpedScores | None:
         """The scores as they were set, not warped."""
-        stored: Scores | WarpedScores | None = vars(self)["scores"]
-        return stored
+        return vars(self)["scores"]  # type: ignore[no-any-return]
 
     @cached_property
     def labels(self) -> Labels:
@@ -260,8 +249,7 @@ class Frame:
     @cached_property
     def labels(self) -> Labels:
         """Labels uint8 (H, W) at the size of the image; 255 is void. Raises ConfigError for a frame without labels."""
-        height, width = self.image.shape[:2]
-        return self.labels_at((height, width))
+        return self.labels_at(self.image.shape[:2])
 
     def labels_at(self, size: tuple[int, int]) -> Labels:
         """Return labels uint8 of `size` = (height, width). Raises ConfigError for a frame without labels."""

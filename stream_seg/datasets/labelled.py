@@ -50,30 +50,23 @@ def read_pairs(folder: Path, split: str, *, classes: int) -> Pairs:
                 f" memory; {available / 2**30:.1f} GiB are available; use smaller or fewer images"
             )
     if all((labels == VOID).all() for labels in maps):
-        raise SourceError(
-            f"{folder / f'{split}annot'}: every pixel is void; labels of classes are 0 to {classes - 1}"
-        )
+        raise SourceError(f"{folder / f'{split}annot'}: every pixel is void; labels of classes are 0 to {classes - 1}")
     return Pairs(images, maps)
 
 
 def list_pairs(folder: Path, split: str) -> list[tuple[Path, Path]]:
     """Return the paths of image and label map of every pair, by name. Raises SourceError for a missing file."""
+    images, annotations = folder / split, folder / f"{split}annot"
     try:
-        return _list_pairs(folder / split, folder / f"{split}annot", split=split)
+        for place in (images, annotations):
+            if not place.is_dir():
+                expected = f"expected DIR/{split} and DIR/{split}annot with files of the same names"
+                raise SourceError(f"{place}: no such folder; {expected}")
+        image_paths, map_paths = _list_by_stem(images, IMAGE_SUFFIXES), _list_by_stem(annotations, (".png",))
     except OSError as error:
         raise SourceError(f"{error.filename}: {error.strerror}") from error
-
-
-def _list_pairs(images: Path, annotations: Path, *, split: str) -> list[tuple[Path, Path]]:
-    for place in (images, annotations):
-        if not place.is_dir():
-            raise SourceError(
-                f"{place}: no such folder; expected DIR/{split} and DIR/{split}annot with files of the same names"
-            )
-    image_paths = _by_stem(images, IMAGE_SUFFIXES)
     if not image_paths:
         raise SourceError(f"{images}: contains no PNG or JPEG")
-    map_paths = _by_stem(annotations, (".png",))
     for stem in sorted(image_paths.keys() - map_paths.keys()):
         raise SourceError(f"{image_paths[stem]}: {annotations / stem}.png is missing")
     for stem in sorted(map_paths.keys() - image_paths.keys()):
@@ -81,7 +74,7 @@ def _list_pairs(images: Path, annotations: Path, *, split: str) -> list[tuple[Pa
     return [(image_paths[stem], map_paths[stem]) for stem in sorted(image_paths)]
 
 
-def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+def _list_by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     paths: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in suffixes and not path.name.startswith("."):
@@ -135,14 +128,15 @@ def _decode_labels(path: Path) -> Labels:
     if len(png) < 26 or not png.startswith(b"\x89PNG"):
         raise SourceError(f"{path}: not a readable image; expected a PNG")
     bits, colour = png[24:26]
-    if CHANNELS.get(colour, 1) != 1:
-        raise SourceError(
-            f"{path}: {CHANNELS[colour]} channels; expected one, with the index of the class instead of colours"
-        )
-    if colour == GREY and bits != 8:  # OpenCV scales fewer bits to 0 to 255
-        raise SourceError(f"{path}: {bits} bits per pixel; expected 8, the index of the class")
-    grey = colour == GREY
-    labels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE) if grey else _decode_palette_indices(png)
+    channels = CHANNELS.get(colour, 1)
+    if channels != 1:
+        raise SourceError(f"{path}: {channels} channels; expected one, with the index of the class instead of colours")
+    if colour == GREY:
+        if bits != 8:  # OpenCV scales fewer bits to 0 to 255
+            raise SourceError(f"{path}: {bits} bits per pixel; expected 8, the index of the class")
+        labels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
+    else:
+        labels = _decode_palette_indices(png)
     if labels is None:
         raise SourceError(f"{path}: not a readable image")
     return labels  # type: ignore[return-value]

@@ -26,9 +26,8 @@ def compute_metrics(matrix: NDArray[np.int64], classes: Classes) -> dict[str, An
     union = true + predicted - correct
     occurs = union > 0
     iou = correct[occurs] / union[occurs]
-    by_class = dict.fromkeys(classes.names, None) | dict(
-        zip(np.array(classes.names)[occurs].tolist(), iou.tolist(), strict=True)
-    )
+    present = np.array(classes.names)[occurs].tolist()
+    by_class = dict.fromkeys(classes.names, None) | dict(zip(present, iou.tolist(), strict=True))
     return {
         "miou": float(iou.mean()) if len(iou) else None,
         "pixel_accuracy": float(correct.sum() / matrix.sum()) if len(iou) else None,

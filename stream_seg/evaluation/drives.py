@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
@@ -46,17 +47,13 @@ class Drive:
 
     frames: Sequence[Frame]
     motion: Sequence[Motion | None]
-    visible: Sequence[metrics.Mask | None]
 
-    @classmethod
-    def of(cls, frames: Sequence[Frame], motion: Sequence[Motion | None]) -> Drive:
-        """Return a drive with computed masks."""
-        images = [frame.image for frame in frames]
-        visible = [
-            None if flow is None else metrics.visible_mask(images[k - 1], images[k], flow)
-            for k, flow in enumerate(motion)
-        ]
-        return cls(frames, motion, visible)
+    @cached_property
+    def visible(self) -> list[metrics.Mask | None]:
+        """The masks of visible points."""
+        pairs = [(self.frames[k - 1].image, frame.image) for k, frame in enumerate(self.frames)]
+        flows = zip(pairs, self.motion, strict=True)
+        return [None if motion is None else metrics.visible_mask(*pair, motion) for pair, motion in flows]
 
 
 def read_drive(data: Path, split: str, *, classes: Classes) -> Drive:
@@ -72,7 +69,7 @@ def read_drive(data: Path, split: str, *, classes: Classes) -> Drive:
         frames.append(Frame(split, k, k, Fraction(1, RATE), 0, image, truth=Truth(labels, classes, None)))
     if len(frames) < 2:
         raise SourceError(f"{data / split}: contains one image; expected at least two")
-    return Drive.of(frames, [None, *(metrics.reference_flow(a.image, b.image) for a, b in pairwise(frames))])
+    return Drive(frames, [None, *(metrics.reference_flow(a.image, b.image) for a, b in pairwise(frames))])
 
 
 def render_drive(scene: str, *, frames: int, seed: int = 4, classes: Classes = CAMVID) -> Drive:
@@ -82,8 +79,9 @@ def render_drive(scene: str, *, frames: int, seed: int = 4, classes: Classes = C
     """
     table = synth_label_table(classes, of="the network")
     keys = {"width": 480, "height": 360, "rate": RATE, "frames": frames, "seed": seed, "truth": True, **SCENES[scene]}
-    rendered = []
+    rendered, motion = [], []
     for frame in Synthetic(**keys)(iter(())):
         assert frame.truth is not None
         rendered.append(replace(frame, truth=Truth(table[frame.truth.labels], classes, frame.truth.motion)))
-    return Drive.of(rendered, [frame.truth.motion if frame.truth else None for frame in rendered])
+        motion.append(frame.truth.motion)
+    return Drive(rendered, motion)

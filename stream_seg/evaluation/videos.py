@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +15,6 @@ from stream_seg.datasets.palettes import CAMVID
 from stream_seg.datasets.scoring import compute_metrics, confusion_matrix, format_percent
 from stream_seg.evaluation import temporal_metrics as metrics
 from stream_seg.evaluation.drives import SCENES, Drive, read_drive, render_drive
-from stream_seg.frame import Frame, Truth
 from stream_seg.network.network import open_network
 from stream_seg.ops.motion import warp
 from stream_seg.stages.base import Stage
@@ -82,37 +81,32 @@ def measure_stages(drive: Drive, stages: Sequence[Stage]) -> dict[str, Any]:
     predicted: list[Labels] = []
     times_ms: list[float] = []
     began_s = time.process_time()
-    for frame in chain_stages(iter(drive.frames), stages):
+    stream = iter(drive.frames)
+    for stage in stages:
+        stream = stage(stream)
+    for frame in stream:
         assert frame.semantic is not None
         _ = frame.semantic.labels
         times_ms.append(1000 * (time.process_time() - began_s))
-        height, width = frame.image.shape[:2]
-        predicted.append(frame.semantic.labels_at((height, width)))
+        predicted.append(frame.labels)
         began_s = time.process_time()
     warm = times_ms[WARM_UP:] or times_ms
     percentiles = {f"cpu_p{share}_ms": float(np.percentile(warm, share)) for share in (50, 95)}
     return {**measure_quality(drive, predicted), "cpu_ms": float(np.mean(warm)), **percentiles}
 
 
-def chain_stages(frames: Iterator[Frame], stages: Sequence[Stage]) -> Iterator[Frame]:
-    """Pass frames through stages in sequence."""
-    for stage in stages:
-        frames = stage(frames)
-    return frames
-
-
 def measure_quality(drive: Drive, predicted: Sequence[Labels]) -> dict[str, float | None]:
     """Return miou, vc8, vc16, tc, flicker, flicker_followed and boundary_f of labels: 0 to 1, None if undefined."""
-    truth, classes = [_truth_of(frame).labels for frame in drive.frames], _truth_of(drive.frames[0]).classes
+    truths = [frame.truth for frame in drive.frames if frame.truth is not None]
+    truth, classes = [each.labels for each in truths], truths[0].classes
     count = len(classes)
     matrix = sum(confusion_matrix(t, p, classes=count) for t, p in zip(truth, predicted, strict=True))
     agreement = np.zeros((count, count + 1), np.int64)
     flips = {"flicker": np.zeros(2), "flicker_followed": np.zeros(2)}
     for k, motion in enumerate(drive.motion):
-        if motion is None:
-            continue
         visible = drive.visible[k]
-        assert visible is not None
+        if motion is None or visible is None:
+            continue
         previous, true = (warp(labels, motion, nearest=True) for labels in (predicted[k - 1], truth[k - 1]))
         agreement += confusion_matrix(np.where(visible, previous, VOID).astype(np.uint8), predicted[k], classes=count)
         stays = (truth[k] == truth[k - 1]) & (truth[k] != VOID) & metrics.still_mask(motion)
@@ -120,9 +114,8 @@ def measure_quality(drive: Drive, predicted: Sequence[Labels]) -> dict[str, floa
         follows = (truth[k] == true) & (truth[k] != VOID) & visible
         flips["flicker_followed"] += (predicted[k] != previous)[follows].sum(), follows.sum()
     fewest = MIN_SHARE * sum(labels.size for labels in truth)
-    outlines = [
-        f for t, p in zip(truth, predicted, strict=True) if (f := metrics.boundary_f(t, p, classes=count)) is not None
-    ]
+    scores = [metrics.boundary_f(t, p, classes=count) for t, p in zip(truth, predicted, strict=True)]
+    outlines = [score for score in scores if score is not None]
     return {
         "miou": compute_metrics(np.asarray(matrix), classes)["miou"],
         **{f"vc{n}": metrics.video_consistency(truth, predicted, n) for n in (8, 16)},
@@ -130,11 +123,6 @@ def measure_quality(drive: Drive, predicted: Sequence[Labels]) -> dict[str, floa
         **{name: float(changed / of) if of > fewest else None for name, (changed, of) in flips.items()},
         "boundary_f": float(np.mean(outlines)) if outlines else None,
     }
-
-
-def _truth_of(frame: Frame) -> Truth:
-    assert frame.truth is not None
-    return frame.truth
 
 
 def tabulate_videos(results: Mapping[str, Any]) -> Table:

@@ -66,10 +66,9 @@ def _flow_search(_thread: int) -> cv2.DISOpticalFlow:
 
 def resize_motion(motion: Motion, size: tuple[int, int]) -> Motion:
     """Return the motion at `size` = (h, w), its vectors scaled accordingly."""
-    height, width = motion.shape[:2]
-    if (height, width) == size:
+    if motion.shape[:2] == size:
         return motion
-    scale = np.array([size[1] / width, size[0] / height], np.float32)
+    scale = np.array([size[1] / motion.shape[1], size[0] / motion.shape[0]], np.float32)
     return np.asarray(cv2.resize(motion, size[::-1], interpolation=cv2.INTER_LINEAR) * scale, np.float32)
 
 

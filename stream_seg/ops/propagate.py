@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.ops.jit import jit
-from stream_seg.ops.labels import Taps, bilinear_taps
-from stream_seg.ops.motion import Confidence, Motion, warp
+from stream_seg.ops.labels import Taps, bilinear_taps, upsampled_argmax
+from stream_seg.ops.motion import Confidence, Motion, resize_motion, warp
 from stream_seg.types import Labels, Scores
 
 AMBIGUOUS = 255
@@ -30,10 +30,11 @@ def compose_motion(first: Motion, second: Motion) -> Motion:
 
 
 def propagate_scores(scores: Scores, motion: Motion) -> Scores:
-    """Warp scores float32 (C, h, w) by a motion of the same h and w, all classes in one pass.
+    """Warp scores float32 (C, h, w) by a motion of any resolution, all classes in one pass.
 
     The result is that of `motion.warp` for each plane (bilinear, border replicated) in a quarter of the time.
     """
+    motion = resize_motion(motion, scores.shape[1:])
     if min(scores.shape[1:]) < 2:
         return np.stack([warp(plane, motion) for plane in scores])
     result = np.empty_like(scores)
@@ -44,11 +45,12 @@ def propagate_scores(scores: Scores, motion: Motion) -> Scores:
 def propagate_labels(scores: Scores, unanimous: Labels, motion: Motion, *, size: tuple[int, int]) -> Labels:
     """Return the labels of warped and enlarged scores, uint8 of `size` = (H, W), each sampled once.
 
-    scores: float32 (C, h, w), h and w at least 2; `unanimous` are its `unanimous_labels`; motion of the same h and w.
-    Where the four pixels around a position agree, every interpolation between them does: scores are interpolated only
-    along outlines.
+    scores: float32 (C, h, w); `unanimous` are its `unanimous_labels`; motion of any resolution. Where the four
+    pixels around a position agree, every interpolation between them does: scores are interpolated only along outlines.
     """
-    labels = np.empty(size, np.uint8)
+    if min(scores.shape[1:]) < 2:
+        return upsampled_argmax(propagate_scores(scores, motion), size)
+    motion, labels = resize_motion(motion, scores.shape[1:]), np.empty(size, np.uint8)
     rows, columns = bilinear_taps(size[0], scores.shape[1]), bilinear_taps(size[1], scores.shape[2])
     _propagate_labels(np.ascontiguousarray(scores), unanimous, motion, rows, columns, labels)
     return labels
