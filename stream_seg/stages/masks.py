@@ -12,19 +12,11 @@ import cv2
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
+from stream_seg import files
 from stream_seg.errors import ConfigError, OutputError
-from stream_seg.files import (
-    STREAM,
-    expand_home,
-    fill_stream,
-    map_write_errors,
-    replace_file,
-    require_folder,
-    require_semantic,
-)
 from stream_seg.ops.labels import resize_labels
 from stream_seg.stages.base import STRICT, Frames, Traits
-from stream_seg.types import Classes, Labels
+from stream_seg.types import Classes
 
 LOG = logging.getLogger(__name__)
 
@@ -43,7 +35,7 @@ class Masks:
 
     path: Annotated[
         Path,
-        AfterValidator(expand_home),
+        AfterValidator(files.expand_home),
         Field(description="the folder; {stream} in it stands for the name of the stream"),
     ]
 
@@ -59,49 +51,39 @@ class Masks:
             if frame.signal is not None:
                 yield frame
                 continue
-            semantic = require_semantic(frame, "masks")
-            folder = fill_stream(self.path, frame.stream)
+            semantic = files.require_semantic(frame, "masks")
+            folder = files.fill_stream(self.path, frame.stream)
             if folder not in folders:
-                with map_write_errors(folder):
+                with files.map_write_errors(folder):
                     folder.mkdir(parents=True, exist_ok=True)
-                _write_classes(folder, encode_classes(semantic.classes))
+                _write_classes(folder, semantic.classes)
             if folders.setdefault(folder, frame.stream) != frame.stream:
                 raise ConfigError(
                     f"masks: the streams {folders[folder]} and {frame.stream} cannot share {self.path}; "
-                    f"for one folder each use path: '{self.path / STREAM}'"
+                    f"for one folder each use path: '{self.path / files.STREAM}'"
                 )
             labels = resize_labels(semantic.labels, frame.image.shape[:2])
-            replace_file(folder / f"{frame.seq:06}.png", encode_label_map(labels))
+            _, png = cv2.imencode(".png", labels)  # OpenCV's defaults, level 1 and run lengths, are fast for flat areas
+            files.replace_file(folder / f"{frame.seq:06}.png", png.tobytes())
             yield frame
 
 
-def _write_classes(folder: Path, content: bytes) -> None:
-    path = folder / "classes.json"
-    with map_write_errors(path):
-        if path.exists() and path.read_bytes() != content and any(folder.glob("*.png")):
-            LOG.warning("%s: contains label maps of other classes; %s lists those of this run", folder, path.name)
-    replace_file(path, content)
-
-
-def encode_label_map(labels: Labels) -> bytes:
-    """Encode a label map as PNG. OpenCV's defaults, level 1 and run lengths, are fast for flat areas."""
-    _, png = cv2.imencode(".png", labels)
-    return png.tobytes()
-
-
-def encode_classes(classes: Classes) -> bytes:
-    """Encode the classes as JSON, one per line."""
+def _write_classes(folder: Path, classes: Classes) -> None:
     entries = zip(range(len(classes)), classes.names, classes.colours, strict=True)
     lines = [json.dumps({"label": label, "name": name, "colour": colour}) for label, name, colour in entries]
-    return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
+    path, content = folder / "classes.json", ("[\n" + ",\n".join(lines) + "\n]\n").encode()
+    with files.map_write_errors(path):
+        if path.exists() and path.read_bytes() != content and any(folder.glob("*.png")):
+            LOG.warning("%s: contains label maps of other classes; %s lists those of this run", folder, path.name)
+    files.replace_file(path, content)
 
 
 def _require_writable(path: Path) -> None:
     """Raise OutputError unless the folder can be written to, or created in its parent."""
     folder = path
-    while STREAM in str(folder):
+    while files.STREAM in str(folder):
         folder = folder.parent
-    with map_write_errors(path):
+    with files.map_write_errors(path):
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"cannot write {path}: {folder} exists and is not a folder")
-        require_folder(folder if folder.is_dir() else folder.parent, path)
+        files.require_folder(folder if folder.is_dir() else folder.parent, path)

@@ -15,16 +15,7 @@ from pydantic.dataclasses import dataclass
 from stream_seg.datasets.palettes import PALETTES
 from stream_seg.errors import ConfigError
 from stream_seg.frame import Frame, Temporal
-from stream_seg.ops.draw import (
-    Corner,
-    Sprite,
-    draw_outlines,
-    draw_sprite,
-    draw_sprite_beside,
-    opacity_table,
-    render_figures,
-    render_legend,
-)
+from stream_seg.ops import draw
 from stream_seg.per_stream import FrameRate, LossCounter, PerStream
 from stream_seg.redact import quote_value
 from stream_seg.stages.base import STRICT, Frames, Traits
@@ -81,7 +72,7 @@ class Overlay:
     soft: Annotated[bool, Field(description="smooth edges between classes; false: the pixels of the network")] = True
     contours: Annotated[bool, Field(description="draw a thin line along the edge of every region")] = False
     legend: Annotated[
-        bool | Corner, Field(description="draw the class names: true (top-right), false, or a corner")
+        bool | draw.Corner, Field(description="draw the class names: true (top-right), false, or a corner")
     ] = True
     hud: Annotated[bool, Field(description="draw the line of figures in the top left corner")] = True
 
@@ -93,30 +84,31 @@ class Overlay:
         for frame in frames:
             stream_figures = figures.get(frame.stream) or StreamFigures()
             figures.put(frame.stream, stream_figures)
-            stream_figures.add(frame)
+            stream_figures.losses.add(frame.seq)  # a placeholder frame is not lost
             if frame.signal is not None:
                 yield frame
                 continue
             flags = frame.image.flags
             image = frame.image if flags.writeable and flags.c_contiguous else frame.image.copy(order="C")
             if frame.semantic is not None:
-                if frame.semantic.classes not in styles:
-                    styles[frame.semantic.classes] = self.style(frame.semantic.classes)
-                style, labels = styles[frame.semantic.classes], frame.semantic.labels
+                classes, labels = frame.semantic.classes, frame.semantic.labels
+                if classes not in styles:
+                    styles[classes] = self.style(classes)
+                style = styles[classes]
                 blend(image, labels, style.bgr, style.opacity, soft=self.soft)
                 if self.contours:
-                    draw_outlines(image, labels, style.bgr, visible=style.opacity > 0)
+                    draw.draw_outlines(image, labels, style.bgr, visible=style.opacity > 0)
             line = None
             if self.hud:
                 line = stream_figures.render(frame, time.monotonic_ns())
-                draw_sprite(image, line, "top-left")
+                draw.draw_sprite(image, line, "top-left")
             if frame.semantic is not None and self.legend and style.legend:
-                corner: Corner = "top-right" if self.legend is True else self.legend
-                panel = render_legend(style.legend, image.shape[0])
+                corner: draw.Corner = "top-right" if self.legend is True else self.legend
+                panel = draw.render_legend(style.legend, image.shape[0])
                 if line is None:
-                    draw_sprite(image, panel, corner)
+                    draw.draw_sprite(image, panel, corner)
                 else:
-                    draw_sprite_beside(image, panel, corner, line=line)
+                    draw.draw_sprite_beside(image, panel, corner, line=line)
             yield replace(frame, image=image)
 
     def style(self, classes: Classes) -> Style:
@@ -132,7 +124,7 @@ class Overlay:
             )
         by_name = dict(zip(palette.names, palette.colours, strict=True)) | self.colours
         coloured = Classes(classes.names, tuple(by_name.values()))
-        opacity = opacity_table(classes, self.opacity, self.opacities)
+        opacity = draw.opacity_table(classes, self.opacity, self.opacities)
         labels = [label for label in range(len(classes)) if opacity[label] > 0]
         legend = Classes(tuple(coloured.names[i] for i in labels), tuple(coloured.colours[i] for i in labels))
         return Style(coloured.bgr, opacity, legend)
@@ -143,19 +135,15 @@ class StreamFigures:
 
     def __init__(self) -> None:
         self._rate = FrameRate(window_s=1.0)
-        self._losses = LossCounter()
+        self.losses = LossCounter()
         self._latencies_ns: list[int] = []
         self._shows_age = False  # labels were once propagated from a key frame
         self._shows_quality = False  # the quality level was once lowered
         self._updated_ns = 0
         self._height = 0
-        self._line: Sprite | None = None
+        self._line: draw.Sprite | None = None
 
-    def add(self, frame: Frame) -> None:
-        """Count a frame or placeholder frame."""
-        self._losses.add(frame.seq)
-
-    def render(self, frame: Frame, now_ns: int) -> Sprite:
+    def render(self, frame: Frame, now_ns: int) -> draw.Sprite:
         """Return the line of figures for an image that arrives at `now_ns`."""
         self._rate.add(now_ns)
         self._latencies_ns.append(now_ns - frame.captured_ns)
@@ -164,7 +152,7 @@ class StreamFigures:
             self._shows_quality |= frame.temporal.quality_level > 0
         height = frame.image.shape[0]
         if self._line is None or height != self._height or now_ns - self._updated_ns >= UPDATE_NS:
-            self._line = render_figures(self._items(frame, now_ns), height)
+            self._line = draw.render_figures(self._items(frame, now_ns), height)
             self._height, self._updated_ns = height, now_ns
             self._latencies_ns.clear()
         return self._line
@@ -176,7 +164,7 @@ class StreamFigures:
         items = [
             (f"{fps:.1f}" if fps else "-", "fps", "00.0"),
             (f"{latency_ms:.0f}", "ms", "000"),
-            (str(self._losses.lost), "dropped", "0"),
+            (str(self.losses.lost), "dropped", "0"),
         ]
         if frame.semantic is not None:
             engine = frame.semantic.engine

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from stream_seg.files import atomic_files, map_write_errors, path_validator, require_semantic
-from stream_seg.frame import Frame, Signal
+from stream_seg.frame import Frame
 from stream_seg.ops.labels import class_shares
 from stream_seg.stages.base import STRICT, Frames, Traits
 
@@ -62,28 +62,23 @@ class Records:
 
 def record(frame: Frame) -> dict[str, Any]:
     """Return the record of a frame at this moment. Raises ConfigError for a frame without classes."""
-    height, width = frame.image.shape[:2]
+    content: dict[str, Any]
+    if (signal := frame.signal) is not None:
+        since_s = round((time.monotonic_ns() - signal.since_ns) / 1e9, 3)
+        content = {"signal": {"state": signal.state, "reason": signal.reason, "since_s": since_s}}
+    else:
+        semantic = require_semantic(frame, "records")
+        shares = zip(semantic.classes.names, class_shares(semantic.labels, semantic.classes), strict=True)
+        content = {"classes": {name: round(float(share), 6) for name, share in shares}}
     return {
         "stream": frame.stream,
         "seq": frame.seq,
-        "pts_s": round(float(frame.pts * frame.time_base), 6),
-        "size": [width, height],
-        **(_classes_of(frame) if frame.signal is None else {"signal": _signal_of(frame.signal)}),
+        "pts_s": round(frame.time_s, 6),
+        "size": [frame.image.shape[1], frame.image.shape[0]],
+        **content,
         "latency_ms": round((time.monotonic_ns() - frame.captured_ns) / 1e6, 3),
         "missed": dict(frame.missed),
     }
-
-
-def _classes_of(frame: Frame) -> dict[str, Any]:
-    semantic = require_semantic(frame, "records")
-    shares = class_shares(semantic.labels, semantic.classes)
-    names = semantic.classes.names
-    return {"classes": {name: round(float(share), 6) for name, share in zip(names, shares, strict=True)}}
-
-
-def _signal_of(signal: Signal) -> dict[str, Any]:
-    since_s = round((time.monotonic_ns() - signal.since_ns) / 1e9, 3)
-    return {"state": signal.state, "reason": signal.reason, "since_s": since_s}
 
 
 @contextmanager

@@ -106,12 +106,10 @@ def require_display() -> None:
     """Raise OutputError where Qt would abort or hang the process, and thereby every other output."""
     if not sys.platform.startswith("linux"):
         return
-    imported = list(sys.modules)
-    if "av" in imported and imported.index("av") < imported.index("cv2"):
+    if next(name for name in list(sys.modules) if name in ("av", "cv2")) == "av":
         # Qt would load PyAV's private libxcb and loop forever: PyAV issue 978, OpenCV issue 29195.
         raise OutputError("cannot show a window: PyAV was imported before OpenCV; import stream_seg or cv2 first")
-    display = os.environ.get("DISPLAY")
-    if not display:
+    if not (display := os.environ.get("DISPLAY")):
         raise OutputError("cannot show a window: DISPLAY is not set; run on a desktop, or write to a file instead")
     try:
         xcb = ctypes.CDLL("libxcb.so.1")  # OpenCV's windows need it as well

@@ -221,7 +221,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
         rendered.append({unit: value for value, unit, _ in items})
         return render_figures(items, height)
 
-    monkeypatch.setattr("stream_seg.stages.overlay.render_figures", render)
+    monkeypatch.setattr("stream_seg.ops.draw.render_figures", render)
     return rendered
 
 
@@ -231,7 +231,7 @@ def render_frames(seqs: list[int], *, step_ms: int, latency_ms: int) -> None:
     for i, seq in enumerate(seqs):
         now_ns = (1 + i) * step_ms * MS
         current = replace(frame, seq=seq, captured_ns=now_ns - latency_ms * MS)
-        stream.add(current)
+        stream.losses.add(seq)
         stream.render(current, now_ns)
 
 
