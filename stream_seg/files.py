@@ -124,24 +124,21 @@ def atomic_file(path: Path) -> Iterator[Path]:
         if target.exists() and not target.is_file():
             raise OutputError(f"cannot write {path}: it exists and is not a file")
         require_folder(target.parent, path)
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    finished = False
-    try:
-        _lock_partial(descriptor, partial, path)
+        lock = os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "wb")
+    with lock:
+        _lock_partial(lock.fileno(), partial, path)
+        complete = True
         try:
             yield partial
-            finished = True
-        except GeneratorExit:
-            finished = True
+        except BaseException as error:
+            complete = isinstance(error, GeneratorExit)
             raise
         finally:
             with map_write_errors(path):
-                if finished and partial.stat().st_size:
+                if complete and partial.stat().st_size:
                     os.replace(partial, target)
                 else:
                     partial.unlink()
-    finally:
-        os.close(descriptor)
 
 
 def _lock_partial(descriptor: int, partial: Path, path: Path) -> None:

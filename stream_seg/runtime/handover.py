@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
+from typing import NamedTuple
 
 from stream_seg.frame import Frame
 from stream_seg.runtime.counters import SourceCounters
@@ -11,8 +12,7 @@ from stream_seg.runtime.histogram import Samples
 from stream_seg.sources.timeline import StreamClock
 
 
-@dataclass(frozen=True)
-class SourceTotals:
+class SourceTotals(NamedTuple):
     """Counters of a removed source, continued by the next source of its name."""
 
     yielded: int
@@ -26,18 +26,12 @@ class SourceTotals:
         return self.yielded - self.placeholders
 
 
-@dataclass(frozen=True)
-class StreamEnd:
+class StreamEnd(NamedTuple):
     """Number, time and time of capture of a stream's last frame when its source was removed."""
 
     seq: int
     time_s: Fraction
     captured_ns: int
-
-    @classmethod
-    def of(cls, last: Frame) -> StreamEnd:
-        """Return the end of a stream whose last frame is `last`."""
-        return cls(last.seq, last.pts * last.time_base, last.captured_ns)
 
 
 class Continuation:

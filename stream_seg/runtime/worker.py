@@ -80,7 +80,8 @@ class Worker:
 
     def end(self) -> StreamEnd | None:
         """Return the end of the source's stream; None if it yielded nothing."""
-        return None if self.last is None else StreamEnd.of(self.last)
+        last = self.last
+        return None if last is None else StreamEnd(last.seq, last.pts * last.time_base, last.captured_ns)
 
     def resume(self, before: SourceTotals) -> None:
         """Continue the counts of a removed source of the same name."""

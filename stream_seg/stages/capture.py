@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -27,8 +27,10 @@ from stream_seg.stages.base import STRICT, Context, Frames, Traits
 
 LOG = logging.getLogger(__name__)
 
+ADDRESS = "a video file, an image, a folder or glob of images, /dev/videoN or a camera number, rtsp(s)://, http(s)://"
 IMAGE_RATE = 25.0
 """Default frames/s of image files."""
+Seconds: TypeAlias = Annotated[float, Field(gt=0, le=3600)]
 LIMITED_KEYS = {"rate": ("image files and cameras", ("images", "camera")), "size": ("cameras", ("camera",))}
 """Keys that have no effect on other kinds of source."""
 
@@ -45,32 +47,18 @@ class Capture:
     (`Frame.signal`). Of its decoded frames that are not taken in time the oldest are dropped, counted as `late`.
     """
 
-    traits = Traits(
-        role="source",
-        argument="a video file, a folder or glob of images, /dev/videoN or a camera number, rtsp://, http(s)://",
-    )
+    traits = Traits(role="source", argument=ADDRESS)
 
-    uri: Annotated[
-        str,
-        Field(
-            min_length=1,
-            coerce_numbers_to_str=True,
-            description="file, image, folder or glob of images, /dev/videoN or camera number, rtsp(s)://, http(s)://",
-        ),
-    ]
+    uri: Annotated[str, Field(min_length=1, coerce_numbers_to_str=True, description=ADDRESS)]
     stream: Annotated[str, Field(min_length=1, description="name of the stream in frames and metrics")] = "capture"
     frames: Annotated[int | None, Field(ge=1, description="stop after so many frames")] = None
-    rate: Annotated[
-        float | None, Field(ge=0.01, le=1000, description="frames/s: of image files (25), requested from a camera")
-    ] = None
+    rate: Annotated[float | None, Field(ge=0.01, le=1000, description="frames/s of images (25) or of a camera")] = None
     size: Annotated[
         str | None, Field(pattern=r"^[1-9]\d*x[1-9]\d*$", description="pixels requested from a camera, as in 1280x720")
     ] = None
     transport: Annotated[Literal["tcp", "udp"], Field(description="transport protocol of RTSP")] = "tcp"
-    open_timeout_s: Annotated[
-        float, Field(gt=0, le=3600, description="seconds to wait for an answer, and again for the stream's header")
-    ] = 5.0
-    read_timeout_s: Annotated[float, Field(gt=0, le=3600, description="seconds to wait for the next data")] = 5.0
+    open_timeout_s: Annotated[Seconds, Field(description="seconds to wait for an answer, then for the header")] = 5.0
+    read_timeout_s: Annotated[Seconds, Field(description="seconds to wait for the next data")] = 5.0
     reconnect: Annotated[
         bool | None,
         Field(
@@ -79,18 +67,12 @@ class Capture:
         ),
     ] = None
     loop: Annotated[bool, Field(description="play a file over and over at its own pace, as if it were live")] = False
-    stall_s: Annotated[
-        float, Field(gt=0, le=3600, description="live: seconds without data after which it is reopened")
-    ] = 3.0
+    stall_s: Annotated[Seconds, Field(description="live: seconds without data after which it is reopened")] = 3.0
     frozen_s: Annotated[
         float, Field(ge=0, le=3600, description="live: seconds of an unchanged image that count as frozen; 0: never")
     ] = 5.0
-    password_file: Annotated[
-        Path | None, Field(description="file with the password of the user that the address names")
-    ] = None
-    max_pixels: Annotated[
-        int, Field(ge=1, description="reject an image or video with more pixels, before decoding it")
-    ] = MAX_PIXELS
+    password_file: Annotated[Path | None, Field(description="file with the password of the user in the address")] = None
+    max_pixels: Annotated[int, Field(ge=1, description="reject larger images and videos before decoding")] = MAX_PIXELS
     threads: Annotated[int, Field(ge=0, le=64, description="decoder threads; 0 is one per core")] = 0
 
     def __post_init__(self) -> None:
@@ -175,10 +157,8 @@ class Capture:
         make = partial(self._decode, source)
         if self.loop:
             make = partial(play_in_loop, make)
-        count = 0
-        with closing(
-            follow_source(make, stream=self.stream, timeouts=timeouts, fail_at_start=fail_at_start)
-        ) as updates:
+        count, updates = 0, follow_source(make, stream=self.stream, timeouts=timeouts, fail_at_start=fail_at_start)
+        with closing(updates):
             for frame in draw_live_frames(updates, self.stream):
                 yield frame
                 count += frame.signal is None

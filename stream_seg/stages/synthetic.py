@@ -44,25 +44,15 @@ class Synthetic:
     height: Annotated[int, Field(ge=64, le=8192, description="height of the images in pixels")] = 360
     rate: Annotated[float, Field(ge=1, le=1000, description="frames per second")] = 30.0
     frames: Annotated[int | None, Field(ge=1, description="number of frames; none: endless")] = None
-    paced: Annotated[
-        bool, Field(description="true: in real time, as from a camera; false: as fast as they are taken")
-    ] = False
+    paced: Annotated[bool, Field(description="true: in real time, like a camera; false: as fast as possible")] = False
     stream: Annotated[str, Field(min_length=1, description="name of the stream in frames and metrics")] = "synth"
-    camera: Annotated[Move, Field(description="motion of the camera: drive, static, or pan (it stands and turns)")] = (
-        "drive"
-    )
+    camera: Annotated[Move, Field(description="camera motion: drive, static, or pan (it stands and turns)")] = "drive"
     shake: Annotated[float, Field(ge=0, le=50, description="camera shake in pixels at a width of 640")] = 1.0
-    noise: Annotated[
-        float, Field(ge=0, le=50, description="standard deviation of the sensor noise, of 255 gray levels")
-    ] = 2.0
-    truth: Annotated[
-        bool, Field(description="true: frames carry exact labels and motion, which takes half as long again")
-    ] = False
+    noise: Annotated[float, Field(ge=0, le=50, description="standard deviation of the noise, of 255 gray levels")] = 2.0
+    truth: Annotated[bool, Field(description="true: exact labels and motion, which take half as long again")] = False
     crossing: Annotated[bool, Field(description="true: a van crosses the view nearby again and again")] = False
     cut: Annotated[int | None, Field(ge=2, description="frames from one cut to another town to the next cut")] = None
-    exposure: Annotated[
-        int | None, Field(ge=2, description="frames from one jump of the exposure, to 0.6 or back, to the next jump")
-    ] = None
+    exposure: Annotated[int | None, Field(ge=2, description="frames between jumps of exposure to 0.6 and back")] = None
     drop: Annotated[int | None, Field(ge=2, description="of so many frames the last is dropped")] = None
 
     @classmethod

@@ -66,9 +66,7 @@ class Write:
         float | None,
         Field(ge=1, le=240, description="frames/s in the header of an .mkv, not .mp4; none: by the first two frames"),
     ] = None
-    threads: Annotated[
-        int | None, Field(ge=1, le=64, description="encoder threads; none: chosen by the number of cores")
-    ] = None
+    threads: Annotated[int | None, Field(ge=1, le=64, description="encoder threads; none: by number of cores")] = None
 
     @classmethod
     def argument(cls, text: str) -> dict[str, object] | None:
@@ -83,14 +81,12 @@ class Write:
         with atomic_files(self.path) as partial_of, ExitStack() as open_videos:
             videos: dict[str, Video] = {}
             for frame in frames:
-                if frame.signal is not None and frame.stream not in videos:
-                    yield frame
-                    continue
-                if frame.stream not in videos:
+                if frame.stream not in videos and frame.signal is None:
                     self._check_shared(frame.stream, videos)
                     video = Video(partial_of(frame.stream), settings=self, first=frame)
                     videos[frame.stream] = open_videos.enter_context(closing(video))
-                videos[frame.stream].add(frame)
+                if frame.stream in videos:
+                    videos[frame.stream].add(frame)
                 yield frame
 
     def _check_shared(self, stream: str, videos: dict[str, Video]) -> None:

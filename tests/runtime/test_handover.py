@@ -18,15 +18,14 @@ def captured(seq: int, pts: int, rate: int, at_s: float) -> Frame:
 
 
 def test_the_time_from_the_last_frame_to_the_replacement_passes_in_the_stream_too() -> None:
-    end = StreamEnd.of(captured(9, 250, 25, 100.0))
-    continuation = Continuation(end)
+    continuation = Continuation(StreamEnd(9, Fraction(10), 100 * SECOND_NS))
     placed = [continuation.place(captured(seq, 7000 + seq, 1000, 103.5 + seq / 1000)) for seq in range(3)]
     assert [frame.seq for frame in placed] == [10, 11, 12]
     assert [frame.pts * frame.time_base for frame in placed] == [Fraction(13_500 + ms, 1000) for ms in range(3)]
 
 
 def test_a_replacement_that_comes_at_once_does_not_repeat_a_time() -> None:
-    continuation = Continuation(StreamEnd.of(captured(0, 250, 25, 100.0)))
+    continuation = Continuation(StreamEnd(0, Fraction(10), 100 * SECOND_NS))
     placed = [continuation.place(captured(seq, seq, 25, 100.0 + seq / 25)) for seq in range(3)]
     assert [frame.pts for frame in placed] == [251, 252, 253]
 
