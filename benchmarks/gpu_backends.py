@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -197,22 +198,31 @@ def open_tensorrt(device: str, *, precision: str) -> Runner:
     from cuda.bindings import runtime
 
     from stream_seg.backends.engine import prune_to_output
-    from stream_seg.backends.tensorrt.build import build_plan
-    from stream_seg.backends.tensorrt.cuda import Plan
+    from stream_seg.backends.tensorrt.api import Plan
+    from stream_seg.backends.tensorrt.backend import build_plan
     from stream_seg.backends.tensorrt.run import Execution
+
+    class WithoutCopies(Execution):
+        """The network alone, on the images that are on the GPU."""
+
+        def _copy(self, *_: object) -> None:
+            pass
 
     onnx = (SHIPPED / ("road_int8.onnx" if precision in ("int8", "fp8") else "road.onnx")).read_bytes()
     graph = prune_to_output(onnx, "labels")[1]
-    plan = build_plan(graph, precision=precision, size=SIZE, batch=(1, BATCH), name="road")
-    execution = Execution(Plan(plan), runtime, outputs=("labels",))
-    versions = {trt.__name__: trt.__version__}
-    return Runner(lambda images: execution.infer(images)["labels"], execution.recompute, versions)
+    plan = build_plan(graph, precision=precision, batch=BATCH, name="road")
+    whole, alone = (kind(Plan(plan), runtime, outputs=("labels",)) for kind in (Execution, WithoutCopies))
+    return Runner(lambda images: whole.infer(images)["labels"], alone._run, {trt.__name__: trt.__version__})
 
 
 def open_engine(device: str, *, backend: str, precision: str) -> Runner:
-    """Open the network as `stream-seg run` does with `backend: torch` or `backend: onnxruntime`."""
+    """Open the network as `stream-seg run` does with `backend: torch` or `backend: onnxruntime`, for its labels."""
+    from stream_seg.backends.engine import prune_to_output
     from stream_seg.network.network import open_network
 
-    module = import_module(f"stream_seg.backends.{backend}")
-    engine = module.create_engine(open_network("road"), precision=precision, threads=1, output="labels", device=device)
-    return Runner(lambda images: engine.infer(images).labels, None, {"backend": backend})
+    network = open_network("road")
+    network = replace(network, f32=prune_to_output(network.f32, "labels")[1])
+    engine = import_module(f"stream_seg.backends.{backend}").create_engine(network, precision=precision, threads=1)
+    return Runner(
+        lambda images: engine.infer(images).labels, None, {"backend": f"{backend} on {engine.spec.info.device}"}
+    )

@@ -42,7 +42,7 @@ def describe_machine() -> dict[str, Any]:
 
 def _cpu() -> str:
     """Return the CPU's name, with family and model if known: virtual machines give two generations the same name."""
-    from stream_seg.backends.device import cpu_name
+    from stream_seg.backends.engine import cpu_name
 
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""

@@ -15,8 +15,7 @@ from pydantic.dataclasses import dataclass
 
 import stream_seg
 from stream_seg.backends import registry as backends
-from stream_seg.backends.device import Device
-from stream_seg.backends.engine import Engine, EngineSpec, Result
+from stream_seg.backends.engine import Device, Engine, EngineSpec, Result
 from stream_seg.frame import EngineInfo
 from stream_seg.network.network import Network
 from stream_seg.stages import registry as stages
@@ -180,7 +179,5 @@ def test_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setitem(BUILDERS, "one_layer", builder)
     assert run_cli("networks") == 0
     assert "one_layer" in capsys.readouterr().out
-    assert (
-        run_cli("bench", "one_layer", "--size", "32x48", "-b", "onnxruntime", "-p", "f32", "--seconds", "0.01") == 0
-    )
+    assert run_cli("bench", "one_layer", "--size", "32x48", "-b", "onnxruntime", "-p", "f32", "--seconds", "0.01") == 0
     assert "one_layer" in capsys.readouterr().out

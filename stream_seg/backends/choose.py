@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
-from stream_seg.backends.device import Device, resolve_precision
-from stream_seg.backends.engine import Engine
+from stream_seg.backends.engine import QUANTIZED, Device, Engine
 from stream_seg.backends.registry import BACKENDS, get_backend
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network.network import Network
@@ -65,10 +64,7 @@ def find_target(name: str, compute_capability: str | None = None) -> Target:
     if compute_capability is not None and backend.compiler is None:
         raise ConfigError(f"compute capability {compute_capability}: {name} only builds for this machine")
     with _import_errors(name):
-        if compute_capability is None or backend.compiler is None:
-            device = backend.find_device()
-        else:
-            device = backend.compiler.find_device(compute_capability)
+        device = backend.find_device() if compute_capability is None else backend.find_device(compute_capability)
         return Target(name, backend.version(), device)
 
 
@@ -80,18 +76,31 @@ def open_backend(
     `built` is an engine of the cache, in `precision`: the file of an ahead-of-time compiler, else an ONNX.
     """
     backend = get_backend(name)
-    arguments = {"precision": precision, "threads": threads}
+    plan: dict[str, bytes] = {}
     with _import_errors(name):
         if built is None:
             quantized = network.int8 is not None
-            arguments["precision"] = resolve_precision(
-                precision, backend.find_device(), quantized=quantized, backend=name
-            )
+            precision = resolve_precision(precision, backend.find_device(), quantized=quantized, backend=name)
         elif backend.compiler is not None:
-            arguments["plan"] = built
+            plan["plan"] = built
         elif precision == "int8":
             network = replace(network, int8=built)
-        return backend.create_engine(network, **arguments)
+        return backend.create_engine(network, precision=precision, threads=threads, **plan)
+
+
+def resolve_precision(precision: str, device: Device, *, quantized: bool, backend: str) -> str:
+    """Return `precision`, or for "auto" the fastest on `device`. `quantized`: the network has a quantized form.
+
+    Raises NetworkError for a precision that is not available, naming those that are.
+    """
+    every = (*device.precisions, *device.on_request)
+    available = [name for name in every if quantized or name not in QUANTIZED]
+    if precision == "auto":
+        return available[0]
+    if precision not in available:
+        reason = "needs the network's int8 form" if precision in every else f"is not available on {device.label}"
+        raise NetworkError(f"{backend}: precision {precision} {reason}; available: {', '.join(available)}")
+    return precision
 
 
 @contextmanager

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+import platform
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
 from threading import Lock
-from types import MappingProxyType, TracebackType
 from typing import TypeAlias
 
 import numpy as np
@@ -13,25 +14,43 @@ from numpy.typing import NDArray
 
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
+from stream_seg.network.network import Network
 from stream_seg.types import VOID, Classes
 
 Images: TypeAlias = NDArray[np.uint8]
 """uint8 (N, H, W, 3), BGR."""
+QUANTIZED = ("int8", "fp8")
+"""Precisions that need the quantized form of a network."""
+ANY_GPU = "any"
+"""Device name of an engine that was compiled for a compute capability, not for the GPU of this machine."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device as one backend uses it.
+
+    `name` is the name in `EngineInfo`, or ANY_GPU. `precisions` are ordered from the fastest to f32; `auto` takes the
+    first. `on_request` are precisions that only run when they are named. `compute_capability` is a GPU's, as "8.9".
+    """
+
+    name: str
+    precisions: tuple[str, ...]
+    on_request: tuple[str, ...] = ()
+    compute_capability: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The device in words, for messages and tables."""
+        return describe_device(self.name, self.compute_capability)
 
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """Interface of an engine.
-
-    `size` is the (height, width) of the input. `shapes` are the output shapes for one image, by output name ("scores"
-    or "labels"). `batch` is the number of images computed at once; `infer` takes any number.
-    """
+    """Interface of an engine. `size` is the (height, width) of the input."""
 
     size: tuple[int, int]
     classes: Classes
     info: EngineInfo
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -87,9 +106,7 @@ class Engine:
     def __enter__(self) -> Engine:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -122,10 +139,16 @@ def check_engine(engine: Engine) -> None:
         raise NetworkError(f"{name}: labels of shape {result.labels.shape}; expected (1, {size[0]}, {size[1]})")
 
 
-def make_run(
-    output: str, compute: Callable[[Images], NDArray[np.generic]], *, batch: int = 1
-) -> Callable[[Images], Result]:
-    """Return the `run` of an engine whose `compute` returns `output` ("scores" or "labels") for up to `batch` images.
+def make_engine(
+    network: Network,
+    output: str,
+    compute: Callable[[Images], NDArray[np.generic]],
+    *,
+    info: EngineInfo,
+    batch: int = 1,
+    errors: tuple[type[Exception], ...] = (RuntimeError,),
+) -> Engine:
+    """Return the engine whose `compute` returns `output` ("scores" or "labels") for up to `batch` images.
 
     `batch` is 1 on a CPU, where larger batches save no time.
     """
@@ -137,25 +160,26 @@ def make_run(
             return Result(scores=values.astype(np.float32, copy=False))
         return Result(labels=values.astype(np.uint8, copy=False))
 
-    return run
+    return Engine(EngineSpec(network.size, network.classes, info), run, errors=errors)
 
 
-def select_output(outputs: Collection[str], requested: str | None) -> str:
-    """Return the output to compute: `requested`, by default "scores" if there are any. Raises NetworkError."""
-    if requested is None:
-        return "scores" if "scores" in outputs else "labels"
-    if requested not in outputs:
-        raise NetworkError(f"unknown output {requested!r}; the network has {', '.join(sorted(outputs))}")
-    return requested
+def select_onnx(network: Network, precision: str) -> bytes:
+    """Return the form of `network` that an engine of `precision` is made from."""
+    return network.int8 if precision in QUANTIZED and network.int8 else network.f32
+
+
+def select_output(outputs: Collection[str]) -> str:
+    """Return the output that an engine computes: "scores" if there are any, else "labels"."""
+    return "scores" if "scores" in outputs else "labels"
 
 
 def prune_to_output(graph: bytes, output: str | None = None) -> tuple[str, bytes]:
-    """Return the output to compute (see `select_output`) and the ONNX without the operators that only others need."""
+    """Return the output to compute, by default as `select_output`, and the ONNX without what only others need."""
     import onnx
     import onnx.utils
 
     model = onnx.load_from_string(graph)
-    name = select_output([value.name for value in model.graph.output], output)
+    name = output or select_output([value.name for value in model.graph.output])
     return name, onnx.utils.Extractor(model).extract_model(["image"], [name]).SerializeToString()
 
 
@@ -166,3 +190,20 @@ def summarize_error(error: Exception) -> str:
     """
     text = " ".join(str(error).split())
     return text if len(text) <= 300 else f"{text[:100]} ... {text[-195:]}"
+
+
+def describe_device(name: str, compute_capability: str | None) -> str:
+    """Return a device in words: "AMD EPYC", "NVIDIA H200 of capability 9.0", "any GPU of capability 8.9"."""
+    if compute_capability is None:
+        return name
+    return f"{'any GPU' if name == ANY_GPU else name} of capability {compute_capability}"
+
+
+def cpu_name() -> str:
+    """Return the model name of the CPU."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from stream_seg.backends.device import Device
-from stream_seg.backends.engine import Engine, EngineSpec, make_run, select_output, summarize_error
+from stream_seg.backends.engine import Device, Engine, make_engine, select_onnx, select_output, summarize_error
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
 from stream_seg.network.network import Network
@@ -19,37 +18,38 @@ def find_device() -> Device:
     return Device(core.get_property("CPU", "FULL_DEVICE_NAME"), ("int8", *bf16, "f32"))
 
 
-def create_engine(network: Network, *, precision: str, threads: int, output: str | None = None) -> Engine:
-    """Compile `network` for this machine's CPU, in a precision of `find_device`. Raises NetworkError; ImportError.
-
-    `output` is "scores" or "labels", by default scores if there are any. Only the operators that it needs are computed,
-    one image at a time.
-    """
+def create_engine(network: Network, *, precision: str, threads: int) -> Engine:
+    """Compile `network` for this machine's CPU, one image at a time. Raises NetworkError; ImportError."""
     core = _create_core()
     import openvino as ov
 
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        # precision of the operators that are not quantized; without the hint the CPU plugin decides
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        # a pinned thread waits for its core while decoder and encoder use it
+        "ENABLE_CPU_PINNING": False,
+    }
     try:
-        model = core.read_model(network.int8 if precision == "int8" else network.f32)
+        model = core.read_model(select_onnx(network, precision))
         results = {name: result for result in model.get_results() for name in result.output(0).get_names()}
-        name = select_output(results, output)
+        output = select_output(results)
         # upsampling 11 classes and taking the arg-max costs more here than where the labels are needed
-        model = ov.Model([results[name]], model.get_parameters())
+        model = ov.Model([results[output]], model.get_parameters())
         model.reshape([1, *network.size, 3])
-        compiled = core.compile_model(model, "CPU", _compile_options(precision, threads))
+        compiled = core.compile_model(model, "CPU", options)
         shape = compiled.output(0).partial_shape
     except RuntimeError as error:
         raise NetworkError(f"{network.name}: OpenVINO cannot compile it: {summarize_error(error)}") from error
     if shape.is_dynamic:
         raise NetworkError(
-            f"{network.name}: the size of output {name} depends on the image (shape {shape}); "
+            f"{network.name}: the size of output {output} depends on the image (shape {shape}); "
             "expected a class for every pixel"
         )
     request = compiled.create_infer_request()
-
-    run = make_run(name, lambda image: request.infer(image, share_inputs=True)[0])
     info = EngineInfo(network.name, "openvino", precision, core.get_property("CPU", "FULL_DEVICE_NAME"))
-    shapes = {name: tuple(shape.to_shape())[1:]}
-    return Engine(EngineSpec(network.size, network.classes, info, shapes=shapes), run, errors=(RuntimeError,))
+    return make_engine(network, output, lambda image: request.infer(image, share_inputs=True)[0], info=info)
 
 
 def _create_core() -> Any:
@@ -58,14 +58,3 @@ def _create_core() -> Any:
     import openvino as ov
 
     return ov.Core()
-
-
-def _compile_options(precision: str, threads: int) -> dict[str, str | int | bool]:
-    return {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        # precision of the operators that are not quantized; without the hint the CPU plugin decides
-        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-        # a pinned thread waits for its core while decoder and encoder use it
-        "ENABLE_CPU_PINNING": False,
-    }

@@ -10,8 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from stream_seg.backends import onnxruntime, openvino, torch
-from stream_seg.backends.device import Device
-from stream_seg.backends.engine import Engine
+from stream_seg.backends.engine import Device, Engine
 from stream_seg.backends.tensorrt import api as tensorrt_api
 from stream_seg.backends.tensorrt import backend as tensorrt
 from stream_seg.errors import ConfigError
@@ -25,13 +24,12 @@ class Compiler:
 
     `compile`(network, precision, batch=, compute_capability=, on_step=) returns the file; `create_engine` of the
     backend takes it as `plan=`. `lower`(network, precision) returns the ONNX that is compiled, in its number types, to
-    compare engines that this machine cannot run. `find_device` returns the device of a compute capability.
+    compare engines that this machine cannot run.
     """
 
     suffix: str
     compile: Callable[..., bytes]
     lower: Callable[[Network, str], bytes]
-    find_device: Callable[[str], Device]
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Backend:
 
     `packages` are import names, one of which must be installed; its version is part of an engine's cache key. All of
     `requires`, import names too, must be installed. `precisions` are those that the backend has on any device.
-    `find_device` returns the device of this machine.
+    `find_device` returns the device of this machine, and with a compiler that of a compute capability, its argument.
     `create_engine`(network, precision=, threads=) opens a network in one of the device's precisions. `find_obstacle`
     returns the reason why an installed backend cannot work, None if it can.
     """
@@ -49,7 +47,7 @@ class Backend:
     packages: tuple[str, ...]
     install: str
     precisions: tuple[str, ...]
-    find_device: Callable[[], Device]
+    find_device: Callable[..., Device]
     create_engine: Callable[..., Engine]
     requires: tuple[str, ...] = ()
     find_obstacle: Callable[[], str | None] = lambda: None
@@ -92,7 +90,7 @@ BACKENDS: dict[str, Backend] = {
         requires=("cuda",),
         find_obstacle=tensorrt.find_obstacle,
         needs_gpu=True,
-        compiler=Compiler(".plan", tensorrt.compile_network, tensorrt.lower_network, tensorrt.find_foreign_device),
+        compiler=Compiler(".plan", tensorrt.compile_network, tensorrt.lower_network),
     ),
     "openvino": Backend(
         title="OpenVINO",

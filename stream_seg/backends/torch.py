@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.backends.device import Device, cpu_name
-from stream_seg.backends.engine import Engine, EngineSpec, Images, make_run, prune_to_output, summarize_error
+from stream_seg.backends.engine import Device, Engine, Images, cpu_name, make_engine, prune_to_output, summarize_error
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
 from stream_seg.network.network import Network
@@ -32,46 +30,44 @@ BATCH = 8
 
 def find_device() -> Device:
     """Return the CUDA device, or the CPU where there is none. Raises ImportError."""
-    device = _select_device("auto")
-    if device.type == "cuda":
-        return Device(_device_name(device), ("fp16", "bf16", "f32"))
-    return Device(_device_name(device), ("f32",), on_request=("bf16",))  # few CPUs compute in fp16
+    import torch
+
+    if torch.cuda.is_available():
+        return Device(torch.cuda.get_device_name(), ("fp16", "bf16", "f32"))
+    return Device(cpu_name(), ("f32",), on_request=("bf16",))  # few CPUs compute in fp16
 
 
-def create_engine(
-    network: Network, *, precision: str, threads: int, output: str | None = None, device: str = "auto"
-) -> Engine:
-    """Load `network` into torch for `device`: "cpu", "cuda" or "auto". Raises NetworkError; ImportError.
+def create_engine(network: Network, *, precision: str, threads: int) -> Engine:
+    """Load `network` into torch, on the device of `find_device`. Raises NetworkError; ImportError.
 
-    `output` is "scores" or "labels", by default scores if there are any. bf16 and fp16 are autocast: reductions stay
-    float32. Tensors are channels-last. On a CPU `threads` applies to torch in the whole process.
+    bf16 and fp16 are autocast: reductions stay float32. Tensors are channels-last. On a CPU `threads` applies to torch
+    in the whole process.
     """
     import torch
 
-    place = _select_device(device)
-    name, graph = prune_to_output(network.f32, output)
-    module = load_module(graph, name=network.name).to(place).to(memory_format=torch.channels_last)
-    if place.type == "cpu":
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    output, graph = prune_to_output(network.f32)
+    module = _load_module(graph, name=network.name).to(device).to(memory_format=torch.channels_last)
+    if device == "cpu":
         torch.set_num_threads(threads)
 
     @torch.inference_mode()
     def compute(images: Images) -> NDArray[Any]:
-        with _autocast(place.type, precision):
-            result = module(torch.from_numpy(np.array(images)).to(place))  # a copy: torch warns of read-only arrays
+        with torch.autocast(device, dtype, enabled=dtype is not None):
+            result = module(torch.from_numpy(np.array(images)).to(device))  # a copy: torch warns of read-only arrays
         values: NDArray[Any] = (result.float() if result.is_floating_point() else result).cpu().numpy()
         return np.ascontiguousarray(values)
 
-    batch = 1 if place.type == "cpu" else BATCH
     try:
-        shape = compute(np.zeros((1, *network.size, 3), np.uint8)).shape[1:]
+        compute(np.zeros((1, *network.size, 3), np.uint8))
     except (RuntimeError, NotImplementedError, ValueError) as error:
         raise NetworkError(f"{network.name}: torch cannot run it: {summarize_error(error)}") from error
-    info = EngineInfo(network.name, "torch", precision, _device_name(place))
-    spec = EngineSpec(network.size, network.classes, info, shapes={name: shape}, batch=batch)
-    return Engine(spec, make_run(name, compute, batch=batch), errors=(RuntimeError,))
+    info = EngineInfo(network.name, "torch", precision, find_device().name)
+    return make_engine(network, output, compute, info=info, batch=1 if device == "cpu" else BATCH)
 
 
-def load_module(graph: bytes, *, name: str) -> torch.nn.Module:
+def _load_module(graph: bytes, *, name: str) -> torch.nn.Module:
     """Convert an ONNX into a torch module with onnx2pytorch. Raises NetworkError naming an unsupported operator."""
     import onnx
     from onnx2pytorch import ConvertModel
@@ -99,27 +95,3 @@ def _check_resizes(model: Any, *, name: str) -> None:
             rounds_down = mode != "nearest" or attributes.get("nearest_mode") == "floor"
             if key not in RESIZE_MODES or not rounds_down:
                 raise NetworkError(f"{name}: torch has no Resize of mode {' '.join(key)} ({node.name})")
-
-
-def _autocast(device: str, precision: str) -> AbstractContextManager[Any]:
-    import torch
-
-    if precision == "f32":
-        return nullcontext()
-    return torch.autocast(device, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
-
-
-def _select_device(device: str) -> torch.device:
-    import torch
-
-    available = torch.cuda.is_available()
-    if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not available):
-        allowed = "auto, cpu, cuda" if available else "auto, cpu (torch finds no CUDA device)"
-        raise NetworkError(f"torch: device {device!r} is not available; available: {allowed}")
-    return torch.device("cuda" if available and device != "cpu" else "cpu")
-
-
-def _device_name(device: torch.device) -> str:
-    import torch
-
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()

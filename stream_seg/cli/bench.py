@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from stream_seg.backends.choose import available_backends
-from stream_seg.backends.device import cpu_name
+from stream_seg.backends.engine import cpu_name
 from stream_seg.backends.registry import backend_names, precision_names
 from stream_seg.cli.timing import time_engine, time_graph
 from stream_seg.config.graph_file import check

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from stream_seg.backends.device import ANY_GPU, describe_device
+from stream_seg.backends.engine import ANY_GPU, describe_device
 from stream_seg.engines.cache_entry import Entry
 
 

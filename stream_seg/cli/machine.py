@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from stream_seg.backends.device import cpu_name
+from stream_seg.backends.engine import cpu_name
 from stream_seg.backends.registry import BACKENDS, package_version
 from stream_seg.errors import OutputError
 

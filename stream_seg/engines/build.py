@@ -9,8 +9,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from stream_seg.backends.choose import Target, available_backends, find_target, pick_backend
-from stream_seg.backends.device import QUANTIZED
-from stream_seg.backends.engine import check_engine
+from stream_seg.backends.engine import QUANTIZED, check_engine, select_onnx
 from stream_seg.backends.registry import BACKENDS
 from stream_seg.engines.accuracy_gate import Limits
 from stream_seg.engines.cache import find_entry, list_entries, read_engine
@@ -202,7 +201,7 @@ def _build(
         report.line(f"{name}: quantizing with {len(images.fit)} images of {images.source}")
         int8 = quantize(network.f32, [sample.image for sample in images.fit], recipe.quantize, name=name)
         network = replace(network, int8=int8)
-    engine = network.int8 if precision == "int8" and network.int8 else network.f32
+    engine = select_onnx(network, precision)
     if backend.compiler is not None:
         place = target.device.label
         report.line(f"{name}: {backend.title} builds {precision} for 1 to {recipe.batch} images on {place}")

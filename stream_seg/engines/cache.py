@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stream_seg.backends.choose import Target, find_target
-from stream_seg.backends.device import ANY_GPU
+from stream_seg.backends.engine import ANY_GPU
 from stream_seg.backends.registry import BACKENDS
 from stream_seg.engines.cache_entry import Entry, Key, entry_name, hash_bytes
 from stream_seg.engines.integrity import explain_bad_seal, explain_distrust, read_secret

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from stream_seg.backends.choose import Target, open_backend
-from stream_seg.backends.device import ANY_GPU
-from stream_seg.backends.engine import Engine
+from stream_seg.backends.engine import ANY_GPU, Engine
 from stream_seg.backends.registry import BACKENDS
 from stream_seg.engines.accuracy_gate import LabelPair, Limits, compare_labels, make_report
 from stream_seg.engines.calibration import CalibrationSet, Sample

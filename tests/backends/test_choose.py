@@ -9,10 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stream_seg.backends.choose import available_backends, find_target, open_backend, pick_backend
-from stream_seg.backends.device import Device, resolve_precision
-from stream_seg.backends.engine import Engine, EngineSpec, Images, Result
-from stream_seg.backends.onnxruntime import select_devices
+from stream_seg.backends.choose import (
+    available_backends,
+    find_target,
+    open_backend,
+    pick_backend,
+    resolve_precision,
+)
+from stream_seg.backends.engine import Device, Engine, EngineSpec, Images, Result
+from stream_seg.backends.onnxruntime import find_device
 from stream_seg.backends.registry import BACKENDS, Backend, backend_names, precision_names
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import ConfigError, NetworkError
@@ -107,12 +112,12 @@ def test_the_precision_depends_on_device_and_network() -> None:
         resolve_precision("int8", device, quantized=False, backend="x")
 
 
-def test_the_devices_of_onnx_runtime() -> None:
-    cpu = ["CPUExecutionProvider"]
-    assert select_devices("auto", available=cpu) == ("cpu",)
-    assert select_devices("auto", available=["CUDAExecutionProvider", *cpu]) == ("cuda", "cpu")
-    with pytest.raises(NetworkError, match="device 'cuda' is not in the installed package; available: auto, cpu"):
-        select_devices("cuda", available=cpu)
+def test_the_device_of_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    providers = ["CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: providers)
+    assert find_device().precisions == ("int8", "f32")
+    providers.insert(0, "CUDAExecutionProvider")
+    assert find_device() == Device("cuda", ("int8", "fp16", "f32"))
 
 
 def test_only_a_compiler_builds_for_another_gpu() -> None:

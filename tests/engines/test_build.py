@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from stream_seg.backends.choose import Target
-from stream_seg.backends.device import Device
-from stream_seg.backends.engine import prune_to_output
-from stream_seg.backends.tensorrt.cuda import Plan
+from stream_seg.backends.engine import Device, prune_to_output
+from stream_seg.backends.tensorrt.api import Plan
 from stream_seg.backends.tensorrt.run import Execution
 from stream_seg.engines.build import EngineRecipe, build_default, build_engine
 from stream_seg.engines.cache import list_entries

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.segmentation import deeplabv3 as torchvision_deeplab
 
-from stream_seg.backends.tensorrt.build import build_plan, list_compute_capabilities
-from stream_seg.training.export import export_onnx
-from stream_seg.zoo import operators
-from stream_seg.zoo.operators import (
-    ASPP,
-    atrous,
-    bilinear_transposed,
-    max_pool_with_indices,
-    max_unpool,
-)
+from stream_seg.zoo.operators import atrous, bilinear_transposed, max_pool_with_indices, max_unpool
 
 
 def grid(rows: list[list[float]]) -> Tensor:
@@ -50,31 +34,13 @@ def make_positive(net: nn.Module) -> nn.Module:
     return net
 
 
-def test_the_bilinear_kernel_of_stride_2() -> None:
-    row = torch.tensor([0.25, 0.75, 0.75, 0.25])
-    assert torch.equal(operators.bilinear_kernel(2), torch.outer(row, row))
-
-
 @pytest.mark.parametrize("factor", [2, 4, 8])
 def test_a_transposed_convolution_starts_as_bilinear_interpolation(factor: int) -> None:
     x = noise(1, 3, 6, 7)
     made = bilinear_transposed(3, factor, padding=factor // 2)(x)
     inside = (..., slice(factor, -factor), slice(factor, -factor))  # at the border one pads zeros, the other copies
-    expected = operators.upsample_bilinear(x, (6 * factor, 7 * factor))
+    expected = F.interpolate(x, scale_factor=factor, mode="bilinear")
     torch.testing.assert_close(made[inside], expected[inside])
-
-
-def test_bilinear_upsampling_by_hand() -> None:
-    assert torch.equal(operators.upsample_bilinear(grid([[0, 1]]), (1, 4)), grid([[0, 0.25, 0.75, 1]]))
-
-
-def test_unpooling_without_indices_by_hand() -> None:
-    x = grid([[1, 2], [3, 4]])
-    nearest = grid([[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]])
-    nails = grid([[1, 0, 2, 0], [0, 0, 0, 0], [3, 0, 4, 0], [0, 0, 0, 0]])
-    assert torch.equal(operators.unpool_nearest(x), nearest)
-    assert torch.equal(operators.unpool_bed_of_nails(x), nails)
-    assert torch.equal(operators.unpool_bed_of_nails(noise(2, 3, 2, 2), 3)[..., 0::3, 0::3], noise(2, 3, 2, 2))
 
 
 def test_max_unpooling_by_hand() -> None:
@@ -114,61 +80,3 @@ def test_stacked_atrous_convolutions_have_an_exponential_field_at_linear_paramet
     assert receptive_field(net) == (2 ** (layers + 1) - 1,) * 2
     assert receptive_field(plain) == (2 * layers + 1,) * 2
     assert sum(p.numel() for p in net.parameters()) == sum(p.numel() for p in plain.parameters()) == 10 * layers
-
-
-def test_aspp_equals_torchvisions() -> None:
-    torch.manual_seed(0)
-    ours, theirs = ASPP(4, 8, rates=(2, 3, 4)).eval(), torchvision_deeplab.ASPP(4, [2, 3, 4], 8).eval()
-    theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
-    x = noise(1, 4, 20, 30)
-    torch.testing.assert_close(ours(x), theirs(x))
-
-
-class Unpooled(nn.Module):
-    """A convolution followed by both unpoolings without indices."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(3, 4, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.convolution(x)
-        return operators.unpool_nearest(x) + operators.unpool_bed_of_nails(x)
-
-
-def test_unpooling_without_indices_exports_and_builds_everywhere(tmp_path: Path) -> None:
-    """No network of the zoo uses it; unpooling by indices is exported with DeconvNet and SegNet."""
-    torch.manual_seed(0)
-    net, image = Unpooled().eval(), torch.randint(256, (2, 16, 16, 3), dtype=torch.uint8)
-    export_onnx(net, tmp_path / "net.onnx", size=(16, 16), mean=(0, 0, 0), std=(1, 1, 1))
-    with torch.no_grad():
-        expected = net(image.permute(0, 3, 1, 2) / 255).numpy()
-    network = (tmp_path / "net.onnx").read_bytes()
-    scores, _ = ort.InferenceSession(network).run(None, {"image": image.numpy()})
-    np.testing.assert_allclose(scores, expected, atol=1e-5)
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # as backends/openvino.py does
-    import openvino as ov
-
-    compiled: Any = ov.Core().compile_model(tmp_path / "net.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    np.testing.assert_allclose(compiled(image.numpy())["scores"], expected, atol=1e-5)
-    plan = build_plan(
-        network,
-        precision="f32",
-        size=(16, 16),
-        batch=(1, 2),
-        compute_capability=list_compute_capabilities()[0],
-        name="net",
-    )
-    assert plan
-
-
-def test_aspp_keeps_the_size_and_sees_the_whole_image() -> None:
-    torch.manual_seed(0)
-    aspp = ASPP(4, 8, rates=(2, 3)).eval()
-    x = noise(1, 4, 20, 30)
-    changed = x.clone()
-    changed[..., 0, 0] += 50
-    assert aspp(x).shape == (1, 8, 20, 30)
-    assert (aspp(x) != aspp(changed))[0, :, 15, 25].any()  # farther away than any rate: through image pooling
-    weights = [layer.weight.shape[1:] for layer in aspp.modules() if isinstance(layer, nn.Conv2d)]
-    assert weights == [(4, 1, 1), (4, 3, 3), (4, 3, 3), (4, 1, 1), (32, 1, 1)]

@@ -1,12 +1,24 @@
-"""TensorRT: the fastest backend on an NVIDIA GPU, with the package `tensorrt` or `tensorrt_rtx`."""
+"""TensorRT: the fastest backend on an NVIDIA GPU, with the package `tensorrt` or `tensorrt_rtx`.
+
+`tensorrt_rtx` also builds for GPUs that this machine does not have, in a second, and compiles the kernels when the plan
+first runs. `tensorrt` measures its kernels on the GPU of this machine and builds for that GPU only. A plan holds no
+metadata; the engine cache keeps them beside it.
+"""
 
 from __future__ import annotations
 
-from stream_seg.backends.device import ANY_GPU, QUANTIZED, Device
-from stream_seg.backends.engine import Engine, EngineSpec, make_run, prune_to_output
-from stream_seg.backends.tensorrt.api import OnStep, import_tensorrt
-from stream_seg.backends.tensorrt.build import build_plan
-from stream_seg.backends.tensorrt.cuda import Plan, find_gpu
+from typing import Any
+
+from stream_seg.backends.engine import (
+    ANY_GPU,
+    Device,
+    Engine,
+    make_engine,
+    prune_to_output,
+    select_onnx,
+    summarize_error,
+)
+from stream_seg.backends.tensorrt.api import OnStep, Plan, create_monitor, find_gpu, get_logger, import_tensorrt
 from stream_seg.backends.tensorrt.precision import convert_precision
 from stream_seg.backends.tensorrt.run import Execution
 from stream_seg.errors import NetworkError
@@ -28,55 +40,32 @@ def find_obstacle() -> str | None:
     return None
 
 
-def find_device() -> Device:
-    """Return the GPU of this machine. Raises NetworkError where there is none; ImportError."""
+def find_device(compute_capability: str | None = None) -> Device:
+    """Return the GPU of this machine, or a device for every GPU of a compute capability, such as "8.9".
+
+    Raises NetworkError where this machine has no GPU; ImportError.
+    """
     import_tensorrt()
-    return _make_device(*find_gpu())
+    name, capability = find_gpu() if compute_capability is None else (ANY_GPU, compute_capability)
+    fp8 = tuple(map(int, capability.split("."))) >= FP8_SINCE
+    return Device(name, ("int8", "fp16", "f32"), ("fp8",) if fp8 else (), capability)
 
 
-def find_foreign_device(compute_capability: str) -> Device:
-    """Return a device that stands for every GPU of a compute capability ("8.9"). Raises ImportError."""
-    import_tensorrt()
-    return _make_device(ANY_GPU, compute_capability)
-
-
-def create_engine(
-    network: Network, *, precision: str, threads: int = 1, output: str | None = None, plan: bytes | None = None
-) -> Engine:
+def create_engine(network: Network, *, precision: str, threads: int = 1, plan: bytes | None = None) -> Engine:
     """Load `plan`, or build one first, on this machine's GPU. Raises NetworkError; ImportError.
 
-    `output` is "scores" or "labels", by default scores if there are any, although labels are a tenth of their size. A
-    plan must have been built from `network` in `precision` with that output. `threads` has no effect.
+    A plan must have been built from `network` in `precision`. `threads` has no effect. Scores are computed if there are
+    any, although labels are a tenth of their size.
     """
     device, _ = find_gpu()
-    name, graph = prune_to_output(select_onnx(network, precision), output)
+    output, graph = prune_to_output(select_onnx(network, precision))
     if plan is None:
-        plan = build_plan(graph, precision=precision, size=network.size, batch=(1, BATCH), name=network.name)
-    execution = load_plan(plan, output=name, name=network.name)
-    run = make_run(name, lambda images: execution.infer(images)[name], batch=execution.batch)
+        plan = build_plan(graph, precision=precision, batch=BATCH, name=network.name)
+    execution = load_plan(plan, output=output, name=network.name)
     info = EngineInfo(network.name, "tensorrt", precision, device)
-    spec = EngineSpec(network.size, network.classes, info, shapes=execution.shapes, batch=execution.batch)
-    return Engine(spec, run, errors=(RuntimeError,))
-
-
-def compile_network(
-    network: Network, precision: str, *, batch: int, compute_capability: str | None, on_step: OnStep | None = None
-) -> bytes:
-    """Return a plan for up to `batch` images, for this machine's GPU or a `compute_capability`. Raises NetworkError."""
-    return build_plan(
-        prune_to_output(select_onnx(network, precision))[1],
-        precision=precision,
-        size=network.size,
-        batch=(1, batch),
-        compute_capability=compute_capability,
-        on_step=on_step,
-        name=network.name,
+    return make_engine(
+        network, output, lambda images: execution.infer(images)[output], info=info, batch=execution.batch
     )
-
-
-def lower_network(network: Network, precision: str) -> bytes:
-    """Return the ONNX that a plan of `precision` is compiled from, in its number types. Raises NetworkError."""
-    return convert_precision(select_onnx(network, precision), precision=precision, name=network.name)
 
 
 def load_plan(plan: bytes, *, output: str, name: str) -> Execution:
@@ -89,11 +78,81 @@ def load_plan(plan: bytes, *, output: str, name: str) -> Execution:
         raise NetworkError(f"{name}: {import_tensorrt().__name__} cannot run it: {error}") from error
 
 
-def select_onnx(network: Network, precision: str) -> bytes:
-    """Return the form of `network` that a plan of `precision` starts from: the quantized one for int8 and fp8."""
-    return network.int8 if precision in QUANTIZED and network.int8 else network.f32
+def lower_network(network: Network, precision: str) -> bytes:
+    """Return the ONNX that a plan of `precision` is compiled from, in its number types. Raises NetworkError."""
+    return convert_precision(select_onnx(network, precision), precision=precision, name=network.name)
 
 
-def _make_device(name: str, compute_capability: str) -> Device:
-    fp8 = tuple(map(int, compute_capability.split("."))) >= FP8_SINCE
-    return Device(name, ("int8", "fp16", "f32"), ("fp8",) if fp8 else (), compute_capability)
+def compile_network(network: Network, precision: str, **options: Any) -> bytes:
+    """Return a plan of the network's scores, else labels, with the options of `build_plan`. Raises NetworkError."""
+    graph = prune_to_output(select_onnx(network, precision))[1]
+    return build_plan(graph, precision=precision, name=network.name, **options)
+
+
+def build_plan(
+    onnx: bytes,
+    *,
+    precision: str,
+    batch: int = 1,
+    compute_capability: str | None = None,
+    on_step: OnStep | None = None,
+    name: str = "network",
+) -> bytes:
+    """Return a serialized plan of a portable ONNX (quantized for int8 and fp8) for 1 to `batch` images.
+
+    `compute_capability` is as "8.9"; None builds for the GPU of this machine, with `tensorrt_rtx` for all since Ampere.
+    Raises NetworkError naming the operator that fails; ImportError.
+    """
+    trt, log = import_tensorrt(), get_logger()
+    log.errors.clear()
+    builder = trt.Builder(log)
+    network = parse_onnx(builder, convert_precision(onnx, precision=precision, name=name), name=name)
+    image = network.get_input(0)
+    most, *shape = image.shape
+    if most != -1 and (most, batch) != (1, 1):
+        raise NetworkError(f"{name}: takes {most} images at a time, not 1 to {batch}")
+    profile = builder.create_optimization_profile()
+    profile.set_shape(image.name, (1, *shape), (1, *shape), (batch, *shape))
+    config = builder.create_builder_config()
+    config.add_optimization_profile(profile)
+    if compute_capability is not None:
+        _set_compute_capability(config, compute_capability, name=name)
+    monitor = create_monitor(on_step) if on_step else None
+    config.progress_monitor = monitor
+    plan = builder.build_serialized_network(network, config)
+    if monitor is not None and monitor.error:
+        raise monitor.error
+    if plan is None:
+        raise NetworkError(f"{name}: TensorRT cannot build it: {log.last_error()}")
+    return bytes(plan)
+
+
+def parse_onnx(builder: Any, onnx: bytes, *, name: str) -> Any:
+    """Return the strongly typed network definition of an ONNX. Raises NetworkError naming the operator that fails."""
+    trt = import_tensorrt()
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, builder.logger)
+    if not parser.parse(onnx):
+        reason = "no reason given"
+        if parser.num_errors:
+            error = parser.get_error(0)
+            operator = error.node_operator()
+            reason = f"operator {operator} ({error.node_name()}): " if operator else ""
+            reason += summarize_error(error.desc())
+        raise NetworkError(f"{name}: TensorRT cannot read it: {reason}")
+    return network
+
+
+def list_compute_capabilities() -> tuple[str, ...]:
+    """Return the compute capabilities, as "8.9", that plans can be built for without such a GPU; none in `tensorrt`."""
+    members = getattr(getattr(import_tensorrt(), "ComputeCapability", None), "__members__", {})
+    return tuple(f"{n[2:-1]}.{n[-1]}" for n in members if n.startswith("SM"))
+
+
+def _set_compute_capability(config: Any, compute_capability: str, *, name: str) -> None:
+    trt, available = import_tensorrt(), list_compute_capabilities()
+    if compute_capability not in available:
+        allowed = ", ".join(available) or "the GPU of this machine only"
+        raise NetworkError(f"{name}: compute capability {compute_capability!r}; {trt.__name__} builds for {allowed}")
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(trt.ComputeCapability.__members__[f"SM{compute_capability.replace('.', '')}"], 0)

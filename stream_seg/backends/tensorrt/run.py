@@ -12,7 +12,6 @@ from __future__ import annotations
 import ctypes
 import math
 import weakref
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.backends.engine import Images
-from stream_seg.backends.tensorrt.api import get_logger
-from stream_seg.backends.tensorrt.cuda import Plan, check_cuda
+from stream_seg.backends.tensorrt.api import Plan, check_cuda, get_logger
 from stream_seg.errors import NetworkError
 
 
@@ -33,18 +31,6 @@ class _Tensor:
     name: str
     host: NDArray[Any]
     device: int
-
-    def nbytes(self, count: int) -> int:
-        """Return the size of `count` images."""
-        return int(self.host[:count].nbytes)
-
-
-@dataclass(frozen=True)
-class _Call:
-    """An inference that can be captured as a graph: batch size, and whether input and output are copied."""
-
-    count: int
-    copy: bool
 
 
 class Execution:
@@ -64,34 +50,26 @@ class Execution:
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         self._tensors = {name: self._allocate(name) for name in names}
         self._outputs = outputs
-        self._contexts: dict[_Call, Any] = {}
-        self._graphs: dict[_Call, Any] = {}
-
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Shape of each output for one image."""
-        return {name: self._tensors[name].host.shape[1:] for name in self._outputs}
+        self._contexts: dict[int, Any] = {}
+        self._graphs: dict[int, Any] = {}
 
     def infer(self, images: Images) -> dict[str, NDArray[Any]]:
         """Return the outputs of up to `batch` images, copied out of the pinned memory."""
         np.copyto(self._tensors["image"].host[: len(images)], images)
-        self._run(_Call(len(images), copy=True))
+        self._run(len(images))
         return {name: self._tensors[name].host[: len(images)].copy() for name in self._outputs}
 
-    def recompute(self, count: int) -> None:
-        """Compute the `count` images that are on the GPU again without any copy, to measure the network alone."""
-        self._run(_Call(count, copy=False))
-
-    def _run(self, call: _Call) -> None:
-        if call in self._graphs:
-            check_cuda(self._cuda.cudaGraphLaunch(self._graphs[call], self._stream))
+    def _run(self, count: int) -> None:
+        """Compute the first `count` images of the pinned memory."""
+        if count in self._graphs:
+            check_cuda(self._cuda.cudaGraphLaunch(self._graphs[count], self._stream))
         else:
-            context = self._contexts[call] = self._create_context(call.count)
-            self._enqueue(context, call)  # the first run of a context allocates memory and cannot be captured
+            context = self._contexts[count] = self._create_context(count)
+            self._enqueue(context, count)  # the first run of a context allocates memory and cannot be captured
             check_cuda(self._cuda.cudaStreamSynchronize(self._stream))
             is_capturable = getattr(context, "is_stream_capturable", None)  # `tensorrt` lacks it, and always captures
             if is_capturable is None or is_capturable(self._stream):
-                self._graphs[call] = self._capture(context, call)
+                self._graphs[count] = self._capture(context, count)
         check_cuda(self._cuda.cudaStreamSynchronize(self._stream))
 
     def _create_context(self, count: int) -> Any:
@@ -102,23 +80,23 @@ class Execution:
             context.set_tensor_address(tensor.name, tensor.device)
         return context
 
-    def _enqueue(self, context: Any, call: _Call) -> None:
+    def _enqueue(self, context: Any, count: int) -> None:
         kinds, image = self._cuda.cudaMemcpyKind, self._tensors["image"]
-        if call.copy:
-            self._copy(image.device, image.host.ctypes.data, image.nbytes(call.count), kinds.cudaMemcpyHostToDevice)
+        self._copy(image.device, image.host.ctypes.data, image.host[:count].nbytes, kinds.cudaMemcpyHostToDevice)
         if not context.execute_async_v3(self._stream):
             raise RuntimeError(get_logger().last_error())
-        for tensor in [self._tensors[name] for name in self._outputs] if call.copy else []:
-            self._copy(tensor.host.ctypes.data, tensor.device, tensor.nbytes(call.count), kinds.cudaMemcpyDeviceToHost)
+        for tensor in (self._tensors[name] for name in self._outputs):
+            size = tensor.host[:count].nbytes
+            self._copy(tensor.host.ctypes.data, tensor.device, size, kinds.cudaMemcpyDeviceToHost)
 
     def _copy(self, target: int, source: int, size: int, kind: Any) -> None:
         check_cuda(self._cuda.cudaMemcpyAsync(target, source, size, kind, self._stream))
 
-    def _capture(self, context: Any, call: _Call) -> Any:
+    def _capture(self, context: Any, count: int) -> Any:
         cuda = self._cuda
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         check_cuda(cuda.cudaStreamBeginCapture(self._stream, mode))
-        self._enqueue(context, call)
+        self._enqueue(context, count)
         graph = check_cuda(cuda.cudaStreamEndCapture(self._stream))
         executable = check_cuda(cuda.cudaGraphInstantiate(graph, 0))
         check_cuda(cuda.cudaGraphDestroy(graph))
