@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from stream_seg.errors import NetworkError
@@ -45,12 +46,11 @@ class DeconvNet(nn.Module):
         height, width = image.shape[-2:]
         if min(height, width) < SMALLEST:
             raise NetworkError(f"DeconvNet: {height}x{width} is too small; each side must be at least {SMALLEST}")
-        x, unpoolings = image, list[tuple[Tensor, tuple[int, int]]]()
+        x, unpoolings = image, list[tuple[Tensor, torch.Size]]()
         for block in self.encoder:
-            x = block(x)
-            size = (x.shape[-2], x.shape[-1])
-            x, indices = max_pool_with_indices(x)
-            unpoolings.append((indices, size))
+            features = block(x)
+            x, indices = max_pool_with_indices(features)
+            unpoolings.append((indices, features.shape[-2:]))
         x = self.deconv_fc6(self.fc7(self.fc6(x)))
         for block in self.decoder:
             x = block(max_unpool(x, *unpoolings.pop()))

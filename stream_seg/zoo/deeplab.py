@@ -16,10 +16,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.segmentation.deeplabv3 import ASPP
 
 from stream_seg.zoo.backbones import VGG16, ResNet, dilate, init_weights
 from stream_seg.zoo.crf import ConvCRF
-from stream_seg.zoo.operators import ASPP, atrous, conv_bn_relu, upsample_bilinear
+from stream_seg.zoo.operators import atrous, conv_bn_relu
 
 
 class DilatedVGG16(nn.Module):
@@ -99,15 +100,18 @@ class DeepLabV2(nn.Module):
 
 
 class DeepLabV3(nn.Module):
-    """DeepLab v3: multi-grid 1 2 4 in conv5, then ASPP; `output_stride` 16, or 8 with all rates doubled.
+    """DeepLab v3 at output stride 16: multi-grid 1 2 4 in conv5, so rates 2 4 8, then ASPP.
 
     Input: float (N, 3, H, W), any size. Output: float scores (N, classes, ceil(H/16), ceil(W/16)).
     """
 
-    def __init__(self, classes: int = 21, *, backbone: str = "resnet101", output_stride: int = 16) -> None:
+    def __init__(self, classes: int = 21, *, backbone: str = "resnet101") -> None:
         super().__init__()
-        self.features = multi_grid_resnet(backbone, output_stride)
-        self.aspp = ASPP(self.features.channels[3], rates=[r * 16 // output_stride for r in (6, 12, 18)])
+        self.features = ResNet(backbone, output_stride=16)
+        for block, rate in zip(self.features.layers[3].children(), (2, 4, 8), strict=True):
+            dilate(block, rate)
+        self.aspp = ASPP(self.features.channels[3], [6, 12, 18])
+        self.aspp.project = self.aspp.project[:3]  # torchvision adds dropout
         self.score = nn.Conv2d(256, classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -115,30 +119,19 @@ class DeepLabV3(nn.Module):
         return scores
 
 
-class DeepLabV3Plus(nn.Module):
+class DeepLabV3Plus(DeepLabV3):
     """DeepLab v3 as the encoder of a small decoder, which adds the edges of conv2.
 
     Input: float (N, 3, H, W), any size. Output: float scores (N, classes, ceil(H/4), ceil(W/4)).
     """
 
-    def __init__(self, classes: int = 21, *, backbone: str = "resnet101", output_stride: int = 16) -> None:
-        super().__init__()
-        self.features = multi_grid_resnet(backbone, output_stride)
-        self.aspp = ASPP(self.features.channels[3], rates=[r * 16 // output_stride for r in (6, 12, 18)])
+    def __init__(self, classes: int = 21, *, backbone: str = "resnet101") -> None:
+        super().__init__(classes, backbone=backbone)
         self.narrow = conv_bn_relu(self.features.channels[0], 48, 1)
         self.decode = nn.Sequential(conv_bn_relu(256 + 48, 256), conv_bn_relu(256, 256))
-        self.score = nn.Conv2d(256, classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:
         conv2, *_, conv5 = self.features(image)
-        x = upsample_bilinear(self.aspp(conv5), conv2.shape[-2:])
+        x = F.interpolate(self.aspp(conv5), size=conv2.shape[-2:], mode="bilinear")
         scores: Tensor = self.score(self.decode(torch.cat([x, self.narrow(conv2)], dim=1)))
         return scores
-
-
-def multi_grid_resnet(backbone: str, output_stride: int) -> ResNet:
-    """Build a ResNet whose three conv5 blocks have 1, 2 and 4 times the rate of `output_stride`."""
-    net = ResNet(backbone, output_stride=output_stride)
-    for block, grid in zip(net.layers[3].children(), (1, 2, 4), strict=True):
-        dilate(block, grid * 32 // output_stride)
-    return net

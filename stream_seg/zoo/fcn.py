@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stream_seg.zoo.backbones import VGG16, init_weights
-from stream_seg.zoo.operators import bilinear_transposed
+from stream_seg.zoo.operators import bilinear_transposed, crop
 
 # conv1_1 pads by 100 in the authors' code, so that fc6 (7x7, unpadded) fits at any size: 99 here and 1 in VGG itself;
 # the offsets follow from the layers' sizes (caffe's coord_map)
@@ -57,7 +57,7 @@ class FCN(nn.Module):
                 nn.init.zeros_(layer.weight)
 
     def forward(self, image: Tensor) -> Tensor:
-        pools = [F.pad(image, (BORDER, BORDER, BORDER, BORDER))]
+        pools = [F.pad(image, (BORDER,) * 4)]
         for block in self.blocks:
             pools.append(F.max_pool2d(block(pools[-1]), 2, ceil_mode=True))
         score = self.score_fr(self.fc7(self.fc6(pools[5])))
@@ -68,9 +68,3 @@ class FCN(nn.Module):
             score = self.upscore_pool4(score)
             score = score + crop(self.score_pool3(pools[3]), score, OFFSET_POOL3)
         return crop(self.upscore(score), image, OFFSET_IMAGE[self.stride])
-
-
-def crop(x: Tensor, like: Tensor, offset: int) -> Tensor:
-    """Return the part of `x` of the size of `like`, from `offset` on down and right."""
-    height, width = like.shape[-2:]
-    return x[..., offset : offset + height, offset : offset + width]

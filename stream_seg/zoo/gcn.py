@@ -14,7 +14,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from stream_seg.zoo.backbones import ResNet
-from stream_seg.zoo.operators import bilinear_transposed
+from stream_seg.zoo.operators import bilinear_transposed, crop
 
 
 class GCN(nn.Module):
@@ -38,9 +38,9 @@ class GCN(nn.Module):
         features = self.features.stages(at2)
         at4, at8, at16, score = (part(x) for part, x in zip(self.globals, features, strict=True))
         for up, refine, skip in zip(self.up[:3], self.refine[:3], (at16, at8, at4), strict=True):
-            score = refine(skip + upsample(up, score, like=skip))
+            score = refine(skip + crop(up(score), like=skip))
         for up, refine, like in zip(self.up[3:], self.refine[3:], (at2, image), strict=True):
-            score = refine(upsample(up, score, like=like))
+            score = refine(crop(up(score), like=like))
         scores: Tensor = score
         return scores
 
@@ -72,9 +72,3 @@ class BoundaryRefinement(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         scores: Tensor = x + self.residual(x)
         return scores
-
-
-def upsample(up: nn.Module, x: Tensor, *, like: Tensor) -> Tensor:
-    """Double the size, then crop to `like`, whose size may be odd."""
-    larger: Tensor = up(x)
-    return larger[..., : like.shape[-2], : like.shape[-1]]

@@ -1,8 +1,7 @@
 """Operators that the networks share, in a form that every backend can build.
 
-    enlarging  transposed convolution with bilinear weights, bilinear resizing, nearest unpooling, bed of nails, max
-               unpooling by indices
-    context    atrous convolution, and several of them in parallel (ASPP)
+    enlarging  transposed convolution with bilinear weights, max unpooling by indices
+    context    atrous convolution
 
 "Every backend" means no MaxPool with a second output, no MaxUnpool, NonZero, If or Loop in the exported graph.
 """
@@ -33,53 +32,20 @@ def atrous(c_in: int, c_out: int, rate: int, *, kernel: int = 3, stride: int = 1
     return nn.Conv2d(c_in, c_out, kernel, stride=stride, padding=rate * (kernel // 2), dilation=rate, bias=bias)
 
 
-class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling of DeepLab v3: a 1x1, three atrous 3x3 and image pooling, concatenated."""
-
-    def __init__(self, c_in: int, c_out: int = 256, *, rates: Sequence[int] = (6, 12, 18)) -> None:
-        super().__init__()
-        self.branches = nn.ModuleList(
-            [conv_bn_relu(c_in, c_out, 1), *(conv_bn_relu(c_in, c_out, rate=r) for r in rates)]
-        )
-        self.pooled = conv_bn_relu(c_in, c_out, 1)
-        self.project = conv_bn_relu(c_out * (len(rates) + 2), c_out, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        image = self.pooled(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
-        projected: Tensor = self.project(torch.cat([*(branch(x) for branch in self.branches), image], dim=1))
-        return projected
-
-
-def bilinear_kernel(factor: int) -> Tensor:
-    """Return the (2f, 2f) bilinear kernel of a transposed convolution of stride f: (0.25 0.75 0.75 0.25) for 2."""
-    distance = (torch.arange(2 * factor) - (factor - 0.5)).abs() / factor
-    return torch.outer(1 - distance, 1 - distance)
-
-
 def bilinear_transposed(channels: int, factor: int, *, padding: int = 0) -> nn.ConvTranspose2d:
     """Build a learnable transposed convolution that starts as bilinear interpolation of each channel."""
     layer = nn.ConvTranspose2d(channels, channels, 2 * factor, stride=factor, padding=padding, bias=False)
+    distance = (torch.arange(2 * factor) - (factor - 0.5)).abs() / factor
     with torch.no_grad():
         layer.weight.zero_()
-        layer.weight[range(channels), range(channels)] = bilinear_kernel(factor)
+        layer.weight[range(channels), range(channels)] = torch.outer(1 - distance, 1 - distance)
     return layer
 
 
-def upsample_bilinear(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize to `size` = (height, width), with pixel centres at half integers as in OpenCV and ONNX half_pixel."""
-    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
-
-
-def unpool_nearest(x: Tensor, factor: int = 2) -> Tensor:
-    """Repeat every sample in a factor x factor square."""
-    return F.interpolate(x, scale_factor=factor, mode="nearest")
-
-
-def unpool_bed_of_nails(x: Tensor, factor: int = 2) -> Tensor:
-    """Put every sample in the upper left corner of a factor x factor square of zeros."""
-    nail = torch.zeros(x.shape[1], 1, factor, factor, dtype=x.dtype, device=x.device)
-    nail[..., 0, 0] = 1
-    return F.conv_transpose2d(x, nail, stride=factor, groups=x.shape[1])
+def crop(x: Tensor, like: Tensor, offset: int = 0) -> Tensor:
+    """Return the part of `x` of the size of `like`, from `offset` on down and right."""
+    height, width = like.shape[-2:]
+    return x[..., offset : offset + height, offset : offset + width]
 
 
 def max_pool_with_indices(x: Tensor) -> tuple[Tensor, Tensor]:

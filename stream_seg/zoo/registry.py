@@ -44,20 +44,13 @@ class Builder:
 
 
 LONG = "Long, Shelhamer, Darrell, CVPR"
-NOH = "Noh, Hong, Han, ICCV"
-BADRINARAYANAN = "Badrinarayanan, Kendall, Cipolla, PAMI"
 RONNEBERGER = "Ronneberger, Fischer, Brox, MICCAI"
-IAKUBOVSKII = "Iakubovskii, segmentation_models.pytorch"
 CHEN_V1 = "Chen et al., ICLR (arXiv 1412.7062)"
 CHEN_V2 = "Chen et al., arXiv 1606.00915"
-CHEN_V3 = "Chen et al., arXiv 1706.05587"
-CHEN_V3PLUS = "Chen et al., ECCV (arXiv 1802.02611)"
 YU = "Yu, Koltun, ICLR"
-PENG = "Peng et al., CVPR"
 TORCHVISION = "torchvision"
 
 FCN_CODE = "the authors' net.py, summed by layer (paper: 134M, without the upscore layers)"
-DECONVNET_CODE = "the authors' prototxt, summed by layer (paper: 252M)"
 SEGNET_CODE = "the authors' segnet_inference.prototxt, summed by layer"
 DILATION_CODE = "the authors' dilation8_pascal_voc_deploy.prototxt, summed by layer"
 UNET_FIGURE = "the paper's figure 1, summed by layer, with three input channels instead of one"
@@ -75,7 +68,6 @@ GCN_CODE = (
     "zijundeng's pytorch-semantic-segmentation with kernels of 15, a re-implementation, 60688084, and five learned"
     " transposed convolutions, 7056 each; the parts as in the paper's comparison of kernel sizes"
 )
-COUNTED = "counted here"
 
 FCN_TABLE = "Table 2 of the paper"
 VOC11 = "PASCAL VOC 2011 val, the authors' part"
@@ -84,141 +76,86 @@ COCO = "COCO 2017 val, VOC's classes"
 TORCHVISION_META = "torchvision's metadata of COCO_WITH_VOC_LABELS_V1"
 
 # fmt: off
+# name: module:class, idea; source, year, classes, parameters and their source; published accuracy
 BUILDERS: dict[str, Builder] = {
-    "road": Builder(
-        "stream_seg.zoo.road:RoadNet", source="this project", year=2026, classes=11, stride=2,
-        parameters=2_625_302, parameters_source=COUNTED,
-        idea="a residual U-Net with atrous context; dense convolutions in multiples of 32 channels",
-    ),
-    "fcn32s": Builder(
-        "stream_seg.zoo.fcn:FCN", source=LONG, year=2015, classes=21,
-        parameters=136_152_917, parameters_source=FCN_CODE, keys={"stride": 32},
-        idea="a classifier made convolutional: fc layers as convolutions, scores enlarged 32 times",
-        published=Accuracy(59.4, VOC11, FCN_TABLE),
-    ),
-    "fcn16s": Builder(
-        "stream_seg.zoo.fcn:FCN", source=LONG, year=2015, classes=21,
-        parameters=134_815_994, parameters_source=FCN_CODE, keys={"stride": 16},
-        idea="FCN with the scores of pool4 added before enlargement",
-        published=Accuracy(62.4, VOC11, FCN_TABLE),
-    ),
-    "fcn8s": Builder(
-        "stream_seg.zoo.fcn:FCN", source=LONG, year=2015, classes=21,
-        parameters=134_489_759, parameters_source=FCN_CODE, keys={"stride": 8},
-        idea="FCN with the scores of pool4 and pool3 added",
-        published=Accuracy(62.7, VOC11, FCN_TABLE),
-    ),
-    "deconvnet": Builder(
-        "stream_seg.zoo.deconvnet:DeconvNet", source=NOH, year=2015, classes=21,
-        parameters=251_805_653, parameters_source=DECONVNET_CODE,
-        idea="a mirrored VGG16: unpooling by pooling indices, transposed convolutions",
-        published=Accuracy(69.6, VOC12_TEST, "Table 1 of the paper: on region proposals, without CRF or ensemble"),
-    ),
-    "segnet": Builder(
-        "stream_seg.zoo.segnet:SegNet", source=BADRINARAYANAN, year=2017, classes=11,
-        parameters=29_449_355, parameters_source=SEGNET_CODE,
-        idea="an encoder and its mirror without fc layers; only pooling indices reach the decoder",
-        published=Accuracy(60.1, "CamVid test", "section 4.1 of the paper: trained on 3433 road scenes"),
-    ),
-    "unet": Builder(
-        "stream_seg.zoo.unet:UNet", source=RONNEBERGER, year=2015, classes=2,
-        parameters=31_031_810, parameters_source=UNET_FIGURE,
-        idea="a contracting and an expanding path; features of equal size are concatenated",
-        published=Accuracy(92.0, "PhC-U373 (cells)", "Table 2 of the paper: IoU, ISBI cell tracking challenge 2015"),
-    ),
-    "unet_padded": Builder(
-        "stream_seg.zoo.unet:UNet", source=RONNEBERGER, year=2015, classes=2,
-        parameters=31_031_810, parameters_source=UNET_FIGURE, keys={"padded": True},
-        idea="U-Net with padded convolutions, which keep the borders",
-    ),
-    "unet_resnet34": Builder(
-        "stream_seg.zoo.unet:UNetResNet", source=IAKUBOVSKII, year=2019, classes=1,
-        parameters=24_436_369, parameters_source=UNET_SMP,
-        idea="U-Net with a residual encoder",
-    ),
-    "deeplab_v1": Builder(
-        "stream_seg.zoo.deeplab:DeepLabV1", source=CHEN_V1, year=2015, classes=21, stride=8,
-        parameters=20_505_429, parameters_source=LARGE_FOV,
-        idea="atrous convolutions instead of strides: dense features with a large field of view",
-        published=Accuracy(62.25, VOC12_VAL, "Table 1 of the paper: DeepLab-LargeFOV"),
-    ),
-    "deeplab_v1_crf": Builder(
-        "stream_seg.zoo.deeplab:DeepLabV1", source=CHEN_V1, year=2015, classes=21, stride=8,
-        parameters=20_505_429, parameters_source=LARGE_FOV, keys={"crf": True},
-        idea="DeepLab v1, refined by a convolutional CRF inside the network",
-        published=Accuracy(67.64, VOC12_VAL, "Table 1 of the paper: DeepLab-CRF-LargeFOV, fully connected CRF"),
-    ),
-    "deeplab_v2": Builder(
-        "stream_seg.zoo.deeplab:DeepLabV2", source=CHEN_V2, year=2016, classes=21, stride=8,
-        parameters=44_048_532, parameters_source=ASPP_CODE,
-        idea="atrous spatial pyramid: several rates in parallel, on ResNet-101",
-        published=Accuracy(76.35, VOC12_VAL, "Table 4 of the paper: with COCO and three scales, before the CRF"),
-    ),
-    "deeplab_v2_crf": Builder(
-        "stream_seg.zoo.deeplab:DeepLabV2", source=CHEN_V2, year=2016, classes=21, stride=8,
-        parameters=44_048_532, parameters_source=ASPP_CODE, keys={"crf": True},
-        idea="DeepLab v2, refined by a convolutional CRF inside the network",
-        published=Accuracy(79.7, VOC12_TEST, "abstract of the paper: with COCO, three scales, fully connected CRF"),
-    ),
-    "deeplab_v2_vgg16": Builder(
-        "stream_seg.zoo.deeplab:DeepLabV2", source=CHEN_V2, year=2016, classes=21, stride=8,
-        parameters=37_877_652, parameters_source=ASPP_VGG_CODE, keys={"backbone": "vgg16"},
-        idea="atrous spatial pyramid on VGG16",
-        published=Accuracy(68.96, VOC12_VAL, "Table 3 of the paper: DeepLab-ASPP-L, before the CRF"),
-    ),
-    "deeplab_v3": Builder(
-        "stream_seg.zoo.deeplab:DeepLabV3", source=CHEN_V3, year=2017, classes=21, stride=16,
-        parameters=58_040_661, parameters_source=V3_META,
-        idea="multi-grid rates and a pyramid with image pooling; no CRF",
-        published=Accuracy(77.21, VOC12_VAL, "Table 5 of the paper: ResNet-101, output stride 16, one scale"),
-    ),
-    "deeplab_v3plus": Builder(
-        "stream_seg.zoo.deeplab:DeepLabV3Plus", source=CHEN_V3PLUS, year=2018, classes=21, stride=4,
-        parameters=59_344_309, parameters_source=V3PLUS_CODE,
-        idea="DeepLab v3 as the encoder of a small decoder, for sharp edges",
-        published=Accuracy(78.85, VOC12_VAL, "Table 3 of the paper: ResNet-101, output stride 16, one scale"),
-    ),
-    "dilated_front_end": Builder(
-        "stream_seg.zoo.dilated:Dilated", source=YU, year=2016, classes=21, stride=8,
-        parameters=134_346_581, parameters_source=DILATION_CODE, keys={"context": "none"},
-        idea="VGG16 with dilation instead of its last two poolings",
-        published=Accuracy(67.6, VOC12_TEST, FCN_TABLE),
-    ),
-    "dilated": Builder(
-        "stream_seg.zoo.dilated:Dilated", source=YU, year=2016, classes=21, stride=8,
-        parameters=141_149_720, parameters_source=DILATION_CODE,
-        idea="the front end, then a context module whose dilation doubles from layer to layer",
-        published=Accuracy(75.3, VOC12_TEST, "Table 4 of the paper: with COCO, and a CRF-RNN afterwards"),
-    ),
-    "gcn": Builder(
-        "stream_seg.zoo.gcn:GCN", source=PENG, year=2017, classes=21,
-        parameters=60_723_364, parameters_source=GCN_CODE,
-        idea="large kernels as k x 1 and 1 x k pairs, and residual boundary refinement",
-        published=Accuracy(82.2, VOC12_TEST, "abstract of the paper: ResNet-152, with COCO, several scales and a CRF"),
-    ),
-    "fcn_resnet50": Builder(
-        "stream_seg.zoo.torchvision_nets:TorchvisionNet", source=TORCHVISION, year=2019, classes=21,
-        parameters=35_322_218, parameters_source=TORCHVISION_COUNT, keys={"model": "fcn_resnet50"},
-        idea="a dilated ResNet-50 and two convolutions",
-        published=Accuracy(60.5, COCO, TORCHVISION_META),
-    ),
-    "deeplabv3_resnet50": Builder(
-        "stream_seg.zoo.torchvision_nets:TorchvisionNet", source=TORCHVISION, year=2019, classes=21,
-        parameters=42_004_074, parameters_source=TORCHVISION_COUNT, keys={"model": "deeplabv3_resnet50"},
-        idea="DeepLab v3 on a dilated ResNet-50",
-        published=Accuracy(66.4, COCO, TORCHVISION_META),
-    ),
-    "deeplabv3_mobilenet": Builder(
-        "stream_seg.zoo.torchvision_nets:TorchvisionNet", source=TORCHVISION, year=2021, classes=21,
-        parameters=11_029_328, parameters_source=TORCHVISION_COUNT, keys={"model": "deeplabv3_mobilenet_v3_large"},
-        idea="DeepLab v3 on MobileNetV3: depthwise convolutions, few multiplications",
-        published=Accuracy(60.3, COCO, TORCHVISION_META),
-    ),
-    "lraspp_mobilenet": Builder(
-        "stream_seg.zoo.torchvision_nets:TorchvisionNet", source=TORCHVISION, year=2021, classes=21,
-        parameters=3_221_538, parameters_source=TORCHVISION_COUNT, keys={"model": "lraspp_mobilenet_v3_large"},
-        idea="MobileNetV3 with a pyramid reduced to a gate by image pooling",
-        published=Accuracy(57.9, COCO, TORCHVISION_META),
-    ),
+    "road": Builder("stream_seg.zoo.road:RoadNet",
+        "a residual U-Net with atrous context; dense convolutions in multiples of 32 channels",
+        "this project", 2026, 11, 2_625_302, "counted here", stride=2),
+    "fcn32s": Builder("stream_seg.zoo.fcn:FCN",
+        "a classifier made convolutional: fc layers as convolutions, scores enlarged 32 times",
+        LONG, 2015, 21, 136_152_917, FCN_CODE, keys={"stride": 32}, published=Accuracy(59.4, VOC11, FCN_TABLE)),
+    "fcn16s": Builder("stream_seg.zoo.fcn:FCN", "FCN with the scores of pool4 added before enlargement",
+        LONG, 2015, 21, 134_815_994, FCN_CODE, keys={"stride": 16}, published=Accuracy(62.4, VOC11, FCN_TABLE)),
+    "fcn8s": Builder("stream_seg.zoo.fcn:FCN", "FCN with the scores of pool4 and pool3 added",
+        LONG, 2015, 21, 134_489_759, FCN_CODE, keys={"stride": 8}, published=Accuracy(62.7, VOC11, FCN_TABLE)),
+    "deconvnet": Builder("stream_seg.zoo.deconvnet:DeconvNet",
+        "a mirrored VGG16: unpooling by pooling indices, transposed convolutions",
+        "Noh, Hong, Han, ICCV", 2015, 21, 251_805_653, "the authors' prototxt, summed by layer (paper: 252M)",
+        published=Accuracy(69.6, VOC12_TEST, "Table 1 of the paper: on region proposals, without CRF or ensemble")),
+    "segnet": Builder("stream_seg.zoo.segnet:SegNet",
+        "an encoder and its mirror without fc layers; only pooling indices reach the decoder",
+        "Badrinarayanan, Kendall, Cipolla, PAMI", 2017, 11, 29_449_355, SEGNET_CODE,
+        published=Accuracy(60.1, "CamVid test", "section 4.1 of the paper: trained on 3433 road scenes")),
+    "unet": Builder("stream_seg.zoo.unet:UNet",
+        "a contracting and an expanding path; features of equal size are concatenated",
+        RONNEBERGER, 2015, 2, 31_031_810, UNET_FIGURE,
+        published=Accuracy(92.0, "PhC-U373 (cells)", "Table 2 of the paper: IoU, ISBI cell tracking challenge 2015")),
+    "unet_padded": Builder("stream_seg.zoo.unet:UNet", "U-Net with padded convolutions, which keep the borders",
+        RONNEBERGER, 2015, 2, 31_031_810, UNET_FIGURE, keys={"padded": True}),
+    "unet_resnet34": Builder("stream_seg.zoo.unet:UNetResNet", "U-Net with a residual encoder",
+        "Iakubovskii, segmentation_models.pytorch", 2019, 1, 24_436_369, UNET_SMP),
+    "deeplab_v1": Builder("stream_seg.zoo.deeplab:DeepLabV1",
+        "atrous convolutions instead of strides: dense features with a large field of view",
+        CHEN_V1, 2015, 21, 20_505_429, LARGE_FOV, stride=8,
+        published=Accuracy(62.25, VOC12_VAL, "Table 1 of the paper: DeepLab-LargeFOV")),
+    "deeplab_v1_crf": Builder("stream_seg.zoo.deeplab:DeepLabV1",
+        "DeepLab v1, refined by a convolutional CRF inside the network",
+        CHEN_V1, 2015, 21, 20_505_429, LARGE_FOV, stride=8, keys={"crf": True},
+        published=Accuracy(67.64, VOC12_VAL, "Table 1 of the paper: DeepLab-CRF-LargeFOV, fully connected CRF")),
+    "deeplab_v2": Builder("stream_seg.zoo.deeplab:DeepLabV2",
+        "atrous spatial pyramid: several rates in parallel, on ResNet-101",
+        CHEN_V2, 2016, 21, 44_048_532, ASPP_CODE, stride=8,
+        published=Accuracy(76.35, VOC12_VAL, "Table 4 of the paper: with COCO and three scales, before the CRF")),
+    "deeplab_v2_crf": Builder("stream_seg.zoo.deeplab:DeepLabV2",
+        "DeepLab v2, refined by a convolutional CRF inside the network",
+        CHEN_V2, 2016, 21, 44_048_532, ASPP_CODE, stride=8, keys={"crf": True},
+        published=Accuracy(79.7, VOC12_TEST, "abstract of the paper: with COCO, three scales, fully connected CRF")),
+    "deeplab_v2_vgg16": Builder("stream_seg.zoo.deeplab:DeepLabV2", "atrous spatial pyramid on VGG16",
+        CHEN_V2, 2016, 21, 37_877_652, ASPP_VGG_CODE, stride=8, keys={"backbone": "vgg16"},
+        published=Accuracy(68.96, VOC12_VAL, "Table 3 of the paper: DeepLab-ASPP-L, before the CRF")),
+    "deeplab_v3": Builder("stream_seg.zoo.deeplab:DeepLabV3",
+        "multi-grid rates and a pyramid with image pooling; no CRF",
+        "Chen et al., arXiv 1706.05587", 2017, 21, 58_040_661, V3_META, stride=16,
+        published=Accuracy(77.21, VOC12_VAL, "Table 5 of the paper: ResNet-101, output stride 16, one scale")),
+    "deeplab_v3plus": Builder("stream_seg.zoo.deeplab:DeepLabV3Plus",
+        "DeepLab v3 as the encoder of a small decoder, for sharp edges",
+        "Chen et al., ECCV (arXiv 1802.02611)", 2018, 21, 59_344_309, V3PLUS_CODE, stride=4,
+        published=Accuracy(78.85, VOC12_VAL, "Table 3 of the paper: ResNet-101, output stride 16, one scale")),
+    "dilated_front_end": Builder("stream_seg.zoo.dilated:Dilated",
+        "VGG16 with dilation instead of its last two poolings",
+        YU, 2016, 21, 134_346_581, DILATION_CODE, stride=8, keys={"context": "none"},
+        published=Accuracy(67.6, VOC12_TEST, FCN_TABLE)),
+    "dilated": Builder("stream_seg.zoo.dilated:Dilated",
+        "the front end, then a context module whose dilation doubles from layer to layer",
+        YU, 2016, 21, 141_149_720, DILATION_CODE, stride=8,
+        published=Accuracy(75.3, VOC12_TEST, "Table 4 of the paper: with COCO, and a CRF-RNN afterwards")),
+    "gcn": Builder("stream_seg.zoo.gcn:GCN", "large kernels as k x 1 and 1 x k pairs, and residual boundary refinement",
+        "Peng et al., CVPR", 2017, 21, 60_723_364, GCN_CODE,
+        published=Accuracy(82.2, VOC12_TEST, "abstract of the paper: ResNet-152, with COCO, several scales and a CRF")),
+    "fcn_resnet50": Builder("stream_seg.zoo.torchvision_nets:TorchvisionNet",
+        "a dilated ResNet-50 and two convolutions",
+        TORCHVISION, 2019, 21, 35_322_218, TORCHVISION_COUNT, keys={"model": "fcn_resnet50"},
+        published=Accuracy(60.5, COCO, TORCHVISION_META)),
+    "deeplabv3_resnet50": Builder("stream_seg.zoo.torchvision_nets:TorchvisionNet", "DeepLab v3 on a dilated ResNet-50",
+        TORCHVISION, 2019, 21, 42_004_074, TORCHVISION_COUNT, keys={"model": "deeplabv3_resnet50"},
+        published=Accuracy(66.4, COCO, TORCHVISION_META)),
+    "deeplabv3_mobilenet": Builder("stream_seg.zoo.torchvision_nets:TorchvisionNet",
+        "DeepLab v3 on MobileNetV3: depthwise convolutions, few multiplications",
+        TORCHVISION, 2021, 21, 11_029_328, TORCHVISION_COUNT, keys={"model": "deeplabv3_mobilenet_v3_large"},
+        published=Accuracy(60.3, COCO, TORCHVISION_META)),
+    "lraspp_mobilenet": Builder("stream_seg.zoo.torchvision_nets:TorchvisionNet",
+        "MobileNetV3 with a pyramid reduced to a gate by image pooling",
+        TORCHVISION, 2021, 21, 3_221_538, TORCHVISION_COUNT, keys={"model": "lraspp_mobilenet_v3_large"},
+        published=Accuracy(57.9, COCO, TORCHVISION_META)),
 }
 # fmt: on

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stream_seg.zoo.operators import conv_bn_relu
+from stream_seg.zoo.operators import conv_bn_relu, crop
 
 
 class Residual(nn.Module):
@@ -64,8 +64,7 @@ class Decode(nn.Module):
         self.norm = nn.BatchNorm2d(c_out)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        height, width = skip.shape[-2:]  # twice the size of x, or one less
-        enlarged = self.up(self.narrow(x))[..., :height, :width]
+        enlarged = crop(self.up(self.narrow(x)), like=skip)  # which has twice the size of x, or one less
         return F.relu(self.norm(enlarged + self.skip(skip)))
 
 

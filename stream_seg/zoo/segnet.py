@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from stream_seg.zoo.backbones import VGG16
@@ -36,12 +37,11 @@ class SegNet(nn.Module):
         self.score = nn.Conv2d(64, classes, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        x, unpoolings = image, list[tuple[Tensor, tuple[int, int]]]()
+        x, unpoolings = image, list[tuple[Tensor, torch.Size]]()
         for block in self.encoder:
-            x = block(x)
-            size = (x.shape[-2], x.shape[-1])
-            x, indices = max_pool_with_indices(x)
-            unpoolings.append((indices, size))
+            features = block(x)
+            x, indices = max_pool_with_indices(features)
+            unpoolings.append((indices, features.shape[-2:]))
         for block in self.decoder:
             x = block(max_unpool(x, *unpoolings.pop()))
         scores: Tensor = self.score(x)

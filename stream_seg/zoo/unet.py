@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from stream_seg.errors import NetworkError
 from stream_seg.zoo.backbones import ResNet, init_weights
-from stream_seg.zoo.operators import conv_bn_relu
+from stream_seg.zoo.operators import conv_bn_relu, crop
 
 WIDTHS = (64, 128, 256, 512, 1024)
 MARGIN = 92  # pixels that 18 unpadded 3x3 convolutions at five scales take from each side
@@ -53,10 +53,10 @@ class UNet(nn.Module):
             skips.append(self.dropout(x) if number >= 3 else x)  # the end of the contracting path
         x = skips.pop()
         for up, block in zip(self.up, self.expand, strict=True):
-            x = up(x)
-            x = block(torch.cat([crop_centre(skips.pop(), like=x), x], dim=1))
-        scores: Tensor = self.score(x)
-        return scores[..., : image.shape[-2], : image.shape[-1]]
+            x, skip = up(x), skips.pop()
+            middle = crop(skip, like=x, offset=(skip.shape[-1] - x.shape[-1]) // 2)
+            x = block(torch.cat([middle, x], dim=1))
+        return crop(self.score(x), like=image)
 
     def _pad(self, image: Tensor) -> Tensor:
         """Pad the image by the border that the convolutions take, and to a size that halves evenly four times."""
@@ -81,13 +81,6 @@ def up_conv(c_in: int, c_out: int) -> nn.ConvTranspose2d:
     layer = nn.ConvTranspose2d(c_in, c_out, 2, stride=2)
     nn.init.normal_(layer.weight, std=(2 / c_in) ** 0.5)
     return layer
-
-
-def crop_centre(x: Tensor, *, like: Tensor) -> Tensor:
-    """Crop the centre of `x` to the size of `like`."""
-    (height, width), (h, w) = x.shape[-2:], like.shape[-2:]
-    top, left = (height - h) // 2, (width - w) // 2
-    return x[..., top : top + h, left : left + w]
 
 
 class UNetResNet(nn.Module):
