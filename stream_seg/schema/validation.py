@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import re
 import types
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, GetCoreSchemaHandler, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from stream_seg.errors import ConfigError
 from stream_seg.redact import quote_value, redact_secrets
@@ -73,14 +73,30 @@ def describe_error(
     A misspelt key is reported before a missing one, of which it is the cause.
     """
     errors = error.errors(include_url=False)
-    detail = next((one for one in errors if one["type"] in UNKNOWN), errors[0])
-    if detail["type"] not in UNKNOWN:
+    detail = next((one for one in errors if one["type"] in UNKNOWN), None)
+    if detail is None:
         # A union yields one error for each of its members; the member that was meant accepted the value the furthest.
-        same_key = [one for one in errors if one["loc"][:1] == detail["loc"][:1]]
+        same_key = [one for one in errors if one["loc"][:1] == errors[0]["loc"][:1]]
         detail = max(same_key, key=lambda one: (len(one["loc"]), not one["type"].endswith("_type")))
-    place = _locate(detail["loc"][:-1] if _lacks_item(detail) else detail["loc"], fields)
-    fault = _describe_fault(detail, place, known or fields)
-    keys = place.path[:-1] if detail["type"] in UNKNOWN else place.path
+    kind, loc = detail["type"], detail["loc"]
+    is_short = kind in MISSING and isinstance(loc[-1], int)  # a list that lacks an item
+    keys, declared, siblings = _locate(loc[:-1] if is_short else loc, fields)
+    if kind in UNKNOWN:
+        fault = describe_unknown("key", loc[-1], (known or fields) if len(keys) == 1 else siblings)
+        keys.pop()
+    elif kind in MISSING and not is_short:
+        fault = "is required"
+    elif isinstance(cause := detail.get("ctx", {}).get("error"), Exception):
+        fault = str(cause)
+    elif kind == "json_invalid":
+        fault = detail["msg"].replace("Invalid", "invalid")
+    else:
+        expected = re.sub(r"^\w+ should (be|have|match) ", "expected ", detail["msg"])
+        if not keys:
+            expected = _expected_mapping(known or fields)
+        elif declared is not None and (is_short or re.search(MISFIT, kind)):
+            expected = f"expected {describe_type(declared)}"
+        fault = f"{expected}, got {quote_value(detail['input'])}"
     return ": ".join(part for part in (where, ".".join((*path, *keys)), fault) if part)
 
 
@@ -92,9 +108,16 @@ def describe_unknown(what: str, name: object, known: Collection[str]) -> str:
     return f"unknown {what} {quote_value(name)}{hint} (known: {', '.join(names)})"
 
 
-def describe_type(field: FieldInfo) -> str:
+def describe_type(declared: FieldInfo | Any) -> str:
     """Return the type of a field in words, as `whole number >= 1 and <= 1000 or auto`; None is left out."""
-    return _describe(field.annotation, field.metadata)
+    kind, metadata = _split(declared)
+    names = next((item.names() for item in metadata if isinstance(item, OneOf)), ())
+    if names:
+        return " or ".join(names)
+    keys = (*LIMITS, "min_length", "max_length")
+    limits = {key: getattr(item, key) for item in metadata for key in keys if getattr(item, key, None) is not None}
+    bounds = " and ".join(f"{LIMITS[key]} {value}" for key, value in limits.items() if key in LIMITS)
+    return f"{_describe_kind(kind, limits)} {bounds}".rstrip()
 
 
 def format_value(value: Any) -> str:
@@ -104,47 +127,41 @@ def format_value(value: Any) -> str:
     return str(value.model_dump(exclude_defaults=True) if isinstance(value, BaseModel) else value)
 
 
-class _Place(NamedTuple):
-    """A place in a document: its keys, the type declared there, and the keys allowed beside its last key."""
-
-    path: tuple[str, ...]
-    type: FieldInfo | Any | None
-    siblings: Mapping[str, FieldInfo] | None
+def _expected_mapping(fields: Collection[str]) -> str:
+    return f"expected a mapping with the keys {', '.join(fields)}"
 
 
-def _locate(loc: Sequence[int | str], fields: Mapping[str, FieldInfo]) -> _Place:
-    """Follow pydantic's path through the declared types; drop the names of union members, which no user typed."""
-    path: list[str] = []
+def _locate(
+    loc: Sequence[int | str], fields: Mapping[str, FieldInfo]
+) -> tuple[list[str], FieldInfo | Any, Mapping[str, FieldInfo]]:
+    """Follow pydantic's path through the declared types; drop the names of union members, which no user typed.
+
+    Return the keys, the type declared there, None if it is unknown, and the fields beside the last key.
+    """
+    keys: list[str] = []
     kinds: list[Any] = [fields]
-    declared: Any = None
-    siblings: Mapping[str, FieldInfo] | None = fields
-    in_member = True
+    declared, siblings = None, fields
+    is_member = False
     for index, part in enumerate(loc):
         if part == "[key]":  # the error is about the key before it
             continue
-        if len(kinds) > 1 and not in_member:
-            in_member = True
+        if is_member:
+            is_member = False
             continue
         is_key = loc[index + 1 : index + 2] == ("[key]",)
-        siblings = next(filter(None, map(_fields_of, kinds)), None)
+        siblings = next((kind for kind in kinds if isinstance(kind, Mapping)), {})
         declared = next((inner for kind in kinds if (inner := _inner(kind, part, is_key=is_key)) is not None), None)
-        kinds = [_bare(kind) for kind in _kinds(declared.annotation if isinstance(declared, FieldInfo) else declared)]
-        in_member = False
-        path.append(redact_secrets(str(part)))
-    return _Place(tuple(path), declared, siblings)
-
-
-def _fields_of(kind: Any) -> Mapping[str, FieldInfo] | None:
-    if isinstance(kind, Mapping):
-        return kind
-    return kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+        kinds = [_split(member)[0] for member in _members(_split(declared)[0])]
+        kinds = [kind.model_fields if _is_model(kind) else kind for kind in kinds]
+        is_member = len(kinds) > 1
+        keys.append(redact_secrets(str(part)))
+    return keys, declared, siblings
 
 
 def _inner(kind: Any, part: int | str, *, is_key: bool) -> FieldInfo | Any | None:
-    """Return the type declared for one key or index of a container type, None where it is unknown."""
-    fields = _fields_of(kind)
-    if fields is not None:
-        return fields.get(str(part))
+    """Return the type declared for one key or index of fields or a container type, None where it is unknown."""
+    if isinstance(kind, Mapping):
+        return kind.get(str(part))
     arguments = get_args(kind)
     if get_origin(kind) is dict:
         return arguments[0 if is_key else 1]
@@ -153,86 +170,44 @@ def _inner(kind: Any, part: int | str, *, is_key: bool) -> FieldInfo | Any | Non
     return None
 
 
-def _describe_fault(detail: ErrorDetails, place: _Place, known: Collection[str]) -> str:
-    if detail["type"] in UNKNOWN:
-        return describe_unknown("key", detail["loc"][-1], known if len(place.path) == 1 else place.siblings or ())
-    if detail["type"] in MISSING and not _lacks_item(detail):
-        return "is required"
-    cause = detail.get("ctx", {}).get("error")
-    if isinstance(cause, Exception):
-        return str(cause)
-    if detail["type"] == "json_invalid":
-        return detail["msg"].replace("Invalid", "invalid")
-    got = f"got {quote_value(detail['input'])}"
-    if not place.path:
-        return f"{_expected_mapping(known)}, {got}"
-    if place.type is not None and (_lacks_item(detail) or re.search(MISFIT, detail["type"])):
-        declared = place.type
-        return f"expected {describe_type(declared) if isinstance(declared, FieldInfo) else _describe(declared)}, {got}"
-    return re.sub(r"^\w+ should (be|have|match) ", "expected ", detail["msg"]) + f", {got}"
+def _split(declared: FieldInfo | Any) -> tuple[Any, list[Any]]:
+    """Return the type of a field or of an annotation, and its metadata."""
+    if isinstance(declared, FieldInfo):
+        return declared.annotation, declared.metadata
+    if get_origin(declared) is Annotated:
+        kind, *metadata = get_args(declared)
+        return kind, [item for info in metadata for item in getattr(info, "metadata", [info])]
+    return declared, []
 
 
-def _expected_mapping(fields: Collection[str]) -> str:
-    return f"expected a mapping with the keys {', '.join(fields)}"
-
-
-def _lacks_item(detail: ErrorDetails) -> bool:
-    """Return True for a list that is too short, which pydantic reports as a missing item."""
-    return detail["type"] in MISSING and isinstance(detail["loc"][-1], int)
-
-
-def _describe(annotation: Any, metadata: Sequence[Any] = ()) -> str:
-    names = next((item.names() for item in metadata if isinstance(item, OneOf)), ())
-    if names:
-        return " or ".join(names)
-    limits = [f"{LIMITS[key]} {value}" for key, value in _constraints(metadata, tuple(LIMITS))]
-    lengths = dict(_constraints(metadata, ("min_length", "max_length")))
-    return " ".join([_describe_kind(annotation, lengths), " and ".join(limits)]).rstrip()
-
-
-def _constraints(metadata: Sequence[Any], keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    for item in metadata:
-        for key in keys:
-            if (value := getattr(item, key, None)) is not None:
-                yield key, value
-
-
-def _bare(annotation: Any) -> Any:
-    """Return a type without its annotations."""
-    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-
-
-def _kinds(annotation: Any) -> list[Any]:
+def _members(kind: Any) -> list[Any]:
     """Return the members of a union other than None; the type itself where it is no union."""
-    annotation = _bare(annotation)
-    parts = get_args(annotation) if get_origin(annotation) in UNIONS else (annotation,)
+    parts = get_args(kind) if get_origin(kind) in UNIONS else (kind,)
     return [part for part in parts if part is not type(None)]
 
 
-def _describe_kind(annotation: Any, lengths: Mapping[str, int]) -> str:
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        kind, *metadata = arguments
-        return _describe(kind, [item for info in metadata for item in getattr(info, "metadata", ())])
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _describe_kind(kind: Any, limits: Mapping[str, Any]) -> str:
+    origin, arguments = get_origin(kind), get_args(kind)
     if origin is tuple:
-        count = str(len(arguments)) if arguments[-1] is not Ellipsis else _describe_count(lengths)
-        return f"list of {count}, each a {_describe(arguments[0])}" if count else "list"
+        least, most = limits.get("min_length"), limits.get("max_length")
+        if arguments[-1] is not Ellipsis:
+            count = str(len(arguments))
+        elif least == most:
+            count = "" if least is None else str(least)
+        elif most is None:
+            count = f"at least {least}"
+        else:
+            count = f"at most {most}" if least is None else f"{least} to {most}"
+        return f"list of {count}, each a {describe_type(arguments[0])}" if count else "list"
     if origin is dict and arguments[1] is not Any:
-        return f"mapping, each to a {_describe(arguments[1])}"
+        return f"mapping, each to a {describe_type(arguments[1])}"
     if origin is Literal:
         return " or ".join(format_value(value) for value in arguments)
     if origin in UNIONS:
-        return " or ".join(_describe(part) for part in _kinds(annotation))
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return "mapping"
-    kind = origin or annotation
+        return " or ".join(describe_type(member) for member in _members(kind))
+    kind = dict if _is_model(kind) else origin or kind
     return TYPE_NAMES.get(kind, getattr(kind, "__name__", str(kind)).lower())
-
-
-def _describe_count(lengths: Mapping[str, int]) -> str:
-    least, most = lengths.get("min_length"), lengths.get("max_length")
-    if least == most:
-        return "" if least is None else str(least)
-    if most is None:
-        return f"at least {least}"
-    return f"at most {most}" if least is None else f"{least} to {most}"

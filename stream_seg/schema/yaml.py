@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from stream_seg.errors import ConfigError
 from stream_seg.redact import quote_value, redact_secrets
@@ -22,13 +23,12 @@ class _Loader(yaml.SafeLoader):
     _depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.constructor.ConstructorError(None, None, "aliases are not allowed", mark)
+            raise ConstructorError(None, None, "aliases are not allowed", mark)
         self._depth += 1
         if self._depth > DEEPEST:
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.constructor.ConstructorError(None, None, f"more than {DEEPEST} levels deep", mark)
+            raise ConstructorError(None, None, f"more than {DEEPEST} levels deep", mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
@@ -37,16 +37,15 @@ class _Loader(yaml.SafeLoader):
         try:
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError) as error:  # an invalid date or number, or a wrong tag
-            kind = node.tag.rpartition(":")[2]
-            message = f"{quote_value(str(node.value))} is no {kind}"
-            raise yaml.constructor.ConstructorError(None, None, message, node.start_mark) from error
+            message = f"{quote_value(str(node.value))} is no {node.tag.rpartition(':')[2]}"
+            raise ConstructorError(None, None, message, node.start_mark) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 message = f"duplicate key {quote_value(key.value)}"
-                raise yaml.constructor.ConstructorError(None, None, message, key.start_mark)
+                raise ConstructorError(None, None, message, key.start_mark)
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
         return super().construct_mapping(node, deep)
 
