@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from stream_seg.errors import REASONS
 from stream_seg.frame import QUALITY_CHANGES, RESETS, STATES, EngineInfo, Frame, Signal, State, Temporal
+from stream_seg.runtime.histogram import Samples
 
 MISS_REASONS = ("decode_error", "late")
 STALLS = ("no data", "frozen")
@@ -48,6 +49,20 @@ class SourceCounters:
     def resume(self, before: SourceCounters) -> None:
         """Continue the counts of a removed source of the same name: counters never decrease."""
         self.missed, self.stalls, self.reconnects = before.missed, before.stalls, before.reconnects
+
+
+class SourceTotals(NamedTuple):
+    """Counters of a removed source, continued by the next source of its name."""
+
+    yielded: int
+    placeholders: int
+    duration_ms: Samples
+    source: SourceCounters
+
+    @property
+    def images(self) -> int:
+        """Return the number of frames yielded that are no placeholders."""
+        return self.yielded - self.placeholders
 
 
 class LabelCounters:

@@ -14,11 +14,12 @@ from prometheus_client import CollectorRegistry
 from stream_seg.config.graph_file import Config, Node
 from stream_seg.errors import ConfigError, StreamSegError
 from stream_seg.frame import EngineInfo
-from stream_seg.runtime.handover import Continuation, SourceTotals, StreamEnd
+from stream_seg.runtime.counters import SourceTotals
 from stream_seg.runtime.histogram import Ages
 from stream_seg.runtime.link_stats import LinkStats
 from stream_seg.runtime.links import Links
 from stream_seg.runtime.worker import Worker
+from stream_seg.sources.timeline import Continuation, StreamEnd
 from stream_seg.stages.base import Context, Policy, bind, stream_of
 
 LOG = logging.getLogger(__name__)

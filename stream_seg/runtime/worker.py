@@ -16,10 +16,10 @@ from stream_seg.config.graph_file import Node
 from stream_seg.errors import StageError, StreamSegError
 from stream_seg.frame import Age, Frame, Stamp
 from stream_seg.per_stream import FrameRate
-from stream_seg.runtime.counters import LabelCounters, SmoothingCounters, SourceCounters
-from stream_seg.runtime.handover import Continuation, SourceTotals, StreamEnd
+from stream_seg.runtime.counters import LabelCounters, SmoothingCounters, SourceCounters, SourceTotals
 from stream_seg.runtime.histogram import Ages, Samples
 from stream_seg.runtime.link import Receiver, Sender
+from stream_seg.sources.timeline import Continuation, StreamEnd
 from stream_seg.stages.base import Frames, traits_of
 
 LOG = logging.getLogger(__name__)

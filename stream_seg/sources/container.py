@@ -85,8 +85,7 @@ def open_video(
         restrictions["max_redirects"] = "0"
     # Without the prefix FFmpeg would take the `a` of a file named a:b.mp4 for a protocol.
     address = f"file:{source.address}" if source.kind == "file" else source.address
-    container_format = "v4l2" if source.kind == "camera" else None
-    deadline_s = 0.0
+    container_format, deadline_s = "v4l2" if source.kind == "camera" else None, 0.0
 
     def open_within(open_s: float) -> InputContainer:
         nonlocal deadline_s
@@ -156,13 +155,11 @@ def _check_exists(source: Source) -> None:
     if source.kind == "camera" and not path.exists():
         cameras = ", ".join(sorted(str(p) for p in Path("/dev").glob("video*"))) or "none"
         raise SourceError(f"{source.display}: no such camera; cameras here: {cameras}", reason="not found")
-    if source.kind != "file":
-        return
-    if not path.exists():
+    if source.kind == "file" and not path.exists():
         raise SourceError(f"{source.display}: no such file", reason="not found")
-    if not path.is_file():
+    if source.kind == "file" and not path.is_file():
         raise SourceError(f"{source.display}: is not a regular file")
-    if path.stat().st_size == 0:
+    if source.kind == "file" and path.stat().st_size == 0:
         raise SourceError(f"{source.display}: the file is empty")
 
 

@@ -23,8 +23,8 @@ from av.video.reformatter import VideoReformatter
 
 from stream_seg.errors import SourceError
 from stream_seg.sources.container import WIDEST_PIXEL, allow_allocation
-from stream_seg.sources.decoded_frame import DecodedFrame, DecodedFrames, to_upright_bgr
 from stream_seg.sources.uri import IMAGE_SUFFIXES, Source
+from stream_seg.sources.video import DecodedFrame, DecodedFrames, to_upright_bgr
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -46,10 +46,7 @@ _quiet = Lock()
 
 
 def list_image_files(source: Source) -> list[Path]:
-    """Return the image files in natural order: 2.png before 10.png.
-
-    Raises SourceError if there is none, or if a folder may not be read.
-    """
+    """Return the image files in natural order: 2.png before 10.png. Raises SourceError if none can be found."""
     path = Path(source.address)
     try:
         if path.is_dir():
@@ -72,19 +69,15 @@ def _natural_key(path: Path) -> list[tuple[int, str]]:
 
 
 def decode_image_files(source: Source, *, rate: float, max_pixels: int) -> DecodedFrames:
-    """Yield one frame per file, None for an unreadable one; sizes may differ.
-
-    Raises SourceError for an image of more than `max_pixels`, from its header.
-    """
+    """Yield a frame per file, None for an unreadable one. Raises SourceError for an image of more than `max_pixels`."""
     time_base, reformatter = 1 / Fraction(rate).limit_denominator(1001), VideoReformatter()
     for number, path in enumerate(list_image_files(source)):
-        decoded = _decode(path, max_pixels)
+        decoded, captured_ns = _decode(path, max_pixels), time.monotonic_ns()
         if decoded is None:
             yield None
-            continue
-        frame, mirrored = decoded
-        captured_ns = time.monotonic_ns()
-        yield DecodedFrame(to_upright_bgr(frame, reformatter, mirrored=mirrored), number, 1, time_base, captured_ns)
+        else:
+            image = to_upright_bgr(decoded[0], reformatter, mirrored=decoded[1])
+            yield DecodedFrame(image, number, 1, time_base, captured_ns)
 
 
 def _decode(path: Path, max_pixels: int) -> tuple[av.VideoFrame, bool] | None:
@@ -120,10 +113,7 @@ class ImageHeader(NamedTuple):
     orientation: int = 1
 
     def is_mirrored(self, rotation: int) -> bool:
-        """Return True if the orientation mirrors the image.
-
-        FFmpeg reads the orientation too, but PyAV reports its `rotation` only; if that differs, the result is False.
-        """
+        """Return True if the orientation mirrors the image; False if its rotation is not that which PyAV reports."""
         return MIRRORED.get(self.orientation) == abs(rotation)
 
 

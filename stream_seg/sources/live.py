@@ -17,9 +17,9 @@ import numpy as np
 from stream_seg.errors import SourceError
 from stream_seg.frame import NONE_MISSED, Frame, Signal
 from stream_seg.ops.placeholder import draw_banner, draw_placeholder
-from stream_seg.sources.decoded_frame import DecodedFrames
 from stream_seg.sources.reader import QueuedFrame, Reader
 from stream_seg.sources.timeline import LiveClock
+from stream_seg.sources.video import DecodedFrames
 from stream_seg.types import Image
 
 LOG = logging.getLogger(__name__)
@@ -73,10 +73,8 @@ Updates: TypeAlias = Generator[Update, None, None]
 def follow_source(
     make: Callable[[], DecodedFrames], *, stream: str, timeouts: Timeouts, fail_at_start: bool
 ) -> Updates:
-    """Yield the frames of one connection after another, without end.
-
-    Raises SourceError only with `fail_at_start`, if the first attempt fails.
-    """
+    """Yield the frames of one connection after another, without end. Raises SourceError only with `fail_at_start`, if
+    the first attempt fails."""
     failures, readers = 0, list[Reader]()
     signal = Signal("starting", None, time.monotonic_ns())
     while True:
@@ -143,9 +141,8 @@ def _wait(signal: Signal, seconds: float) -> Updates:
 def retry_delay_s(failures: int, randomness: float) -> float:
     """Return the seconds to wait after a failed attempt with `failures` before it: twice as long each time.
 
-    Shorter delays are random in their upper half, so that cameras that failed together do not return together. The
-    longest varies by a twentieth only, which is enough for that, and keeps an hour of outage below 130 attempts.
-    `randomness` is 0 to 1.
+    Shorter delays are random in their upper half (`randomness` 0 to 1), so that cameras that failed together do not
+    return together. The longest varies by a twentieth only, which keeps an hour of outage below 130 attempts.
     """
     delay_s = FIRST_DELAY_S * 2.0 ** min(failures, 16)
     share = 0.5 if delay_s < LONGEST_DELAY_S else 0.05
@@ -160,10 +157,8 @@ def is_same_image(image: Image, other: Image) -> bool:
 
 
 def draw_live_frames(updates: Updates, stream: str) -> Iterator[Frame]:
-    """Yield each update as a frame: an image, a frozen image with a banner, or a placeholder.
-
-    Numbers continue over all connections, and times only grow; time 0 is the start of the iteration.
-    """
+    """Yield each update as a frame: an image, a frozen image with a banner, or a placeholder. Numbers continue over all
+    connections, and times only grow; time 0 is the start of the iteration."""
     start_ns, clock, seq, size = time.monotonic_ns(), LiveClock(), -1, SIZE
     for item, signal, connected in updates:
         if item is None:

@@ -14,8 +14,8 @@ from threading import Condition, Thread
 from typing import NamedTuple
 
 from stream_seg.errors import SourceError, StreamSegError
-from stream_seg.sources.decoded_frame import DecodedFrame, DecodedFrames
 from stream_seg.sources.timeline import Pacer
+from stream_seg.sources.video import DecodedFrame, DecodedFrames
 
 QUEUE_LENGTH = 8
 """Decoded frames that wait to be taken; beyond that the oldest are dropped. Packets are never dropped: the rest of

@@ -6,8 +6,11 @@ Nothing here reads a clock. Callers pass every time, in seconds, so the same tim
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, NamedTuple
+
+from stream_seg.frame import Frame
 
 RESTART_S = 1
 """A time that falls back by more than this comes from a clock that started anew: a camera that reconnected, a recording
@@ -106,6 +109,35 @@ class LiveClock:
         elif lead_s > SLIGHT_S:
             clock.offset_s -= max(step_s, Fraction(0)) * CATCH_UP
         return clock.advance(time_s + clock.offset_s, tick)
+
+
+class StreamEnd(NamedTuple):
+    """Number, time and time of capture of a stream's last frame when its source was removed."""
+
+    seq: int
+    time_s: Fraction
+    captured_ns: int
+
+
+class Continuation:
+    """Renumber the frames of a replacement so that they continue the stream: numbers and times only grow."""
+
+    def __init__(self, end: StreamEnd) -> None:
+        self._end = end
+        self._clock = StreamClock(last_s=end.time_s)
+        self._begun = False
+
+    def place(self, frame: Frame) -> Frame:
+        """Return the replacement's next frame with its number and time in the stream.
+
+        The first is as far behind the stream's last frame as they were captured apart.
+        """
+        tick = frame.time_base
+        if not self._begun:
+            passed_s = Fraction(frame.captured_ns - self._end.captured_ns, 10**9)
+            self._clock.restart(frame.pts * tick, at_s=self._end.time_s + passed_s)
+            self._begun = True
+        return replace(frame, seq=self._end.seq + 1 + frame.seq, pts=self._clock.place(frame.pts * tick, tick))
 
 
 class Pacer:

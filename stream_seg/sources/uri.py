@@ -119,10 +119,7 @@ def _is_valid_url(url: str) -> bool:
 
 
 def _expand_variables(rest: str) -> str:
-    """Replace `${NAME}` by that environment variable, percent-encoded before the host.
-
-    Raises ConfigError for a variable that is not set.
-    """
+    """Replace `${NAME}` by that environment variable, percent-encoded before the host. Raises ConfigError."""
     host_start = rest.rfind("@")
 
     def expand(match: re.Match[str]) -> str:

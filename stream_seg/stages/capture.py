@@ -16,18 +16,21 @@ from pydantic.dataclasses import dataclass
 
 from stream_seg.errors import ConfigError, SourceError
 from stream_seg.frame import NONE_MISSED, Frame
-from stream_seg.sources.decoded_frame import DecodedFrames
 from stream_seg.sources.images import MAX_PIXELS, decode_image_files, list_image_files
 from stream_seg.sources.live import Timeouts, draw_live_frames, follow_source
 from stream_seg.sources.reader import play_in_loop
 from stream_seg.sources.timeline import StreamClock
 from stream_seg.sources.uri import Source, add_password, parse_source
-from stream_seg.sources.video import count_video_frames, decode_video
+from stream_seg.sources.video import DecodedFrames, count_video_frames, decode_video
 from stream_seg.stages.base import STRICT, Context, Frames, Traits
 
 LOG = logging.getLogger(__name__)
 
 ADDRESS = "a video file, an image, a folder or glob of images, /dev/videoN or a camera number, rtsp(s)://, http(s)://"
+RECONNECT = (
+    "reopen a source that disconnects; none: rtsp and live http always, a camera beside other sources too; "
+    "a camera alone or a loop after its first frame, or if added to a running graph"
+)
 IMAGE_RATE = 25.0
 """Default frames/s of image files."""
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=3600)]
@@ -59,13 +62,7 @@ class Capture:
     transport: Annotated[Literal["tcp", "udp"], Field(description="transport protocol of RTSP")] = "tcp"
     open_timeout_s: Annotated[Seconds, Field(description="seconds to wait for an answer, then for the header")] = 5.0
     read_timeout_s: Annotated[Seconds, Field(description="seconds to wait for the next data")] = 5.0
-    reconnect: Annotated[
-        bool | None,
-        Field(
-            description="reopen a source that disconnects; none: rtsp and live http always, a camera beside other "
-            "sources too; a camera alone or a loop after its first frame, or if added to a running graph"
-        ),
-    ] = None
+    reconnect: Annotated[bool | None, Field(description=RECONNECT)] = None
     loop: Annotated[bool, Field(description="play a file over and over at its own pace, as if it were live")] = False
     stall_s: Annotated[Seconds, Field(description="live: seconds without data after which it is reopened")] = 3.0
     frozen_s: Annotated[
@@ -80,7 +77,9 @@ class Capture:
 
     def __call__(self, _: Frames) -> Generator[Frame, None, Mapping[str, int]]:
         source = self.parse_source()
-        self._warn_of_unused_keys(source)
+        for key, (label, kinds) in LIMITED_KEYS.items():
+            if getattr(self, key) is not None and source.kind not in (*kinds, "synth"):
+                LOG.warning("capture.%s: applies to %s only, not to %s", key, label, source.display)
         if self._reconnects:
             return (yield from self._live_frames(source))
         seq, count, missed, clock, interval = -1, 0, 0, StreamClock(), 1
@@ -145,11 +144,6 @@ class Capture:
         if self.loop and source.kind not in ("file", "images"):
             raise ConfigError(f"{source.display}: only a file or images can be played in a loop")
         return source if self.password_file is None else add_password(source, self.password_file)
-
-    def _warn_of_unused_keys(self, source: Source) -> None:
-        for key, (label, kinds) in LIMITED_KEYS.items():
-            if getattr(self, key) is not None and source.kind not in (*kinds, "synth"):
-                LOG.warning("capture.%s: applies to %s only, not to %s", key, label, source.display)
 
     def _live_frames(self, source: Source) -> Generator[Frame, None, Mapping[str, int]]:
         timeouts = Timeouts(2 * self.open_timeout_s + 1, self.stall_s, self.frozen_s or None)

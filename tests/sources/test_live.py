@@ -20,7 +20,6 @@ import pytest
 from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame, Signal
 from stream_seg.sources import live
-from stream_seg.sources.decoded_frame import DecodedFrame, DecodedFrames
 from stream_seg.sources.live import (
     LONGEST_DELAY_S,
     MAX_HANGING,
@@ -31,6 +30,7 @@ from stream_seg.sources.live import (
     retry_delay_s,
 )
 from stream_seg.sources.reader import QUEUE_LENGTH, QueuedFrame, Reader
+from stream_seg.sources.video import DecodedFrame, DecodedFrames
 from stream_seg.stages.capture import Capture
 from tests.support.clips import number_image, read_number, write_video
 from tests.support.program import wait_until

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from av.video.reformatter import VideoReformatter
 
-from stream_seg.sources.decoded_frame import to_upright_bgr
+from stream_seg.sources.video import to_upright_bgr
 
 MATRICES = {"709": (0.2126, 0.0722), "601": (0.299, 0.114), "2020": (0.2627, 0.0593)}
 SPACES = {"709": 1, "601": 6, "2020": 9, "unspecified": 2}
