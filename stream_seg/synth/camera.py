@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 
 Points: TypeAlias = NDArray[np.float64]
 """float64 (N, 3) in world meters, or (N, 2) in pixels."""
+Place: TypeAlias = tuple[float, float]
+"""X and Z on the ground, meters."""
+Way: TypeAlias = tuple[Place, Place]
+"""The place of an object, and its place in the previous frame."""
 Move: TypeAlias = Literal["drive", "static", "pan"]
 
 HEIGHT_M = 1.35
@@ -54,7 +58,7 @@ def bend(z: NDArray[np.float64] | float, *, seed: int) -> NDArray[np.float64]:
     return np.asarray(5 * np.sin(np.multiply(z, 2 * np.pi / 430) + phase[0]) + np.sin(np.multiply(z, 0.03) + phase[1]))
 
 
-def point_beside(u: float, z: float, seed: int) -> tuple[float, float]:
+def point_beside(u: float, z: float, seed: int) -> Place:
     """Return the point (X, Z) that is `u` meters to the right of the center line."""
     return float(bend(z, seed=seed)) + u, z
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.synth.camera import Camera, Points
+from stream_seg.synth.camera import Camera, Place, Points
 from stream_seg.synth.surfaces import Colour, Mesh, Texture, shade_texture
 from stream_seg.types import Image, Labels
 
@@ -80,7 +80,7 @@ class Canvas:
         """Return the share of haze at this distance, 0 to 1, in steps too small to see."""
         return round(HAZE_STEPS * (1 - math.exp(-max(distance_m, 0.0) / self.clear_m))) / HAZE_STEPS
 
-    def is_visible(self, place: tuple[float, float], radius_m: float) -> bool:
+    def is_visible(self, place: Place, radius_m: float) -> bool:
         """Return True if an upright object at `place` (X, Z) may be in view."""
         x, ahead = place[0] - self.now.position[0], place[1] - self.now.position[2] + radius_m
         left, right = (edge * ahead / self.now.focal for edge in (-self.now.cx, self.planes.shape[1] - self.now.cx))
@@ -107,7 +107,9 @@ class Canvas:
         fixed = to_fixed(pixels)
         planes = mesh.plane_corners
         first = self.register_planes(label, points[planes], None if before is None else before[planes])
-        for face in mesh.visible_faces(relative) if cull else range(len(mesh.ends)):
+        # corners in clockwise order are seen from the front
+        shown = np.flatnonzero(np.linalg.det(relative[planes]) < 0).tolist() if cull else range(len(mesh.ends))
+        for face in shown:
             start, end = mesh.ends[face - 1] if face else 0, mesh.ends[face]
             outline = fixed[start:end] if whole else to_fixed(self.now.project(clip_near(relative[start:end])))
             if len(outline):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stream_seg.datasets.palettes import CAMVID
+from stream_seg.synth.camera import Way
 from stream_seg.synth.canvas import Canvas
 from stream_seg.synth.roadside import draw_shadow
 from stream_seg.synth.surfaces import Colour, Mesh, Part, brighten
@@ -116,20 +117,13 @@ POSES = {"pedestrian": (pose_walker, 5.6), "bicyclist": (pose_cyclist, 6.0)}
 
 
 def draw_person(
-    canvas: Canvas,
-    label: str,
-    look: Appearance,
-    place: tuple[float, float],
-    before: tuple[float, float],
-    *,
-    times: tuple[float, float],
-    facing: bool,
+    canvas: Canvas, label: str, look: Appearance, *, way: Way, times: tuple[float, float], facing: bool
 ) -> None:
-    """Paint a person at `place` (X, Z), in the previous frame at `before`; `times` are those of both, in seconds."""
-    if not canvas.is_visible(place, 1.0):
+    """Paint a person who follows `way`; `times` are those of its two points, in seconds."""
+    if not canvas.is_visible(way[0], 1.0):
         return
-    here, there = (np.array([x, 0.0, z]) for x, z in (place, before))
-    if place[1] - canvas.now.position[2] < SHADOW_M:
+    here, there = (np.array([x, 0.0, z]) for x, z in way)
+    if here[2] - canvas.now.position[2] < SHADOW_M:
         draw_shadow(canvas, here, 0.4, -0.3, 0.3)
     pose, turn = POSES[label]
     now, past = (Mesh.from_parts(pose(look, turn * time, facing)) for time in times)

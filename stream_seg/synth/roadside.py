@@ -24,8 +24,9 @@ SIGNS: dict[str, tuple[int, tuple[float, float], Colour, Colour]] = {
 """Number of corners, half width and half height in meters, colours of rim and face, by name."""
 
 
-def _draw_tree(seed: int, index: int) -> Texture:
-    """Return a bare or leafy tree, 6 by 8 meters."""
+@lru_cache(maxsize=4 * TREES)
+def make_tree(seed: int, index: int) -> Texture:
+    """Return one of the TREES of a town, 6 by 8 meters, bare if its index is even, else leafy."""
     random = rng(seed, 30, index)
     height, width = 320, 240
     wood = np.zeros((height, width), np.uint8)
@@ -60,12 +61,6 @@ def _draw_tree(seed: int, index: int) -> Texture:
     foliage = np.clip(shade, 0.25, 1.8)[..., None] * leaf
     mixed = foliage * leaves[..., None] + colour * (1 - leaves[..., None])
     return Texture.from_colours(np.asarray(mixed, np.float32), np.maximum(alpha, leaves), label_alpha=50)
-
-
-@lru_cache(maxsize=4)
-def make_trees(seed: int) -> tuple[Texture, ...]:
-    """Return the trees of a town: bare ones at even indices, leafy ones at odd."""
-    return tuple(_draw_tree(seed, index) for index in range(TREES))
 
 
 @lru_cache(maxsize=4)

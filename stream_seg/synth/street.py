@@ -1,6 +1,7 @@
 """Place objects along an endless street; they depend only on the seed and the position.
 
-The street has lots of 10 m on either side; six lots form a block, which is a terrace, houses or a park.
+The street has lots of 10 m on either side; six lots form a block, which is a terrace, houses or a park. Moving objects
+form endless columns: number i of one is at `(i + jitter(i)) * gap + speed * t`, so the visible ones depend on the time.
 """
 
 from __future__ import annotations
@@ -8,37 +9,68 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import lru_cache, partial
-from typing import TypeAlias
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from stream_seg.datasets.palettes import CAMVID
-from stream_seg.synth import houses, roadside, vehicles
+from stream_seg.synth import houses, pedestrians, roadside, vehicles
 from stream_seg.synth.backdrop import PAVEMENT_M, choose_weather
-from stream_seg.synth.camera import point_beside
+from stream_seg.synth.camera import Place, drive_z, point_beside
 from stream_seg.synth.canvas import Canvas, DrawItem, Paint
-from stream_seg.synth.surfaces import Mesh, Texture, rng
-from stream_seg.synth.traffic import SIGHT_M, list_moving_items
+from stream_seg.synth.surfaces import Colour, Mesh, Texture, rng
 
-Point: TypeAlias = tuple[float, float]
-"""X and Z on the ground, meters."""
+SIGHT_M = 170.0
 LOT_M = 10.0
 KERB_SIGHT_M = 120.0
 
 
-def _draw_upright(texture: Texture, left: Point, right: Point, tall: float, label: str, light: float) -> Paint:
+class Column(NamedTuple):
+    """A column of objects: gap, speed (m/s, along Z), position across (mean, deviation), share of occupied places."""
+
+    kind: Literal["car", "pedestrian", "bicyclist"]
+    gap_m: float
+    speed: float
+    across: tuple[float, float]
+    share: float
+    sight_m: float
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column("car", 34, -10.5, (1.65, 0.1), 0.7, SIGHT_M),
+    Column("bicyclist", 62, 4.6, (-2.85, 0.12), 0.8, 120),
+    Column("bicyclist", 95, -4.8, (2.95, 0.1), 0.6, 120),
+    Column("pedestrian", 13, -1.35, (-6.5, 0.35), 0.7, 90),
+    Column("pedestrian", 17, 1.25, (-6.9, 0.3), 0.7, 90),
+    Column("pedestrian", 14, -1.3, (6.6, 0.4), 0.7, 90),
+    Column("pedestrian", 19, 1.4, (6.9, 0.3), 0.7, 90),
+)
+
+
+class Mover(NamedTuple):
+    """An object of a column: Z at time 0, position across the road, appearance, time offset of its stride, seconds."""
+
+    home: float
+    u: float
+    look: pedestrians.Appearance
+    kind: vehicles.Kind
+    paint: Colour
+    time_offset: float
+
+
+def _draw_upright(texture: Texture, left: Place, right: Place, tall: float, label: str, light: float) -> Paint:
     """Return the function that paints a texture above the line from `left` to `right` on the ground."""
     (x0, z0), (x1, z1) = left, right
     corners = np.array([[x0, tall, z0], [x1, tall, z1], [x0, 0, z0]])
     return partial(Canvas.draw_texture, texture=texture, corners=corners, label=CAMVID.index(label), light=light)
 
 
-def _draw_tree(texture: Texture, place: Point, wide: float, tall: float, light: float) -> Paint:
+def _draw_tree(texture: Texture, place: Place, wide: float, tall: float, light: float) -> Paint:
     x, z = place
     return _draw_upright(texture, (x - wide / 2, z), (x + wide / 2, z), tall, "tree", light)
 
 
-def _draw_mesh(mesh: Mesh, place: Point, label: str) -> Paint:
+def _draw_mesh(mesh: Mesh, place: Place, label: str) -> Paint:
     return partial(Canvas.draw_mesh, mesh=mesh, at=np.array([place[0], 0.0, place[1]]), label=CAMVID.index(label))
 
 
@@ -55,7 +87,7 @@ def _list_lot_items(seed: int, side: int, number: int) -> Iterator[DrawItem]:
     light = _light(seed, side)
     z, edge = number * LOT_M, PAVEMENT_M + 0.2
     facade = houses.make_facades(seed)[random.integers(houses.FACADES)]
-    tree = roadside.make_trees(seed)[random.integers(roadside.TREES)]
+    tree = roadside.make_tree(seed, int(random.integers(roadside.TREES)))
 
     def draw_along(texture: Texture, u: float, tall: float, label: str, light: float) -> Paint:
         ends = point_beside(side * u, z, seed), point_beside(side * u, z + LOT_M, seed)
@@ -89,7 +121,7 @@ def _list_lot_items(seed: int, side: int, number: int) -> Iterator[DrawItem]:
 def _list_kerb_items(seed: int, side: int, number: int) -> Iterator[DrawItem]:
     """Yield street trees, lamps, signs, bollards and parked cars of a lot."""
     random = rng(seed, 44, side, number)
-    tree = roadside.make_trees(seed)[random.integers(roadside.TREES)]
+    tree = roadside.make_tree(seed, int(random.integers(roadside.TREES)))
     z, light = number * LOT_M, _light(seed, side)
     if random.random() < 0.16:
         place = point_beside(side * 7.2, z + 5, seed)
@@ -109,7 +141,7 @@ def _list_kerb_items(seed: int, side: int, number: int) -> Iterator[DrawItem]:
         if random.random() < 0.42 and number % 7 > 1:
             kind, paint = vehicles.choose_model(random)
             place = point_beside(side * 4.25 + random.normal(0, 0.08), z + slot, seed)
-            draw = partial(vehicles.draw_vehicle, kind=kind, paint=paint, place=place, before=place, light=light)
+            draw = partial(vehicles.draw_vehicle, kind=kind, paint=paint, way=(place, place), light=light)
             yield place[1], partial(draw, oncoming=side > 0)
 
 
@@ -118,10 +150,50 @@ def _fixed_items(kerb: bool, seed: int, side: int, number: int) -> tuple[DrawIte
     return tuple((_list_kerb_items if kerb else _list_lot_items)(seed, side, number))
 
 
+@lru_cache(maxsize=2048)
+def _mover(seed: int, column: int, i: int) -> Mover | None:
+    """Return number i of a column, None for an empty place."""
+    random, config = rng(seed, 42, column, i), COLUMNS[column]
+    if random.random() > config.share:
+        return None
+    home = (i + random.uniform(0.1, 0.9)) * config.gap_m
+    u = config.across[0] + config.across[1] * random.standard_normal()
+    return Mover(home, u, pedestrians.Appearance.random(random), *vehicles.choose_model(random), random.uniform(0, 9))
+
+
+def _leading_car(seed: int, t: float, step: float) -> DrawItem:
+    """Return the car ahead in the same lane, at a varying distance; it moves on even if the camera is static."""
+    random = rng(seed, 43)
+    kind, paint = vehicles.choose_model(random)
+    phase = random.uniform(0, 2 * np.pi)
+    now_z, before_z = (drive_z(time, seed) + 20 + 7 * math.sin(0.35 * time + phase) for time in (t, t - step))
+    way = point_beside(-1.6, now_z, seed), point_beside(-1.6, before_z, seed)
+    return now_z, partial(vehicles.draw_vehicle, kind=kind, paint=paint, way=way)
+
+
+def _list_moving_items(seed: int, t: float, step: float, from_z: float) -> Iterator[DrawItem]:
+    """Yield moving objects in sight of `from_z` at `t` seconds, with their position `step` seconds earlier."""
+    yield _leading_car(seed, t, step)
+    for number, column in enumerate(COLUMNS):
+        first = math.floor((from_z - column.speed * t) / column.gap_m) - 1
+        for i in range(first, first + math.ceil(column.sight_m / column.gap_m) + 1):
+            mover = _mover(seed, number, i)
+            if mover is None:
+                continue
+            way = [point_beside(mover.u, mover.home + column.speed * time, seed) for time in (t, t - step)]
+            facing = column.speed < 0
+            if column.kind == "car":
+                draw = partial(vehicles.draw_vehicle, kind=mover.kind, paint=mover.paint, oncoming=facing)
+            else:
+                times = t + mover.time_offset, t - step + mover.time_offset
+                draw = partial(pedestrians.draw_person, label=column.kind, look=mover.look, times=times, facing=facing)
+            yield way[0][1], partial(draw, way=way)
+
+
 def list_items(seed: int, t: float, step: float, from_z: float) -> list[DrawItem]:
     """Return all items to draw on the street at `t` seconds as seen from `from_z`, far before near."""
     first = math.floor(from_z / LOT_M)
-    items = list(list_moving_items(seed, t, step, from_z))
+    items = list(_list_moving_items(seed, t, step, from_z))
     for side in (-1, 1):
         for kerb, sight_m in ((False, SIGHT_M), (True, KERB_SIGHT_M)):
             for number in range(first, first + math.ceil(sight_m / LOT_M)):

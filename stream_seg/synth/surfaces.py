@@ -100,7 +100,3 @@ class Mesh:
         points = np.array([corner for corners, _ in parts for corner in corners], np.float64)
         three = np.stack((starts, starts + 1, ends - 1), axis=1)
         return cls(points, ends.tolist(), three, np.array([colour for _, colour in parts], np.float64))
-
-    def visible_faces(self, relative: Points) -> list[int]:
-        """Return the faces whose camera-centered corners are in clockwise order as seen by the camera."""
-        return [int(face) for face in np.flatnonzero(np.linalg.det(relative[self.plane_corners]) < 0)]

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from stream_seg.datasets.palettes import CAMVID
-from stream_seg.synth.camera import Points
+from stream_seg.synth.camera import Points, Way
 from stream_seg.synth.canvas import Canvas
 from stream_seg.synth.roadside import draw_shadow
 from stream_seg.synth.surfaces import Colour, Mesh, brighten
@@ -64,10 +64,6 @@ class _Face(NamedTuple):
     small: bool = False
 
 
-def _rectangle(x: tuple[float, float], y: tuple[float, float], z: float) -> Points:
-    return np.array([[x[0], y[0], z], [x[1], y[0], z], [x[1], y[1], z], [x[0], y[1], z]])
-
-
 def _shrink(points: Points, factor: float) -> Points:
     center = points.mean(0)
     return np.asarray(center + (points - center) * factor)
@@ -77,18 +73,20 @@ def _end_faces(shape: Shape, z: float, *, rear: bool) -> list[_Face]:
     """Return the front or the rear: tyres, panel, bumper, lights, plate, and at the front a grille."""
     half, top = shape.half, shape.waist - (0.0 if rear else 0.22)
     out = 0.01 if rear else -0.01
+
+    def rectangle(x0: float, x1: float, y0: float, y1: float, z: float) -> Points:
+        return np.array([[x0, y0, z], [x1, y0, z], [x1, y1, z], [x0, y1, z]])
+
     lamp: Colour = (44, 36, 190) if rear else (236, 240, 240)
     plate: Colour = (70, 200, 225) if rear else (225, 228, 228)
-    grille = _Face(_rectangle((-0.45, 0.45), (top - 0.19, top - 0.08), z + out), 1, (40, 38, 38), True)
+    lamps = [rectangle(side * 0.62, side * 0.97, top - 0.28, top - 0.07, z + out) for side in (-half, half)]
+    grille = _Face(rectangle(-0.45, 0.45, top - 0.19, top - 0.08, z + out), 1, (40, 38, 38), True)
     return [
-        *(_Face(_rectangle((side, side * 0.74), (0.0, 0.3), z - 30 * out), 1, TYRE) for side in (-half, half)),
-        _Face(_rectangle((-half, half), (0.26, top), z), 0.72),
-        _Face(_rectangle((-half, half), (0.22, 0.44), z + out), 0.5, (66, 65, 65), True),
-        *(
-            _Face(_rectangle((side * 0.62, side * 0.97), (top - 0.28, top - 0.07), z + out), 1, lamp)
-            for side in (-half, half)
-        ),
-        _Face(_rectangle((-0.26, 0.26), (0.5, 0.61), z + 2 * out), 0.9, plate, True),
+        *(_Face(rectangle(side, side * 0.74, 0.0, 0.3, z - 30 * out), 1, TYRE) for side in (-half, half)),
+        _Face(rectangle(-half, half, 0.26, top, z), 0.72),
+        _Face(rectangle(-half, half, 0.22, 0.44, z + out), 0.5, (66, 65, 65), True),
+        *(_Face(points, 1, lamp) for points in lamps),
+        _Face(rectangle(-0.26, 0.26, 0.5, 0.61, z + 2 * out), 0.9, plate, True),
         *([] if rear else [grille]),
     ]
 
@@ -170,21 +168,14 @@ def choose_model(random: np.random.Generator) -> tuple[Kind, Colour]:
 
 
 def draw_vehicle(
-    canvas: Canvas,
-    kind: Kind,
-    paint: Colour,
-    place: tuple[float, float],
-    before: tuple[float, float],
-    *,
-    oncoming: bool = False,
-    light: float = 1.0,
+    canvas: Canvas, kind: Kind, paint: Colour, *, way: Way, oncoming: bool = False, light: float = 1.0
 ) -> None:
-    """Draw a vehicle, its near end (its nose if `oncoming`) at `place` (X, Z), in the previous frame at `before`."""
+    """Draw a vehicle whose near end, its nose if `oncoming`, follows `way`."""
     length, half = SHAPES[kind].tail, SHAPES[kind].half
-    if not canvas.is_visible(place, length):
+    if not canvas.is_visible(way[0], length):
         return
-    here, there = (np.array([x, 0.0, z]) for x, z in (place, before))
-    distance_m = place[1] - canvas.now.position[2]
+    here, there = (np.array([x, 0.0, z]) for x, z in way)
+    distance_m = here[2] - canvas.now.position[2]
     if distance_m < SHADOW_M:
         draw_shadow(canvas, here, half + 0.25, -0.35, length + 0.3)
     body = _make_body(kind, paint, light, oncoming, distance_m > COARSE_M)
