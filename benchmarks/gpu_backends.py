@@ -36,8 +36,8 @@ class Runner(NamedTuple):
     """An open network.
 
     `infer` maps uint8 images (N, H, W, 3), BGR, in host memory to uint8 labels (N, H, W) there; N is 1 or BATCH.
-    `recompute(N)` repeats the last inference of N images on the device without copies and waits for its end; None
-    where the backend always copies.
+    `recompute(N)` infers N images that are on the device, without copies, and waits for the end; None where the backend
+    always copies.
     """
 
     infer: Callable[[Pixels], Pixels]
@@ -223,6 +223,5 @@ def open_engine(device: str, *, backend: str, precision: str) -> Runner:
     network = open_network("road")
     network = replace(network, f32=prune_to_output(network.f32, "labels")[1])
     engine = import_module(f"stream_seg.backends.{backend}").create_engine(network, precision=precision, threads=1)
-    return Runner(
-        lambda images: engine.infer(images).labels, None, {"backend": f"{backend} on {engine.spec.info.device}"}
-    )
+    info = engine.spec.info
+    return Runner(lambda images: engine.infer(images).labels, None, {"backend": f"{info.backend} on {info.device}"})

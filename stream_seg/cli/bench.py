@@ -23,8 +23,8 @@ from stream_seg.cli.timing import time_engine, time_graph
 from stream_seg.config.graph_file import check
 from stream_seg.config.overrides import default_document, with_input, with_outputs
 from stream_seg.datasets.palettes import CAMVID
+from stream_seg.engines.calibration import quantize
 from stream_seg.engines.open import open_engine
-from stream_seg.engines.quantize import quantize
 from stream_seg.errors import ConfigError, NetworkError, SourceError
 from stream_seg.frame import Frame
 from stream_seg.network.network import Network, is_network, open_network, save_network
@@ -195,12 +195,13 @@ def build_untrained(name: str, folder: Path, *, size: tuple[int, int], calibrati
 
         from stream_seg.training.export import export_onnx
         from stream_seg.training.setup import refuse_size
+        from stream_seg.zoo.weights.input_spec import InputSpec
     except ImportError as error:
         raise NetworkError(f"building {name} needs torch ({error}): pip install '.[torch]'") from error
     torch.manual_seed(1)
     refuse_size(name, size, classes=len(CAMVID))
     path = folder / f"{name}_{size[0]}x{size[1]}.onnx"
-    export_onnx(build_network(name, len(CAMVID)), path, size=size, mean=MEAN, std=STD)
+    export_onnx(build_network(name, len(CAMVID)), path, size=size, spec=InputSpec(MEAN, STD))
     network = Network(name, CAMVID, size, path.read_bytes())
     if calibration:
         int8 = quantize(network.f32, [resize_image(image, size) for image in calibration], name=name)

@@ -14,8 +14,7 @@ from stream_seg.cli.names import BACKEND_HELP, PRECISION_HELP
 from stream_seg.errors import ConfigError, NetworkError
 
 if TYPE_CHECKING:
-    from stream_seg.engines.build import EngineRecipe
-    from stream_seg.engines.compare import Reporter
+    from stream_seg.engines.build import EngineRecipe, Reporter
 
 app = typer.Typer(
     name="engines",
@@ -202,7 +201,7 @@ def _show_progress() -> Iterator[Reporter]:
     from rich.console import Console
     from rich.markup import escape
 
-    from stream_seg.engines.compare import Reporter
+    from stream_seg.engines.build import Reporter
 
     console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     status = console.status("")

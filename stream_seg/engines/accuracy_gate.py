@@ -1,17 +1,17 @@
-"""Compare the labels of a network in a lower precision with those in float32, and decide whether it is accepted.
-
-Arithmetic on label maps only; `engines.compare` runs the networks.
-"""
+"""Compare a network in a lower precision with float32 on the same images, and decide whether it is accepted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from stream_seg.backends.engine import Engine
 from stream_seg.datasets.scoring import compute_metrics, confusion_matrix
+from stream_seg.engines.calibration import CalibrationSet, Sample
 from stream_seg.network.sidecar import AccuracyReport, Comparison
+from stream_seg.ops.labels import resize_labels, upsampled_argmax
 from stream_seg.types import Classes, Labels
 
 
@@ -31,6 +31,30 @@ class Limits:
 
     miou_loss: float = 0.5
     agreement: float = 0.99
+
+
+def measure_accuracy(f32: Engine, lower: Engine, images: CalibrationSet, *, limits: Limits) -> AccuracyReport:
+    """Return the accuracy report of two engines of one network, in float32 and a lower precision."""
+    sets = (images.fit, images.held_back)
+    fit, held_back = (compare_labels(_label_pairs(samples, f32, lower), f32.spec.classes) for samples in sets)
+    computed_by = f"{lower.spec.info.backend} on {lower.spec.info.device}"
+    return make_report(fit, held_back, limits, images=images, computed_by=computed_by)
+
+
+def _label_pairs(samples: Sequence[Sample], f32: Engine, lower: Engine) -> Iterator[LabelPair]:
+    """Yield the labels of both engines for each image, at the size of its truth, else of the network's input."""
+    for sample in samples:
+        height, width = f32.spec.size if sample.truth is None else sample.truth.shape
+        labels = [_compute_labels(engine, sample, (height, width)) for engine in (f32, lower)]
+        yield LabelPair(sample.name, labels[0], labels[1], sample.truth)
+
+
+def _compute_labels(engine: Engine, sample: Sample, size: tuple[int, int]) -> Labels:
+    result = engine.infer(sample.image[None])
+    if result.scores is not None:
+        return upsampled_argmax(np.ascontiguousarray(result.scores[0]), size)
+    assert result.labels is not None  # an engine returns scores or labels
+    return resize_labels(result.labels[0], size)
 
 
 def compare_labels(pairs: Iterable[LabelPair], classes: Classes) -> Comparison:
@@ -77,23 +101,17 @@ def explain_refusal(comparison: Comparison, limits: Limits) -> str | None:
 
 
 def make_report(
-    calibration: Comparison,
-    held_back: Comparison,
-    limits: Limits,
-    *,
-    source: str,
-    computed_by: str,
-    images_digest: str,
+    calibration: Comparison, held_back: Comparison, limits: Limits, *, images: CalibrationSet, computed_by: str
 ) -> AccuracyReport:
     """Return the accuracy report that is stored with an engine. `refused` is None if both sets are within limits."""
     sets = {"calibration": calibration, "held back": held_back}
     reasons = [f"{name}: {why}" for name, one in sets.items() if (why := explain_refusal(one, limits))]
     return {
-        "source": source,
+        "source": images.source,
         "calibration": calibration,
         "held_back": held_back,
         "limits": vars(limits),
         "computed_by": computed_by,
         "refused": reasons[0] if reasons else None,
-        "judged_on": images_digest,
+        "judged_on": images.images_digest(),
     }

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stream_seg.backends.choose import Target, available_backends, find_target, pick_backend
-from stream_seg.backends.engine import QUANTIZED, check_engine, select_onnx
-from stream_seg.backends.registry import BACKENDS
-from stream_seg.engines.accuracy_gate import Limits
-from stream_seg.engines.cache import find_entry, list_entries, read_engine
-from stream_seg.engines.cache_entry import Entry, Key, entry_name, hash_bytes, make_entry
+from stream_seg.backends.choose import Target, available_backends, find_target, open_backend, pick_backend
+from stream_seg.backends.engine import ANY_GPU, QUANTIZED, Engine, check_engine, select_onnx
+from stream_seg.backends.registry import BACKENDS, Backend
+from stream_seg.engines.accuracy_gate import Limits, measure_accuracy
+from stream_seg.engines.cache import describe_other_version, find_entry, list_entries, read_engine
+from stream_seg.engines.cache_entry import Entry, Key, entry_name, hash_bytes, make_entry, read_secret
 from stream_seg.engines.cache_write import lock_key, remove_engine, store_engine
-from stream_seg.engines.calibration import IMAGE_COUNT, CalibrationSet, sample_source, sample_synthetic
-from stream_seg.engines.compare import Reporter, compile_network, measure_accuracy, open_to_compare
-from stream_seg.engines.integrity import read_secret, seal_entry
-from stream_seg.engines.quantize import QuantizeSettings, nncf_version, quantize
+from stream_seg.engines.calibration import (
+    IMAGE_COUNT,
+    CalibrationSet,
+    QuantizeSettings,
+    quantize,
+    sample_source,
+    sample_synthetic,
+)
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network.network import Network, open_network
 from stream_seg.network.sidecar import AccuracyReport, Size
@@ -53,6 +58,14 @@ class EngineRecipe(BaseModel):
 
 
 @dataclass(frozen=True)
+class Reporter:
+    """Receiver of a build's progress: `line` gets messages to keep, `step` a status that may be overwritten."""
+
+    line: Callable[[str], None]
+    step: Callable[[str], None] = lambda _: None
+
+
+@dataclass(frozen=True)
 class BuildResult:
     """An engine in the cache. `fresh` is False if it was there already."""
 
@@ -62,17 +75,13 @@ class BuildResult:
 
 def build_engine(recipe: EngineRecipe, *, folder: Path, report: Reporter) -> BuildResult:
     """Build the engine of a recipe unless the cache in `folder` has it. Raises StreamSegError."""
-    network = open_network(recipe.network, size=recipe.size)
-    return build_for_target(network, _choose_target(recipe), recipe, folder=folder, report=report)
-
-
-def build_default(
-    network: Network, target: Target, *, folder: Path, precision: str, report: Reporter
-) -> tuple[Entry, bytes]:
-    """Build a network with default settings, compared on the synthetic drive, unless the cache has that engine."""
-    recipe = EngineRecipe(network=network.name, backend=target.backend, precision=precision)
-    entry = build_for_target(network, target, recipe, folder=folder, report=report).entry
-    return entry, read_engine(folder, entry)
+    network, backend = open_network(recipe.network, size=recipe.size), recipe.backend
+    if recipe.compute_capability is None:
+        backend, _ = pick_backend(backend, available=available_backends())
+    elif backend == "auto":  # the backend need not work on this machine
+        backend = next(name for name, entry in BACKENDS.items() if entry.compiler)
+    target = find_target(backend, recipe.compute_capability)
+    return build_for_target(network, target, recipe, folder=folder, report=report)
 
 
 def build_for_target(
@@ -81,18 +90,17 @@ def build_for_target(
     """Build a network for a target: each precision in turn, from the requested one up, until one passes the gate."""
     secret, precisions = read_secret(), _list_precisions(recipe, network, target)
     images = _read_images(recipe, network, needed=precisions != ("f32",))
-    compiler = BACKENDS[target.backend].compiler
+    build = _Build(recipe, network, target, images, report)
+    suffix = build.backend.compiler.suffix if build.backend.compiler else ".onnx"
     refused: list[str] = []
     for precision in precisions:
-        key = _make_key(recipe, network, target, precision, images)
+        key = build.make_key(precision)
         with lock_key(folder, key):
-            if entry := _find_cached(folder, key, recipe, network.name, images=images, report=report):
+            if entry := build.find_cached(folder, key):
                 return BuildResult(entry, fresh=False)
-            engine, gate = _build(recipe, network, target, precision, images=images, report=report)
+            engine, gate = build.build(precision)
             if gate is None or gate["refused"] is None:
-                suffix = compiler.suffix if compiler else ".onnx"
-                entry = make_entry(network.name, key, engine, suffix=suffix, gate=gate, refused=refused)
-                entry = seal_entry(entry, secret)
+                entry = make_entry(network.name, key, engine, suffix=suffix, gate=gate, refused=refused, secret=secret)
                 store_engine(folder, entry, engine)
                 return BuildResult(entry, fresh=True)
             remove_engine(folder, entry_name(network.name, key))  # one that passed other limits or images
@@ -101,25 +109,15 @@ def build_for_target(
     raise NetworkError(f"{network.name}: no precision of {target.backend} passes: {'; '.join(refused)}")
 
 
-def _choose_target(recipe: EngineRecipe) -> Target:
-    """Return the target of a recipe. With a compute capability, the backend need not work on this machine."""
-    if recipe.compute_capability is None:
-        return find_target(pick_backend(recipe.backend, available=available_backends())[0])
-    compilers = [name for name, backend in BACKENDS.items() if backend.compiler]
-    return find_target(compilers[0] if recipe.backend == "auto" else recipe.backend, recipe.compute_capability)
-
-
 def _list_precisions(recipe: EngineRecipe, network: Network, target: Target) -> tuple[str, ...]:
     """Return the precisions to try, from the requested one up. Raises ConfigError for one that is not available."""
     precisions, on_request = target.device.precisions, target.device.on_request
     can_quantize = recipe.calibrate is not None or network.int8 is not None
     if recipe.precision == "auto":
         return tuple(p for p in precisions if p not in QUANTIZED or can_quantize)
-    if recipe.precision not in (*precisions, *on_request):
-        available = ", ".join((*precisions, *on_request))
-        raise ConfigError(
-            f"precision {recipe.precision!r}: {target.backend} on {target.device.label} offers {available}"
-        )
+    if recipe.precision not in (available := (*precisions, *on_request)):
+        place = f"{target.backend} on {target.device.label}"
+        raise ConfigError(f"precision {recipe.precision!r}: {place} offers {', '.join(available)}")
     if recipe.precision in QUANTIZED and not can_quantize:
         raise ConfigError(
             f"precision {recipe.precision}: {network.name} has no int8 form; create it with --calibrate DIR or VIDEO"
@@ -139,80 +137,97 @@ def _read_images(recipe: EngineRecipe, network: Network, *, needed: bool) -> Cal
     return sample_source(recipe.calibrate, network.size, classes=classes, labels=recipe.labels, count=recipe.pictures)
 
 
-def _make_key(recipe: EngineRecipe, network: Network, target: Target, precision: str, images: CalibrationSet) -> Key:
-    calibration = None
-    if precision in QUANTIZED and recipe.calibrate:
-        calibration = images.calibration_digest(f"{recipe.quantize!r} NNCF {nncf_version()}")
-    elif precision in QUANTIZED:
-        calibration = hash_bytes(network.int8 or b"")
-    return Key(
-        onnx=hash_bytes(network.f32),
-        backend=target.backend,
-        version=target.version,
-        precision=precision,
-        shape=(recipe.batch if BACKENDS[target.backend].compiler else 1, *network.size, 3),
-        device=target.device.name,
-        compute_capability=target.device.compute_capability,
-        calibration=calibration,
-    )
+@dataclass(frozen=True)
+class _Build:
+    """A recipe at work: the network, the target that it is built for, and the images to calibrate and compare on."""
 
+    recipe: EngineRecipe
+    network: Network
+    target: Target
+    images: CalibrationSet
+    report: Reporter
 
-def _find_cached(
-    folder: Path, key: Key, recipe: EngineRecipe, network: str, *, images: CalibrationSet, report: Reporter
-) -> Entry | None:
-    """Return the engine of a key if it is intact and was compared as the recipe asks; else report why it is rebuilt."""
-    try:
-        entry = find_entry(folder, key, network)
-        if entry is not None:
-            read_engine(folder, entry)
-            if _was_compared_as(recipe, entry, images):
-                return entry
-            report.line(f"engine {entry.name}: compared with other limits or images; rebuilding it")
+    @property
+    def backend(self) -> Backend:
+        return BACKENDS[self.target.backend]
+
+    def make_key(self, precision: str) -> Key:
+        calibration, device = None, self.target.device
+        if precision in QUANTIZED and self.recipe.calibrate:
+            calibration = self.images.calibration_digest(self.recipe.quantize)
+        elif precision in QUANTIZED:
+            calibration = hash_bytes(self.network.int8 or b"")
+        return Key(
+            onnx=hash_bytes(self.network.f32),
+            backend=self.target.backend,
+            version=self.target.version,
+            precision=precision,
+            shape=(self.recipe.batch if self.backend.compiler else 1, *self.network.size, 3),
+            device=device.name,
+            compute_capability=device.compute_capability,
+            calibration=calibration,
+        )
+
+    def find_cached(self, folder: Path, key: Key) -> Entry | None:
+        """Return the engine of a key if it is intact and was compared as the recipe asks; else report why it is not."""
+        try:
+            entry = find_entry(folder, key, self.network.name)
+            if entry is not None:
+                read_engine(folder, entry)
+        except NetworkError as error:
+            self.report.line(f"{error}; rebuilding it")
             return None
-    except NetworkError as error:
-        report.line(f"{error}; rebuilding it")
-        return None
-    for _, other in list_entries(folder):
-        if isinstance(other, Entry) and other.key.model_copy(update={"version": key.version}) == key:
-            versions = f"built with version {other.key.version}, installed is {key.version}"
-            report.line(f"engine {other.name}: not loaded: {versions}; rebuilding it")
-    return None
+        if entry is None:
+            for _, other in list_entries(folder):
+                if isinstance(other, Entry) and other.key.model_copy(update={"version": key.version}) == key:
+                    self.report.line(f"{describe_other_version(other, key.version)}; rebuilding it")
+        elif entry.gate is not None and (
+            entry.gate["limits"] != vars(self.recipe.limits)
+            or entry.gate.get("judged_on") != self.images.images_digest()
+        ):
+            self.report.line(f"engine {entry.name}: compared with other limits or images; rebuilding it")
+            return None
+        return entry
 
+    def build(self, precision: str) -> tuple[bytes, AccuracyReport | None]:
+        """Return an engine and its accuracy report, None for f32, the reference."""
+        network, name, images = self.network, self.network.name, self.images
+        if precision in QUANTIZED and self.recipe.calibrate is not None:
+            self.report.line(f"{name}: quantizing with {len(images.fit)} images of {images.source}")
+            fit = [sample.image for sample in images.fit]
+            network = replace(network, int8=quantize(network.f32, fit, self.recipe.quantize, name=name))
+        engine = select_onnx(network, precision)
+        if self.backend.compiler is not None:
+            title, batch, place = self.backend.title, self.recipe.batch, self.target.device.label
 
-def _was_compared_as(recipe: EngineRecipe, entry: Entry, images: CalibrationSet) -> bool:
-    if entry.gate is None:
-        return True
-    same_limits = entry.gate["limits"] == vars(recipe.limits)
-    return bool(same_limits and entry.gate.get("judged_on") == images.images_digest())
+            def report_step(phase: str, done: int, steps: int) -> None:
+                self.report.step(f"{name}: {title} builds {precision}: {phase}, {done} of {steps}")
 
+            self.report.line(f"{name}: {title} builds {precision} for 1 to {batch} images on {place}")
+            engine = self.compile(network, precision, batch=batch, on_step=report_step)
+        if precision == "f32":
+            with self.open(network, "f32", engine) as f32:
+                check_engine(f32)
+            return engine, None
+        self.report.line(f"{name}: comparing {precision} with f32 on {len(images.fit) + len(images.held_back)} images")
+        with self.open(network, "f32", None) as f32, self.open(network, precision, engine) as lower:
+            return engine, measure_accuracy(f32, lower, images, limits=self.recipe.limits)
 
-def _build(
-    recipe: EngineRecipe,
-    network: Network,
-    target: Target,
-    precision: str,
-    *,
-    images: CalibrationSet,
-    report: Reporter,
-) -> tuple[bytes, AccuracyReport | None]:
-    """Return an engine and its accuracy report, None for f32, the reference."""
-    backend, name = BACKENDS[target.backend], network.name
-    if precision in QUANTIZED and recipe.calibrate is not None:
-        report.line(f"{name}: quantizing with {len(images.fit)} images of {images.source}")
-        int8 = quantize(network.f32, [sample.image for sample in images.fit], recipe.quantize, name=name)
-        network = replace(network, int8=int8)
-    engine = select_onnx(network, precision)
-    if backend.compiler is not None:
-        place = target.device.label
-        report.line(f"{name}: {backend.title} builds {precision} for 1 to {recipe.batch} images on {place}")
-        engine = compile_network(network, precision, target=target, batch=recipe.batch, on_status=report.step)
-    if precision == "f32":
-        with open_to_compare(network, target, "f32", engine) as f32:
-            check_engine(f32)
-        return engine, None
-    report.line(f"{name}: comparing {precision} with f32 on {len(images.fit) + len(images.held_back)} images")
-    with (
-        open_to_compare(network, target, "f32", None) as f32,
-        open_to_compare(network, target, precision, engine) as lower,
-    ):
-        return engine, measure_accuracy(f32, lower, images, limits=recipe.limits)
+    def compile(self, network: Network, precision: str, *, batch: int, on_step: Any = None) -> bytes:
+        """Return `network` as compiled ahead of time, by a backend that has a compiler. Raises NetworkError."""
+        assert self.backend.compiler is not None
+        device = self.target.device
+        capability = device.compute_capability if device.name == ANY_GPU else None
+        return self.backend.compiler.compile(
+            network, precision, batch=batch, compute_capability=capability, on_step=on_step
+        )
+
+    def open(self, network: Network, precision: str, built: bytes | None) -> Engine:
+        """Open `network` as built. For a device that is not here, ONNX Runtime runs the compiled ONNX."""
+        compiler = self.backend.compiler
+        if compiler is not None and self.target.device.name == ANY_GPU:
+            lowered = replace(network, f32=compiler.lower(network, precision))
+            return open_backend(lowered, "onnxruntime", precision="f32")
+        if compiler is not None and built is None:
+            built = self.compile(network, precision, batch=1)
+        return open_backend(network, self.target.backend, precision=precision, built=built)

@@ -17,8 +17,15 @@ from pathlib import Path
 from stream_seg.backends.choose import Target, find_target
 from stream_seg.backends.engine import ANY_GPU
 from stream_seg.backends.registry import BACKENDS
-from stream_seg.engines.cache_entry import Entry, Key, entry_name, hash_bytes
-from stream_seg.engines.integrity import explain_bad_seal, explain_distrust, read_secret
+from stream_seg.engines.cache_entry import (
+    Entry,
+    Key,
+    entry_name,
+    explain_bad_seal,
+    explain_distrust,
+    hash_bytes,
+    read_secret,
+)
 from stream_seg.errors import ConfigError, NetworkError, StreamSegError
 from stream_seg.files import expand_home
 from stream_seg.network.network import Network
@@ -50,7 +57,7 @@ def check_folder(folder: Path) -> bool:
 def list_entries(folder: Path) -> Iterator[tuple[Path, Entry | NetworkError]]:
     """Yield every JSON of the folder, by name, with its entry or the reason why it is not trusted.
 
-    Raises NetworkError as `check_folder`, ConfigError as `integrity.read_secret`.
+    Raises NetworkError as `check_folder`, ConfigError as `cache_entry.read_secret`.
     """
     secret = read_secret()
     if not check_folder(folder):
@@ -95,36 +102,29 @@ def find_engines(folder: Path, network: Network, target: Target, *, precision: s
     With precision "auto", only engines that are better than what needs no build.
     """
     device, matches = target.device, list[Entry]()
-    order = (*device.precisions, *device.on_request)
+    order = [name for name in (*device.precisions, *device.on_request) if precision in ("auto", name)]
+    expected = (hash_bytes(network.f32), target.backend, network.size, device.compute_capability)
     for _, entry in list_entries(folder):
         if isinstance(entry, NetworkError):
             log.warning("%s", entry)
             continue
         key = entry.key
-        if (key.onnx, key.backend) != (hash_bytes(network.f32), target.backend):
+        if (key.onnx, key.backend, key.shape[1:3], key.compute_capability) != expected:
             continue
-        if key.shape[1:3] != network.size or key.compute_capability != device.compute_capability:
-            continue
-        if key.precision not in order or precision not in ("auto", key.precision):
-            continue
-        if key.device not in (device.name, ANY_GPU):
+        if key.precision not in order or key.device not in (device.name, ANY_GPU):
             continue
         if key.version != target.version:
-            log.warning("%s", _describe_other_version(entry, target.version))
+            log.warning("%s", describe_other_version(entry, target.version))
         elif precision != "auto" or _is_worthwhile(entry, shipped_int8=network.int8 is not None):
             matches.append(entry)
     return sorted(matches, key=lambda entry: (order.index(entry.key.precision), -entry.created.timestamp()))
 
 
 def _is_worthwhile(entry: Entry, *, shipped_int8: bool) -> bool:
-    """Return True if "auto" prefers this engine to the network as it comes, which needs no build.
-
-    True for int8, ahead-of-time compiled engines, the result of a refusal, and other precisions below f32 where the
-    network comes without an int8 form.
-    """
-    lower = entry.key.precision != "f32" and not shipped_int8
+    """Return True if "auto" prefers this engine to the network as it comes, which needs no build."""
+    lower = entry.key.precision == "int8" or (entry.key.precision != "f32" and not shipped_int8)
     compiled = BACKENDS[entry.key.backend].compiler is not None
-    return entry.key.precision == "int8" or compiled or bool(entry.refused) or lower
+    return lower or compiled or bool(entry.refused)  # refused: a lower precision lost too much
 
 
 def verify_engines(folder: Path) -> Iterator[tuple[str, str | None]]:
@@ -139,13 +139,13 @@ def verify_engines(folder: Path) -> Iterator[tuple[str, str | None]]:
             capability = entry.key.compute_capability if entry.key.device == ANY_GPU else None
             version = find_target(entry.key.backend, capability).version
             if version != entry.key.version:
-                fault = _describe_other_version(entry, version)
+                fault = describe_other_version(entry, version)
         except StreamSegError as error:
             fault = str(error) if entry.name in str(error) else f"engine {entry.name}: cannot be used here: {error}"
         yield path.stem, fault
 
 
-def _describe_other_version(entry: Entry, version: str) -> str:
+def describe_other_version(entry: Entry, version: str) -> str:
     return f"engine {entry.name}: not loaded: built with version {entry.key.version}, installed is {version}"
 
 

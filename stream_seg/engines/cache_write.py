@@ -51,23 +51,22 @@ def lock_key(folder: Path, key: Key, *, wait_s: float = 1800) -> Iterator[None]:
 def store_engine(folder: Path, entry: Entry, engine: bytes) -> None:
     """Store an engine in place of an older one of the same key. Call inside `lock_key`. Raises OutputError."""
     sidecar = folder / f"{entry.name}.json"
+    content = entry.model_dump_json(indent=2, exclude={"seal"} if entry.seal is None else None) + "\n"
     _write_atomically(folder / entry.file, engine, key=entry.key)
     try:
-        _write_atomically(sidecar, _serialize(entry), key=entry.key)
+        _write_atomically(sidecar, content.encode(), key=entry.key)
     except BaseException:  # Ctrl-C too: an engine without an entry only fills the disk
         (folder / entry.file).unlink(missing_ok=True)
         raise
-    for file in _engine_files(folder, entry.name):
-        if file.name not in (entry.file, sidecar.name):
-            file.unlink()
+    for file in _list_files(folder, entry.name) - {folder / entry.file}:
+        file.unlink()
 
 
 def remove_engine(folder: Path, name: str) -> None:
     """Remove an entry and its engine, the JSON first. Raises OutputError."""
     with map_write_errors(folder / name):
-        (folder / f"{name}.json").unlink(missing_ok=True)
-        for file in _engine_files(folder, name):
-            file.unlink()
+        for file in (folder / f"{name}.json", *_list_files(folder, name)):
+            file.unlink(missing_ok=True)
 
 
 def clean_up(folder: Path, *, older_than_s: float = 3600.0) -> int:
@@ -86,6 +85,10 @@ def clean_up(folder: Path, *, older_than_s: float = 3600.0) -> int:
     return len(old)
 
 
+def _list_files(folder: Path, name: str) -> set[Path]:
+    return {path for path in folder.iterdir() if path.name.startswith(f"{name}-")}
+
+
 def _write_atomically(path: Path, content: bytes, *, key: Key) -> None:
     """Write a file in one step and wait until it is on disk; a failed write leaves nothing behind."""
     with (
@@ -100,11 +103,3 @@ def _write_atomically(path: Path, content: bytes, *, key: Key) -> None:
         except BaseException:
             os.unlink(partial.name)
             raise
-
-
-def _serialize(entry: Entry) -> bytes:
-    return entry.model_dump_json(indent=2, exclude={"seal"} if entry.seal is None else None).encode() + b"\n"
-
-
-def _engine_files(folder: Path, name: str) -> list[Path]:
-    return [path for path in folder.iterdir() if path.name.startswith(f"{name}-")]

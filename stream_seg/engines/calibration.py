@@ -1,17 +1,22 @@
-"""Images that a quantization is calibrated on and compared with float32 on."""
+"""Post-training quantization (NNCF), and the images that it is calibrated on and compared with float32 on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from stream_seg.datasets.labelled import read_labels
 from stream_seg.engines.cache_entry import hash_bytes
-from stream_seg.errors import ConfigError, SourceError
+from stream_seg.errors import ConfigError, NetworkError, SourceError
 from stream_seg.ops.resize import resize_image
 from stream_seg.sources.images import MAX_PIXELS, decode_image_files, list_image_files
 from stream_seg.sources.uri import Source, parse_source
@@ -45,9 +50,10 @@ class CalibrationSet:
     fit: tuple[Sample, ...]
     held_back: tuple[Sample, ...]
 
-    def calibration_digest(self, settings: str) -> str:
-        """Return the SHA-256 of the images that are calibrated on and of the quantization settings."""
-        return hash_bytes(b"".join([settings.encode(), *(sample.image.tobytes() for sample in self.fit)]))
+    def calibration_digest(self, settings: QuantizeSettings) -> str:
+        """Return the SHA-256 of the images that are calibrated on, the settings, and NNCF's version."""
+        text = f"{settings!r} NNCF {nncf_version()}"
+        return hash_bytes(b"".join([text.encode(), *(sample.image.tobytes() for sample in self.fit)]))
 
     def images_digest(self) -> str:
         """Return the SHA-256 of all images and their truths, which identifies what an accuracy report compared."""
@@ -69,16 +75,15 @@ def sample_source(
         raise ConfigError(f"{source.display}: cannot be calibrated on; allowed are a folder of images and a video file")
     if labels is not None and source.kind != "images":
         raise ConfigError(f"{source.display}: labels need a folder of images, this is a video")
-    if source.kind == "images":
-        samples = sample_evenly(_read_images(source, size, count, labels, classes), count)
-    else:
-        samples = sample_evenly(_read_video(source, size), count)
-    if len(samples) < FEWEST:
+    images = source.kind == "images"
+    samples = _read_images(source, size, count, labels, classes) if images else _read_video(source, size)
+    selected = sample_evenly(samples, count)
+    if len(selected) < FEWEST:
         raise SourceError(
-            f"{source.display}: {len(samples)} images; at least {FEWEST} are needed, a few dozen are good"
+            f"{source.display}: {len(selected)} images; at least {FEWEST} are needed, a few dozen are good"
         )
-    fit = tuple(sample for place, sample in enumerate(samples) if place % HELD_BACK != HELD_BACK - 1)
-    return CalibrationSet(source.display, fit, tuple(samples[HELD_BACK - 1 :: HELD_BACK]))
+    fit = tuple(sample for place, sample in enumerate(selected) if place % HELD_BACK != HELD_BACK - 1)
+    return CalibrationSet(source.display, fit, tuple(selected[HELD_BACK - 1 :: HELD_BACK]))
 
 
 def sample_synthetic(size: tuple[int, int], *, count: int = 24) -> CalibrationSet:
@@ -109,8 +114,7 @@ def sample_evenly(samples: Iterator[Sample], count: int) -> list[Sample]:
 
 
 def _read_video(source: Source, size: tuple[int, int]) -> Iterator[Sample]:
-    frames = decode_video(source, {}, timeouts_s=TIMEOUTS_S, max_pixels=MAX_PIXELS, threads=0)
-    with closing(frames):
+    with closing(decode_video(source, {}, timeouts_s=TIMEOUTS_S, max_pixels=MAX_PIXELS, threads=0)) as frames:
         for number, frame in enumerate(frames):
             if frame is not None:
                 yield Sample(f"frame {number}", resize_image(frame.image, size))
@@ -131,3 +135,61 @@ def _read_images(
         if labels is not None:
             truth = read_labels(labels / f"{file.stem}.png", classes=classes, size=image.shape[:2])
         yield Sample(file.name, resize_image(image, size), truth)
+
+
+class QuantizeSettings(BaseModel):
+    """Settings. The defaults lose least on the road network at equal speed; docs/engines.md has the figures."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    preset: Annotated[
+        Literal["mixed", "performance"],
+        Field(description="mixed: asymmetric activations; performance: everything symmetric"),
+    ] = "performance"
+    bias_correction: Annotated[
+        bool, Field(description="shift each layer to keep its mean output; costs the road network 0.6 mIoU")
+    ] = False
+    keep: Annotated[tuple[str, ...], Field(description="names of ONNX operators that stay in float32")] = ()
+
+
+def nncf_version() -> str:
+    """Return the version of NNCF. Raises NetworkError where it is missing."""
+    try:
+        return version("nncf")
+    except PackageNotFoundError as error:
+        raise NetworkError("int8 needs NNCF: pip install '.[quantize]'") from error
+
+
+def quantize(onnx: bytes, images: Sequence[Image], settings: QuantizeSettings | None = None, *, name: str) -> bytes:
+    """Return a portable ONNX with 8-bit weights and activations, calibrated on `images` of the network's input size.
+
+    Raises NetworkError, also where NNCF is missing.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # it would report to a web service
+    nncf_version()
+    # NNCF imports it; it warns of a missing CUDA compiler
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    import nncf
+    import onnx as library
+
+    settings = settings or QuantizeSettings()
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    model = library.load_from_string(onnx)
+    unknown = set(settings.keep) - {node.name for node in model.graph.node}
+    if unknown:
+        raise NetworkError(f"{name}: keep: no operator is named {', '.join(sorted(unknown))}")
+    dataset = nncf.Dataset([image[None] for image in images], lambda batch: {"image": batch})
+    try:
+        quantized = nncf.quantize(
+            model,
+            dataset,
+            subset_size=len(images),
+            preset=nncf.QuantizationPreset(settings.preset),
+            ignored_scope=nncf.IgnoredScope(names=list(settings.keep)) if settings.keep else None,
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                disable_bias_correction=not settings.bias_correction
+            ),
+        )
+    except (nncf.errors.ValidationError, nncf.errors.UnsupportedModelError, nncf.errors.InternalError) as error:
+        raise NetworkError(f"{name}: NNCF cannot quantize it: {' '.join(str(error).split())}") from error
+    return bytes(quantized.SerializeToString())

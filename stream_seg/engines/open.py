@@ -22,7 +22,7 @@ def open_engine(network: Network, *, backend: str = "auto", precision: str = "au
 
     An engine that was built for the network (`stream-seg engines build`) is taken from the cache. With backend "auto",
     a backend that does not load or cannot compile the network in `precision` is logged, and the next one is tried. The
-    first run warms the engine up and checks its output. Also raises ConfigError as `integrity.read_secret`.
+    first run warms the engine up and checks its output. Also raises ConfigError as `cache_entry.read_secret`.
     """
     if precision not in precision_names():
         raise ConfigError(describe_unknown("precision", precision, precision_names()))
@@ -63,13 +63,14 @@ def _open(network: Network, name: str, *, precision: str, threads: int) -> tuple
             continue
         return engine, f" built {entry.created:%Y-%m-%d} ({entry.accuracy})"
     if BACKENDS[name].compiler is not None:
-        from stream_seg.engines.build import build_default
-        from stream_seg.engines.compare import Reporter
+        from stream_seg.engines.build import EngineRecipe, Reporter, build_for_target
 
+        recipe = EngineRecipe(network=network.name, backend=name, precision=precision)
         try:
-            entry, built = build_default(network, target, folder=folder, precision=precision, report=Reporter(log.info))
+            entry = build_for_target(network, target, recipe, folder=folder, report=Reporter(log.info)).entry
         except ConfigError as error:  # a precision that this backend lacks and the next one may have
             raise NetworkError(str(error)) from error
+        built = read_engine(folder, entry)
         engine = open_backend(network, name, precision=entry.key.precision, threads=threads, built=built)
         return engine, f" built now ({entry.accuracy})"
     engine = open_backend(network, name, precision=precision, threads=threads)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +15,20 @@ from torch.nn import functional as F
 
 from stream_seg.backends.choose import available_backends, open_backend, pick_backend
 from stream_seg.backends.registry import BACKENDS
-from stream_seg.engines.accuracy_gate import Limits
+from stream_seg.datasets.labelled import Pairs
+from stream_seg.engines.accuracy_gate import Limits, measure_accuracy
 from stream_seg.engines.cache_entry import hash_bytes
-from stream_seg.engines.calibration import CalibrationSet
-from stream_seg.engines.compare import measure_accuracy
-from stream_seg.engines.quantize import quantize
+from stream_seg.engines.calibration import HELD_BACK, CalibrationSet, Sample, quantize
 from stream_seg.files import atomic_file, map_write_errors, replace_file
 from stream_seg.network.network import Network, bias_network
+from stream_seg.ops.resize import resize_image
 from stream_seg.types import Classes
-from stream_seg.zoo.weights.normalise import Colour, InputSpec, Normalise, Three
+from stream_seg.zoo.weights.input_spec import InputSpec, Normalise
 
 log = logging.getLogger(__name__)
+IMAGE_COUNT = 62
+"""Images that the int8 form is calibrated on, at most."""
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,9 @@ class PortableNetwork(nn.Module):
     Input: uint8 (N, H, W, 3) BGR. Output: float32 scores (N, C, h, w) and uint8 labels (N, H, W).
     """
 
-    def __init__(self, net: nn.Module, *, mean: Three, std: Three, colour: Colour = "bgr", scale: float = 255) -> None:
+    def __init__(self, net: nn.Module, spec: InputSpec) -> None:
         super().__init__()
-        self.net = net
-        self.prepare = Normalise(InputSpec(tuple(mean), tuple(std), colour, scale))
+        self.net, self.prepare = net, Normalise(spec)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         scores = self.net(self.prepare(image))
@@ -58,15 +60,15 @@ class PortableNetwork(nn.Module):
 
 
 def export_network(
-    net: nn.Module, path: Path, info: NetworkInfo, *, images: CalibrationSet | None = None, limits: Limits | None = None
+    net: nn.Module, path: Path, info: NetworkInfo, *, images: CalibrationSet | None = None
 ) -> list[Path]:
     """Write NAME.onnx, NAME.json and, with `images`, NAME_int8.onnx. Return the paths of the files written.
 
-    The int8 form is compared with float32 on `images`; NAME.json holds the report under `int8`. Beyond the `limits` no
-    int8 form is written, which is logged. Raises OutputError.
+    The int8 form is compared with float32 on `images`; NAME.json holds the report under `int8`. Beyond the limits of
+    the accuracy gate no int8 form is written, which is logged. Raises OutputError.
     """
     spec, int8, sidecar = info.spec, path.with_stem(f"{path.stem}_int8"), path.with_suffix(".json")
-    export_onnx(net, path, size=info.size, mean=spec.mean, std=spec.std, colour=spec.colour, scale=spec.scale)
+    export_onnx(net, path, size=info.size, spec=spec)
     with map_write_errors(path):
         for stale in (sidecar, int8):  # of a network that was here before
             stale.unlink(missing_ok=True)
@@ -87,14 +89,14 @@ def export_network(
         "sha256": hash_bytes(f32.f32),
     }
     if images is not None:
-        onnx, content["int8"] = _quantize(f32, images, limits or Limits())
+        onnx, content["int8"] = _quantize(f32, images)
         if onnx is not None:
             replace_file(int8, onnx)
     replace_file(sidecar, f"{json.dumps(content, indent=2)}\n".encode())
     return [file for file in (path, int8, sidecar) if file.exists()]
 
 
-def _quantize(network: Network, images: CalibrationSet, limits: Limits) -> tuple[bytes | None, dict[str, Any]]:
+def _quantize(network: Network, images: CalibrationSet) -> tuple[bytes | None, dict[str, Any]]:
     """Return the int8 form, or None if the accuracy gate refuses it, and its entry for the side-car.
 
     The form is compared on the CPU, which it is made for; TensorRT's engines are compared where they are built.
@@ -107,28 +109,18 @@ def _quantize(network: Network, images: CalibrationSet, limits: Limits) -> tuple
         open_backend(network, backend, precision="f32") as f32,
         open_backend(network, backend, precision="int8") as lower,
     ):
-        report = measure_accuracy(f32, lower, images, limits=limits)
+        report = measure_accuracy(f32, lower, images, limits=Limits())
     if report["refused"]:
         log.warning("%s: no int8 form is written: %s", network.name, report["refused"])
         return None, {"sha256": None, "report": report}
     return int8, {"sha256": hash_bytes(int8), "report": report}
 
 
-def export_onnx(
-    net: nn.Module,
-    path: Path,
-    *,
-    size: tuple[int, int],
-    mean: Three,
-    std: Three,
-    colour: Colour = "bgr",
-    scale: float = 255,
-) -> None:
+def export_onnx(net: nn.Module, path: Path, *, size: tuple[int, int], spec: InputSpec) -> None:
     """Write `net` as a portable ONNX for any batch of images of `size` = (height, width). Raises OutputError."""
-    portable = PortableNetwork(net.eval(), mean=mean, std=std, colour=colour, scale=scale).eval()
     with atomic_file(path) as partial, map_write_errors(path):
         torch.onnx.export(
-            portable,
+            PortableNetwork(net, spec).eval(),
             (torch.zeros(2, *size, 3, dtype=torch.uint8),),
             partial,
             input_names=["image"],
@@ -149,3 +141,34 @@ def strip_metadata(path: Path) -> None:
         item.ClearField("metadata_props")
         item.ClearField("doc_string")
     onnx.save(model, path)
+
+
+def calibration_set(
+    pairs: Pairs, size: tuple[int, int], *, source: str, held_back: Pairs | None = None
+) -> CalibrationSet:
+    """Choose up to IMAGE_COUNT evenly spaced `pairs`, resized to `size` = (height, width), with their labels.
+
+    Accuracy is compared on `held_back`; without it on the pairs between, and with too few of those on every fourth,
+    which is then left out of the calibration. `source` names the images in reports.
+    """
+    places = subsample(range(len(pairs)), 2 * IMAGE_COUNT)
+    fit: Sequence[int]
+    compared: Sequence[int]
+    if held_back is not None:
+        fit, compared = subsample(range(len(pairs)), IMAGE_COUNT), range(len(held_back))
+    elif len(places) > IMAGE_COUNT:
+        fit, compared = places[::2], places[1::2]
+    else:
+        fit = [place for place in places if place % HELD_BACK != HELD_BACK - 1]
+        compared = places[HELD_BACK - 1 :: HELD_BACK] or places  # of up to three images none is left out
+
+    def samples(pairs: Pairs, places: Sequence[int]) -> tuple[Sample, ...]:
+        resized = (resize_image(pairs.images[place], size) for place in places)
+        return tuple(Sample(f"image {i}", image, pairs.labels[i]) for i, image in zip(places, resized, strict=True))
+
+    return CalibrationSet(source, samples(pairs, fit), samples(pairs if held_back is None else held_back, compared))
+
+
+def subsample(items: Sequence[Item], limit: int) -> Sequence[Item]:
+    """Return every n-th item from the first on, at most `limit` of them."""
+    return items[:: max(1, -(-len(items) // limit))]

@@ -17,8 +17,7 @@ from stream_seg.backends.engine import prune_to_output, select_onnx
 from stream_seg.backends.tensorrt.api import get_logger, import_tensorrt
 from stream_seg.backends.tensorrt.backend import build_plan, create_engine, list_compute_capabilities, parse_onnx
 from stream_seg.backends.tensorrt.precision import convert_precision
-from stream_seg.engines.build import EngineRecipe, build_for_target
-from stream_seg.engines.compare import Reporter
+from stream_seg.engines.build import EngineRecipe, Reporter, build_for_target
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network.network import Network, open_network
 from stream_seg.ops.resize import resize_image

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from stream_seg.engines.accuracy_gate import LabelPair, Limits, compare_labels, explain_refusal, make_report
+from stream_seg.engines.calibration import CalibrationSet
 from stream_seg.types import VOID, Classes, Labels
 
 CLASSES = Classes(("a", "b"), ((0, 0, 0), (255, 255, 255)))
@@ -68,9 +69,9 @@ def test_either_set_may_be_refused() -> None:
     same = labels([0, 1])
     good = compare_labels([LabelPair("x", same, same)], CLASSES)
     bad = compare_labels([LabelPair("y", same, labels([0, 0]))], CLASSES)
-    report = make_report(good, bad, Limits(), source="here", computed_by="a test", images_digest="")
+    report = make_report(good, bad, Limits(), images=CalibrationSet("here", (), ()), computed_by="a test")
     assert report["refused"] is not None
     assert report["refused"].startswith("held back: 50.00 % of the labels")
     assert report["held_back"]["worst_picture"] == "y"
-    report = make_report(good, good, Limits(), source="here", computed_by="a test", images_digest="")
+    report = make_report(good, good, Limits(), images=CalibrationSet("here", (), ()), computed_by="a test")
     assert report["refused"] is None

@@ -15,11 +15,10 @@ from stream_seg.backends.choose import Target
 from stream_seg.backends.engine import Device, prune_to_output
 from stream_seg.backends.tensorrt.api import Plan
 from stream_seg.backends.tensorrt.run import Execution
-from stream_seg.engines.build import EngineRecipe, build_default, build_engine
-from stream_seg.engines.cache import list_entries
+from stream_seg.engines.build import BuildResult, EngineRecipe, Reporter, build_engine, build_for_target
+from stream_seg.engines.cache import list_entries, read_engine
 from stream_seg.engines.cache_entry import make_entry
 from stream_seg.engines.cache_write import lock_key, store_engine
-from stream_seg.engines.compare import Reporter
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import ConfigError, NetworkError, StreamSegError
 from stream_seg.network.network import open_network
@@ -307,15 +306,16 @@ def test_a_missing_plan_is_built_compared_and_stored(
     target = Target("tensorrt", "simulated 1", device)
     lines: list[str] = []
     report = Reporter(lines.append)
-    entry, plan = build_default(network, target, folder=folder, precision="auto", report=report)
-    assert plan in plans
+    recipe = EngineRecipe(network="mine", backend="tensorrt")
+    entry = build_for_target(network, target, recipe, folder=folder, report=report).entry
+    assert read_engine(folder, entry) in plans
     assert (entry.key.precision, entry.key.device, entry.key.shape) == ("fp16", "a GPU", (8, *small_networks.SIZE, 3))
     assert entry.gate is not None
     assert entry.gate["computed_by"] == "tensorrt on a GPU"
     assert entry.gate["held_back"]["agreement"] == 1
     assert [line.partition(" for ")[0] for line in lines][:1] == ["mine: TensorRT builds fp16"]
     count = len(plans)
-    assert build_default(network, target, folder=folder, precision="auto", report=report) == (entry, plan)
+    assert build_for_target(network, target, recipe, folder=folder, report=report) == BuildResult(entry, fresh=False)
     assert len(plans) == count, "the second time it comes from the cache"
 
     zeros = small_networks.make_model(outputs={"out": 3}, batch="n")
@@ -323,7 +323,7 @@ def test_a_missing_plan_is_built_compared_and_stored(
     wrong = open_network(small_networks.write_network(tmp_path, zeros, classes, name="zeros"))
     simulated_onnx["fp16"] = prune_to_output(wrong.f32)[1]
     (folder / f"{entry.name}.json").unlink()
-    entry, _ = build_default(network, target, folder=folder, precision="auto", report=report)
+    entry = build_for_target(network, target, recipe, folder=folder, report=report).entry
     assert entry.key.precision == "f32", "wrong labels are refused"
     assert entry.refused[0].startswith("fp16 calibration: ")
 

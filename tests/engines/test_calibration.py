@@ -8,7 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from stream_seg.engines.calibration import Sample, sample_evenly, sample_source, sample_synthetic
+from stream_seg.engines.calibration import (
+    QuantizeSettings,
+    Sample,
+    sample_evenly,
+    sample_source,
+    sample_synthetic,
+)
 from stream_seg.errors import ConfigError, SourceError, StreamSegError
 from stream_seg.types import VOID
 from tests.support.clips import number_image, write_video
@@ -97,13 +103,13 @@ def test_other_images_or_truths_have_another_digest(tmp_path: Path) -> None:
 def test_the_calibration_digest_depends_on_images_and_settings(tmp_path: Path) -> None:
     folder = make_image_folder(tmp_path / "p", 8)
     first = sample_source(str(folder), SIZE, classes=2)
-    assert (
-        first.calibration_digest("x")
-        == sample_source(str(folder), SIZE, classes=2).calibration_digest("x")
-        != first.calibration_digest("y")
-    )
+    again = sample_source(str(folder), SIZE, classes=2)
     cv2.imwrite(str(folder / "0.png"), np.full((20, 30, 3), 99, np.uint8))
-    assert sample_source(str(folder), SIZE, classes=2).calibration_digest("x") != first.calibration_digest("x")
+    other = sample_source(str(folder), SIZE, classes=2)
+    settings, mixed = QuantizeSettings(), QuantizeSettings(preset="mixed")
+    assert first.calibration_digest(settings) == again.calibration_digest(settings)
+    assert first.calibration_digest(settings) != first.calibration_digest(mixed)
+    assert first.calibration_digest(settings) != other.calibration_digest(settings)
 
 
 def test_the_synthetic_drive() -> None:

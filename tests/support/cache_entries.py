@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stream_seg.engines.cache_entry import Entry, Key, hash_bytes, make_entry
+from stream_seg.engines.cache_entry import Entry, Key, hash_bytes, make_entry, read_secret
 from stream_seg.engines.cache_write import lock_key, store_engine
-from stream_seg.engines.integrity import read_secret, seal_entry
 from stream_seg.network.sidecar import AccuracyReport
 
 ENGINE = b"an engine " * 100
@@ -35,8 +34,7 @@ def store_entry(
     **changes: Any,
 ) -> Entry:
     """Store an engine in the cache and return its entry."""
-    entry = make_entry(network, make_key(**changes), engine, suffix=".onnx", gate=gate)
-    entry = seal_entry(entry, read_secret())
+    entry = make_entry(network, make_key(**changes), engine, suffix=".onnx", gate=gate, secret=read_secret())
     with lock_key(folder, entry.key):
         store_engine(folder, entry, engine)
     return entry
