@@ -20,7 +20,7 @@ from surroundings import describe_machine, figures_table, print_results, run_com
 
 from stream_seg.datasets.scoring import compute_metrics as accuracy
 from stream_seg.datasets.scoring import confusion_matrix
-from stream_seg.evaluation.drives import Drive, read_drive, render_drive
+from stream_seg.evaluation.videos import Drive, read_drive, render_drive
 from stream_seg.frame import Frame, Semantic
 from stream_seg.keyframes.keyframes import MAX_DOUBT, Every, KeyFrames
 from stream_seg.network.network import open_network

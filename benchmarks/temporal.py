@@ -16,8 +16,14 @@ import numpy as np
 import typer
 from surroundings import describe_machine, figures_table, print_results, run_command
 
-from stream_seg.evaluation.drives import Drive, read_drive, render_drive
-from stream_seg.evaluation.videos import POLICIES, measure_quality, measure_stages
+from stream_seg.evaluation.videos import (
+    POLICIES,
+    Drive,
+    measure_quality,
+    measure_stages,
+    read_drive,
+    render_drive,
+)
 from stream_seg.frame import Frame
 from stream_seg.network.network import open_network
 from stream_seg.ops import motion

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,17 +15,36 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from stream_seg.datasets.labelled import list_pairs, read_pair, synth_label_table
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.datasets.scoring import compute_metrics, confusion_matrix, format_percent
+from stream_seg.errors import SourceError
 from stream_seg.evaluation import temporal_metrics as metrics
-from stream_seg.evaluation.drives import SCENES, Drive, read_drive, render_drive
+from stream_seg.frame import Frame, Truth
 from stream_seg.network.network import open_network
-from stream_seg.ops.motion import warp
+from stream_seg.ops.motion import Motion, warp
 from stream_seg.stages.base import Stage
 from stream_seg.stages.segment import Segment
 from stream_seg.stages.smooth import Smooth
-from stream_seg.types import VOID, Labels
+from stream_seg.stages.synthetic import Synthetic
+from stream_seg.types import VOID, Classes, Labels
 
+SCENES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "drive": {},
+        "static": {"camera": "static", "shake": 0},
+        "pan": {"camera": "pan"},
+        "shake": {"shake": 8},
+        "occlusion": {"camera": "static", "shake": 0, "crossing": True},
+        "cut": {"cut": 20},
+        "exposure": {"exposure": 15},
+        "dropped": {"drop": 3},
+    }
+)
+"""Keys of the synthetic source for each scene. The first four differ only in the motion of the camera."""
+
+RATE = 15
+"""Frames per second, as in CamVid's val split."""
 POLICIES: Mapping[str, Callable[..., tuple[Stage, ...]]] = MappingProxyType(
     {
         "per_frame": lambda **engine: (Segment(**engine),),
@@ -39,6 +62,55 @@ WARM_UP = 2
 """Frames at the start whose CPU time is not counted."""
 MIN_SHARE = 0.01
 """Smallest share of all pixels for which a rate among them is reported."""
+
+
+@dataclass(frozen=True)
+class Drive:
+    """Frames with ground truth, and for each the motion since the previous frame and the mask of visible points.
+
+    Motion and mask are None for the first frame and after a cut.
+    """
+
+    frames: Sequence[Frame]
+    motion: Sequence[Motion | None]
+
+    @cached_property
+    def visible(self) -> list[metrics.Mask | None]:
+        """The masks of visible points."""
+        pairs = [(self.frames[k - 1].image, frame.image) for k, frame in enumerate(self.frames)]
+        flows = zip(pairs, self.motion, strict=True)
+        return [None if motion is None else metrics.visible_mask(*pair, motion) for pair, motion in flows]
+
+
+def read_drive(data: Path, split: str, *, classes: Classes) -> Drive:
+    """Read DATA/SPLIT as a video at 15 frames/s, as CamVid's val, in the order of the names.
+
+    Its motion is the `reference_flow`. Raises SourceError unless it is a sequence of images of one size.
+    """
+    frames: list[Frame] = []
+    for k, pair in enumerate(list_pairs(data, split)):
+        image, labels = read_pair(*pair, classes=len(classes))
+        if frames and image.shape != frames[0].image.shape:
+            raise SourceError(f"{pair[0]}: of another size than the first image; expected one size")
+        frames.append(Frame(split, k, k, Fraction(1, RATE), 0, image, truth=Truth(labels, classes, None)))
+    if len(frames) < 2:
+        raise SourceError(f"{data / split}: contains one image; expected at least two")
+    return Drive(frames, [None, *(metrics.reference_flow(a.image, b.image) for a, b in pairwise(frames))])
+
+
+def render_drive(scene: str, *, frames: int, seed: int = 4, classes: Classes = CAMVID) -> Drive:
+    """Render a scene of SCENES, 480x360 at 15 frames/s, with exact motion and labels in `classes`, by name.
+
+    Classes without a name there become void. Raises ConfigError if no name is shared.
+    """
+    table = synth_label_table(classes, of="the network")
+    keys = {"width": 480, "height": 360, "rate": RATE, "frames": frames, "seed": seed, "truth": True, **SCENES[scene]}
+    rendered, motion = [], []
+    for frame in Synthetic(**keys)(iter(())):
+        assert frame.truth is not None
+        rendered.append(replace(frame, truth=Truth(table[frame.truth.labels], classes, frame.truth.motion)))
+        motion.append(frame.truth.motion)
+    return Drive(rendered, motion)
 
 
 def evaluate_videos(

@@ -56,12 +56,8 @@ class Measures:
         """Return the width of a text."""
         return int(cv2.getTextSize(text, FONT, self.font_scale, self.stroke)[0][0])
 
-    def write(self, mask: NDArray[np.uint8], text: str, x: int, y: int) -> None:
-        """Draw a text on a mask, its baseline at y."""
-        cv2.putText(mask, text, (x, y), FONT, self.font_scale, 255, self.stroke, cv2.LINE_AA)
 
-
-class Canvas:
+class Panel:
     """A dark panel with round corners to paint on, in floating point."""
 
     def __init__(self, height: int, width: int, radius: int) -> None:
@@ -69,11 +65,13 @@ class Canvas:
         self.keep = np.ones((height, width, 1), np.float32)
         self.box(0, 0, height, width, radius=radius, colour=PANEL, opacity=PANEL_OPACITY)
 
-    def mask(self) -> NDArray[np.uint8]:
-        """Return an empty mask of the size of the canvas."""
-        return np.zeros(self.ink.shape[:2], np.uint8)
+    def write(self, m: Measures, text: str, x: int, y: int, colour: BGR) -> None:
+        """Write a text, its baseline at y."""
+        mask = np.zeros(self.ink.shape[:2], np.uint8)
+        cv2.putText(mask, text, (x, y), FONT, m.font_scale, 255, m.stroke, cv2.LINE_AA)
+        self._paint(mask, colour)
 
-    def paint(self, mask: NDArray[np.uint8], colour: BGR, *, x: int = 0, y: int = 0, opacity: float = 1.0) -> None:
+    def _paint(self, mask: NDArray[np.uint8], colour: BGR, *, x: int = 0, y: int = 0, opacity: float = 1.0) -> None:
         """Paint through a mask, its top left corner at (x, y)."""
         covered = mask[..., None] * np.float32(opacity / 255)
         at = np.s_[y : y + mask.shape[0], x : x + mask.shape[1]]
@@ -89,7 +87,7 @@ class Canvas:
         for center in ((r, r), (4 * width - r, r), (r, 4 * height - r), (4 * width - r, 4 * height - r)):
             cv2.circle(large, center, r, 255, cv2.FILLED)
         mask = np.asarray(cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-        self.paint(mask, colour, x=x, y=y, opacity=opacity)
+        self._paint(mask, colour, x=x, y=y, opacity=opacity)
 
     def sprite(self) -> Sprite:
         """Return the painted panel."""
@@ -106,16 +104,14 @@ def render_legend(classes: Classes, height: int) -> Sprite:
     rows = -(-len(classes) // columns)
     swatch = m.text
     column = swatch + m.padding + max(map(m.width, classes.names)) + m.padding
-    canvas = Canvas(rows * m.line + m.padding, columns * column + m.padding, radius=m.padding // 2)
-    names = canvas.mask()
+    panel = Panel(rows * m.line + m.padding, columns * column + m.padding, radius=m.padding // 2)
     for i, (name, colour) in enumerate(zip(classes.names, classes.colours, strict=True)):
         x, y = m.padding + i // rows * column, m.padding // 2 + i % rows * m.line + (m.line - swatch) // 2
         # a rim, so that dark colours are visible
-        canvas.box(x - 1, y - 1, swatch + 2, swatch + 2, radius=swatch // 4, colour=WHITE, opacity=0.3)
-        canvas.box(x, y, swatch, swatch, radius=swatch // 5, colour=(colour[2], colour[1], colour[0]))
-        m.write(names, name, x + swatch + m.padding, y + round(swatch * 0.88))
-    canvas.paint(names, WHITE)
-    return canvas.sprite()
+        panel.box(x - 1, y - 1, swatch + 2, swatch + 2, radius=swatch // 4, colour=WHITE, opacity=0.3)
+        panel.box(x, y, swatch, swatch, radius=swatch // 5, colour=(colour[2], colour[1], colour[0]))
+        panel.write(m, name, x + swatch + m.padding, y + round(swatch * 0.88), WHITE)
+    return panel.sprite()
 
 
 @lru_cache(maxsize=16)
@@ -128,16 +124,13 @@ def render_figures(items: tuple[tuple[str, str, str], ...], height: int) -> Spri
     gap, space = 2 * m.padding, round(m.text * 0.35)
     slots = [max(m.width(value), m.width(widest)) for value, _, widest in items]
     width = sum(slots) + sum(m.width(unit) + space for _, unit, _ in items) + gap * (len(items) - 1) + 2 * m.padding
-    canvas = Canvas(m.line + m.padding, width, radius=m.padding // 2)
-    values, units = canvas.mask(), canvas.mask()
+    panel = Panel(m.line + m.padding, width, radius=m.padding // 2)
     x, baseline = m.padding, (m.line + m.padding + round(m.text * 0.76)) // 2
     for (value, unit, _), slot in zip(items, slots, strict=True):
-        m.write(values, value, x + slot - m.width(value), baseline)
-        m.write(units, unit, x + slot + space, baseline)
+        panel.write(m, value, x + slot - m.width(value), baseline, WHITE)
+        panel.write(m, unit, x + slot + space, baseline, GREY)
         x += slot + space + m.width(unit) + gap
-    canvas.paint(values, WHITE)
-    canvas.paint(units, GREY)
-    return canvas.sprite()
+    return panel.sprite()
 
 
 def opacity_table(classes: Classes, opacity: float, exceptions: Mapping[str, float]) -> NDArray[np.float32]:

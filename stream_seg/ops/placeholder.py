@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from stream_seg.ops.draw import FONT, GREY, WHITE, Canvas, Measures, draw_sprite_at
+from stream_seg.ops.draw import FONT, GREY, WHITE, Measures, Panel, draw_sprite_at
 from stream_seg.types import Image
 
 TOP, BOTTOM = (46, 38, 33), (24, 19, 16)
@@ -40,11 +40,9 @@ def draw_banner(image: Image, message: str, *, since_s: float) -> Image:
     dimmed = np.asarray(cv2.convertScaleAbs(image, alpha=0.45), np.uint8)
     m = Measures(image.shape[0])
     text = f"{message}  {format_elapsed(since_s)}"
-    canvas = Canvas(m.line + 2 * m.padding, m.width(text) + 4 * m.padding, radius=m.padding)
-    mask = canvas.mask()
-    m.write(mask, text, 2 * m.padding, m.padding + round(m.line * 0.7))
-    canvas.paint(mask, AMBER)
-    sprite = canvas.sprite()
+    panel = Panel(m.line + 2 * m.padding, m.width(text) + 4 * m.padding, radius=m.padding)
+    panel.write(m, text, 2 * m.padding, m.padding + round(m.line * 0.7), AMBER)
+    sprite = panel.sprite()
     rows, columns = (max(0, image.shape[axis] - sprite.ink.shape[axis]) for axis in (0, 1))
     draw_sprite_at(dimmed, sprite, rows // 2, columns // 2)
     return dimmed

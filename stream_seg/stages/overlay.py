@@ -33,6 +33,7 @@ def _rgb(value: Any) -> tuple[int, ...]:
     raise ValueError(f"{quote_value(value)} is no colour; expected '#rrggbb' or [red, green, blue], 0 to 255 each")
 
 
+Palette = Literal["camvid", "cityscapes", "voc"]
 Opacity = Annotated[float, Field(ge=0, le=1)]
 RGB = Annotated[tuple[int, int, int], BeforeValidator(_rgb)]
 
@@ -65,10 +66,7 @@ class Overlay:
     colours: Annotated[
         dict[str, RGB], Field(description="class: '#rrggbb' or [red, green, blue], 0 to 255, instead of the palette's")
     ] = field(default_factory=dict)
-    palette: Annotated[
-        Literal["camvid", "cityscapes", "voc"] | None,
-        Field(description="colours of a data set instead of the network's"),
-    ] = None
+    palette: Annotated[Palette | None, Field(description="colours of a data set instead of the network's")] = None
     soft: Annotated[bool, Field(description="smooth edges between classes; false: the pixels of the network")] = True
     contours: Annotated[bool, Field(description="draw a thin line along the edge of every region")] = False
     legend: Annotated[

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import cv2
@@ -51,22 +50,15 @@ DrawItem: TypeAlias = tuple[float, Paint]
 """The Z by which items are sorted, far before near, and the function that paints the item."""
 
 
-@dataclass
 class Canvas:
     """An image to paint in place. Distant surfaces fade to the colour `haze`, 63 % of it at `clear_m`."""
 
-    image: Image
-    now: Camera
-    before: Camera
-    haze: Colour
-    clear_m: float = 300.0
-    planes: NDArray[np.uint16] = field(init=False)
-    _labels: list[int] = field(default_factory=list)
-    _corners: list[Points] = field(default_factory=list)
-    _corners_before: list[Points] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.planes = np.zeros(self.image.shape[:2], np.uint16)
+    def __init__(self, image: Image, now: Camera, before: Camera, haze: Colour, clear_m: float = 300.0) -> None:
+        self.image, self.now, self.before, self.haze, self.clear_m = image, now, before, haze, clear_m
+        self.planes: NDArray[np.uint16] = np.zeros(image.shape[:2], np.uint16)
+        self._labels: list[int] = []
+        self._corners: list[Points] = []
+        self._corners_before: list[Points] = []
 
     def register_planes(self, label: int, corners: Points, before: Points | None = None) -> int:
         """Register planes by three points each, (N, 3, 3), now and in the previous frame. Return the first number."""

@@ -13,8 +13,16 @@ import pytest
 
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.errors import ConfigError, SourceError
-from stream_seg.evaluation.drives import SCENES, Drive, read_drive, render_drive
-from stream_seg.evaluation.videos import POLICIES, evaluate_videos, measure_stages, tabulate_videos
+from stream_seg.evaluation.videos import (
+    POLICIES,
+    SCENES,
+    Drive,
+    evaluate_videos,
+    measure_stages,
+    read_drive,
+    render_drive,
+    tabulate_videos,
+)
 from stream_seg.frame import EngineInfo, Frame, Semantic
 from stream_seg.stages.base import Frames, Stage
 from stream_seg.types import VOID, Classes
