@@ -116,6 +116,11 @@ class Semantic:
         return vars(self)["scores"]  # type: ignore[no-any-return]
 
     @cached_property
+    def reference(self) -> ReferenceScores | None:
+        """The scores as a reference to warp from; None for a network that gives labels only."""
+        return None if self.scores is None else ReferenceScores(self.scores)
+
+    @cached_property
     def labels(self) -> Labels:
         """uint8 (height, width) of `size`."""
         return self.labels_at(self.size)

@@ -23,8 +23,7 @@ class PerStream(Generic[T]):
 
     def get(self, stream: str) -> T | None:
         """Return the value of a stream."""
-        entry = self._values.get(stream)
-        return None if entry is None else entry[1]
+        return self._values.get(stream, (0, None))[1]
 
     def put(self, stream: str, value: T) -> None:
         """Set the value of a stream; call once for each of its frames."""

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.frame import Frame, FrameMotion, ReferenceScores, Semantic, Temporal, WarpedScores
+from stream_seg.frame import Frame, FrameMotion, Semantic, Temporal, WarpedScores
 from stream_seg.ops import motion as ops
 from stream_seg.ops.motion import Luma, Motion
 from stream_seg.per_stream import PerStream
@@ -107,26 +107,21 @@ class Propagation:
         trust = np.asarray(cv2.multiply(ops.warp(self.trust, step.flow), step.confidence), np.float32)
         return Propagation(self.age + 1, motion, trust, self.doubt + 1.0 - float(cv2.mean(trust)[0]))
 
-    def is_due(self, every: Every, *, max_doubt: float = MAX_DOUBT) -> bool:
+    def is_due(self, every: Every, *, max_doubt: float) -> bool:
         """Return True if the current frame has to be a key frame."""
         if every == "auto":
             return self.age >= MAX_INTERVAL or self.doubt >= max_doubt or self.trust is None
         return self.age >= every
 
 
-def make_reference(semantic: Semantic) -> ReferenceScores | None:
-    """Return the scores of a key frame as a reference to warp from; None for a network that gives labels only."""
-    return None if semantic.scores is None else ReferenceScores(semantic.scores)
-
-
-def propagate(semantic: Semantic, reference: ReferenceScores | None, propagation: Propagation) -> Semantic:
-    """Return the scores or labels of a key frame, warped to the current frame. `reference` is made of its scores."""
-    if propagation.motion is None:
+def propagate(semantic: Semantic, motion: Motion | None) -> Semantic:
+    """Return the scores or labels of a key frame, warped to the current frame."""
+    if motion is None:
         return semantic
-    if reference is not None:
-        return replace(semantic, scores=WarpedScores(reference, propagation.motion))
+    if semantic.reference is not None:
+        return replace(semantic, scores=WarpedScores(semantic.reference, motion))
     assert semantic.label_map is not None
-    motion = ops.resize_motion(propagation.motion, semantic.label_map.shape)
+    motion = ops.resize_motion(motion, semantic.label_map.shape)
     return replace(semantic, label_map=ops.warp(semantic.label_map, motion, nearest=True))
 
 
@@ -136,7 +131,6 @@ class _Track:
 
     view: View
     semantic: Semantic
-    reference: ReferenceScores | None
     propagation: Propagation
     pending: tuple[Future[Semantic], Propagation] | None = None
 
@@ -148,7 +142,6 @@ class _Track:
             self.pending = future, propagation
             if future.done():
                 self.semantic, self.pending = future.result(), None
-                self.reference = make_reference(self.semantic)
                 self.propagation = propagation.with_margins(self.semantic)
 
 
@@ -180,10 +173,10 @@ class KeyFrames:
                 if key and self._worker is not None:
                     track.pending = self._worker.submit(infer(frame.image)), Propagation.start(every)
                 temporal = Temporal(key=key, age=track.propagation.age, motion=step)
-                return replace(frame, semantic=propagate(track.semantic, track.reference, track.propagation)), temporal
+                return replace(frame, semantic=propagate(track.semantic, track.propagation.motion)), temporal
         if track is not None and track.pending is not None:
             track.pending[0].cancel()
         semantic = infer(frame.image)()
         propagation = Propagation.start(every).with_margins(semantic)
-        self._tracks.put(frame.stream, _Track(view, semantic, make_reference(semantic), propagation))
+        self._tracks.put(frame.stream, _Track(view, semantic, propagation))
         return replace(frame, semantic=semantic), Temporal(motion=step)

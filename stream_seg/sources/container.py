@@ -78,11 +78,13 @@ def open_video(
     """
     _check_exists(source)
     allow_allocation()
-    restrictions = {"protocol_whitelist": PROTOCOLS[source.kind]} if source.kind in PROTOCOLS else {}
+    options = dict(options)
+    if source.kind in PROTOCOLS:
+        options["protocol_whitelist"] = PROTOCOLS[source.kind]
     if source.kind in ("file", "http"):
-        restrictions["format_whitelist"] = ",".join(sorted(av.formats_available - PLAYLIST_FORMATS))
+        options["format_whitelist"] = ",".join(sorted(av.formats_available - PLAYLIST_FORMATS))
     if source.kind == "http":
-        restrictions["max_redirects"] = "0"
+        options["max_redirects"] = "0"
     # Without the prefix FFmpeg would take the `a` of a file named a:b.mp4 for a protocol.
     address = f"file:{source.address}" if source.kind == "file" else source.address
     container_format, deadline_s = "v4l2" if source.kind == "camera" else None, 0.0
@@ -90,9 +92,7 @@ def open_video(
     def open_within(open_s: float) -> InputContainer:
         nonlocal deadline_s
         deadline_s = time.monotonic() + open_s
-        return av.open(
-            address, format=container_format, options={**options, **restrictions}, timeout=(open_s, timeouts_s[1])
-        )
+        return av.open(address, format=container_format, options=options, timeout=(open_s, timeouts_s[1]))
 
     try:
         if source.kind == "rtsp" and stay_on_host:

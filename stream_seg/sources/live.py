@@ -58,16 +58,9 @@ class Update(NamedTuple):
     connected: bool = False
 
 
-class _Loss(NamedTuple):
-    """The end of a connection. `last_ns` is the time of its last frame, None without any; `duration_s` the time from
-    its first frame to that."""
-
-    error: SourceError
-    last_ns: int | None
-    duration_s: float
-
-
 Updates: TypeAlias = Generator[Update, None, None]
+Loss: TypeAlias = tuple[SourceError, int | None, float]
+"""End of a connection: the error, the time of the last frame (None without any), the seconds to that from the first."""
 
 
 def follow_source(
@@ -102,7 +95,7 @@ def follow_source(
         failures += 1
 
 
-def _read_connection(reader: Reader, outage: Signal, timeouts: Timeouts) -> Generator[Update, None, _Loss]:
+def _read_connection(reader: Reader, outage: Signal, timeouts: Timeouts) -> Generator[Update, None, Loss]:
     """Yield the frames of one connection; `outage` until the first."""
     start_ns = time.monotonic_ns()
     first_ns = last_ns = unchanged_ns = 0
@@ -116,7 +109,7 @@ def _read_connection(reader: Reader, outage: Signal, timeouts: Timeouts) -> Gene
             if item is None and silent_s >= limit_s:
                 raise SourceError(f"no frame for {limit_s:g} s", reason="no data")
         except SourceError as error:
-            return _Loss(error, last_ns or None, (last_ns - first_ns) / 1e9)
+            return error, last_ns or None, (last_ns - first_ns) / 1e9
         if item is not None:
             now_ns, connected = time.monotonic_ns(), not last_ns
             first_ns, last_ns = first_ns or now_ns, now_ns

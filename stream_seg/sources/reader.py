@@ -20,12 +20,10 @@ from stream_seg.sources.video import DecodedFrame, DecodedFrames
 QUEUE_LENGTH = 8
 """Decoded frames that wait to be taken; beyond that the oldest are dropped. Packets are never dropped: the rest of
 their group of pictures could not be decoded."""
-LONGEST_PAUSE_S = 2.0
-"""Longest pause of a recording that is played as if it were live: a camera silent for longer counts as stalled."""
-SLACK_S = 1.0
-"""So far such a recording may be late and still catch up; a machine that is too slow plays it slower."""
-USUAL_S = 0.04
-"""Interval of its frames if they have no duration."""
+LONGEST_PAUSE_S, SLACK_S, USUAL_S = 2.0, 1.0, 0.04
+"""Of a recording that is played as if it were live: its longest pause, since a camera silent for longer counts as
+stalled; the delay that it still catches up, since a machine that is too slow plays it slower; and the interval of
+frames without a duration."""
 
 
 class QueuedFrame(NamedTuple):

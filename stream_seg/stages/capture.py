@@ -33,6 +33,7 @@ RECONNECT = (
 )
 IMAGE_RATE = 25.0
 """Default frames/s of image files."""
+PIXELS = r"^[1-9]\d*x[1-9]\d*$"
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=3600)]
 LIMITED_KEYS = {"rate": ("image files and cameras", ("images", "camera")), "size": ("cameras", ("camera",))}
 """Keys that have no effect on other kinds of source."""
@@ -56,9 +57,7 @@ class Capture:
     stream: Annotated[str, Field(min_length=1, description="name of the stream in frames and metrics")] = "capture"
     frames: Annotated[int | None, Field(ge=1, description="stop after so many frames")] = None
     rate: Annotated[float | None, Field(ge=0.01, le=1000, description="frames/s of images (25) or of a camera")] = None
-    size: Annotated[
-        str | None, Field(pattern=r"^[1-9]\d*x[1-9]\d*$", description="pixels requested from a camera, as in 1280x720")
-    ] = None
+    size: Annotated[str | None, Field(pattern=PIXELS, description="pixels requested from a camera: 1280x720")] = None
     transport: Annotated[Literal["tcp", "udp"], Field(description="transport protocol of RTSP")] = "tcp"
     open_timeout_s: Annotated[Seconds, Field(description="seconds to wait for an answer, then for the header")] = 5.0
     read_timeout_s: Annotated[Seconds, Field(description="seconds to wait for the next data")] = 5.0

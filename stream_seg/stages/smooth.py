@@ -69,12 +69,12 @@ class Smooth:
         step = _find_motion(past, frame) if past is not None and reset is None else None
         if step is not None and ops.is_cut(step.confidence):
             reset = "cut"
-        view = View.of(frame, None if step is None else step.luma)
+        view, temporal = View.of(frame, None if step is None else step.luma), frame.temporal or Temporal()
         if past is None or step is None or reset is not None:
-            temporal = replace(frame.temporal or Temporal(), reset=reset, confidence=None)
+            temporal = replace(temporal, reset=reset, confidence=None)
             past = _Past(view, source, view.luma, ReferenceScores(_scores(frame.semantic)))
             return replace(frame, temporal=temporal), past
-        temporal = replace(frame.temporal or Temporal(), reset=None, confidence=float(cv2.mean(step.confidence)[0]))
+        temporal = replace(temporal, reset=None, confidence=float(cv2.mean(step.confidence)[0]))
         past = self._advance(past, frame.semantic, step, view, source)
         scores = past.reference.scores if past.motion is None else WarpedScores(past.reference, past.motion)
         return replace(frame, semantic=replace(frame.semantic, scores=scores), temporal=temporal), past

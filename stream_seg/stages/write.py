@@ -169,9 +169,7 @@ class FileClock:
     """Times and durations of the frames of a file, in ticks of `tick` seconds, starting at 0."""
 
     def __init__(self, tick: Fraction) -> None:
-        self.tick = tick
-        self._clock = StreamClock(leap_s=LEAP_S)
-        self._last: int | None = None
+        self.tick, self._clock, self._last = tick, StreamClock(leap_s=LEAP_S), 0
         self._step = max(1, round(LONGEST_STEP_S / tick))
         self._interval = max(1, round(1 / (tick * SINGLE_FRAME_RATE)))
 
@@ -182,12 +180,12 @@ class FileClock:
 
     def place(self, time_s: Fraction) -> tuple[int, int]:
         """Return time and likely duration of the next frame: the smaller of the last two steps, one may be a pause."""
-        if self._last is None:
+        first = self._clock.last_s is None
+        if first:
             self._clock.restart(time_s, at_s=0)
         pts = self._clock.place(time_s, self.tick, interval_s=self._interval * self.tick)
-        if self._last is not None:
-            step = pts - self._last
-            self._interval, self._step = min(step, self._step), step
+        if not first:
+            self._interval, self._step = min(pts - self._last, self._step), pts - self._last
         self._last = pts
         return pts, self._interval
 
