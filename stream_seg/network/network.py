@@ -68,13 +68,14 @@ def open_network(source: str | Path | Mapping[str, Any], *, size: tuple[int, int
     network = _open(source, size)
     if size is None or network.size == size:
         return network
-    from stream_seg.network.resize import check_size, find_nearest_size
+    from stream_seg.network.resize import MULTIPLES, check_size, find_size
 
     resized = resize_network(network, size)
     try:
         check_size(resized.f32, network.size, size, name=network.name)
     except NetworkError as error:
-        nearest = find_nearest_size(network.f32, network.size, size)
+        sides = [[max(1, round(side / multiple)) * multiple for side in size] for multiple in MULTIPLES]
+        nearest = find_size(network.f32, network.size, ((height, width) for height, width in sides))
         if nearest is None:
             raise
         raise NetworkError(f"{error}; {nearest[0]}x{nearest[1]} does") from error
@@ -89,7 +90,7 @@ def resize_network(network: Network, size: tuple[int, int]) -> Network:
     from stream_seg.network.resize import resize_onnx
 
     f32 = resize_onnx(network.f32, network.size, size)
-    int8 = None if network.int8 is None else resize_onnx(network.int8, network.size, size)
+    int8 = network.int8 and resize_onnx(network.int8, network.size, size)
     return replace(network, size=size, f32=f32, int8=int8, int8_report=None)  # the report is for the other size
 
 
@@ -106,7 +107,7 @@ def bias_network(network: Network, prefer: Mapping[str, float], *, where: str) -
     for name, value in prefer.items():
         bias[network.classes.index(name, where=where)] = value
     f32 = bias_onnx(network.f32, bias, name=network.name)
-    int8 = None if network.int8 is None else bias_onnx(network.int8, bias, name=network.name)
+    int8 = network.int8 and bias_onnx(network.int8, bias, name=network.name)
     return replace(network, f32=f32, int8=int8, int8_report=None)  # the report is for the network without bias
 
 
@@ -180,19 +181,13 @@ def _read_verified(onnx: Path, sha256: str, sidecar: Path) -> bytes:
     content = _read(onnx)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise NetworkError(f"{onnx}: not the file that {sidecar.name} describes (its SHA-256 differs); export it again")
-    if _has_external_data(content):
-        raise NetworkError(
-            f"{onnx}: has weights in other files, which {sidecar.name} does not describe; export it again"
-        )
+    if b"location" in content:  # a key of every external tensor; without it onnx, which takes long, is not imported
+        from stream_seg.network.onnx_file import has_external_data
+
+        if has_external_data(content):
+            fault = f"has weights in other files, which {sidecar.name} does not describe"
+            raise NetworkError(f"{onnx}: {fault}; export it again")
     return content
-
-
-def _has_external_data(content: bytes) -> bool:
-    if b"location" not in content:  # a key of every external tensor; onnx, which takes long to import, is not needed
-        return False
-    from stream_seg.network.onnx_file import has_external_data
-
-    return has_external_data(content)
 
 
 def _open_own(sidecar: SideCar, *, where: str, folder: Path) -> Network:

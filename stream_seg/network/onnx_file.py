@@ -32,22 +32,14 @@ def read_onnx(path: Path) -> ModelProto:
     except DecodeError as error:
         raise NetworkError(f"{path}: not an ONNX file") from error
     except onnx.checker.ValidationError as error:
-        raise NetworkError(
-            f"{path}: its external data must be files in its own folder: {' '.join(str(error).split())}"
-        ) from error
+        reason = " ".join(str(error).split())
+        raise NetworkError(f"{path}: its external data must be files in its own folder: {reason}") from error
     except OSError as error:
         raise NetworkError(f"{path}: {error.strerror or error}") from error
     except (TypeError, ValueError) as error:
         raise NetworkError(f"{path}: not an ONNX file: {' '.join(str(error).split())}") from error
-    if not _has_text_names(model):
-        raise NetworkError(f"{path}: not an ONNX file: it has a name that is not UTF-8 text")
-    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
-    if not (model.graph.node and model.graph.output and opset):
-        raise NetworkError(f"{path}: not an ONNX network: it has no operators or no outputs")
-    _refuse_unknown(model, path=path)
-    if opset < OLDEST_OPSET:
-        raise NetworkError(f"{path}: ONNX opset {opset}; export it again with opset {OLDEST_OPSET} or newer")
-    _refuse_invalid(model, opset=opset, path=path)
+    if (fault := next(_find_faults(model), None)) is not None:
+        raise NetworkError(f"{path}: {fault}")
     _sort(model, path=path)
     return model
 
@@ -80,45 +72,61 @@ def _has_text_names(message: Message) -> bool:
     return True
 
 
-def _refuse_invalid(model: ModelProto, *, opset: int, path: Path) -> None:
-    """Raise NetworkError for an operator that violates ONNX: a backend may crash on it, which nothing can catch.
+def _find_faults(model: ModelProto) -> Iterator[str]:
+    """Yield the reasons to refuse a model; a later check relies on the earlier ones.
 
-    Graphs that break other rules of ONNX's checker are common, and run.
+    A backend may crash on an operator that violates ONNX, which nothing can catch. Graphs that break other rules of
+    ONNX's checker are common, and run.
     """
+    if not _has_text_names(model):
+        yield "not an ONNX file: it has a name that is not UTF-8 text"
+    graph, opset = model.graph, max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    if not (graph.node and graph.output and opset):
+        yield "not an ONNX network: it has no operators or no outputs"
+    own = {(function.domain, function.name) for function in model.functions}
+    unknown = {
+        f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        for node in graph.node
+        if (node.domain, node.op_type) not in own
+        and node.domain != "com.microsoft"  # ONNX Runtime's extensions
+        and not onnx.defs.has(node.op_type, node.domain)
+    }
+    if unknown:
+        yield f"unknown operators: {', '.join(sorted(unknown))}; export it in standard ONNX operators"
+    if opset < OLDEST_OPSET:
+        yield f"ONNX opset {opset}; export it again with opset {OLDEST_OPSET} or newer"
     context = onnx.checker.C.CheckerContext()
     context.ir_version, context.opset_imports = model.ir_version, {"": opset, "ai.onnx": opset}
     try:
         model.ByteSize()
-        for node in model.graph.node:
+        for node in graph.node:
             if node.domain not in context.opset_imports:
                 continue
             if not any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
                 onnx.checker.check_node(node, context)
             for text in (text for attribute in node.attribute for text in (attribute.s, *attribute.strings)):
                 text.decode()  # Python fails on an error message of a backend that repeats other bytes
-    except EncodeError as error:
-        raise NetworkError(f"{path}: too large with its weights; the limit is 2 GB") from error
+    except EncodeError:
+        yield "too large with its weights; the limit is 2 GB"
     except (onnx.checker.ValidationError, ValueError) as error:
-        raise NetworkError(f"{path}: not a valid ONNX network: {' '.join(str(error).split())}") from error
-    outputs = Counter(name for node in model.graph.node for name in node.output if name)
+        yield f"not a valid ONNX network: {' '.join(str(error).split())}"
+    outputs = Counter(name for node in graph.node for name in node.output if name)
     duplicates = [name for name, count in outputs.items() if count > 1]
     if duplicates:
-        raise NetworkError(f"{path}: not a valid ONNX network: several operators write {', '.join(duplicates)}")
-    if model.graph.sparse_initializer:
-        raise NetworkError(f"{path}: has sparse constants; export it with dense ones")
+        yield f"not a valid ONNX network: several operators write {', '.join(duplicates)}"
+    if graph.sparse_initializer:
+        yield "has sparse constants; export it with dense ones"
 
 
 def _sort(model: ModelProto, *, path: Path) -> None:
     """Sort operators topologically, as ONNX requires; some exporters do not. Raises NetworkError for a cycle."""
     nodes = model.graph.node
     writers = {name: index for index, node in enumerate(nodes) for name in node.output}
-    needs = {
-        index: {writers[name] for name in _names_read_by(node) if name in writers} for index, node in enumerate(nodes)
-    }
-    if all(need < index for index, indices in needs.items() for need in indices):
+    needs = [{writers[name] for name in _names_read_by(node) if name in writers} for node in nodes]
+    if all(need < index for index, indices in enumerate(needs) for need in indices):
         return
     try:
-        order = list(TopologicalSorter(needs).static_order())
+        order = list(TopologicalSorter(dict(enumerate(needs))).static_order())
     except CycleError as error:
         raise NetworkError(f"{path}: not a valid ONNX network: its operators form a cycle") from error
     in_order = [onnx.NodeProto.FromString(nodes[index].SerializeToString()) for index in order]
@@ -133,22 +141,6 @@ def _names_read_by(node: onnx.NodeProto) -> Iterator[str]:
         for graph in (attribute.g, *attribute.graphs):
             for inner in graph.node:
                 yield from _names_read_by(inner)
-
-
-def _refuse_unknown(model: ModelProto, *, path: Path) -> None:
-    """Raise NetworkError for operators defined neither by ONNX, ONNX Runtime's extensions nor the file itself."""
-    own = {(function.domain, function.name) for function in model.functions}
-    unknown = {
-        f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-        for node in model.graph.node
-        if (node.domain, node.op_type) not in own
-        and node.domain != "com.microsoft"
-        and not onnx.defs.has(node.op_type, node.domain)
-    }
-    if unknown:
-        raise NetworkError(
-            f"{path}: unknown operators: {', '.join(sorted(unknown))}; export it in standard ONNX operators"
-        )
 
 
 def list_inputs(model: ModelProto) -> list[ValueInfoProto]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from contextlib import suppress
 
 import onnx
 from onnx import ModelProto, numpy_helper
@@ -30,18 +32,12 @@ def check_size(serialized: bytes, old: tuple[int, int], new: tuple[int, int], *,
         raise NetworkError(f"{name}: only takes images of {old_text} (height x width), not of {new_text}")
 
 
-def find_nearest_size(serialized: bytes, old: tuple[int, int], new: tuple[int, int]) -> tuple[int, int] | None:
-    """Return the (height, width) nearest to `new` that a portable ONNX of size `old` can be resized to.
-
-    None if the graph only works at its own size.
-    """
-    for multiple in MULTIPLES:
-        height, width = (max(1, round(side / multiple)) * multiple for side in new)
-        try:
-            check_size(resize_onnx(serialized, old, (height, width)), old, (height, width), name="")
-        except NetworkError:
-            continue
-        return height, width
+def find_size(serialized: bytes, old: tuple[int, int], sizes: Iterable[tuple[int, int]]) -> tuple[int, int] | None:
+    """Return the first of `sizes` that a portable ONNX of size `old` can be resized to, None if it fits none."""
+    for size in sizes:
+        with suppress(NetworkError):
+            check_size(resize_onnx(serialized, old, size), old, size, name="")
+            return size
     return None
 
 

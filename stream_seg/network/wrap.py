@@ -15,8 +15,7 @@ import onnx.compose
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from stream_seg.errors import ConfigError
-from stream_seg.network.heads import add_labels, add_scores
-from stream_seg.network.onnx_builder import OnnxBuilder
+from stream_seg.network.onnx_builder import OnnxBuilder, add_labels, add_scores
 from stream_seg.network.onnx_file import INTEGERS, fix_input_size, format_shape, list_inputs, read_onnx, shape_of
 from stream_seg.network.sidecar import Head, SideCar
 

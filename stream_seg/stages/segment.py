@@ -128,20 +128,16 @@ class Segment:
 
 def halve_network(network: Network) -> Network:
     """Return the network at half its input size, rounded down to multiples of its strides. Raises NetworkError."""
-    from stream_seg.network.resize import MULTIPLES, check_size
+    from stream_seg.network.resize import MULTIPLES, find_size
 
-    (height, width), name = network.size, network.name
+    height, width = network.size
     half = height // 2, width // 2
     sizes = dict.fromkeys((half[0] // m * m, half[1] // m * m) for m in MULTIPLES if m <= min(half))
-    for size in sizes:
-        smaller = resize_network(network, size)
-        try:
-            check_size(smaller.f32, network.size, size, name=name)
-        except NetworkError:
-            continue
-        return smaller
-    tried = ", ".join(f"{height}x{width}" for height, width in sizes)
-    raise NetworkError(f"{name}: only takes images of {height}x{width} (height x width), not of {tried}")
+    size = find_size(network.f32, network.size, sizes)
+    if size is None:
+        tried = ", ".join(f"{height}x{width}" for height, width in sizes)
+        raise NetworkError(f"{network.name}: only takes images of {height}x{width} (height x width), not of {tried}")
+    return resize_network(network, size)
 
 
 def segment_key_frames(frames: Frames, key_frames: KeyFrames, control: LatencyControl) -> Frames:
