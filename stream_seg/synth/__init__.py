@@ -61,7 +61,7 @@ def render(
     canvas = Canvas(np.empty((height, width, 3), np.uint8), now, before, mood.haze)
     draw_sky(canvas, seed)
     draw_ground(canvas, seed)
-    for _, paint in list_items(seed, t, step, now.position[2]):
+    for _, paint in list_items(seed, now, before):
         paint(canvas)
     if crossing:
         draw_crossing(canvas, t, step)

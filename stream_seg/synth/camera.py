@@ -7,6 +7,7 @@ across the road keep their shape; then every view of a plane, and every motion o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypeAlias
@@ -18,8 +19,8 @@ Points: TypeAlias = NDArray[np.float64]
 """float64 (N, 3) in world meters, or (N, 2) in pixels."""
 Place: TypeAlias = tuple[float, float]
 """X and Z on the ground, meters."""
-Way: TypeAlias = tuple[Place, Place]
-"""The place of an object, and its place in the previous frame."""
+Way: TypeAlias = Sequence[Place]
+"""The places of an object now and in the previous frame."""
 Move: TypeAlias = Literal["drive", "static", "pan"]
 
 HEIGHT_M = 1.35
@@ -32,6 +33,7 @@ HORIZON = 0.49
 class Camera:
     """`x = cx + focal * X / Z`, `y = cy - focal * Y / Z`, with X, Y, Z from `position`; pixel centers are integers."""
 
+    time_s: float
     focal: float
     cx: float
     cy: float
@@ -79,4 +81,4 @@ def camera_at(t: float, *, seed: int, size: tuple[int, int], move: Move = "drive
     focal = FOCAL * max(width, height * 4 / 3)
     tremor = np.sin(2 * np.pi * t * np.array([1.3, 2.9, 6.7, 1.7, 3.7, 7.9]) + _phases(seed)[2:])
     dx, dy = shake * width / 640 * (tremor.reshape(2, 3) @ np.array([0.4, 0.35, 0.25]))
-    return Camera(focal, (width - 1) / 2 - focal * heading + dx, HORIZON * height + dy, (x, HEIGHT_M, z))
+    return Camera(t, focal, (width - 1) / 2 - focal * heading + dx, HORIZON * height + dy, (x, HEIGHT_M, z))

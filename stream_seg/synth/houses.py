@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.synth.surfaces import Colour, Mesh, Texture, brighten, fractal_noise, rng
+from stream_seg.synth.surfaces import Colour, Mesh, Texture, brighten, fractal_noise, parse_colours, rng
 
 FACADES = 14
 STOREY_M = 2.9
@@ -26,11 +26,10 @@ WALLS: dict[str, Colour] = {
     "stone": (118, 132, 140),
     "concrete": (104, 106, 108),
 }
-SIGNS: tuple[Colour, ...] = ((120, 40, 30), (30, 34, 130), (36, 70, 34), (34, 32, 36), (40, 110, 150), (92, 58, 80))
+SIGNS = parse_colours("1e2878 82221e 224624 242022 966e28 503a5c")
 
 
-@dataclass(frozen=True)
-class Facade:
+class Facade(NamedTuple):
     """The texture of a front wall, and the height and colours of its house."""
 
     texture: Texture

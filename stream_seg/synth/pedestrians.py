@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,27 +11,18 @@ from stream_seg.datasets.palettes import CAMVID
 from stream_seg.synth.camera import Way
 from stream_seg.synth.canvas import Canvas
 from stream_seg.synth.roadside import draw_shadow
-from stream_seg.synth.surfaces import Colour, Mesh, Part, brighten
+from stream_seg.synth.surfaces import Colour, Mesh, Part, brighten, parse_colours
 
-COATS: tuple[Colour, ...] = (
-    (30, 28, 28),
-    (58, 44, 36),
-    (40, 36, 70),
-    (84, 84, 82),
-    (36, 52, 44),
-    (52, 40, 110),
-    (120, 112, 104),
-)
-TROUSERS: tuple[Colour, ...] = ((34, 30, 28), (66, 50, 40), (40, 40, 44), (84, 92, 100))
+COATS = parse_colours("1c1c1e 242c3a 462428 525454 2c3424 6e2834 687078")
+TROUSERS = parse_colours("1c1e22 283242 2c2828 645c54")
 SKIN: Colour = (104, 130, 166)
-HAIR: tuple[Colour, ...] = ((22, 26, 32), (40, 56, 78), (90, 94, 96), (20, 20, 22))
+HAIR = parse_colours("201a16 4e3828 605e5a 161414")
 SHADOW_M = 45.0
 CIRCLE = [(math.cos(a), math.sin(a)) for a in np.linspace(0, 2 * math.pi, 10, endpoint=False)]
 Corner = tuple[float, float]
 
 
-@dataclass(frozen=True)
-class Appearance:
+class Appearance(NamedTuple):
     """Colours of a person's clothes and hair, a factor for the height, and the share of the stride across the view."""
 
     coat: Colour
@@ -116,16 +107,15 @@ POSES = {"pedestrian": (pose_walker, 5.6), "bicyclist": (pose_cyclist, 6.0)}
 """Function that returns the pose at a phase, and radians of phase per second, by label."""
 
 
-def draw_person(
-    canvas: Canvas, label: str, look: Appearance, *, way: Way, times: tuple[float, float], facing: bool
-) -> None:
-    """Paint a person who follows `way`; `times` are those of its two points, in seconds."""
+def draw_person(canvas: Canvas, label: str, look: Appearance, *, way: Way, facing: bool, offset_s: float) -> None:
+    """Paint a person who follows `way`, with a time offset of the stride."""
     if not canvas.is_visible(way[0], 1.0):
         return
     here, there = (np.array([x, 0.0, z]) for x, z in way)
     if here[2] - canvas.now.position[2] < SHADOW_M:
         draw_shadow(canvas, here, 0.4, -0.3, 0.3)
     pose, turn = POSES[label]
-    now, past = (Mesh.from_parts(pose(look, turn * time, facing)) for time in times)
+    times = (camera.time_s + offset_s for camera in (canvas.now, canvas.before))
+    now, past = (Mesh.from_parts(pose(look, turn * time_s, facing)) for time_s in times)
     now.points[:] *= look.tall
     canvas.draw_mesh(now, here, CAMVID.index(label), before=past.points * look.tall + there)

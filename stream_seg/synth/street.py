@@ -16,9 +16,9 @@ import numpy as np
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.synth import houses, pedestrians, roadside, vehicles
 from stream_seg.synth.backdrop import PAVEMENT_M, choose_weather
-from stream_seg.synth.camera import Place, drive_z, point_beside
+from stream_seg.synth.camera import Camera, Place, drive_z, point_beside
 from stream_seg.synth.canvas import Canvas, DrawItem, Paint
-from stream_seg.synth.surfaces import Colour, Mesh, Texture, rng
+from stream_seg.synth.surfaces import Mesh, Texture, rng
 
 SIGHT_M = 170.0
 LOT_M = 10.0
@@ -45,17 +45,6 @@ COLUMNS: tuple[Column, ...] = (
     Column("pedestrian", 14, -1.3, (6.6, 0.4), 0.7, 90),
     Column("pedestrian", 19, 1.4, (6.9, 0.3), 0.7, 90),
 )
-
-
-class Mover(NamedTuple):
-    """An object of a column: Z at time 0, position across the road, appearance, time offset of its stride, seconds."""
-
-    home: float
-    u: float
-    look: pedestrians.Appearance
-    kind: vehicles.Kind
-    paint: Colour
-    time_offset: float
 
 
 def _draw_upright(texture: Texture, left: Place, right: Place, tall: float, label: str, light: float) -> Paint:
@@ -151,49 +140,42 @@ def _fixed_items(kerb: bool, seed: int, side: int, number: int) -> tuple[DrawIte
 
 
 @lru_cache(maxsize=2048)
-def _mover(seed: int, column: int, i: int) -> Mover | None:
-    """Return number i of a column, None for an empty place."""
+def _mover(seed: int, column: int, i: int) -> tuple[float, float, partial[None]] | None:
+    """Return number i of a column: Z at time 0, position across, paint function. None for an empty place."""
     random, config = rng(seed, 42, column, i), COLUMNS[column]
     if random.random() > config.share:
         return None
     home = (i + random.uniform(0.1, 0.9)) * config.gap_m
     u = config.across[0] + config.across[1] * random.standard_normal()
-    return Mover(home, u, pedestrians.Appearance.random(random), *vehicles.choose_model(random), random.uniform(0, 9))
+    look = pedestrians.Appearance.random(random)
+    (kind, paint), offset_s = vehicles.choose_model(random), random.uniform(0, 9)
+    if config.kind == "car":
+        return home, u, partial(vehicles.draw_vehicle, kind=kind, paint=paint, oncoming=config.speed < 0)
+    draw = partial(pedestrians.draw_person, label=config.kind, look=look, facing=config.speed < 0, offset_s=offset_s)
+    return home, u, draw
 
 
-def _leading_car(seed: int, t: float, step: float) -> DrawItem:
+def _leading_car(seed: int, now: Camera, before: Camera) -> DrawItem:
     """Return the car ahead in the same lane, at a varying distance; it moves on even if the camera is static."""
     random = rng(seed, 43)
     kind, paint = vehicles.choose_model(random)
     phase = random.uniform(0, 2 * np.pi)
-    now_z, before_z = (drive_z(time, seed) + 20 + 7 * math.sin(0.35 * time + phase) for time in (t, t - step))
-    way = point_beside(-1.6, now_z, seed), point_beside(-1.6, before_z, seed)
-    return now_z, partial(vehicles.draw_vehicle, kind=kind, paint=paint, way=way)
+    ways = [drive_z(time, seed) + 20 + 7 * math.sin(0.35 * time + phase) for time in (now.time_s, before.time_s)]
+    way = [point_beside(-1.6, z, seed) for z in ways]
+    return way[0][1], partial(vehicles.draw_vehicle, kind=kind, paint=paint, way=way)
 
 
-def _list_moving_items(seed: int, t: float, step: float, from_z: float) -> Iterator[DrawItem]:
-    """Yield moving objects in sight of `from_z` at `t` seconds, with their position `step` seconds earlier."""
-    yield _leading_car(seed, t, step)
+def list_items(seed: int, now: Camera, before: Camera) -> list[DrawItem]:
+    """Return all items to draw on the street, far before near, with their motion since the camera was at `before`."""
+    items = [_leading_car(seed, now, before)]
     for number, column in enumerate(COLUMNS):
-        first = math.floor((from_z - column.speed * t) / column.gap_m) - 1
+        first = math.floor((now.position[2] - column.speed * now.time_s) / column.gap_m) - 1
         for i in range(first, first + math.ceil(column.sight_m / column.gap_m) + 1):
-            mover = _mover(seed, number, i)
-            if mover is None:
-                continue
-            way = [point_beside(mover.u, mover.home + column.speed * time, seed) for time in (t, t - step)]
-            facing = column.speed < 0
-            if column.kind == "car":
-                draw = partial(vehicles.draw_vehicle, kind=mover.kind, paint=mover.paint, oncoming=facing)
-            else:
-                times = t + mover.time_offset, t - step + mover.time_offset
-                draw = partial(pedestrians.draw_person, label=column.kind, look=mover.look, times=times, facing=facing)
-            yield way[0][1], partial(draw, way=way)
-
-
-def list_items(seed: int, t: float, step: float, from_z: float) -> list[DrawItem]:
-    """Return all items to draw on the street at `t` seconds as seen from `from_z`, far before near."""
-    first = math.floor(from_z / LOT_M)
-    items = list(_list_moving_items(seed, t, step, from_z))
+            if (mover := _mover(seed, number, i)) is not None:
+                home, u, draw = mover
+                way = [point_beside(u, home + column.speed * view.time_s, seed) for view in (now, before)]
+                items.append((way[0][1], partial(draw, way=way)))
+    first = math.floor(now.position[2] / LOT_M)
     for side in (-1, 1):
         for kerb, sight_m in ((False, SIGHT_M), (True, KERB_SIGHT_M)):
             for number in range(first, first + math.ceil(sight_m / LOT_M)):

@@ -19,6 +19,12 @@ Part: TypeAlias = tuple[Sequence[Sequence[float]], Colour]
 """Corners of a face, (X, Y, Z) each, and its colour. The first, second and last corner must not be collinear."""
 
 
+def parse_colours(text: str) -> tuple[Colour, ...]:
+    """Return the colours of words `rrggbb`."""
+    rgb = [bytes.fromhex(word) for word in text.split()]
+    return tuple((blue, green, red) for red, green, blue in rgb)
+
+
 def brighten(colour: Colour, light: float) -> Colour:
     """Return a colour multiplied by a brightness."""
     return colour[0] * light, colour[1] * light, colour[2] * light

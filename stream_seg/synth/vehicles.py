@@ -12,21 +12,11 @@ from stream_seg.datasets.palettes import CAMVID
 from stream_seg.synth.camera import Points, Way
 from stream_seg.synth.canvas import Canvas
 from stream_seg.synth.roadside import draw_shadow
-from stream_seg.synth.surfaces import Colour, Mesh, brighten
+from stream_seg.synth.surfaces import Colour, Mesh, brighten, parse_colours
 
 GLASS: Colour = (44, 38, 33)
 TYRE: Colour = (24, 23, 23)
-PAINTS: tuple[Colour, ...] = (
-    (44, 42, 42),
-    (150, 150, 148),
-    (62, 60, 60),
-    (96, 56, 40),
-    (40, 34, 110),
-    (196, 198, 198),
-    (70, 84, 60),
-    (120, 116, 112),
-    (58, 44, 34),
-)
+PAINTS = parse_colours("2a2a2c 949696 3c3c3e 283860 6e2228 c6c6c4 3c5446 707478 222c3a")
 Kind: TypeAlias = Literal["hatchback", "saloon", "van"]
 COARSE_M, SHADOW_M = 42.0, 70.0
 CROSSING_AHEAD_M, CROSSING_HALF_M, CROSSING_SPEED = 9.0, 9.0, 6.0
