@@ -37,10 +37,8 @@ class Reader:
     """Read the frames of one connection: `make` is called, and its generator runs and is closed, in the thread."""
 
     def __init__(self, make: Callable[[], DecodedFrames], *, name: str) -> None:
-        self._make = make
-        self._changed = Condition()
+        self._make, self._changed, self._abandoned = make, Condition(), False
         self._queue: deque[QueuedFrame] = deque()
-        self._abandoned = False
         self._end: StreamSegError | None = None
         self._thread = Thread(target=self._run, name=f"reader {name}", daemon=True)
         self._thread.start()

@@ -123,9 +123,7 @@ class Continuation:
     """Renumber the frames of a replacement so that they continue the stream: numbers and times only grow."""
 
     def __init__(self, end: StreamEnd) -> None:
-        self._end = end
-        self._clock = StreamClock(last_s=end.time_s)
-        self._begun = False
+        self._end, self._clock, self._begun = end, StreamClock(last_s=end.time_s), False
 
     def place(self, frame: Frame) -> Frame:
         """Return the replacement's next frame with its number and time in the stream.

@@ -65,19 +65,29 @@ class Smooth:
 
     def _smooth(self, past: _Past | None, frame: Frame, source: Scores) -> tuple[Frame, _Past]:
         assert frame.semantic is not None
-        reset = self._find_reset(past, frame, source)
-        step = _find_motion(past, frame) if past is not None and reset is None else None
-        if step is not None and ops.is_cut(step.confidence):
-            reset = "cut"
-        view, temporal = View.of(frame, None if step is None else step.luma), frame.temporal or Temporal()
-        if past is None or step is None or reset is not None:
-            temporal = replace(temporal, reset=reset, confidence=None)
+        temporal = frame.temporal or Temporal()
+        step = "start" if past is None else self._compare(past, frame, source)
+        if isinstance(step, str):
+            view = View.of(frame)
             past = _Past(view, source, view.luma, ReferenceScores(_scores(frame.semantic)))
-            return replace(frame, temporal=temporal), past
-        temporal = replace(temporal, reset=None, confidence=float(cv2.mean(step.confidence)[0]))
-        past = self._advance(past, frame.semantic, step, view, source)
+            return replace(frame, temporal=replace(temporal, reset=step, confidence=None)), past
+        assert past is not None
+        past = self._advance(past, frame.semantic, step, View.of(frame, step.luma), source)
         scores = past.reference.scores if past.motion is None else WarpedScores(past.reference, past.motion)
+        temporal = replace(temporal, reset=None, confidence=float(cv2.mean(step.confidence)[0]))
         return replace(frame, semantic=replace(frame.semantic, scores=scores), temporal=temporal), past
+
+    def _compare(self, past: _Past, frame: Frame, source: Scores) -> Reset | FrameMotion:
+        """Return the motion since the last frame, or the reason to discard the past."""
+        if past.source.shape != source.shape or past.last.shape != frame.image.shape:
+            return "shape"
+        reset = discontinuity(frame.pts * frame.time_base - past.last.time_s, gap_s=self.gap_s)
+        if reset is not None:
+            return reset
+        step = frame.temporal.motion if frame.temporal is not None else None
+        if step is None or step.from_seq != past.last.seq:  # `segment` may have computed it, with the same result
+            step = past.last.estimate_motion(ops.compute_luma(frame.image))
+        return "cut" if ops.is_cut(step.confidence) else step
 
     def _advance(self, past: _Past, semantic: Semantic, step: FrameMotion, view: View, source: Scores) -> _Past:
         """Return the past with one more frame: blended if its scores are new, only warped if they were warped."""
@@ -89,22 +99,6 @@ class Smooth:
         confidence = step.confidence if past.motion is None else ops.estimate_confidence(past.luma, view.luma, motion)
         scores = blend(past.reference.scores, _scores(semantic), motion, confidence, weight=self.weight)
         return _Past(view, source, view.luma, ReferenceScores(scores))
-
-    def _find_reset(self, past: _Past | None, frame: Frame, source: Scores) -> Reset | None:
-        """Return the reason to discard the past, as far as it does not depend on the image."""
-        if past is None:
-            return "start"
-        if past.source.shape != source.shape or past.last.shape != frame.image.shape:
-            return "shape"
-        return discontinuity(frame.pts * frame.time_base - past.last.time_s, gap_s=self.gap_s)
-
-
-def _find_motion(past: _Past, frame: Frame) -> FrameMotion:
-    """Return the motion since the last frame: that of `segment`, if it has computed it, as the result is the same."""
-    motion = frame.temporal.motion if frame.temporal is not None else None
-    if motion is not None and motion.from_seq == past.last.seq:
-        return motion
-    return past.last.estimate_motion(ops.compute_luma(frame.image))
 
 
 def blend(past: Scores, now: Scores, motion: ops.Motion, confidence: ops.Confidence, *, weight: float) -> Scores:

@@ -111,8 +111,7 @@ class Synthetic:
         follows = seq > 0 and self._shot(last) == self._shot(seq)
         truth = Truth(drawing.labels(), CAMVID, drawing.motion() if follows else None) if self.truth else None
         time_base = 1 / Fraction(self.rate).limit_denominator(1001)
-        now_ns = time.monotonic_ns()
-        return Frame(self.stream, seq, seq, time_base, now_ns, drawing.image, truth=truth, missed=missed)
+        return Frame(self.stream, seq, seq, time_base, time.monotonic_ns(), drawing.image, truth=truth, missed=missed)
 
 
 KEYS = ("size", *(field.name for field in fields(Synthetic) if field.name not in ("scene", "width", "height")))

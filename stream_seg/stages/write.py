@@ -30,9 +30,8 @@ Preset: TypeAlias = Literal[
 SUFFIXES = (".mp4", ".mkv")
 BT709 = 1
 """Number of BT.709 in H.264's tables of matrices, of primaries and of transfer functions."""
-FINEST_TICK = Fraction(1, 1_000_000)
-MATROSKA_TICK = Fraction(1, 1000)
-"""Resolution of times in Matroska, seconds."""
+FINEST_TICK, MATROSKA_TICK = Fraction(1, 1_000_000), Fraction(1, 1000)
+"""Seconds: the finest resolution of times in .mp4, and that of .mkv."""
 SINGLE_FRAME_RATE = Fraction(30)
 """Frames/s of a file with one frame, which lasts 1/30 s."""
 LONGEST_STEP_S = 1
@@ -147,7 +146,9 @@ class Video:
         settings, tick = self._settings, self._clock.tick
         # With the index at the front, a file plays while it is still loading.
         container = av.open(str(self._partial), "w", options={"movflags": "+faststart"} if self._mp4 else {})
-        rate = Fraction(settings.rate) if settings.rate else self._clock.rate
+        # By the first two frames, within what an encoder accepts.
+        usual_rate = min(max(1 / (self._clock.interval * tick), Fraction(1)), Fraction(240))
+        rate = Fraction(settings.rate) if settings.rate else usual_rate
         options = {"preset": settings.preset, "crf": str(settings.crf)}
         stream = container.add_stream("libx264", rate.limit_denominator(10_000), options, time_base=tick)
         self._encoder = container, stream
@@ -166,28 +167,23 @@ class Video:
 
 
 class FileClock:
-    """Times and durations of the frames of a file, in ticks of `tick` seconds, starting at 0."""
+    """Times, durations and usual interval of the frames of a file, in ticks of `tick` seconds, starting at 0."""
 
     def __init__(self, tick: Fraction) -> None:
         self.tick, self._clock, self._last = tick, StreamClock(leap_s=LEAP_S), 0
         self._step = max(1, round(LONGEST_STEP_S / tick))
-        self._interval = max(1, round(1 / (tick * SINGLE_FRAME_RATE)))
-
-    @property
-    def rate(self) -> Fraction:
-        """Frames/s of the usual interval, limited to what an encoder accepts."""
-        return min(max(1 / (self._interval * self.tick), Fraction(1)), Fraction(240))
+        self.interval = max(1, round(1 / (tick * SINGLE_FRAME_RATE)))
 
     def place(self, time_s: Fraction) -> tuple[int, int]:
         """Return time and likely duration of the next frame: the smaller of the last two steps, one may be a pause."""
         first = self._clock.last_s is None
         if first:
             self._clock.restart(time_s, at_s=0)
-        pts = self._clock.place(time_s, self.tick, interval_s=self._interval * self.tick)
+        pts = self._clock.place(time_s, self.tick, interval_s=self.interval * self.tick)
         if not first:
-            self._interval, self._step = min(pts - self._last, self._step), pts - self._last
+            self.interval, self._step = min(pts - self._last, self._step), pts - self._last
         self._last = pts
-        return pts, self._interval
+        return pts, self.interval
 
 
 def even_size(image: Image) -> tuple[int, int]:
