@@ -22,7 +22,7 @@ import typer
 import yaml
 from surroundings import run_program
 
-from stream_seg.cli.bench import read_frames
+from stream_seg.cli.timing import read_frames
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import ConfigError, StreamSegError
 from stream_seg.files import replace_file

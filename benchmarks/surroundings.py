@@ -27,7 +27,7 @@ PACKAGES = ("numpy", "onnxruntime", "opencv-python", "openvino", "pyzmq", "strea
 
 def describe_machine() -> dict[str, Any]:
     """Return the CPU, its relevant features, cores, load before the start, and versions."""
-    from stream_seg.cli.machine import cpu_features
+    from stream_seg.cli.doctor import cpu_features
 
     return {
         "cpu": _cpu(),

@@ -281,8 +281,7 @@ def bench(
     """Measure the time per frame, in the network alone and through the whole graph: p50, p95, p99, CPU."""
     from rich.console import Console
 
-    from stream_seg.cli.bench import DRIVE, BenchPlan, run_benchmark
-    from stream_seg.cli.bench_table import make_footnotes, make_tables
+    from stream_seg.cli.bench import DRIVE, BenchPlan, make_footnotes, make_tables, run_benchmark
     from stream_seg.cli.report import write_json
     from stream_seg.files import require_writable
     from stream_seg.network.sidecar import parse_size

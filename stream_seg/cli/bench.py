@@ -8,31 +8,28 @@ and encoding are excluded.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from rich.table import Table
+
 from stream_seg.backends.choose import available_backends
 from stream_seg.backends.engine import cpu_name
 from stream_seg.backends.registry import backend_names, precision_names
-from stream_seg.cli.timing import time_engine, time_graph
-from stream_seg.config.graph_file import check
-from stream_seg.config.overrides import default_document, with_input, with_outputs
+from stream_seg.cli.timing import graph_document, read_frames, time_engine, time_graph
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.engines.calibration import quantize
 from stream_seg.engines.open import open_engine
-from stream_seg.errors import ConfigError, NetworkError, SourceError
+from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.frame import Frame
 from stream_seg.network.network import Network, is_network, open_network, save_network
 from stream_seg.ops.resize import resize_image
 from stream_seg.schema.validation import describe_unknown
 from stream_seg.sources.uri import parse_source
-from stream_seg.stages.base import Frames
-from stream_seg.stages.registry import StageLoader
 from stream_seg.types import Image
 from stream_seg.zoo import BUILDERS, build_network
 
@@ -43,8 +40,8 @@ SIZE = (352, 480)
 """Default input size of a network with random weights."""
 MEAN, STD = (0.43, 0.42, 0.41), (0.31, 0.31, 0.31)
 """Normalization of a network with random weights."""
-PATIENCE_S = 15.0
-"""Time to wait for an image of a live input; longer than capture takes to report that it cannot be opened."""
+FEW = 3
+"""Number of omitted combinations up to which the reasons are printed."""
 
 
 @dataclass(frozen=True)
@@ -100,48 +97,11 @@ def _check_names(plan: BenchPlan) -> None:
     for name in plan.networks:
         if name not in BUILDERS and not is_network(name):
             raise ConfigError(f"{describe_unknown('network', name, BUILDERS)}, or the path of an .onnx file")
-    for kind, names, known in (
-        ("backend", plan.backends, backend_names()[1:]),
-        ("precision", plan.precisions, precision_names()[1:]),
-    ):
+    known = {"backend": (plan.backends, backend_names()[1:]), "precision": (plan.precisions, precision_names()[1:])}
+    for kind, (names, valid) in known.items():
         for name in names:
-            if name not in known:
-                raise ConfigError(describe_unknown(kind, name, known))
-
-
-def read_frames(uri: str, count: int) -> list[Frame]:
-    """Return the first frames of an INPUT that have an image, at least one. Raises SourceError or ConfigError."""
-    shown = parse_source(uri).display
-    (source,) = check(_graph_document(uri), where=shown).sources
-    return take_frames(source.stage(iter(())), count, shown=shown)
-
-
-def take_frames(frames: Frames, count: int, *, shown: str, patience_s: float = PATIENCE_S) -> list[Frame]:
-    """Return the first `count` frames that are no placeholders, fewer if none comes for `patience_s`.
-
-    Raises SourceError where there is none.
-    """
-    taken, last_s, signal = list[Frame](), time.monotonic(), None
-    for frame in frames:
-        if frame.signal is None:
-            taken.append(frame)
-            last_s = time.monotonic()
-            if len(taken) == count:
-                break
-        elif time.monotonic() - last_s >= patience_s:
-            signal = frame.signal
-            break
-    if not taken and signal is not None:
-        cause = signal.reason or signal.state
-        raise SourceError(f"{shown}: no image for {patience_s:g} s ({cause})", reason=signal.reason or "no data")
-    if not taken:
-        raise SourceError(f"{shown}: has no image to measure with")
-    return taken
-
-
-def _graph_document(uri: str) -> dict[str, Any]:
-    loader = StageLoader()
-    return with_outputs(with_input(default_document(), uri, loader), ["window"], loader)
+            if name not in valid:
+                raise ConfigError(describe_unknown(kind, name, valid))
 
 
 def _open_networks(plan: BenchPlan, frames: Sequence[Frame], *, folder: Path) -> Iterator[tuple[dict[str, Any], str]]:
@@ -151,16 +111,14 @@ def _open_networks(plan: BenchPlan, frames: Sequence[Frame], *, folder: Path) ->
     """
     sizes: Sequence[tuple[int, int] | None] = plan.sizes or [None]
     for name, size in product(plan.networks, sizes):
-        if is_network(name):
-            network = open_network(name, size=size)
-            path = Path(name)
-            if size is not None:
-                path = save_network(network, folder / "network.onnx")  # the name of a network need not be a file name
-            yield {"network": name, "size": network.size, "trained": True}, str(path)
-        else:
+        trained, path = is_network(name), Path(name)
+        if not trained:
             images = [frame.image for frame in frames] if "int8" in plan.precisions else []
             path = build_untrained(name, folder, size=size or SIZE, calibration=images)
-            yield {"network": name, "size": size or SIZE, "trained": False}, str(path)
+        elif size is not None:  # the name of a network need not be a file name
+            path = save_network(open_network(name, size=size), folder / "network.onnx")
+        own_size = size or (open_network(name).size if trained else SIZE)
+        yield {"network": name, "size": own_size, "trained": trained}, str(path)
         for file in folder.iterdir():
             file.unlink()  # up to 1 GB each
 
@@ -169,7 +127,7 @@ def _time_combination(keys: dict[str, Any], frames: Sequence[Frame], seconds: fl
     options = {key: keys[key] for key in ("backend", "precision", "threads")}
     with open_engine(open_network(keys["network"]), **options) as engine:
         model, info = time_engine(engine, [frame.image for frame in frames], seconds=seconds), engine.spec.info
-    document = _graph_document(DRIVE)
+    document = graph_document(DRIVE)
     document["stages"]["segment"] |= keys
     whole = time_graph(document, frames, seconds=seconds)
     return {
@@ -185,11 +143,9 @@ def _time_combination(keys: dict[str, Any], frames: Sequence[Frame], seconds: fl
 def build_untrained(name: str, folder: Path, *, size: tuple[int, int], calibration: Sequence[Image] = ()) -> Path:
     """Write a network of the zoo with random weights to FOLDER/NAME_HxW.onnx, for CamVid's classes. Return its path.
 
-    With images to calibrate on, its int8 form too. Raises ConfigError for an unknown name, NetworkError where the size
-    is too small or a package is missing.
+    With images to calibrate on, its int8 form too. Raises NetworkError where the size is too small or a package is
+    missing.
     """
-    if name not in BUILDERS:
-        raise ConfigError(describe_unknown("network", name, BUILDERS))
     try:
         import torch
 
@@ -207,3 +163,38 @@ def build_untrained(name: str, folder: Path, *, size: tuple[int, int], calibrati
         int8 = quantize(network.f32, [resize_image(image, size) for image in calibration], name=name)
         network = replace(network, int8=int8)
     return save_network(network, path)
+
+
+def make_tables(facts: Mapping[str, Any]) -> Iterator[Table]:
+    """Yield a table for each network and size, at most 80 columns wide."""
+    height, width = facts["picture"]
+    for head, rows in groupby(facts["rows"], lambda row: (row["network"], row["size"], row["trained"])):
+        name, size, trained = head
+        weights = "" if trained else ", random weights"
+        title = f"{name} at {size[0]}x{size[1]}{weights}; images {height}x{width}; ms per frame"
+        table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+        table.add_column("\nengine", no_wrap=True)
+        for part in ("alone", "graph"):
+            for place, heading in enumerate(("p50", "p95", "p99", "CPU")):
+                table.add_column(f"{'' if place else part}\n{heading}", justify="right", min_width=5)
+        table.add_column("\noutside", justify="right", no_wrap=True)
+        for row in rows:
+            keys = ("p50_ms", "p95_ms", "p99_ms", "cpu_ms")
+            times = [f"{row[part][key]:.1f}" for part in ("model", "end_to_end") for key in keys]
+            table.add_row(f"{row['backend']} {row['precision']}", *times, f"{row['outside']:.0%}")
+        yield table
+
+
+def make_footnotes(facts: Mapping[str, Any]) -> str:
+    """Return the conditions of the measurement, and the omitted combinations with the reasons."""
+    busy = f"; BUSY: load {facts['load']} before the start" if facts["load"] > 0.5 else ""
+    machine = f"{facts['cpu']}, {facts['cores']} cores, {facts['threads']} for the network{busy}"
+    lines = ["outside: share of the median frame time spent outside the network", machine]
+    omitted = facts["left_out"]
+    if len(omitted) <= FEW:
+        return "\n".join([*lines, *(f"omitted: {one['reason']}" for one in omitted)])
+    precisions: dict[str, dict[str, None]] = {}
+    for one in omitted:
+        precisions.setdefault(one["backend"], {})[one["precision"]] = None
+    combinations = "; ".join(f"{backend} {' '.join(names)}" for backend, names in precisions.items())
+    return "\n".join([*lines, f"not available: {combinations} (--json has the reasons)"])

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import re
+import shutil
+import subprocess
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,15 +19,30 @@ from rich.table import Table
 
 from stream_seg import __version__
 from stream_seg.backends.choose import available_backends, find_missing, pick_backend
-from stream_seg.backends.registry import BACKENDS, Backend
-from stream_seg.cli.machine import check_window, cuda_version, describe_cpu, list_codecs, list_gpus, package_versions
+from stream_seg.backends.engine import cpu_name
+from stream_seg.backends.registry import BACKENDS, Backend, package_version
 from stream_seg.engines.cache import cache_folder, list_entries
 from stream_seg.engines.cache_entry import Entry
 from stream_seg.engines.open import open_engine
-from stream_seg.errors import StreamSegError
+from stream_seg.errors import OutputError, StreamSegError
 from stream_seg.network.network import open_network
 
 NO_X264 = "FFmpeg has no libx264, which mp4 needs: pip install --force-reinstall av"
+PACKAGES = ("onnxruntime-gpu", "nncf", "opencv-python", "av", "numpy", "numba", "pyzmq")
+"""Distributions to report besides those of the backends."""
+CPU_FLAGS = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "VNNI",
+    "avx_vnni": "VNNI",
+    "avx512_bf16": "bf16",
+    "amx_int8": "AMX int8",
+    "amx_bf16": "AMX bf16",
+}
+DECODERS = {"h264": ("h264",), "hevc": ("hevc",), "av1": ("libdav1d", "libaom-av1")}
+"""FFmpeg's names of the decoders that need no GPU, by codec."""
+GPU_FIELDS = (("name", "memory.total", "driver_version", "compute_cap"), ("name", "memory.total", "driver_version"))
+"""Queries for nvidia-smi; old versions do not know compute_cap."""
 
 
 def examine(*, available: Collection[str] | None = None) -> tuple[dict[str, Any], str | None]:
@@ -34,10 +54,11 @@ def examine(*, available: Collection[str] | None = None) -> tuple[dict[str, Any]
     engine {network, backend, precision, device}, first_frame_ms, frame_ms. Those after `cache` are missing where an
     earlier one failed. `available` are the backends to choose from, by default those that work here.
     """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     facts: dict[str, Any] = {
         "stream_seg": __version__,
         "python": platform.python_version(),
-        "cpu": describe_cpu(),
+        "cpu": {"name": cpu_name(), "cores": cores, "features": cpu_features()},
         "gpus": list_gpus(),
         "cuda": cuda_version(),
         "versions": package_versions(),
@@ -53,6 +74,70 @@ def examine(*, available: Collection[str] | None = None) -> tuple[dict[str, Any]
     except ImportError as error:
         return facts, f"{error}; install again: pip install --force-reinstall ."
     return facts, None if facts["h264"] else NO_X264
+
+
+def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
+    """Return the instruction sets of this CPU that speed up networks; empty where /proc is missing."""
+    if not cpuinfo.is_file():
+        return []
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+    flags = {flag for line in lines if line.startswith("flags") for flag in line.split()}
+    return list(dict.fromkeys(name for flag, name in CPU_FLAGS.items() if flag in flags))
+
+
+def list_gpus() -> list[dict[str, str]]:
+    """Return name, memory, driver and compute_capability of each NVIDIA GPU; empty where nvidia-smi fails."""
+    for fields in GPU_FIELDS:
+        output = _run_nvidia_smi(f"--query-gpu={','.join(fields)}", "--format=csv,noheader")
+        if output is not None:
+            keys = ("name", "memory", "driver", "compute_capability")
+            return [dict(zip(keys, line.split(", "), strict=False)) for line in output.strip().splitlines()]
+    return []
+
+
+def cuda_version() -> str | None:
+    """Return the newest CUDA version that the driver supports, according to nvidia-smi."""
+    match = re.search(r"CUDA Version:\s*([\d.]+)", _run_nvidia_smi() or "")
+    return match[1] if match else None
+
+
+def _run_nvidia_smi(*arguments: str) -> str | None:
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return None
+    try:
+        process = subprocess.run([command, *arguments], capture_output=True, text=True, timeout=10, check=True)  # noqa: S603 - its full path
+    except (subprocess.SubprocessError, OSError):
+        return None
+    return process.stdout
+
+
+def package_versions() -> dict[str, str | None]:
+    """Return the version of each package of the backends and of PACKAGES, None for one that is not installed."""
+    packages = (name.replace("_", "-") for backend in BACKENDS.values() for name in backend.packages)
+    return {package: package_version(package) for package in (*packages, *PACKAGES)}
+
+
+def list_codecs() -> dict[str, Any]:
+    """Return ffmpeg (its version), decode (codecs that it decodes) and h264 (True if libx264 can encode)."""
+    import av
+
+    decode = [codec for codec, names in DECODERS.items() if any(name in av.codecs_available for name in names)]
+    return {"ffmpeg": av.ffmpeg_version_info, "decode": decode, "h264": "libx264" in av.codecs_available}
+
+
+def check_window() -> dict[str, str | None]:
+    """Return toolkit (of OpenCV's windows; None for a build without) and lack (why no window can be shown now)."""
+    import cv2
+
+    from stream_seg.stages.show import require_display
+
+    toolkit = cv2.currentUIFramework() or None
+    try:
+        require_display()
+    except OutputError as error:
+        return {"toolkit": toolkit, "lack": str(error).removeprefix("cannot show a window: ")}
+    return {"toolkit": toolkit, "lack": None if toolkit else "this OpenCV has no windows; pip install opencv-python"}
 
 
 def _examine_cache() -> dict[str, Any]:
@@ -98,11 +183,17 @@ def make_table(facts: dict[str, Any], todo: str | None) -> Table:
 
 
 def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    versions = facts["versions"]
+    versions, cpu, cache = facts["versions"], facts["cpu"], facts["cache"]
     yield "stream-seg", f"{facts['stream_seg']}, Python {facts['python']}"
-    yield "CPU", _describe_cpu(facts["cpu"])
-    for gpu in _describe_gpus(facts):
-        yield "GPU", gpu
+    amx = "" if any(name.startswith("AMX") for name in cpu["features"]) else ", no AMX"
+    features = ", ".join(cpu["features"]) + amx if cpu["features"] else "instruction sets unknown"
+    yield "CPU", f"{cpu['name']}, {cpu['cores']} cores; {features}"
+    for gpu in facts["gpus"]:
+        capability = f"compute capability {gpu.get('compute_capability', 'unknown')}"
+        software = f"driver {gpu['driver']}, CUDA {facts['cuda'] or 'unknown'}"
+        yield "GPU", f"{gpu['name']}, {gpu['memory']}, {capability}; {software}"
+    if not facts["gpus"]:
+        yield "GPU", "none (nvidia-smi lists none)"
     for backend in BACKENDS.values():
         yield backend.title, _describe_backend(backend, facts)
     yield "NNCF", versions["nncf"] or "not installed; int8 of other networks needs it"
@@ -119,22 +210,9 @@ def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "backend", f"auto picks {facts['backend']['name']} ({facts['backend']['why']}){lacks}"
         speed = f"first frame after {facts['first_frame_ms']:.0f} ms, then {facts['frame_ms']:.1f} ms per frame"
         yield "network", f"{engine['network']}, {engine['precision']}: {speed}"
-    yield "engines", _describe_cache(facts["cache"])
-
-
-def _describe_cpu(cpu: dict[str, Any]) -> str:
-    features = list(cpu["features"])
-    if features and not any(name.startswith("AMX") for name in features):
-        features.append("no AMX")
-    return f"{cpu['name']}, {cpu['cores']} cores; {', '.join(features) or 'instruction sets unknown'}"
-
-
-def _describe_gpus(facts: dict[str, Any]) -> list[str]:
-    return [
-        f"{gpu['name']}, {gpu['memory']}, compute capability {gpu.get('compute_capability', 'unknown')}; "
-        f"driver {gpu['driver']}, CUDA {facts['cuda'] or 'unknown'}"
-        for gpu in facts["gpus"]
-    ] or ["none (nvidia-smi lists none)"]
+    count = f"{cache['engines']} built, {cache['bytes'] / 1e6:.0f} MB" if cache["engines"] else "none built yet"
+    doubts = f"; {len(cache['doubts'])} not loaded: {cache['doubts'][0]}" if cache["doubts"] else ""
+    yield "engines", f"{count}, in {cache['folder']}{doubts}"
 
 
 def _describe_backend(backend: Backend, facts: dict[str, Any]) -> str:
@@ -148,9 +226,3 @@ def _describe_backend(backend: Backend, facts: dict[str, Any]) -> str:
     if not backend.needs_gpu or facts["gpus"]:
         return text
     return f"{text}; no GPU here to run engines{', only to build them' if backend.compiler else ''}"
-
-
-def _describe_cache(cache: dict[str, Any]) -> str:
-    count = f"{cache['engines']} built, {cache['bytes'] / 1e6:.0f} MB" if cache["engines"] else "none built yet"
-    doubts = f"; {len(cache['doubts'])} not loaded: {cache['doubts'][0]}" if cache["doubts"] else ""
-    return f"{count}, in {cache['folder']}{doubts}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 BACKEND_HELP = "{backends}."
@@ -14,40 +14,24 @@ def fill_names(command: Any, arguments: Sequence[str]) -> None:
 
     The names are read from the registries at this point, which imports them; other calls stay fast.
     """
-    if {"-h", "--help"} & set(arguments):
-        _fill(
-            command, {"{backends}": _backends, "{precisions}": _precisions, "{inputs}": _inputs, "{outputs}": _outputs}
-        )
+    if not {"-h", "--help"} & set(arguments):
+        return
+    from stream_seg.backends.registry import backend_names, precision_names
+    from stream_seg.config.overrides import argument_forms
+
+    names = {
+        "{backends}": " or ".join(backend_names()),
+        "{precisions}": " or ".join(precision_names()),
+        "{inputs}": argument_forms("source"),
+        "{outputs}": argument_forms("output"),
+    }
+    _fill(command, names)
 
 
-def _fill(command: Any, names: Mapping[str, Callable[[], str]]) -> None:
+def _fill(command: Any, names: dict[str, str]) -> None:
     for parameter in command.params:
         for placeholder, text in names.items():
             if placeholder in (getattr(parameter, "help", None) or ""):
-                parameter.help = parameter.help.replace(placeholder, text())
+                parameter.help = parameter.help.replace(placeholder, text)
     for subcommand in getattr(command, "commands", {}).values():
         _fill(subcommand, names)
-
-
-def _backends() -> str:
-    from stream_seg.backends.registry import backend_names
-
-    return " or ".join(backend_names())
-
-
-def _precisions() -> str:
-    from stream_seg.backends.registry import precision_names
-
-    return " or ".join(precision_names())
-
-
-def _inputs() -> str:
-    from stream_seg.config.overrides import argument_forms
-
-    return argument_forms("source")
-
-
-def _outputs() -> str:
-    from stream_seg.config.overrides import argument_forms
-
-    return argument_forms("output")

@@ -1,4 +1,4 @@
-"""Time frames through an engine and through a graph, one at a time."""
+"""Read frames into memory, and time them through an engine and through a graph, one at a time."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ import numpy as np
 
 from stream_seg.backends.engine import Engine
 from stream_seg.config.graph_file import Config, check
+from stream_seg.config.overrides import default_document, with_input, with_outputs
+from stream_seg.errors import SourceError
 from stream_seg.frame import Frame
 from stream_seg.ops.resize import resize_image
 from stream_seg.runtime.graph import Graph
+from stream_seg.sources.uri import parse_source
 from stream_seg.stages.base import Frames, Traits
+from stream_seg.stages.registry import StageLoader
 from stream_seg.types import Image
 
 WARM_UP_FRAMES, LEAST_FRAMES = 3, 5
 """Frames before the measurement starts, and the fewest that are measured however long they take."""
+PATIENCE_S = 15.0
+"""Time to wait for an image of a live input; longer than capture takes to report that it cannot be opened."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,42 @@ class Times:
     p95_ms: float
     p99_ms: float
     cpu_ms: float
+
+
+def read_frames(uri: str, count: int) -> list[Frame]:
+    """Return the first frames of an INPUT that have an image, at least one. Raises SourceError or ConfigError."""
+    shown = parse_source(uri).display
+    (source,) = check(graph_document(uri), where=shown).sources
+    return take_frames(source.stage(iter(())), count, shown=shown)
+
+
+def take_frames(frames: Frames, count: int, *, shown: str, patience_s: float = PATIENCE_S) -> list[Frame]:
+    """Return the first `count` frames that are no placeholders, fewer if none comes for `patience_s`.
+
+    Raises SourceError where there is none.
+    """
+    taken, last_s, signal = list[Frame](), time.monotonic(), None
+    for frame in frames:
+        if frame.signal is None:
+            taken.append(frame)
+            last_s = time.monotonic()
+            if len(taken) == count:
+                break
+        elif time.monotonic() - last_s >= patience_s:
+            signal = frame.signal
+            break
+    if not taken and signal is not None:
+        cause = signal.reason or signal.state
+        raise SourceError(f"{shown}: no image for {patience_s:g} s ({cause})", reason=signal.reason or "no data")
+    if not taken:
+        raise SourceError(f"{shown}: has no image to measure with")
+    return taken
+
+
+def graph_document(uri: str) -> dict[str, Any]:
+    """Return the default graph from an INPUT into a window."""
+    loader = StageLoader()
+    return with_outputs(with_input(default_document(), uri, loader), ["window"], loader)
 
 
 def time_engine(engine: Engine, images: Sequence[Image], *, seconds: float) -> Times:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from stream_seg.cli import bench
-from stream_seg.cli.bench import BenchPlan, run_benchmark, take_frames
+from stream_seg.cli.bench import BenchPlan, run_benchmark
+from stream_seg.cli.timing import take_frames
 from stream_seg.errors import Reason, SourceError
 from stream_seg.frame import Frame, Signal
 from stream_seg.network.shipped import SHIPPED

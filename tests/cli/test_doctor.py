@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from stream_seg.cli.doctor import examine, make_table
-from stream_seg.cli.machine import package_versions
+from stream_seg.cli.doctor import examine, make_table, package_versions
 
 ROOT = Path(__file__).parents[2]
 H200 = {"name": "NVIDIA H200", "memory": "143771 MiB", "driver": "570.86.10", "compute_capability": "9.0"}
@@ -38,6 +37,8 @@ def make_facts(**changes: Any) -> dict[str, Any]:
 def test_this_machine_can_run_the_main_job() -> None:
     facts, todo = examine()
     assert todo is None
+    assert facts["cpu"]["name"]
+    assert facts["cpu"]["cores"] >= 1
     assert facts["engine"]["network"] == "road"
     assert facts["backend"]["name"] == facts["engine"]["backend"]
     assert facts["frame_ms"] > 0
