@@ -49,10 +49,7 @@ POLICIES: Mapping[str, Callable[..., tuple[Stage, ...]]] = MappingProxyType(
     {
         "per_frame": lambda **engine: (Segment(**engine),),
         "smoothed": lambda **engine: (Segment(**engine), Smooth()),
-        "every_2": lambda **engine: (Segment(every=2, **engine), Smooth()),
-        "every_3": lambda **engine: (Segment(every=3, **engine), Smooth()),
-        "every_5": lambda **engine: (Segment(every=5, **engine), Smooth()),
-        "every_10": lambda **engine: (Segment(every=10, **engine), Smooth()),
+        **{f"every_{n}": lambda n=n, **engine: (Segment(every=n, **engine), Smooth()) for n in (2, 3, 5, 10)},
         "auto": lambda **engine: (Segment(every="auto", **engine), Smooth()),
     }
 )

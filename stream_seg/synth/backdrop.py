@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -28,8 +28,7 @@ INFINITY_M = 1e5
 SKY_SPAN, SKY_RISE, SKYLINE_RISE = 1.8, 1.0, 0.085
 
 
-@dataclass(frozen=True)
-class Weather:
+class Weather(NamedTuple):
     """Colours of the sky, share of clouds `cover`, contrast `sun` of lit and shaded sides, factor `exposure`."""
 
     zenith: Colour

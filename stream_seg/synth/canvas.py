@@ -166,7 +166,11 @@ class Canvas:
         """Return the motion since the previous frame, float32 (H, W, 2): (dx, dy) to add to (x, y)."""
         present = np.swapaxes(np.concatenate(self._corners) - self.now.position, 1, 2)
         past = np.swapaxes(np.concatenate(self._corners_before) - self.before.position, 1, 2)
-        views = self.before.intrinsics @ past @ _invert(present) @ np.linalg.inv(self.now.intrinsics)
+        try:
+            inverse = np.linalg.inv(present)
+        except np.linalg.LinAlgError:  # a plane seen from its edge: correct for the line of pixels it covers
+            inverse = np.linalg.pinv(present)
+        views = self.before.intrinsics @ past @ inverse @ np.linalg.inv(self.now.intrinsics)
         table = views.reshape(-1, 9).T.astype(np.float32)
         height, width = self.planes.shape
         x = np.arange(width, dtype=np.float32)
@@ -179,14 +183,3 @@ class Canvas:
             out[top : top + 32, :, 0] = (h[0] * x + h[1] * y + h[2]) * scale - x
             out[top : top + 32, :, 1] = (h[3] * x + h[4] * y + h[5]) * scale - y
         return out
-
-
-def _invert(planes: Points) -> Points:
-    """Return the inverses of 3x3 matrices (N, 3, 3).
-
-    A plane seen exactly from its edge has none; the pseudo-inverse is correct for the line of pixels that it covers.
-    """
-    try:
-        return np.asarray(np.linalg.inv(planes))
-    except np.linalg.LinAlgError:
-        return np.asarray(np.linalg.pinv(planes))

@@ -77,13 +77,6 @@ def _draw_shop(wall: NDArray[np.float32], random: np.random.Generator) -> None:
     wall[top + board + 6 :, door_left : door_left + 28] = (30, 30, 32)
 
 
-def _draw_door(wall: NDArray[np.float32], left: int, random: np.random.Generator) -> None:
-    top = len(wall) - round(2.1 * TEXELS_PER_M)
-    wall[top - 12 :, left - 3 : left + 33] = 190
-    wall[top:, left : left + 30] = SIGNS[random.integers(len(SIGNS))]
-    wall[top - 9 : top - 2, left : left + 30] = 50
-
-
 def _draw_facade(seed: int, index: int) -> Facade:
     random = rng(seed, 20, index)
     name = str(random.choice(list(WALLS)))
@@ -107,7 +100,10 @@ def _draw_facade(seed: int, index: int) -> Facade:
         for number in range(columns):
             center = round((number + 0.5) * width / columns)
             if not shop and storey == storeys - 1 and number == columns // 2:
-                _draw_door(wall, center - 15, random)
+                doorway = height - round(2.1 * TEXELS_PER_M)
+                wall[doorway - 12 :, center - 18 : center + 18] = 190
+                wall[doorway:, center - 15 : center + 15] = SIGNS[random.integers(len(SIGNS))]
+                wall[doorway - 9 : doorway - 2, center - 15 : center + 15] = 50
             else:
                 _draw_window(wall, (center - w // 2, top, center + w // 2, top + h), random)
     if shop:
