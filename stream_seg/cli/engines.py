@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,7 @@ from stream_seg.cli.names import BACKEND_HELP, PRECISION_HELP
 from stream_seg.errors import ConfigError, NetworkError
 
 if TYPE_CHECKING:
-    from stream_seg.engines.build import EngineRecipe, Reporter
+    from stream_seg.engines.build import Reporter
 
 app = typer.Typer(
     name="engines",
@@ -30,6 +30,7 @@ JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="W
 
 @app.command()
 def build(
+    context: typer.Context,
     network: Annotated[str | None, typer.Argument(help="A name, or the path of an .onnx or side-car.")] = None,
     backend: Annotated[str | None, typer.Option(help=BACKEND_HELP)] = None,
     precision: Annotated[str | None, typer.Option(help=PRECISION_HELP)] = None,
@@ -58,33 +59,29 @@ def build(
     """Build an engine into the cache unless it is there: in the lowest precision that stays accurate."""
     from stream_seg.cli.engines_table import describe_engine
     from stream_seg.cli.report import write_json
-    from stream_seg.engines.build import build_engine
+    from stream_seg.engines.build import EngineRecipe, build_engine
     from stream_seg.engines.cache import cache_folder
     from stream_seg.files import require_writable
     from stream_seg.network.sidecar import parse_size
+    from stream_seg.schema.validation import require_mapping, validate
+    from stream_seg.schema.yaml import read_yaml
 
-    options = {
-        "network": network,
-        "backend": backend,
-        "precision": precision,
-        "size": None if size is None else parse_size(size),
-        "batch": batch,
-        "compute_capability": compute_capability,
-        "calibrate": calibrate,
-        "labels": labels,
-        "pictures": pictures,
-        "miou_loss": miou_loss,
-        "agreement": agreement,
-    }
-    engine_recipe = _read_recipe(recipe, {key: value for key, value in options.items() if value is not None})
+    # the options have the names of the recipe's keys
+    options = {key: context.params[key] for key in EngineRecipe.model_fields if context.params.get(key) is not None}
+    if size is not None:
+        options["size"] = parse_size(size)
+    base = {} if recipe is None else read_yaml(recipe)
+    keys = {**require_mapping(base, EngineRecipe.model_fields, where=str(recipe)), **options}
+    if "network" not in keys:
+        raise ConfigError("engines build: no network; name one, or a --recipe that does")
+    engine_recipe = validate(EngineRecipe, keys, where=str(recipe or "engines build"))
     if json_file is not None:
         require_writable(json_file)
     with _show_progress() as report:
         result = build_engine(engine_recipe, folder=cache_folder(), report=report)
     entry = result.entry
     print(f"{entry.name}: {'built' if result.fresh else 'there already'}, {describe_engine(entry)}")
-    if json_file is not None:
-        write_json({"name": entry.name, "fresh": result.fresh, **entry.model_dump(mode="json")}, json_file)
+    write_json({"name": entry.name, "fresh": result.fresh, **entry.model_dump(mode="json")}, json_file)
 
 
 @app.command("list")
@@ -99,16 +96,15 @@ def list_engines(json_file: JsonFile = None) -> None:
     folder = cache_folder()
     listed = [entry for _, entry in list_entries(folder)]
     entries = [entry for entry in listed if not isinstance(entry, NetworkError)]
+    doubtful = [str(entry) for entry in listed if isinstance(entry, NetworkError)]
     if entries:
         Console(markup=False).print(make_table(entries, now=datetime.now(timezone.utc)))
     else:
         print(f"no engine in {folder}; build one with stream-seg engines build")
-    doubtful = [str(entry) for entry in listed if isinstance(entry, NetworkError)]
     for line in doubtful:
         print(line)
-    if json_file is not None:
-        engines = [{"name": entry.name, **entry.model_dump(mode="json")} for entry in entries]
-        write_json({"folder": str(folder), "engines": engines, "doubtful": doubtful}, json_file)
+    engines = [{"name": entry.name, **entry.model_dump(mode="json")} for entry in entries]
+    write_json({"folder": str(folder), "engines": engines, "doubtful": doubtful}, json_file)
 
 
 @app.command()
@@ -126,8 +122,7 @@ def show(
     folder = cache_folder()
     entry = find_entry_by_name(folder, engine)
     Console(markup=False).print(make_details(entry, folder))
-    if json_file is not None:
-        write_json({"name": entry.name, **entry.model_dump(mode="json")}, json_file)
+    write_json({"name": entry.name, **entry.model_dump(mode="json")}, json_file)
 
 
 @app.command()
@@ -143,8 +138,7 @@ def verify(json_file: JsonFile = None) -> None:
     faults = dict(verify_engines(folder))
     for name, fault in faults.items():
         print(fault or f"engine {name}: ok")
-    if json_file is not None:
-        write_json(faults, json_file)
+    write_json(faults, json_file)
     count = sum(fault is not None for fault in faults.values())
     if count:
         raise NetworkError(
@@ -180,19 +174,6 @@ def prune(
     leftovers = clean_up(folder)
     count = f", {leftovers} leftovers of interrupted builds" if leftovers else ""
     print(f"{len(names)} engines removed{count}")
-
-
-def _read_recipe(path: Path | None, options: dict[str, Any]) -> EngineRecipe:
-    """Return the recipe of a file with options on top of it."""
-    from stream_seg.engines.build import EngineRecipe
-    from stream_seg.schema.validation import require_mapping, validate
-    from stream_seg.schema.yaml import read_yaml
-
-    base = {} if path is None else read_yaml(path)
-    keys = {**require_mapping(base, EngineRecipe.model_fields, where=str(path)), **options}
-    if "network" not in keys:
-        raise ConfigError("engines build: no network; name one, or a --recipe that does")
-    return validate(EngineRecipe, keys, where=str(path or "engines build"))
 
 
 @contextmanager

@@ -37,7 +37,14 @@ def describe_stages(stages: Mapping[str, type[Stage]], *, width: int | None = No
 def list_networks() -> list[dict[str, Any]]:
     """Return the shipped networks: name, size [height, width], classes, files {name: bytes}, int8 (its accuracy report,
     or null), note."""
-    return [_read_network(name, SHIPPED / sidecar) for name, sidecar in NETWORKS.items()]
+    networks = []
+    for name, file in NETWORKS.items():
+        sidecar = json.loads((SHIPPED / file).read_bytes())
+        files = {path.name: path.stat().st_size for path in sorted(SHIPPED.glob(f"{Path(file).stem}*.onnx"))}
+        keys = {"size": sidecar["size"], "classes": sidecar["classes"], "files": files}
+        report = sidecar.get("int8", {}).get("report")
+        networks.append({"name": name, **keys, "int8": report, "note": sidecar.get("note")})
+    return networks
 
 
 def networks_table(networks: list[dict[str, Any]]) -> Table:
@@ -54,15 +61,11 @@ def networks_table(networks: list[dict[str, Any]]) -> Table:
 def list_zoo() -> list[dict[str, Any]]:
     """Return the networks that can be trained: name, source, year, classes of the source, parameters with those,
     parameters_source, stride (pixels per score), idea, published {miou, data, where} or null."""
-    hidden = ("builder", "keys")
-    return [
-        {
-            "name": name,
-            **{key: value for key, value in vars(entry).items() if key not in hidden},
-            "published": entry.published and vars(entry.published),
-        }
-        for name, entry in BUILDERS.items()
-    ]
+    networks = []
+    for name, entry in BUILDERS.items():
+        keys = {key: value for key, value in vars(entry).items() if key not in ("builder", "keys")}
+        networks.append({"name": name, **keys, "published": entry.published and vars(entry.published)})
+    return networks
 
 
 def zoo_table(networks: list[dict[str, Any]]) -> Table:
@@ -76,19 +79,12 @@ def zoo_table(networks: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _read_network(name: str, path: Path) -> dict[str, Any]:
-    sidecar = json.loads(path.read_bytes())
-    files = {file.name: file.stat().st_size for file in sorted(path.parent.glob(f"{path.stem}*.onnx"))}
-    report = sidecar.get("int8", {}).get("report")
-    keys = {key: sidecar[key] for key in ("size", "classes")}
-    return {"name": name, **keys, "files": files, "int8": report, "note": sidecar.get("note")}
-
-
 def _describe_keys(name: str, owner: type, fields: Mapping[str, FieldInfo], width: int | None) -> Iterator[str]:
     yield _wrap(f"{name}: {(inspect.getdoc(owner) or '').splitlines()[0]}", width, indent=2)
     for key, field in fields.items():
-        line = f"  {key + ':':<16} {field.description or ''} ({describe_type(field)}; {_describe_default(field)})"
-        yield _wrap(line, width, indent=19)
+        default = f"default {format_value(field.get_default(call_default_factory=True))}"
+        note = f"({describe_type(field)}; {'required' if field.is_required() else default})"
+        yield _wrap(f"  {key + ':':<16} {field.description or ''} {note}", width, indent=19)
 
 
 def _flatten(model: type[BaseModel]) -> dict[str, FieldInfo]:
@@ -106,9 +102,3 @@ def _wrap(line: str, width: int | None, *, indent: int) -> str:
     if width is None:
         return line
     return textwrap.fill(line, max(width, 2 * indent), subsequent_indent=" " * indent, break_on_hyphens=False)
-
-
-def _describe_default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "required"
-    return f"default {format_value(field.get_default(call_default_factory=True))}"

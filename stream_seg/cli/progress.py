@@ -25,15 +25,10 @@ def progress(
     """Show progress towards `total` of `unit`, with the time left; `total` None: unknown, as of a live source."""
     if quiet:
         yield lambda done, figures: None
-    elif console.is_terminal:
-        with _bar(console, total, unit) as update:
-            yield update
-    else:
+        return
+    if not console.is_terminal:
         yield _lines(console, total, unit, line_every_s)
-
-
-@contextmanager
-def _bar(console: Console, total: int | None, unit: str) -> Iterator[Update]:
+        return
     time_left = (TimeRemainingColumn(), TextColumn("left")) if total else (TimeElapsedColumn(),)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn(unit), TextColumn("{task.fields[figures]}"), *time_left)
     with Progress(*columns, console=console, transient=True, speed_estimate_period=SPEED_PERIOD_S) as bar:

@@ -13,9 +13,10 @@ from stream_seg.files import replace_file
 from stream_seg.runtime.report import Report
 
 
-def write_json(figures: dict[str, Any], path: Path) -> None:
-    """Write figures as JSON, in one step. Raises OutputError if that fails."""
-    replace_file(path, (json.dumps(figures, indent=2) + "\n").encode())
+def write_json(figures: dict[str, Any], path: Path | None) -> None:
+    """Write figures as JSON, in one step; None: not at all. Raises OutputError if that fails."""
+    if path is not None:
+        replace_file(path, (json.dumps(figures, indent=2) + "\n").encode())
 
 
 def print_report(report: Report, console: Console) -> None:
