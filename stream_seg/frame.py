@@ -62,15 +62,6 @@ class WarpedScores:
 
         return propagate_scores(self.reference.scores, self.motion)
 
-    def labels(self, size: tuple[int, int]) -> Labels:
-        """Return the labels of the enlarged scores, uint8 of `size` = (height, width), without warping all scores.
-
-        This takes two thirds of the time of `upsampled_argmax(self.scores, size)`.
-        """
-        from stream_seg.ops.propagate import propagate_labels
-
-        return propagate_labels(self.reference.scores, self.reference.unanimous_labels, self.motion, size=size)
-
 
 class LazyScores:
     """Descriptor of `Semantic.scores`: set to an array, `WarpedScores` or None; read as an array or None."""
@@ -128,13 +119,17 @@ class Semantic:
     def labels_at(self, size: tuple[int, int]) -> Labels:
         """Return labels uint8 of `size` = (height, width). Where there are scores, these are enlarged, not labels."""
         from stream_seg.ops.labels import resize_labels, upsampled_argmax  # imports numba: too slow for a help text
+        from stream_seg.ops.propagate import propagate_labels
 
         if self.label_map is not None:
             return resize_labels(self.label_map, size)
         scores = self.stored_scores
         if scores is None:
             raise ValueError("a Semantic needs scores or a label_map")
-        return scores.labels(size) if isinstance(scores, WarpedScores) else upsampled_argmax(scores, size)
+        if isinstance(scores, WarpedScores):  # two thirds of the time of upsampled_argmax(scores.scores, size)
+            reference = scores.reference
+            return propagate_labels(reference.scores, reference.unanimous_labels, scores.motion, size=size)
+        return upsampled_argmax(scores, size)
 
 
 @dataclass(frozen=True)

@@ -36,12 +36,12 @@ class OneOf:
         self.names = names
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self._check, handler(source))
+        def check(value: str) -> str:
+            if value not in self.names():
+                raise PydanticCustomError("literal_error", "expected one of the known names")
+            return value
 
-    def _check(self, value: str) -> str:
-        if value not in self.names():
-            raise PydanticCustomError("literal_error", "expected one of the known names")
-        return value
+        return core_schema.no_info_after_validator_function(check, handler(source))
 
 
 def validate(model: type[Model], value: object, *, where: str) -> Model:
@@ -103,8 +103,7 @@ def describe_error(
 def describe_unknown(what: str, name: object, known: Collection[str]) -> str:
     """Return the error for an unknown `name`: the most similar known name, and all known ones."""
     names = [redact_secrets(one) for one in known]
-    close = difflib.get_close_matches(str(name), names, n=1)
-    hint = f", did you mean {close[0]}?" if close else ""
+    hint = "".join(f", did you mean {one}?" for one in difflib.get_close_matches(str(name), names, n=1))
     return f"unknown {what} {quote_value(name)}{hint} (known: {', '.join(names)})"
 
 
@@ -151,8 +150,8 @@ def _locate(
         is_key = loc[index + 1 : index + 2] == ("[key]",)
         siblings = next((kind for kind in kinds if isinstance(kind, Mapping)), {})
         declared = next((inner for kind in kinds if (inner := _inner(kind, part, is_key=is_key)) is not None), None)
-        kinds = [_split(member)[0] for member in _members(_split(declared)[0])]
-        kinds = [kind.model_fields if _is_model(kind) else kind for kind in kinds]
+        members = [_split(member)[0] for member in _members(_split(declared)[0])]
+        kinds = [member.model_fields if _is_model(member) else member for member in members]
         is_member = len(kinds) > 1
         keys.append(redact_secrets(str(part)))
     return keys, declared, siblings
