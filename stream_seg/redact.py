@@ -23,10 +23,8 @@ _PATTERN = re.compile(r"USER(:PASSWORD)?@")
 
 
 def redact_secrets(text: str) -> str:
-    """Return user input without the user and password of an address, and without values of secret parameters.
-
-    The address may lack its scheme.
-    """
+    """Return user input without the user and password of an address, which may lack its scheme, and without values of
+    secret parameters."""
     # The first :// counts: a second one may be part of the password.
     scheme, mark, rest = text.partition("://")
     # In an address that ends before its host, the text in place of the port is the password.
@@ -59,10 +57,8 @@ def _redact_word(word: str) -> str:
 
 
 def quote_value(value: object) -> str:
-    """Return a value of a graph file for an error message.
-
-    An address may be anywhere in it, so mappings, and lists other than a few numbers, are named by their type only.
-    """
+    """Return a value of a graph file for an error message. An address may be anywhere in it, so mappings, and lists
+    other than a few numbers, are named by their type only."""
     if isinstance(value, str):
         shown = redact_secrets(value)
         return repr(shown if len(shown) <= MAX_QUOTED else f"{shown[:MAX_QUOTED]}…")
@@ -75,10 +71,8 @@ def quote_value(value: object) -> str:
 
 
 def split_user(rest: str) -> tuple[str, str]:
-    """Return (user:password, host and path) of an address without its scheme.
-
-    In doubt a part counts as password: it is safe to show too little of an address, but not too much.
-    """
+    """Return (user:password, host and path) of an address without its scheme. In doubt a part counts as password: it is
+    safe to show too little of an address, but not too much."""
     user, mark, location = rest.rpartition("@")
     if mark and (":" in user or not re.search(r"[/?#]", user)):
         return user, location

@@ -82,11 +82,9 @@ def _parse_url(scheme: str, rest: str) -> Source:
         query = parse_qs(rest.partition("?")[2])
         live = query.get("paced", ["no"])[-1].lower() in ("1", "true", "yes", "on")
         return Source(kind, f"synth://{rest}", to_one_line(f"synth://{rest}"), live)
-    template, rest = rest, _expand_variables(rest)
+    template, rest, where = rest, _expand_variables(rest), f"the input {scheme}://…"
     if _PORT_THEN_AT.match(rest):
-        raise ConfigError(
-            f"the input {scheme}://…: an @ after HOST:PORT; write it as %40, and / ? # in a password as %2F %3F %23"
-        )
+        raise ConfigError(f"{where}: an @ after HOST:PORT; write it as %40, and / ? # in a password as %2F %3F %23")
     user, location = _split_user(rest)
     if not re.match(r"[^/?#:]", location):
         raise ConfigError(f"the input {scheme}:// names no host; write {scheme}://host/path")
@@ -94,9 +92,7 @@ def _parse_url(scheme: str, rest: str) -> Source:
     address = f"{quote(user, safe=':%!$&*+,;=()')}@{location}" if user else rest
     if not _is_valid_url(f"{scheme}://{address}"):
         # Without any part of the address: the text in place of the port may be a password.
-        raise ConfigError(
-            f"the input {scheme}://…: invalid host or port; write {scheme}://HOST:PORT/PATH, port 1 to 65535"
-        )
+        raise ConfigError(f"{where}: invalid host or port; write {scheme}://HOST:PORT/PATH, port 1 to 65535")
     # Displayed as typed, with ${NAME}: the value of a variable is secret.
     path, query_mark, _ = _split_user(template)[1].partition("?")
     display = SECRET.sub(r"\1…", path.partition("#")[0]) + ("?…" if query_mark else "")
@@ -137,13 +133,13 @@ def explain_refusal(source: Source, schemes: Sequence[str] | None, hosts: Sequen
     Hosts are compared as they are written: an address only in its usual form (2130706433 is not 127.0.0.1), a name
     without resolving it.
     """
-    scheme = source.address.partition("://")[0].lower() if source.kind in ("rtsp", "http") else source.kind
-    scheme = "file" if scheme == "images" else scheme
+    remote = source.kind in ("rtsp", "http")
+    scheme = source.address.partition("://")[0].lower() if remote else source.kind.replace("images", "file")
     if scheme == "synth":
         return None
     if schemes is not None and scheme not in schemes:
         return f"{source.display}: the scheme {scheme} is not among sources.schemes ({', '.join(schemes)})"
-    if hosts is None or source.kind not in ("rtsp", "http"):
+    if hosts is None or not remote:
         return None
     host = (urlsplit(source.address).hostname or "").lower()
     if any(_is_host(host, allowed.lower()) for allowed in hosts):

@@ -127,10 +127,8 @@ class Capture:
         return bound
 
     def expected_frames(self) -> int | None:
-        """Return the number of frames of a recording, from its header. None: unknown, live, or on a network.
-
-        Raises SourceError as reading the recording would.
-        """
+        """Return the number of frames of a recording, from its header; None if unknown, live or on a network. Raises
+        SourceError as reading it would."""
         source = parse_source(self.uri)
         if self.loop or source.kind not in ("images", "file"):
             return self.frames

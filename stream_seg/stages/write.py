@@ -61,10 +61,7 @@ class Write:
     codec: Annotated[Literal["h264"], Field(description="video codec")] = "h264"
     crf: Annotated[int, Field(ge=1, le=51, description="constant rate factor: 1 is best, 51 is smallest")] = 20
     preset: Annotated[Preset, Field(description="x264 preset; a faster one makes a larger file")] = "veryfast"
-    rate: Annotated[
-        float | None,
-        Field(ge=1, le=240, description="frames/s in the header of an .mkv, not .mp4; none: by the first two frames"),
-    ] = None
+    rate: Annotated[float | None, Field(ge=1, le=240, description="frames/s in a .mkv header; none: measured")] = None
     threads: Annotated[int | None, Field(ge=1, le=64, description="encoder threads; none: by number of cores")] = None
 
     @classmethod
