@@ -37,9 +37,7 @@ def propagate_scores(scores: Scores, motion: Motion) -> Scores:
     motion = resize_motion(motion, scores.shape[1:])
     if min(scores.shape[1:]) < 2:
         return np.stack([warp(plane, motion) for plane in scores])
-    result = np.empty_like(scores)
-    _propagate_scores(np.ascontiguousarray(scores), motion, result)
-    return result
+    return _propagate_scores(np.ascontiguousarray(scores), motion)
 
 
 def propagate_labels(scores: Scores, unanimous: Labels, motion: Motion, *, size: tuple[int, int]) -> Labels:
@@ -68,8 +66,9 @@ def blend_scores(past: Scores, now: Scores, motion: Motion, confidence: Confiden
 
 
 @jit
-def _propagate_scores(scores: Scores, motion: Motion, result: Scores) -> None:
+def _propagate_scores(scores: Scores, motion: Motion) -> Scores:
     classes, height, width = scores.shape
+    result = np.empty_like(scores)
     corner = np.empty(width, np.int32)  # index of the upper left of the four pixels around a position
     across, down = np.empty(width, np.float32), np.empty(width, np.float32)
     for y in range(height):
@@ -86,6 +85,7 @@ def _propagate_scores(scores: Scores, motion: Motion, result: Scores) -> None:
                 upper = plane[i] + (plane[i + 1] - plane[i]) * across[x]
                 lower = plane[i + width] + (plane[i + width + 1] - plane[i + width]) * across[x]
                 result[c, y, x] = upper + (lower - upper) * down[x]
+    return result
 
 
 @jit

@@ -149,14 +149,8 @@ class StreamFigures:
             self._shows_age |= frame.temporal.age > 0
             self._shows_quality |= frame.temporal.quality_level > 0
         height = frame.image.shape[0]
-        if self._line is None or height != self._height or now_ns - self._updated_ns >= UPDATE_NS:
-            self._line = draw.render_figures(self._items(frame, now_ns), height)
-            self._height, self._updated_ns = height, now_ns
-            self._latencies_ns.clear()
-        return self._line
-
-    def _items(self, frame: Frame, now_ns: int) -> tuple[tuple[str, str, str], ...]:
-        """Return (value, unit, widest usual value) of each figure."""
+        if self._line is not None and height == self._height and now_ns - self._updated_ns < UPDATE_NS:
+            return self._line
         fps = self._rate.fps(now_ns)
         latency_ms = sum(self._latencies_ns) / len(self._latencies_ns) / 1e6
         items = [
@@ -172,4 +166,7 @@ class StreamFigures:
             items.append((f"+{temporal.age}" if temporal.age else "key", "frame", "+00"))
         if self._shows_quality:
             items.append((str(temporal.quality_level), "quality level", "0"))
-        return tuple(items)
+        self._line = draw.render_figures(tuple(items), height)
+        self._height, self._updated_ns = height, now_ns
+        self._latencies_ns.clear()
+        return self._line
