@@ -82,12 +82,10 @@ class Engine:
         Raises NetworkError for other arrays, a failing backend, an output that is not one per image, and labels that
         are no class.
         """
-        name, expected = self.spec.info.network, (*self.spec.size, 3)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected or not len(images):
-            raise NetworkError(
-                f"{name}: takes uint8 images of shape (N, {', '.join(map(str, expected))}), "
-                f"got {images.dtype} {images.shape}"
-            )
+        name, (height, width) = self.spec.info.network, self.spec.size
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, 3) or not len(images):
+            expected = f"uint8 images of shape (N, {height}, {width}, 3)"
+            raise NetworkError(f"{name}: takes {expected}, got {images.dtype} {images.shape}")
         with self._lock:
             if self._run is None:
                 raise NetworkError(f"{name}: the engine is closed")
@@ -111,32 +109,27 @@ class Engine:
 
 
 def _check_result(result: Result, *, count: int, spec: EngineSpec) -> None:
+    name, classes = spec.info.network, len(spec.classes)
     output = result.labels if result.scores is None else result.scores
     if output is not None and len(output) != count:
-        raise NetworkError(
-            f"{spec.info.network}: output batch is {len(output)} for {count} image{'s' * (count > 1)}; expected a "
-            "class for every pixel, not a mask for every object"
-        )
-    classes = len(spec.classes)
+        fault = f"output batch is {len(output)} for {count} image{'s' * (count > 1)}"
+        raise NetworkError(f"{name}: {fault}; expected a class for every pixel, not a mask for every object")
     if result.labels is not None and result.labels.max() >= classes:
         invalid = result.labels[(result.labels >= classes) & (result.labels != VOID)]
         if len(invalid):
-            raise NetworkError(
-                f"{spec.info.network}: output has label {invalid.min()}; its classes are 0 to {classes - 1} "
-                f"({', '.join(spec.classes.names)}), and {VOID} is void"
-            )
+            known = f"its classes are 0 to {classes - 1} ({', '.join(spec.classes.names)}), and {VOID} is void"
+            raise NetworkError(f"{name}: output has label {invalid.min()}; {known}")
 
 
 def check_engine(engine: Engine) -> None:
     """Run an engine once and compare its output shape with the classes of the network. Raises NetworkError."""
     classes, size, name = len(engine.spec.classes), engine.spec.size, engine.spec.info.network
     result = engine.infer(np.zeros((1, *size, 3), np.uint8))
-    if result.scores is not None and (result.scores.ndim != 4 or result.scores.shape[:2] != (1, classes)):
-        raise NetworkError(
-            f"{name}: scores of shape {result.scores.shape}; expected (1, {classes}, h, w): {classes} classes"
-        )
-    if result.labels is not None and result.labels.shape != (1, *size):
-        raise NetworkError(f"{name}: labels of shape {result.labels.shape}; expected (1, {size[0]}, {size[1]})")
+    scores, labels = result.scores, result.labels
+    if scores is not None and (scores.ndim != 4 or scores.shape[:2] != (1, classes)):
+        raise NetworkError(f"{name}: scores of shape {scores.shape}; expected (1, {classes}, h, w): {classes} classes")
+    if labels is not None and labels.shape != (1, *size):
+        raise NetworkError(f"{name}: labels of shape {labels.shape}; expected (1, {size[0]}, {size[1]})")
 
 
 def make_engine(
@@ -184,10 +177,7 @@ def prune_to_output(graph: bytes, output: str | None = None) -> tuple[str, bytes
 
 
 def summarize_error(error: Exception) -> str:
-    """Return the message of a backend in one line of at most 300 characters.
-
-    Long ones keep their beginning and end, which name the failed check and the reason.
-    """
+    """Return the message of a backend in one line; of a long one its start (the failed check) and end (the reason)."""
     text = " ".join(str(error).split())
     return text if len(text) <= 300 else f"{text[:100]} ... {text[-195:]}"
 

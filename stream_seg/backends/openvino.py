@@ -43,10 +43,8 @@ def create_engine(network: Network, *, precision: str, threads: int) -> Engine:
     except RuntimeError as error:
         raise NetworkError(f"{network.name}: OpenVINO cannot compile it: {summarize_error(error)}") from error
     if shape.is_dynamic:
-        raise NetworkError(
-            f"{network.name}: the size of output {output} depends on the image (shape {shape}); "
-            "expected a class for every pixel"
-        )
+        fault = f"the size of output {output} depends on the image (shape {shape})"
+        raise NetworkError(f"{network.name}: {fault}; expected a class for every pixel")
     request = compiled.create_infer_request()
     info = EngineInfo(network.name, "openvino", precision, core.get_property("CPU", "FULL_DEVICE_NAME"))
     return make_engine(network, output, lambda image: request.infer(image, share_inputs=True)[0], info=info)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -69,10 +70,8 @@ class Backend:
 
 def package_version(name: str) -> str | None:
     """Return the version of an installed package, by its import or distribution name; None if there is none."""
-    try:
+    with suppress(PackageNotFoundError):  # installed by a distribution of another name, such as onnxruntime-gpu
         return version(name)
-    except PackageNotFoundError:  # installed by a distribution of another name, such as onnxruntime-gpu
-        pass
     try:
         return str(getattr(import_module(name), "__version__", "unknown")) if find_spec(name) else None
     except ImportError:

@@ -16,12 +16,7 @@ from stream_seg.network.network import Network
 if TYPE_CHECKING:
     import torch
 
-RESIZE_MODES = (
-    ("linear", "half_pixel"),
-    ("linear", "pytorch_half_pixel"),
-    ("linear", "align_corners"),
-    ("nearest", "asymmetric"),
-)
+RESIZE_MODES = ("linear half_pixel", "linear pytorch_half_pixel", "linear align_corners", "nearest asymmetric")
 """Mode and coordinate transformation of the Resize operators that torch's interpolate computes as ONNX defines them."""
 
 BATCH = 8
@@ -91,7 +86,7 @@ def _check_resizes(model: Any, *, name: str) -> None:
         if node.op_type == "Resize":
             attributes = {a.name: a.s.decode() for a in node.attribute if a.s}
             mode = attributes.get("mode", "nearest")
-            key = (mode, attributes.get("coordinate_transformation_mode", "half_pixel"))
+            key = f"{mode} {attributes.get('coordinate_transformation_mode', 'half_pixel')}"
             rounds_down = mode != "nearest" or attributes.get("nearest_mode") == "floor"
             if key not in RESIZE_MODES or not rounds_down:
-                raise NetworkError(f"{name}: torch has no Resize of mode {' '.join(key)} ({node.name})")
+                raise NetworkError(f"{name}: torch has no Resize of mode {key} ({node.name})")

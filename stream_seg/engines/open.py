@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
-from stream_seg.backends.choose import Target, available_backends, find_target, open_backend, pick_backend
+from stream_seg.backends.choose import available_backends, find_target, open_backend, pick_backend
 from stream_seg.backends.engine import Engine, check_engine
 from stream_seg.backends.registry import BACKENDS, precision_names
 from stream_seg.engines.cache import cache_folder, find_engines, read_engine
@@ -52,8 +51,12 @@ def open_engine(network: Network, *, backend: str = "auto", precision: str = "au
 
 def _open(network: Network, name: str, *, precision: str, threads: int) -> tuple[Engine, str]:
     """Return an engine and its origin for the log, which is empty for a network compiled on the spot."""
-    folder, target = cache_folder(), find_target(name)
-    for entry in _list_built(folder, network, target, precision):
+    folder, target, entries = cache_folder(), find_target(name), list[Entry]()
+    try:
+        entries = find_engines(folder, network, target, precision=precision)
+    except NetworkError as error:  # others can write to the folder
+        log.warning("%s", error)
+    for entry in entries:
         try:
             built = read_engine(folder, entry)
             engine = open_backend(network, name, precision=entry.key.precision, threads=threads, built=built)
@@ -73,18 +76,7 @@ def _open(network: Network, name: str, *, precision: str, threads: int) -> tuple
         built = read_engine(folder, entry)
         engine = open_backend(network, name, precision=entry.key.precision, threads=threads, built=built)
         return engine, f" built now ({entry.accuracy})"
-    engine = open_backend(network, name, precision=precision, threads=threads)
-    return engine, _describe_int8(network) if engine.spec.info.precision == "int8" else ""
-
-
-def _list_built(folder: Path, network: Network, target: Target, precision: str) -> list[Entry]:
-    try:
-        return find_engines(folder, network, target, precision=precision)
-    except NetworkError as error:  # others can write to the folder
-        log.warning("%s", error)
-        return []
-
-
-def _describe_int8(network: Network) -> str:
-    report = network.int8_report
-    return " not compared with f32" if report is None else f" ({summarize_report(report)})"
+    engine, report = open_backend(network, name, precision=precision, threads=threads), network.int8_report
+    if engine.spec.info.precision != "int8":
+        return engine, ""
+    return engine, " not compared with f32" if report is None else f" ({summarize_report(report)})"

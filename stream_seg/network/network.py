@@ -139,10 +139,15 @@ def _open(source: str | Path | Mapping[str, Any], size: tuple[int, int] | None) 
         raise ConfigError(describe_unknown_network(str(source)))
     path = Path(source)
     if not is_file(path, error=NetworkError):
-        raise NetworkError(
-            f"{redact_secrets(str(source))}: no such file; a network is a name ({', '.join(NETWORKS)}) or a file"
-        )
-    described_by = path if path.suffix.lower() != ".onnx" else _find_sidecar(path)
+        allowed = f"a network is a name ({', '.join(NETWORKS)}) or a file"
+        raise NetworkError(f"{redact_secrets(str(source))}: no such file; {allowed}")
+    described_by = path
+    if path.suffix.lower() == ".onnx":
+        sidecars = (path.with_suffix(suffix) for suffix in (".yaml", ".yml", ".json"))
+        described_by = next((sidecar for sidecar in sidecars if sidecar.is_file()), path)
+        if described_by == path:
+            hint = f"write {path.with_suffix('.yaml').name} beside it, at least `classes: [...]`"
+            raise NetworkError(f"{path}: no side-car; {hint}")
     if described_by.suffix.lower() == ".json":
         return _open_export(described_by)
     where = str(described_by)
@@ -151,15 +156,6 @@ def _open(source: str | Path | Mapping[str, Any], size: tuple[int, int] | None) 
     default = {"onnx": described_by.with_suffix(".onnx").name}
     keys = {**default, **keys} if path == described_by else {**keys, **default}  # a path to an ONNX overrides `onnx:`
     return _open_own(validate(SideCar, {**keys, **overrides}, where=where), where=where, folder=described_by.parent)
-
-
-def _find_sidecar(onnx: Path) -> Path:
-    for suffix in (".yaml", ".yml", ".json"):
-        if onnx.with_suffix(suffix).is_file():
-            return onnx.with_suffix(suffix)
-    raise NetworkError(
-        f"{onnx}: no side-car; write {onnx.with_suffix('.yaml').name} beside it, at least `classes: [...]`"
-    )
 
 
 def _open_export(sidecar: Path) -> Network:

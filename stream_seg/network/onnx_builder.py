@@ -101,9 +101,8 @@ def add_labels(add: OnnxBuilder, value: ValueInfoProto, *, size: tuple[int, int]
     shape = shape_of(value)
     plain = shape if len(shape) == 3 else shape[:1] + shape[2:] if len(shape) == 4 and shape[1] == 1 else []
     if len(plain) != 3 or any(side not in (None, expected) for side, expected in zip(plain[1:], size, strict=True)):
-        raise NetworkError(
-            f"{where}: labels of shape {format_shape(shape)}; expected (N, {size[0]}, {size[1]}) or scores"
-        )
+        expected = f"(N, {size[0]}, {size[1]}) or scores"
+        raise NetworkError(f"{where}: labels of shape {format_shape(shape)}; expected {expected}")
     labels = value.name if len(shape) == 3 else add("Gather", value.name, add.constant(0, np.int64), axis=1)
     kind = value.type.tensor_type.elem_type
     if kind != TensorProto.UINT8:
@@ -119,16 +118,13 @@ def _check_channels(value: ValueInfoProto, head: Head, *, layout: str, where: st
     """Return the number of channels of an output, None if its ONNX leaves it open. Raises where a head does not fit."""
     shape, kind = shape_of(value), value.type.tensor_type.elem_type
     if len(shape) != 4 or kind not in FLOATS:
-        raise NetworkError(
-            f"{where}: output {head.output} is {type_name(value)} {format_shape(shape)}; "
-            "expected float scores with 4 axes, one channel per class"
-        )
+        actual = f"output {head.output} is {type_name(value)} {format_shape(shape)}"
+        raise NetworkError(f"{where}: {actual}; expected float scores with 4 axes, one channel per class")
     channels = shape[1 if layout == "nchw" else 3]
     if channels is not None and len(head.channels) != max(channels, 2):
         rule = "two names, below and above the threshold" if channels == 1 else "one name each"
-        raise ConfigError(
-            f"{where}: {len(head.channels)} classes for the {channels} channels of output {head.output}; {rule}"
-        )
+        actual = f"{len(head.channels)} classes for the {channels} channels of output {head.output}"
+        raise ConfigError(f"{where}: {actual}; {rule}")
     if channels != 1 and "threshold" in head.model_fields_set:
         count = "an unknown number of channels" if channels is None else f"{channels} channels"
         raise ConfigError(f"{where}: heads: threshold: output {head.output} has {count}, not one; remove it")

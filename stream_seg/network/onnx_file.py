@@ -198,8 +198,6 @@ def _find_image_input(model: ModelProto, *, path: Path) -> ValueInfoProto:
         raise NetworkError(f"{path}: {len(values)} inputs ({names}); expected one, an image")
     value = values[0]
     if len(shape_of(value)) != 4 or value.type.tensor_type.elem_type not in (*FLOATS, TensorProto.UINT8):
-        raise NetworkError(
-            f"{path}: input {value.name} is {type_name(value)} {format_shape(shape_of(value))}; "
-            "expected an image: float or uint8, 4 axes, one of them 3"
-        )
+        actual = f"input {value.name} is {type_name(value)} {format_shape(shape_of(value))}"
+        raise NetworkError(f"{path}: {actual}; expected an image: float or uint8, 4 axes, one of them 3")
     return value

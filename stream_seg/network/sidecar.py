@@ -164,19 +164,16 @@ def make_classes(names: Sequence[str], palette: Palette | None, *, where: str) -
         levels = (0.0 if name == "background" else 0.9 for name in names)
         rgb = [colorsys.hsv_to_rgb(hue, 0.7, level) for hue, level in zip(hues, levels, strict=True)]
         return Classes(tuple(names), tuple((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in rgb))
-    if not isinstance(palette, str):
-        if len(palette) != len(names):
-            raise ConfigError(f"{where}: palette: {len(palette)} colours for {len(names)} classes")
-        return Classes(tuple(names), palette)
-    if palette not in PALETTES:
-        raise ConfigError(
-            f"{where}: palette: {describe_unknown('palette', palette, PALETTES)}, or a list of [red, green, blue]"
-        )
-    table = PALETTES[palette]
-    if set(names) <= set(table.names):
-        return Classes(tuple(names), tuple(table.colours[table.index(name)] for name in names))
-    if len(names) != len(table):
-        raise ConfigError(
-            f"{where}: palette: {len(names)} `classes`, not all of them among the {len(table)} of {palette}"
-        )
-    return Classes(tuple(names), table.colours)
+    fault = f"{len(palette)} colours for {len(names)} classes"
+    if isinstance(palette, str):
+        if palette not in PALETTES:
+            fault = f"{describe_unknown('palette', palette, PALETTES)}, or a list of [red, green, blue]"
+            raise ConfigError(f"{where}: palette: {fault}")
+        table = PALETTES[palette]
+        if set(names) <= set(table.names):
+            return Classes(tuple(names), tuple(table.colours[table.index(name)] for name in names))
+        fault = f"{len(names)} `classes`, not all of them among the {len(table)} of {palette}"
+        palette = table.colours
+    if len(palette) != len(names):
+        raise ConfigError(f"{where}: palette: {fault}")
+    return Classes(tuple(names), palette)

@@ -54,27 +54,22 @@ def wrap_onnx(path: Path, sidecar: SideCar, *, where: str) -> tuple[bytes, tuple
 def _add_preprocessing(add: OnnxBuilder, source: ValueInfoProto, sidecar: SideCar, *, where: str) -> None:
     """Convert `image` to the input of the network: (x / scale - mean) / std, as one multiplication and one addition.
 
-    A network that takes uint8 gets the levels unchanged.
+    A network that takes uint8 gets the levels 0-255 unchanged.
     """
     kind, std = source.type.tensor_type.elem_type, np.array(sidecar.std)
     x = add("Cast", "image", to=TensorProto.FLOAT)
     if sidecar.colour == "rgb":
         x = add("Gather", x, add.constant([2, 1, 0], np.int64), axis=3)
     if kind == TensorProto.UINT8:
-        _refuse_normalization(sidecar, where=where)
+        for key, neutral in (("scale", 1), ("mean", (0, 0, 0)), ("std", (1, 1, 1))):
+            if key in sidecar.model_fields_set and getattr(sidecar, key) != neutral:
+                raise ConfigError(f"{where}: {key}: the network takes uint8 with unchanged levels 0-255; remove it")
     else:
         x = add("Mul", x, add.constant(1 / (sidecar.scale * std)))
         x = add("Add", x, add.constant(-np.array(sidecar.mean) / std))
     if sidecar.layout == "nchw":
         x = add("Transpose", x, perm=[0, 3, 1, 2])
     add("Cast", x, to=kind, out=source.name)
-
-
-def _refuse_normalization(sidecar: SideCar, *, where: str) -> None:
-    """Raise ConfigError for an explicit scale, mean or std that would change the levels 0-255."""
-    for key, neutral in (("scale", 1), ("mean", (0, 0, 0)), ("std", (1, 1, 1))):
-        if key in sidecar.model_fields_set and getattr(sidecar, key) != neutral:
-            raise ConfigError(f"{where}: {key}: the network takes uint8 with unchanged levels 0-255; remove it")
 
 
 def _add_outputs(
@@ -84,9 +79,8 @@ def _add_outputs(
     values = {value.name.removeprefix(PREFIX): value for value in model.graph.output}
     if not sidecar.heads and len(values) > 1:
         outputs = ", ".join(f"{name} {format_shape(shape_of(value))}" for name, value in values.items())
-        raise ConfigError(
-            f"{where}: heads: is required, to select the outputs with a class for every pixel from: {outputs}"
-        )
+        rule = "is required, to select the outputs with a class for every pixel from"
+        raise ConfigError(f"{where}: heads: {rule}: {outputs}")
     only = next(iter(values))
     if not sidecar.heads and values[only].type.tensor_type.elem_type in INTEGERS:
         add_labels(add, values[only], size=size, where=where)

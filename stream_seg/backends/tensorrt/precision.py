@@ -38,8 +38,7 @@ def convert_precision(onnx: bytes, *, precision: str, name: str) -> bytes:
         raise NetworkError(f"{name}: tensorrt: precision {precision} needs the network's int8 form")
     else:
         make_symmetric(model, precision)
-    converted: bytes = model.SerializeToString()
-    return converted
+    return bytes(model.SerializeToString())
 
 
 def make_symmetric(model: ModelProto, precision: str) -> None:
@@ -48,38 +47,37 @@ def make_symmetric(model: ModelProto, precision: str) -> None:
     An activation with the range [a, b] gets the range [-m, m] with m = max(|a|, |b|). Without this TensorRT reads a
     uint8 zero point as an int8 one and cuts off the upper half of everything that follows a ReLU.
     """
+    from onnx import numpy_helper
+
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     done: set[str] = set()
+
+    def replace_values(name: str, values: NDArray[Any]) -> None:
+        constants[name].CopyFrom(numpy_helper.from_array(values, name))
+
     for node in model.graph.node:
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
             continue
         names = list(node.input)
         if len(names) < 3 or not {names[1], names[2]} <= constants.keys():
             raise NetworkError(f"tensorrt: {node.op_type} {node.name!r}: needs a constant scale and zero point")
-        if names[1] not in done:
-            _rewrite_quantization(constants, names, precision)
-            done.add(names[1])
+        values, scale, zero = names[:3]
+        if scale in done:
+            continue
+        done.add(scale)
+        step, shift = numpy_helper.to_array(constants[scale]), numpy_helper.to_array(constants[zero])
+        if values in constants:
+            weights = numpy_helper.to_array(constants[values])
+            if weights.dtype != np.int8 or shift.any():
+                raise NetworkError(f"tensorrt: {values!r}: weights must be int8 with zero point 0, got {weights.dtype}")
+            largest = step * 127
+            replace_values(values, _cast(weights.astype(np.float32) * (LARGEST[precision] / 127), precision))
+        else:
+            limits, centre = np.iinfo(shift.dtype), shift.astype(np.int32)
+            largest = step * np.maximum(centre - limits.min, limits.max - centre)
+        replace_values(scale, (largest / LARGEST[precision]).astype(step.dtype))
+        replace_values(zero, _cast(np.zeros(shift.shape, np.float32), precision))
     del model.graph.value_info[:]  # lists the old types
-
-
-def _rewrite_quantization(constants: dict[str, Any], names: list[str], precision: str) -> None:
-    """Rewrite scale and zero point of one quantization, and its weights if it has any."""
-    from onnx import numpy_helper
-
-    values, scale, zero = names[:3]
-    step, shift = numpy_helper.to_array(constants[scale]), numpy_helper.to_array(constants[zero])
-    if values in constants:
-        weights = numpy_helper.to_array(constants[values])
-        if weights.dtype != np.int8 or shift.any():
-            raise NetworkError(f"tensorrt: {values!r}: weights must be int8 with zero point 0, got {weights.dtype}")
-        largest = step * 127
-        scaled = weights.astype(np.float32) * (LARGEST[precision] / 127)
-        _set_values(constants[values], _cast(scaled, precision))
-    else:
-        limits, centre = np.iinfo(shift.dtype), shift.astype(np.int32)
-        largest = step * np.maximum(centre - limits.min, limits.max - centre)
-    _set_values(constants[scale], (largest / LARGEST[precision]).astype(step.dtype))
-    _set_values(constants[zero], _cast(np.zeros(shift.shape, np.float32), precision))
 
 
 def _cast(values: NDArray[np.float32], precision: str) -> NDArray[Any]:
@@ -88,9 +86,3 @@ def _cast(values: NDArray[np.float32], precision: str) -> NDArray[Any]:
     import ml_dtypes
 
     return values.astype(ml_dtypes.float8_e4m3fn)
-
-
-def _set_values(tensor: Any, values: NDArray[Any]) -> None:
-    from onnx import numpy_helper
-
-    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
