@@ -22,8 +22,9 @@ from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network.shipped import NETWORKS
 from stream_seg.schema.validation import describe_unknown
 from stream_seg.zoo import build_network
-from stream_seg.zoo.weights.check import INPUTS, norm_deviation, refuse_misfit, refuse_worse, score_labels, swap_colours
-from stream_seg.zoo.weights.fit import load_weights
+from stream_seg.zoo.weights import input_spec
+from stream_seg.zoo.weights.input_spec import INPUTS, refuse_misfit, refuse_worse
+from stream_seg.zoo.weights.load import load_weights
 from stream_seg.zoo.weights.source import open_weights
 
 EVERY, SAMPLE_COUNT = 5, 16
@@ -46,7 +47,7 @@ def main(
     train, val = (read_pairs(data, one, classes=len(weights.classes)) for one in ("train", split))
     scored = Pairs(val.images[::EVERY], val.labels[::EVERY])
     samples = train.images[:: max(1, len(train) // SAMPLE_COUNT)]
-    specs = {"as expected": weights.spec, "red for blue": swap_colours(weights.spec), **INPUTS}
+    specs = {"as expected": weights.spec, "red for blue": weights.spec.swap_colours(), **INPUTS}
     table = figures_table("images as", "", "mean IoU", "deviations", "refused by")
     for name, spec in specs.items():
         checks = {
@@ -54,8 +55,8 @@ def main(
             "labels": partial(refuse_worse, net, spec, train, weights.classes, where=name),
         }
         refused = [by for by, check in checks.items() if is_refused(check)]
-        miou = 100 * score_labels(net, spec, scored, weights.classes)
-        table.add_row(name, f"{miou:.1f}", f"{norm_deviation(net, spec, samples):.2f}", ", ".join(refused))
+        miou = 100 * input_spec.score(input_spec.torch_predictor(net, spec), scored, weights.classes)["miou"]
+        table.add_row(name, f"{miou:.1f}", f"{input_spec.norm_deviation(net, spec, samples):.2f}", ", ".join(refused))
     Console(highlight=False).print(table)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stream_seg.datasets.labelled import Pairs, list_pairs, read_pair, read_pairs
-from stream_seg.errors import ConfigError, NetworkError
+from stream_seg.errors import ConfigError, OutputError
 from stream_seg.files import require_writable
-from stream_seg.training.preflight import refuse_sidecars, require_modules
 
 if TYPE_CHECKING:
     from stream_seg.types import Classes
@@ -49,14 +49,15 @@ class ExportOptions:
 
 def export_command(options: ExportOptions) -> None:
     """Write FILE.onnx, FILE.json and, with data, FILE_int8.onnx; for FILE.safetensors write the weights."""
-    _require_modules(options)
-    from stream_seg.training.calibration import calibration_set
-    from stream_seg.training.export import NetworkInfo, export_network
+    modules = ["safetensors"] if options.weights_only else ["onnxscript", *(["nncf"] if options.data else [])]
+    require_modules("torch", "torchvision", *modules, purpose="export")
+    from stream_seg.network.sidecar import parse_size
+    from stream_seg.training.export import IMAGE_COUNT, NetworkInfo, calibration_set, export_network, subsample
     from stream_seg.training.setup import refuse_network, refuse_size, resolve_input_spec
     from stream_seg.zoo import build_network
-    from stream_seg.zoo.weights.check import INPUTS, refuse_misfit, refuse_worse
     from stream_seg.zoo.weights.files import save_weights
-    from stream_seg.zoo.weights.fit import load_weights
+    from stream_seg.zoo.weights.input_spec import INPUTS, refuse_misfit, refuse_worse
+    from stream_seg.zoo.weights.load import load_weights
     from stream_seg.zoo.weights.source import average_weights, describe_weights, open_weights
 
     network, data = options.network, options.data
@@ -66,19 +67,21 @@ def export_command(options: ExportOptions) -> None:
     own_spec = INPUTS.get(options.input_name or "")
     spec = resolve_input_spec(weights, own_spec, where="--input", hint="leave --input out")
     classes = _resolve_classes(options.classes, weights)
-    size = _resolve_size(options.size, weights, required=not options.weights_only)
+    size = weights.size if options.size is None else parse_size(options.size)
     if size is not None:
-        try:
-            refuse_size(network, size, classes=len(classes))
-        except NetworkError as error:
-            raise ConfigError(f"--size: {error}") from error
+        refuse_size(network, size, classes=len(classes), where="--size")
+    elif not options.weights_only:
+        raise ConfigError("--size: is required, HEIGHTxWIDTH in pixels, for example 352x480")
     prefer = options.prefer or weights.prefer
     for name in prefer:
         classes.index(name, where="--prefer" if options.prefer else f"{weights.source}: prefer")
     net = build_network(network, len(classes)).eval()
     load_weights(net, weights.state, classes=len(classes), where=weights.source)
-    split = options.split or DEFAULT_SPLIT
-    pairs = None if data is None else _read_some_pairs(data, split, classes=len(classes))
+    split, pairs = options.split or DEFAULT_SPLIT, None
+    if data is not None:  # as many as calibration takes, and as many between them to compare on
+        paths = subsample(list_pairs(data, split), 2 * IMAGE_COUNT)
+        samples = [read_pair(*pair, classes=len(classes)) for pair in paths]
+        pairs = Pairs([image for image, _ in samples], [labels for _, labels in samples])
     if options.check and pairs is not None:
         where = f"{weights.source} (--no-check skips this check)"
         refuse_misfit(net, spec, pairs.images, where=where, size=size)
@@ -92,15 +95,22 @@ def export_command(options: ExportOptions) -> None:
         held_back = None if options.compare is None else read_pairs(data, options.compare, classes=len(classes))
         source = f"{split}, compared on {options.compare or split}"
         images = calibration_set(pairs, size, source=source, held_back=held_back)
-    written = export_network(
-        net, options.out, NetworkInfo(options.out.stem, size, spec, classes, prefer), images=images
-    )
-    print("\n".join(str(file) for file in written))
+    info = NetworkInfo(options.out.stem, size, spec, classes, prefer)
+    print("\n".join(str(file) for file in export_network(net, options.out, info, images=images)))
 
 
-def _require_modules(options: ExportOptions) -> None:
-    modules = ["safetensors"] if options.weights_only else ["onnxscript", *(["nncf"] if options.data else [])]
-    require_modules("torch", "torchvision", *modules, purpose="export")
+def refuse_sidecars(onnx: Path) -> None:
+    """Raise OutputError if a YAML file beside `onnx` would be read as its side-car."""
+    for other in (onnx.with_suffix(suffix) for suffix in (".yaml", ".yml")):
+        if other.exists():
+            raise OutputError(f"{other} would be read as the side-car of {onnx.name}; choose another --out")
+
+
+def require_modules(*modules: str, purpose: str) -> None:
+    """Raise ConfigError for modules that are not installed."""
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        raise ConfigError(f"{purpose} needs {', '.join(missing)}: pip install '.[train]'")
 
 
 def refuse_contradictions(options: ExportOptions, *, inputs: Collection[str]) -> None:
@@ -127,9 +137,8 @@ def _resolve_classes(text: str | None, weights: Weights) -> Classes:
 
     if text is None:
         if weights.classes is None:
-            raise ConfigError(
-                f"--classes: is required, because {weights.source} states none: a number, names, or camvid"
-            )
+            reason = f"because {weights.source} states none"
+            raise ConfigError(f"--classes: is required, {reason}: a number, names, or camvid")
         return weights.classes
     names = [f"class{i}" for i in range(int(text))] if re.fullmatch(r"\d{1,3}", text) else text.split(",")
     names = list(PALETTES[text].names) if text in PALETTES else [name.strip() for name in names]
@@ -139,21 +148,3 @@ def _resolve_classes(text: str | None, weights: Weights) -> Classes:
         theirs = ", ".join(weights.classes.names)
         raise ConfigError(f"--classes: the classes of {weights.source} are {theirs}; leave --classes out")
     return weights.classes or make_classes(names, text if text in PALETTES else None, where="--classes")
-
-
-def _resolve_size(text: str | None, weights: Weights, *, required: bool) -> tuple[int, int] | None:
-    from stream_seg.network.sidecar import parse_size
-
-    if text is not None:
-        return parse_size(text)
-    if weights.size is None and required:
-        raise ConfigError("--size: is required, HEIGHTxWIDTH in pixels, for example 352x480")
-    return weights.size
-
-
-def _read_some_pairs(data: Path, split: str, *, classes: int) -> Pairs:
-    """Read as many pairs of a split as calibration takes, and as many between them to compare on."""
-    from stream_seg.training.calibration import IMAGE_COUNT, subsample
-
-    pairs = [read_pair(*paths, classes=classes) for paths in subsample(list_pairs(data, split), 2 * IMAGE_COUNT)]
-    return Pairs([image for image, _ in pairs], [labels for _, labels in pairs])

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from stream_seg.cli.export import refuse_sidecars, require_modules
 from stream_seg.cli.malloc import keep_freed_memory
 from stream_seg.cli.progress import progress
 from stream_seg.errors import OutputError
 from stream_seg.files import is_file, replace_file
 from stream_seg.runtime.signals import stop_on_signals
-from stream_seg.training.preflight import refuse_sidecars, require_modules
 
 if TYPE_CHECKING:
     from stream_seg.training.checkpoint import Run
@@ -41,13 +41,12 @@ def train_command(recipe_file: Path, *, out: Path | None, data: Path | None, res
     job = prepare_job(recipe, data=data, where=str(recipe_file), checkpoint=checkpoint)
     keep_freed_memory()
     console, stop = Console(stderr=True), Event()
-    with (
-        stop_on_signals(stop),
-        progress(console, recipe.steps, unit="steps", line_every_s=LINE_EVERY_S) as update,
-    ):
-        run = train(
-            job, out=out, resume=resume, stop=stop, on_step=lambda step, figures: update(step, format_figures(figures))
-        )
+    with stop_on_signals(stop), progress(console, recipe.steps, unit="steps", line_every_s=LINE_EVERY_S) as update:
+
+        def on_step(step: int, figures: dict[str, Any]) -> None:
+            update(step, format_figures(figures))
+
+        run = train(job, out=out, resume=resume, stop=stop, on_step=on_step)
     if run.step < recipe.steps:
         console.print(f"stopped after step {run.step} of {recipe.steps}; --resume continues", highlight=False)
         return
@@ -61,30 +60,24 @@ def _export(job: Job, run: Run, out: Path, *, checkpoint: str) -> None:
 
     A card that exists is kept, because the user may have filled it in, unless the run did further steps.
     """
-    from stream_seg.training.calibration import calibration_set
-    from stream_seg.training.export import NetworkInfo, export_network
+    from stream_seg.engines.open import open_engine
+    from stream_seg.evaluation.images import score_images
+    from stream_seg.network.network import open_network
+    from stream_seg.training.export import NetworkInfo, calibration_set, export_network
     from stream_seg.training.model_card import format_model_card
-    from stream_seg.training.validation import score_engine
 
     recipe, path = job.recipe, out / f"{job.recipe.network}.onnx"
     source = f"{recipe.split}, compared on {recipe.val or recipe.split}"
     images = calibration_set(job.pairs, recipe.size, held_back=job.val, source=source)
     info = NetworkInfo(recipe.network, recipe.size, job.spec, job.classes)
-    written = export_network(job.net, path, info, images=images)
-    figures, precisions = {}, ("f32", "int8") if len(written) == 3 else ("f32",)
+    written, figures = export_network(job.net, path, info, images=images), {}
     if job.val is not None:
-        figures = {name: score_engine(path, job.val, precision=name) for name in precisions}
-    card_path = path.with_suffix(".md")
+        for precision in ("f32", "int8") if len(written) == 3 else ("f32",):
+            with open_engine(open_network(path), precision=precision) as engine:
+                figures[precision] = score_images(engine, zip(job.val.images, job.val.labels, strict=True))
+    card_path, count = path.with_suffix(".md"), len(images.fit)
     if run.step > run.first or not card_path.exists():
-        text = format_model_card(
-            job,
-            path,
-            figures=figures,
-            checkpoint=checkpoint,
-            calibration_images=len(images.fit),
-            steps=run.step,
-            best=run.best,
-        )
+        text = format_model_card(job, run, path, figures=figures, checkpoint=checkpoint, calibration_images=count)
         replace_file(card_path, text.encode())
     print("\n".join(str(file) for file in (*written, card_path)))
 

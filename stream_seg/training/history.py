@@ -1,4 +1,4 @@
-"""The log of a run: OUT/log.jsonl, a line of figures every few steps, and its plot OUT/curves.png."""
+"""The record of a run: OUT/log.jsonl, a line of figures every few steps, its plot curves.png, and samples.png."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stream_seg.files import map_write_errors, replace_file
+import cv2
+import numpy as np
 
-Line = dict[str, Any]
+from stream_seg.datasets.labelled import Pairs
+from stream_seg.files import map_write_errors, replace_file
+from stream_seg.types import VOID, Classes
+from stream_seg.zoo.weights.input_spec import Predict
+
 CURVES = {"loss": "loss", "learning_rate": "learning rate", "miou": "mIoU, share"}
+SAMPLES, WIDTH, MAX_HEIGHT = 4, 320, 640
+"""Images in samples.png, and the width and the largest height of each."""
 
 
 class History:
@@ -25,7 +32,7 @@ class History:
             with map_write_errors(self.path):
                 self.path.unlink(missing_ok=True)
 
-    def add(self, line: Line) -> None:
+    def add(self, line: dict[str, Any]) -> None:
         """Append a line. Raises OutputError."""
         self.lines.append(line)
         with map_write_errors(self.path), self.path.open("a", encoding="utf-8") as file:
@@ -35,7 +42,7 @@ class History:
         """Plot loss, learning rate and mIoU over the steps into curves.png. Raises OutputError."""
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(8, 7), layout="constrained")
+        figure, png = Figure(figsize=(8, 7), layout="constrained"), io.BytesIO()
         for axes, (key, name) in zip(figure.subplots(len(CURVES), 1, sharex=True), CURVES.items(), strict=True):
             points = [(line["step"], line[key]) for line in self.lines if line.get(key) is not None]
             if points:
@@ -43,12 +50,11 @@ class History:
             axes.set_ylabel(name)
             axes.grid(alpha=0.3)
         axes.set_xlabel("step")
-        png = io.BytesIO()
         figure.savefig(png, dpi=110)
         replace_file(self.folder / "curves.png", png.getvalue())
 
 
-def _read_lines(path: Path) -> list[Line]:
+def _read_lines(path: Path) -> list[dict[str, Any]]:
     """Read the lines of a log, without one that a kill truncated."""
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
@@ -57,3 +63,15 @@ def _read_lines(path: Path) -> list[Line]:
         except json.JSONDecodeError:
             continue
     return lines
+
+
+def draw_samples(path: Path, predict: Predict, pairs: Pairs, classes: Classes) -> None:
+    """Write a PNG of some images, a row each: image, truth, prediction (VOID as in the truth). Raises OutputError."""
+    rows = []
+    for index in np.linspace(0, len(pairs) - 1, min(SAMPLES, len(pairs))).astype(int):
+        image, truth = pairs[int(index)]
+        labels = np.where(truth == VOID, VOID, predict(image, truth.shape))
+        height = min(MAX_HEIGHT, max(1, round(WIDTH * truth.shape[0] / truth.shape[1])))
+        row = (image, classes.bgr[truth], classes.bgr[labels])
+        rows.append(np.hstack([cv2.resize(part, (WIDTH, height), interpolation=cv2.INTER_AREA) for part in row]))
+    replace_file(path, cv2.imencode(".png", np.vstack(rows))[1].tobytes())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -19,7 +21,7 @@ from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.files import map_write_errors
 from stream_seg.training.batches import iterate_batches
 from stream_seg.training.checkpoint import Run, checkpoint_state, resume_run, save_checkpoint
-from stream_seg.training.history import History
+from stream_seg.training.history import History, draw_samples
 from stream_seg.training.losses import (
     class_weights,
     distillation_loss,
@@ -29,13 +31,12 @@ from stream_seg.training.losses import (
     sample_pixels,
     weighted_loss,
 )
-from stream_seg.training.memory import report_out_of_memory
 from stream_seg.training.recipe import Recipe
 from stream_seg.training.setup import Job
-from stream_seg.training.validation import draw_samples, score, torch_predictor
 from stream_seg.types import VOID
-from stream_seg.zoo.weights.normalise import Normalise
+from stream_seg.zoo.weights.input_spec import Normalise, score, torch_predictor
 
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 MAX_LINES = 500
 """Lines of figures in the log of a run, at most."""
 OnStep = Callable[[int, dict[str, Any]], None]
@@ -43,12 +44,7 @@ OnStep = Callable[[int, dict[str, Any]], None]
 
 
 def train(
-    job: Job,
-    *,
-    out: Path,
-    resume: bool = False,
-    on_step: OnStep = lambda _step, _figures: None,
-    stop: Event | None = None,
+    job: Job, *, out: Path, resume: bool = False, on_step: OnStep | None = None, stop: Event | None = None
 ) -> Run:
     """Train `job.net`. Write OUT/last.pt, log.jsonl and curves.png, and with val images best.pt and samples.png.
 
@@ -77,7 +73,8 @@ def train(
             history.add({"step": run.step, "loss": round(loss.item(), 6), "learning_rate": rate})
         if job.val is not None and (run.step % recipe.validate_every == 0 or last):
             _validate(run, job, job.val, out=out, history=history)
-        on_step(run.step, {"loss": loss, "learning_rate": rate, "miou": run.miou})
+        if on_step is not None:
+            on_step(run.step, {"loss": loss, "learning_rate": rate, "miou": run.miou})
         stopped = stop is not None and stop.is_set()
         if run.step % recipe.save_every == 0 or last or stopped:
             save_checkpoint(out / "last.pt", checkpoint_state(run, job))
@@ -85,6 +82,23 @@ def train(
             break
     history.plot()
     return run
+
+
+@contextmanager
+def report_out_of_memory(recipe: Recipe, device: torch.device) -> Iterator[None]:
+    """Raise ConfigError if the work inside does not fit into the memory of `device`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # torch raises OutOfMemoryError for a GPU, but only a RuntimeError for the CPU
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not re.search("alloc.*memory", str(error)):
+            raise
+        height, width = recipe.crop
+        place = "the GPU" if device.type == "cuda" else "this machine"
+        raise ConfigError(
+            f"batch: {recipe.batch} crops of {height}x{width} do not fit into the memory of {place}; use a smaller"
+            " batch or crop"
+        ) from error
 
 
 def resolve_device(recipe: Recipe) -> torch.device:
@@ -114,16 +128,10 @@ def _make_loss(job: Job, device: torch.device) -> Callable[[int, Tensor, Tensor]
     """Return the loss function of a step number, its images and its labels."""
     recipe, net = job.recipe, job.net
     weights = class_weights(job.pairs.labels, len(job.classes), power=recipe.balance).to(device)
-    losses: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-        "weighted": weighted_loss,
-        "lovasz": lovasz_loss,
-        "ohem": partial(ohem_loss, ohem=recipe.ohem),
-    }
-    criterion = losses[recipe.loss]
-    normalise = Normalise(job.spec).to(device)
-    teach = None
-    if recipe.distil and job.teacher:
-        teach = make_teacher(*job.teacher, scales=recipe.distil.scales, device=device)
+    ohem: Loss = partial(ohem_loss, ohem=recipe.ohem)
+    criterion: Loss = {"weighted": weighted_loss, "lovasz": lovasz_loss, "ohem": ohem}[recipe.loss]
+    normalise, distil = Normalise(job.spec).to(device), recipe.distil
+    teach = make_teacher(*job.teacher, scales=distil.scales, device=device) if distil and job.teacher else None
 
     def loss_at(step: int, images: Tensor, labels: Tensor) -> Tensor:
         torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout, too, depends on the step alone
@@ -135,11 +143,9 @@ def _make_loss(job: Job, device: torch.device) -> Callable[[int, Tensor, Tensor]
         loss = criterion(sampled, truth, weights)
         for other in auxiliary:
             loss = loss + recipe.auxiliary * criterion(*sample_pixels(other, labels, phase), weights)
-        if recipe.distil and teach:
-            distillation = distillation_loss(
-                scores, teach(images), truth != VOID, temperature=recipe.distil.temperature
-            )
-            loss = (1 - recipe.distil.share) * loss + recipe.distil.share * distillation
+        if distil and teach:
+            distillation = distillation_loss(scores, teach(images), truth != VOID, temperature=distil.temperature)
+            loss = (1 - distil.share) * loss + distil.share * distillation
         if not loss.isfinite():
             raise NetworkError(f"step {step}: the loss is {loss.item()}; try a lower learning_rate")
         return loss
@@ -186,8 +192,5 @@ def _validate(run: Run, job: Job, val: Pairs, *, out: Path, history: History) ->
 
 def _parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Apply weight decay to convolutions, not to biases and normalisation."""
-    parameters = list(net.parameters())
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    kernels, others = ([p for p in net.parameters() if (p.ndim > 1) == kernel] for kernel in (True, False))
+    return [{"params": kernels, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]

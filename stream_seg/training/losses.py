@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from stream_seg.training.recipe import Ohem
 from stream_seg.types import VOID
-from stream_seg.zoo.weights.normalise import InputSpec, Normalise
+from stream_seg.zoo.weights.input_spec import InputSpec, Normalise
 
 LOVASZ_PIXELS = 65536
 """Pixels of a batch that the Lovasz-softmax loss samples, within a factor of two."""

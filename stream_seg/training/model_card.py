@@ -9,19 +9,14 @@ from typing import Any
 import yaml
 
 from stream_seg.datasets.scoring import format_percent
+from stream_seg.training.checkpoint import Run
+from stream_seg.training.recipe import Recipe
 from stream_seg.training.setup import Job
 from stream_seg.zoo import BUILDERS
 
 
 def format_model_card(
-    job: Job,
-    path: Path,
-    *,
-    figures: Mapping[str, Any],
-    checkpoint: str,
-    calibration_images: int,
-    steps: int,
-    best: float | None,
+    job: Job, run: Run, path: Path, *, figures: Mapping[str, Any], checkpoint: str, calibration_images: int
 ) -> str:
     """Return the card of the network exported to `path`. `figures` are those of each precision on the val images."""
     recipe, entry = job.recipe, BUILDERS[job.recipe.network]
@@ -32,7 +27,7 @@ def format_model_card(
         "input": f"uint8 BGR {recipe.size[0]}x{recipe.size[1]} (height x width); in the ONNX: {job.spec}",
         "files": _describe_files(path, calibration_images),
         "data": _describe_data(job),
-        "training": f"{steps} steps of {recipe.batch} crops; averaged weights of {checkpoint}",
+        "training": f"{run.step} steps of {recipe.batch} crops; averaged weights of {checkpoint}",
         "started from": str(recipe.weights or recipe.start or recipe.backbone or "new weights"),
         "licence": "TO BE FILLED IN: of the weights and of the training data",
     }
@@ -40,7 +35,7 @@ def format_model_card(
     recipe_yaml = yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True), sort_keys=False)
     return (
         f"# Model card: {recipe.network}\n\n| | |\n|---|---|\n{table}\n"
-        f"## Accuracy\n\n{_format_figures(job, figures, best)}\n"
+        f"## Accuracy\n\n{_format_figures(job, figures, run.best)}\n"
         f"## Recipe\n\n```yaml\n{recipe_yaml}```\n\n## Limits\n\nTO BE FILLED IN: known failures.\n"
     )
 
@@ -59,7 +54,7 @@ def _describe_files(path: Path, calibration_images: int) -> str:
 def _describe_data(job: Job) -> str:
     recipe, parts = job.recipe, [f"{len(job.pairs)} images of {job.recipe.split}"]
     if job.val is not None:
-        parts.append(f"{len(job.val)} {_describe_val(job)}")
+        parts.append(f"{len(job.val)} {_describe_val(recipe)}")
     if recipe.synth:
         parts.append(f"{100 * recipe.synth:.0f} % of the crops synthetic (synth://road)")
     if recipe.distil:
@@ -67,8 +62,8 @@ def _describe_data(job: Job) -> str:
     return "; ".join(parts)
 
 
-def _describe_val(job: Job) -> str:
-    return f"of {job.recipe.val}" if job.recipe.val else f"held back from {job.recipe.split}"
+def _describe_val(recipe: Recipe) -> str:
+    return f"of {recipe.val}" if recipe.val else f"held back from {recipe.split}"
 
 
 def _format_figures(job: Job, figures: Mapping[str, Any], best: float | None) -> str:
@@ -77,11 +72,8 @@ def _format_figures(job: Job, figures: Mapping[str, Any], best: float | None) ->
     rows = {"**mean IoU**": [one["miou"] for one in figures.values()]}
     rows["pixel accuracy"] = [one["pixel_accuracy"] for one in figures.values()]
     rows |= {name: [one["class_iou"][name] for one in figures.values()] for name in job.classes.names}
-    lines = [
-        f"In percent, on {len(job.val)} images {_describe_val(job)}, run as the pipeline runs the network. The",
-        "checkpoint was selected by its mean IoU on the same images, so other images score lower.\n",
-        f"| | {' | '.join(figures)} |",
-        f"|---|{'---|' * len(figures)}",
-        *(f"| {name} | {' | '.join(map(format_percent, values))} |" for name, values in rows.items()),
-    ]
-    return "\n".join(lines) + "\n"
+    return (
+        f"In percent, on {len(job.val)} images {_describe_val(job.recipe)}, run as the pipeline runs the network. The\n"
+        "checkpoint was selected by its mean IoU on the same images, so other images score lower.\n\n"
+        f"| | {' | '.join(figures)} |\n|---|{'---|' * len(figures)}\n"
+    ) + "".join(f"| {name} | {' | '.join(map(format_percent, values))} |\n" for name, values in rows.items())

@@ -15,133 +15,83 @@ from stream_seg.schema.validation import describe_unknown, validate
 from stream_seg.schema.yaml import read_yaml
 from stream_seg.types import Classes
 
-STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 Share = Annotated[float, Field(gt=0, lt=1)]
 HomePath = Annotated[Path, AfterValidator(expand_home)]
 
 
-class Ohem(BaseModel):
+class Keys(BaseModel):
+    """Keys of a recipe; others are rejected."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Ohem(Keys):
     """Online hard example mining (Shrivastava et al., CVPR 2016, section 4): only hard pixels count."""
 
-    model_config = STRICT
-
-    threshold: Annotated[Share, Field(description="a pixel is hard if its true class is less probable")] = 0.7
-    keep: Annotated[Share, Field(description="the share of a batch's pixels that counts at least, the hardest")] = 0.1
+    threshold: Share = 0.7  # a pixel is hard if its true class is less probable
+    keep: Share = 0.1  # the share of a batch's pixels that counts at least, the hardest
 
 
-class Paste(BaseModel):
-    """Paste classes of one crop in place into another (ClassMix: Olsson et al., WACV 2021, section 3.1)."""
+class CropClasses(Keys):
+    """Classes that are pasted or repainted, in a share of the crops."""
 
-    model_config = STRICT
-
-    classes: Annotated[Names, Field(description="classes to paste, each with a chance of one half")]
-    share: Annotated[Share, Field(description="share of the crops that get pixels of another")] = 0.5
+    classes: Names
+    share: Share = 0.5
 
 
-class Repaint(BaseModel):
-    """Give classes another tint and light than their surroundings."""
-
-    model_config = STRICT
-
-    classes: Annotated[Names, Field(description="classes to repaint, each with a chance of two thirds")]
-    share: Annotated[Share, Field(description="share of the crops")] = 0.5
-
-
-class Distil(BaseModel):
+class Distil(Keys):
     """Distillation from a larger network or from enlarged crops (Hinton et al., arXiv 1503.02531, section 2)."""
 
-    model_config = STRICT
-
-    network: Annotated[str, Field(description="the teacher: a name of `stream-seg networks`")]
-    weights: Annotated[str, Field(description="the teacher's weights, as `weights` of a recipe")]
-    scales: Annotated[
-        tuple[Annotated[float, Field(ge=0.25, le=4)], ...],
-        Field(min_length=1, description="enlargements of a crop over which the teacher's output is averaged"),
-    ] = (1.0,)
-    temperature: Annotated[float, Field(gt=0, description="divisor of the scores of both networks")] = 2.0
-    share: Annotated[Share, Field(description="weight of the teacher's loss; the labels' loss has the rest")] = 0.5
+    network: str  # the teacher: a name of `stream-seg networks`
+    weights: str  # the teacher's, as `weights` of a recipe
+    # enlargements of a crop over which the teacher's output is averaged
+    scales: Annotated[tuple[Annotated[float, Field(ge=0.25, le=4)], ...], Field(min_length=1)] = (1.0,)
+    temperature: Annotated[float, Field(gt=0)] = 2.0  # divisor of the scores of both networks
+    share: Share = 0.5  # weight of the teacher's loss; the labels' loss has the rest
 
 
-class Recipe(BaseModel):
+class Recipe(Keys):
     """Network, data, loss and schedule of a training. Sizes are (height, width) in pixels."""
 
-    model_config = STRICT
-
-    network: Annotated[str, Field(description="a name of `stream-seg networks`")]
-    data: Annotated[HomePath, Field(description="folder of SPLIT/ and SPLITannot/")]
+    network: str  # a name of `stream-seg networks`
+    data: HomePath  # folder of SPLIT/ and SPLITannot/
     split: str = "train"
-    classes: Annotated[
-        str | Names, Field(description="camvid, cityscapes, voc, or names in the order of the labels")
-    ] = "camvid"
-    palette: Annotated[
-        Palette | None, Field(description="a data set, or [red, green, blue] per class; default: distinct hues")
-    ] = None
-    size: Annotated[Size, Field(description="input of the exported network")] = (384, 640)
-    mean: Annotated[
-        Triple | None, Field(description="subtracted after scaling, in the order of `colour`; default: the weights'")
-    ] = None
-    std: Annotated[PositiveTriple | None, Field(description="divided by after that, in the order of `colour`")] = None
-    colour: Annotated[Literal["bgr", "rgb"], Field(description="channel order of the network's input")] = "bgr"
-    input_scale: Annotated[float, Field(gt=0, description="divisor of 0-255")] = 255.0
-    crop: Annotated[Size, Field(description="size of training crops")] = (288, 384)
-    sky: Annotated[int | None, Field(ge=0, description="label whose pixels get another sky half of the time")] = None
-    light: Annotated[
-        float, Field(ge=0, le=1, description="share of crops under another light: darker, paler, in patches")
-    ] = 0.0
-    start: Annotated[HomePath | None, Field(description="checkpoint whose averaged weights to start from")] = None
-    weights: Annotated[
-        str | None, Field(description="weights to start from: a file, a name of torchvision's, or road (shipped)")
-    ] = None
-    backbone: Annotated[
-        str | None,
-        Field(description="weights for the encoder only, a VGG16 or ResNet: a file, or a name of torchvision's"),
-    ] = None
-    head: Annotated[Literal["keep", "new"], Field(description="new: replace the last layers, for other classes")] = (
-        "keep"
-    )
-    check_input: Annotated[
-        bool, Field(description="reject weights that were trained with another input normalisation, if detected")
-    ] = True
-    scale: Annotated[tuple[float, float], Field(description="smallest and largest enlargement")] = (0.5, 2.0)
-    rotate: Annotated[float, Field(ge=0, le=45, description="largest angle in degrees, in both directions")] = 0.0
-    synth: Annotated[
-        float, Field(ge=0, le=1, description="share of crops from synth://road, with their exact labels")
-    ] = 0.0
-    paste: Paste | None = None
-    repaint: Repaint | None = None
+    classes: str | Names = "camvid"  # camvid, cityscapes, voc, or names in the order of the labels
+    palette: Palette | None = None  # a data set, or [red, green, blue] per class; by default distinct hues
+    size: Size = (384, 640)  # input of the exported network
+    mean: Triple | None = None  # of x / 255, in the order of `colour`; by default the weights'
+    std: PositiveTriple | None = None
+    colour: Literal["bgr", "rgb"] = "bgr"  # channel order of the network's input
+    start: HomePath | None = None  # checkpoint whose averaged weights to start from
+    weights: str | None = None  # weights to start from: a file, a name of torchvision's, or road (shipped)
+    backbone: str | None = None  # weights for a VGG16 or ResNet as encoder only: a file, or a name of torchvision's
+    head: Literal["keep", "new"] = "keep"  # new: replace the last layers, for other classes
+    check_input: bool = True  # reject weights that were trained with another input normalisation, if detected
+    crop: Size = (288, 384)  # size of training crops
+    scale: tuple[float, float] = (0.5, 2.0)  # smallest and largest enlargement
+    rotate: Annotated[float, Field(ge=0, le=45)] = 0.0  # largest angle in degrees, in both directions
+    sky: Annotated[int | None, Field(ge=0)] = None  # label whose pixels get another sky half of the time
+    light: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of crops under another light: darker, paler, in patches
+    synth: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of crops from synth://road, with their exact labels
+    paste: CropClasses | None = None  # paste each class with a chance of one half (`augment.paste_classes`)
+    repaint: CropClasses | None = None  # repaint each class with a chance of two thirds (`augment.repaint_classes`)
     batch: Annotated[int, Field(ge=1, le=4096)] = 8
     steps: Annotated[int, Field(ge=1)]
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.002
     weight_decay: Annotated[float, Field(ge=0)] = 0.02
-    schedule: Annotated[
-        Literal["poly", "one_cycle", "hold"],
-        Field(
-            description="poly: DeepLab's decay; one_cycle: up for three tenths, then down (Smith, Topin, arXiv"
-            " 1708.07120); hold: constant, then down to 0 in the last third"
-        ),
-    ] = "poly"
-    warm_up: Annotated[int, Field(ge=1, description="steps until the full learning rate; not for one_cycle")] = 300
-    loss: Annotated[
-        Literal["weighted", "lovasz", "ohem"],
-        Field(
-            description="weighted: class-weighted cross-entropy and half the Dice loss; lovasz: the Lovasz-softmax loss"
-            " instead of Dice; ohem: cross-entropy of hard pixels only"
-        ),
-    ] = "weighted"
+    schedule: Literal["poly", "one_cycle", "hold"] = "poly"  # see `loop.learning_rate`
+    warm_up: Annotated[int, Field(ge=1)] = 300  # steps until the full learning rate; not for one_cycle
+    loss: Literal["weighted", "lovasz", "ohem"] = "weighted"  # cross-entropy with Dice, with Lovasz, of hard pixels
     ohem: Ohem = Ohem()
     distil: Distil | None = None
-    balance: Annotated[
-        float, Field(ge=0, le=1, description="class weights are one over this power of the class's share of pixels")
-    ] = 0.5
-    ema: Annotated[float, Field(ge=0, lt=1, description="decay per step of the average of the weights")] = 0.998
-    auxiliary: Annotated[float, Field(ge=0, description="weight of the auxiliary loss, if the network has one")] = 0.4
-    val: Annotated[str | None, Field(description="split to score the averaged weights on")] = None
-    held_back: Annotated[
-        Share | None, Field(description="share of `split` to score on instead, in four runs of consecutive images")
-    ] = None
-    validate_every: Annotated[int, Field(ge=1, description="steps between scores")] = 500
-    save_every: Annotated[int, Field(ge=1, description="steps between checkpoints")] = 250
-    device: Annotated[Literal["auto", "cpu", "cuda"], Field(description="auto: CUDA if available")] = "auto"
+    balance: Annotated[float, Field(ge=0, le=1)] = 0.5  # class weights: 1 / (share of the pixels) ** balance
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.998  # decay per step of the average of the weights
+    auxiliary: Annotated[float, Field(ge=0)] = 0.4  # weight of the auxiliary loss, if the network has one
+    val: str | None = None  # split to score the averaged weights on
+    held_back: Share | None = None  # share of `split` to score on instead, in four runs of consecutive images
+    validate_every: Annotated[int, Field(ge=1)] = 500  # steps between scores
+    save_every: Annotated[int, Field(ge=1)] = 250  # steps between checkpoints
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA if available
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
 
 
@@ -152,45 +102,44 @@ MAY_DIFFER = ("data", "device", "save_every")
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe from a YAML file. Raises ConfigError for invalid and for contradictory keys."""
     recipe = validate(Recipe, read_yaml(path), where=str(path))
-    for fault in _contradictions(recipe):
-        raise ConfigError(f"{path}: {fault}")
+    for fault, applies in _contradictions(recipe).items():
+        if applies:
+            raise ConfigError(f"{path}: {fault}")
     return recipe
 
 
-def _contradictions(recipe: Recipe) -> list[str]:
-    keys, (smallest, largest) = recipe.model_fields_set, recipe.scale
+def _contradictions(recipe: Recipe) -> dict[str, object]:
+    keys, (smallest, largest), scored = recipe.model_fields_set, recipe.scale, recipe.val or recipe.held_back
     starts = [start for start in (recipe.start, recipe.weights, recipe.backbone) if start is not None]
-    faults = {
+    warms_up = recipe.schedule != "one_cycle"
+    return {
         "val: and held_back: exclude each other": recipe.val and recipe.held_back,
-        "validate_every: requires val: or held_back:": "validate_every" in keys
-        and not (recipe.val or recipe.held_back),
+        "validate_every: requires val: or held_back:": "validate_every" in keys and not scored,
         "start:, weights: and backbone: exclude each other": len(starts) > 1,
         "head: requires weights:": "head" in keys and not recipe.weights,
         "check_input: requires weights: or distil:": "check_input" in keys and not (recipe.weights or recipe.distil),
         "val: is the split that is trained on; held_back: scores on a share of it": recipe.val == recipe.split,
-        "warm_up: is not allowed with schedule: one_cycle": "warm_up" in keys and recipe.schedule == "one_cycle",
-        f"warm_up: {recipe.warm_up} must be less than steps: {recipe.steps}": recipe.schedule != "one_cycle"
+        "warm_up: is not allowed with schedule: one_cycle": "warm_up" in keys and not warms_up,
+        f"warm_up: {recipe.warm_up} must be less than steps: {recipe.steps}": warms_up
         and recipe.warm_up >= recipe.steps,
         "ohem: requires loss: ohem": "ohem" in keys and recipe.loss != "ohem",
         "paste: requires batch: 2 or more": recipe.paste and recipe.batch == 1,
         "mean: and std: require each other": (recipe.mean is None) != (recipe.std is None),
         "mean: and std: are required without weights:, backbone: or start:": recipe.mean is None and not starts,
-        "colour: and input_scale: require mean: and std:": recipe.mean is None and {"colour", "input_scale"} & keys,
-        f"scale: [{smallest:g}, {largest:g}] must be ascending, within 0.05 and 20": not (
-            0.05 <= smallest <= largest <= 20
-        ),
+        "colour: requires mean: and std:": recipe.mean is None and "colour" in keys,
+        f"scale: [{smallest:g}, {largest:g}] must be ascending, within 0.05 and 20": smallest < 0.05
+        or not smallest <= largest <= 20,
     }
-    return [fault for fault, applies in faults.items() if applies]
 
 
 def resolve_classes(recipe: Recipe, *, where: str) -> Classes:
     """Return the classes of a recipe with their colours. Raises ConfigError."""
-    if not isinstance(recipe.classes, str):
-        if len(recipe.classes) < 2:
-            raise ConfigError(f"{where}: classes: {recipe.classes[0]} alone; at least two classes are required")
-        return make_classes(recipe.classes, recipe.palette, where=where)
-    if recipe.classes not in PALETTES:
-        raise ConfigError(
-            f"{where}: classes: {describe_unknown('data set', recipe.classes, PALETTES)}, or a list of names"
-        )
-    return make_classes(PALETTES[recipe.classes].names, recipe.palette or recipe.classes, where=where)
+    names, palette = recipe.classes, recipe.palette
+    if isinstance(names, str):
+        if names not in PALETTES:
+            raise ConfigError(f"{where}: classes: {describe_unknown('data set', names, PALETTES)}, or a list of names")
+        palette = palette or names
+        names = PALETTES[names].names
+    if len(names) < 2:
+        raise ConfigError(f"{where}: classes: {names[0]} alone; at least two classes are required")
+    return make_classes(names, palette, where=where)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +15,8 @@ from stream_seg.training.losses import scale_size
 from stream_seg.training.recipe import Recipe, resolve_classes
 from stream_seg.types import Classes
 from stream_seg.zoo import BUILDERS, build_network
-from stream_seg.zoo.weights.backbone import load_backbone
-from stream_seg.zoo.weights.check import refuse_misfit, refuse_worse
-from stream_seg.zoo.weights.fit import load_weights
-from stream_seg.zoo.weights.normalise import InputSpec
+from stream_seg.zoo.weights.input_spec import InputSpec, refuse_misfit, refuse_worse
+from stream_seg.zoo.weights.load import load_backbone, load_weights
 from stream_seg.zoo.weights.source import Weights, open_weights
 
 RUNS = 4
@@ -60,21 +57,16 @@ def prepare_job(recipe: Recipe, *, data: Path | None = None, where: str, checkpo
     if recipe.held_back:
         pairs, val = split_held_back(pairs, recipe.held_back, where=where)
     for key, part in (("paste", recipe.paste), ("repaint", recipe.repaint)):
-        refuse_absent(part.classes if part else (), pairs, classes, where=f"{where}: {key}", split=recipe.split)
+        for name in part.classes if part else ():
+            label = classes.index(name, where=f"{where}: {key}")
+            if not any((labels == label).any() for labels in pairs.labels):
+                raise ConfigError(f"{where}: {key}: no image of {recipe.split} has any {name}")
     refuse_sizes(recipe, classes=len(classes), where=where)
     torch.manual_seed(recipe.seed)
     net = build_network(recipe.network, len(classes))
     known = None if checkpoint is None else open_weights(checkpoint, network=recipe.network).spec
     spec = known or load_start(recipe, net, pairs, classes, where=where)
     return Job(recipe, net, spec, pairs, classes, val, _open_teacher(recipe, pairs, classes, where=where))
-
-
-def refuse_absent(names: Iterable[str], pairs: Pairs, classes: Classes, *, where: str, split: str) -> None:
-    """Raise ConfigError for the name of an unknown class, or of one without any pixel in `pairs`."""
-    for name in names:
-        label = classes.index(name, where=where)
-        if not any((labels == label).any() for labels in pairs.labels):
-            raise ConfigError(f"{where}: no image of {split} has any {name}")
 
 
 def refuse_network(network: str, *, where: str) -> None:
@@ -85,15 +77,12 @@ def refuse_network(network: str, *, where: str) -> None:
 
 def refuse_sizes(recipe: Recipe, *, classes: int, where: str) -> None:
     """Raise ConfigError if a network cannot take images of `size` or `crop`, or be trained on `batch` crops."""
-    sizes = [("size", recipe.network, recipe.size), ("crop", recipe.network, recipe.crop)]
+    refuse_size(recipe.network, recipe.size, classes=classes, where=f"{where}: size")
+    refuse_size(recipe.network, recipe.crop, classes=classes, where=f"{where}: crop")
     if recipe.distil:
-        crops = [scale_size(recipe.crop, scale) for scale in recipe.distil.scales]
-        sizes += [("distil: network", recipe.distil.network, crop) for crop in crops]
-    for key, network, size in sizes:
-        try:
-            refuse_size(network, size, classes=classes)
-        except NetworkError as error:
-            raise ConfigError(f"{where}: {key}: {error}") from error
+        for scale in recipe.distil.scales:
+            size = scale_size(recipe.crop, scale)
+            refuse_size(recipe.distil.network, size, classes=classes, where=f"{where}: distil: network")
     try:
         with torch.device("meta"):
             build_network(recipe.network, classes).train()(torch.zeros(recipe.batch, 3, *recipe.crop))
@@ -104,10 +93,15 @@ def refuse_sizes(recipe: Recipe, *, classes: int, where: str) -> None:
         ) from error
 
 
-def refuse_size(network: str, size: tuple[int, int], *, classes: int) -> None:
-    """Raise NetworkError if `network` cannot take images of `size` = (height, width)."""
-    with torch.device("meta"):  # computes shapes only
-        build_network(network, classes).eval()(torch.zeros(1, 3, *size))
+def refuse_size(network: str, size: tuple[int, int], *, classes: int, where: str | None = None) -> None:
+    """Raise NetworkError, with `where` ConfigError, if `network` cannot take images of `size` = (height, width)."""
+    try:
+        with torch.device("meta"):  # computes shapes only
+            build_network(network, classes).eval()(torch.zeros(1, 3, *size))
+    except NetworkError as error:
+        if where is None:
+            raise
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def split_held_back(pairs: Pairs, share: float, *, where: str) -> tuple[Pairs, Pairs]:
@@ -137,7 +131,7 @@ def load_start(recipe: Recipe, net: nn.Module, pairs: Pairs, classes: Classes, *
         raise ConfigError(f"{where}: start: no such file: {recipe.start}")
     own, hint = None, "leave mean and std out"
     if recipe.mean is not None and recipe.std is not None:
-        own = InputSpec(recipe.mean, recipe.std, recipe.colour, recipe.input_scale)
+        own = InputSpec(recipe.mean, recipe.std, recipe.colour)
     if recipe.backbone is not None:
         known = load_backbone(net, recipe.backbone, network=recipe.network)
         if known is None and own is None:
@@ -160,10 +154,17 @@ def load_start(recipe: Recipe, net: nn.Module, pairs: Pairs, classes: Classes, *
     if not new_head:
         refuse_classes(weights, classes, where=f"{where}: {weights.source}")
     if recipe.weights and recipe.check_input:
-        refuse_misfit(net, spec, pairs.images, where=f"{weights.source} (check_input)", size=recipe.size)
-        if not new_head:
-            refuse_worse(net, spec, pairs, classes, where=f"{weights.source} (check_input)", size=recipe.size)
+        _check_input(net, spec, pairs, None if new_head else classes, where=weights.source, size=recipe.size)
     return spec
+
+
+def _check_input(
+    net: nn.Module, spec: InputSpec, pairs: Pairs, classes: Classes | None, *, where: str, size: tuple[int, int]
+) -> None:
+    """Raise ConfigError if `pairs` fit `net` better under another input spec; labels are used with `classes` only."""
+    refuse_misfit(net.eval(), spec, pairs.images, where=f"{where} (check_input)", size=size)
+    if classes is not None:
+        refuse_worse(net, spec, pairs, classes, where=f"{where} (check_input)", size=size)
 
 
 def refuse_classes(weights: Weights, classes: Classes, *, where: str) -> None:
@@ -178,14 +179,12 @@ def resolve_input_spec(weights: Weights, spec: InputSpec | None, *, where: str, 
 
     `spec` is the user's; `hint` ends the error for two that differ. Raises ConfigError, also if neither states one.
     """
-    resolved = weights.spec or spec
+    resolved, source = weights.spec or spec, weights.source
     if resolved is None:
         place = "a side-car" if weights.sidecar is None else f"{weights.sidecar.name} beside it"
-        raise ConfigError(
-            f"{where}: {weights.source} states no input: write colour, scale, mean, std and classes into {place}"
-        )
+        raise ConfigError(f"{where}: {source} states no input: write colour, scale, mean, std and classes into {place}")
     if spec and spec != resolved:
-        raise ConfigError(f"{where}: {spec} differs from {resolved} of {weights.source}; {hint}")
+        raise ConfigError(f"{where}: {spec} differs from {resolved} of {source}; {hint}")
     return resolved
 
 
@@ -199,6 +198,5 @@ def _open_teacher(recipe: Recipe, pairs: Pairs, classes: Classes, *, where: str)
     load_weights(net, weights.state, classes=len(classes), where=weights.source)
     if recipe.check_input:
         size = scale_size(recipe.crop, recipe.distil.scales[0])
-        refuse_misfit(net, spec, pairs.images, where=f"{weights.source} (check_input)", size=size)
-        refuse_worse(net, spec, pairs, classes, where=f"{weights.source} (check_input)", size=size)
+        _check_input(net, spec, pairs, classes, where=weights.source, size=size)
     return net.eval().requires_grad_(False), spec

@@ -30,6 +30,7 @@ from stream_seg.ops.resize import resize_image
 from stream_seg.stages.synthetic import Synthetic
 from stream_seg.training.export import export_onnx
 from stream_seg.types import Classes
+from stream_seg.zoo.weights.input_spec import InputSpec
 from tests.support import small_networks
 
 SIZES = ((48, 64), (32, 96))
@@ -83,7 +84,7 @@ def make_image(size: tuple[int, int], *, seed: int) -> NDArray[np.uint8]:
 @cache
 def make_network(size: tuple[int, int], folder: Path) -> Network:
     path = folder / f"small{size[0]}.onnx"
-    export_onnx(ColourNet(), path, size=size, mean=(0.4, 0.4, 0.4), std=(0.25, 0.25, 0.25))
+    export_onnx(ColourNet(), path, size=size, spec=InputSpec((0.4,) * 3, (0.25,) * 3))
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # as backends/openvino.py does
     import nncf
 

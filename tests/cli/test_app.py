@@ -14,6 +14,7 @@ import pytest
 
 from stream_seg import __version__
 from stream_seg.backends.registry import BACKENDS
+from stream_seg.cli.export import require_modules
 from stream_seg.config.document import Document, MetricsConfig, SourcesConfig, StageKeys, TracesConfig
 from stream_seg.config.graph_file import check, read_document
 from stream_seg.config.overrides import default_document, with_input, with_outputs
@@ -23,7 +24,6 @@ from stream_seg.network.network import open_network
 from stream_seg.network.shipped import NETWORKS
 from stream_seg.stages.registry import STAGES, stage_class
 from stream_seg.telemetry import tracing as traces
-from stream_seg.training.preflight import require_modules
 from stream_seg.zoo import BUILDERS
 from tests.evaluation.test_images import write_pair
 from tests.support import small_networks

@@ -26,21 +26,24 @@ from stream_seg.network.shipped import SHIPPED
 from stream_seg.network.sidecar import make_classes
 from stream_seg.stages.segment import Segment
 from stream_seg.training import loop
-from stream_seg.training.calibration import calibration_set
-from stream_seg.training.export import NetworkInfo, export_network
+from stream_seg.training.checkpoint import Run
+from stream_seg.training.export import NetworkInfo, calibration_set, export_network
 from stream_seg.training.loop import train
 from stream_seg.training.model_card import format_model_card
 from stream_seg.training.recipe import read_recipe
 from stream_seg.training.setup import prepare_job
 from stream_seg.zoo import build_network
-from stream_seg.zoo.weights.normalise import InputSpec
+from stream_seg.zoo.weights.input_spec import InputSpec
 from stream_seg.zoo.weights.source import open_weights
 from tests.support.coloured_fields import NAMES, coloured_fields, recipe_file, write_split
 from tests.support.frames import make_frame
 from tests.support.program import count_lines, run_cli, start_program, wait_until
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch and nncf
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),  # of torch and nncf
+    pytest.mark.timeout(300),  # a training with its export takes 20 s, on a busy machine over 100 s
+]
 
 
 def run_refused(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
@@ -172,9 +175,9 @@ def test_an_encoder_starts_from_the_weights_of_a_classifier(folder: Path, tmp_pa
 def test_the_card_names_the_data(folder: Path) -> None:
     recipe = read_recipe(folder / "fields.yaml").model_copy(update={"data": Path("elsewhere")})
     job = prepare_job(recipe, data=folder, where="r")
-    text = format_model_card(
-        job, folder / "out/road.onnx", figures={}, checkpoint="last.pt", calibration_images=1, steps=1, best=None
-    )
+    run = Run(job.net, {}, torch.optim.SGD(job.net.parameters()), step=1)
+    path = folder / "out" / "road.onnx"
+    text = format_model_card(job, run, path, figures={}, checkpoint="last.pt", calibration_images=1)
     assert f"data: {folder}\n" in text
 
 
@@ -265,7 +268,7 @@ def test_the_input_is_checked_at_the_size_of_the_network(
 ) -> None:
     sizes: list[tuple[int, int]] = []
     best = str(folder / "out" / "best.pt")
-    for place in ("stream_seg.training.setup", "stream_seg.zoo.weights.check"):
+    for place in ("stream_seg.training.setup", "stream_seg.zoo.weights.input_spec"):
         for name in ("refuse_misfit", "refuse_worse"):
             monkeypatch.setattr(f"{place}.{name}", lambda *_, size, **__: sizes.append(size))
     distil = {"network": "road", "weights": best, "scales": [1.5]}
@@ -479,7 +482,7 @@ def test_swapped_colours_are_detected(folder: Path, tmp_path: Path, capfd: pytes
         ({"network": "unet", "size": [112, 112]}, 2, "crop: *32x48 is too small"),
         ({"network": "deeplabv3_mobilenet", "batch": 1}, 2, "batch: 1 crops of 32x48 are too few"),
         ({"start": "nowhere.pt"}, 2, "start: no such file: nowhere.pt"),
-        ({"mean": None, "std": None, "weights": "w.pt", "colour": "rgb"}, 2, "colour: and input_scale: require mean"),
+        ({"mean": None, "std": None, "weights": "w.pt", "colour": "rgb"}, 2, "colour: requires mean"),
         ({"split": "trian"}, 3, "trian: no such folder"),
         ({"classes": ["red", "green"]}, 0, ""),
         ({"weights": "nowhere.pt"}, 4, "nowhere.pt: no such file"),
@@ -576,16 +579,17 @@ def test_int8_is_exported_with_its_accuracy_report(folder: Path) -> None:
 
 
 def test_int8_that_fails_the_gate_is_not_exported(
-    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs, path = coloured_fields(12), tmp_path / "road.onnx"
     net = build_network("road", 3)
     net.load_state_dict(torch.load(folder / "out" / "best.pt", weights_only=True)["average"])
     spec, classes = InputSpec((0.4,) * 3, (0.3,) * 3, "bgr"), make_classes(NAMES, None, where="test")
     info = NetworkInfo("road", (64, 96), spec, classes)
-    images, limits = calibration_set(pairs, (64, 96), source="fields"), Limits(miou_loss=-100)
+    images = calibration_set(pairs, (64, 96), source="fields")
+    monkeypatch.setattr("stream_seg.training.export.Limits", lambda: Limits(miou_loss=-100))
     assert (len(images.fit), len(images.held_back)) == (9, 3)
-    written = export_network(net, path, info, images=images, limits=limits)
+    written = export_network(net, path, info, images=images)
     assert (
         [file.name for file in written]
         == ["road.onnx", "road.json"]

@@ -18,13 +18,13 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from stream_seg.datasets.labelled import Pairs
 from stream_seg.errors import ConfigError, NetworkError, OutputError
 from stream_seg.training.checkpoint import Run, save_checkpoint
+from stream_seg.training.history import draw_samples
 from stream_seg.training.loop import learning_rate, train, update_average
 from stream_seg.training.losses import average_scales
 from stream_seg.training.recipe import Distil, Recipe
 from stream_seg.training.setup import Job, split_held_back
-from stream_seg.training.validation import draw_samples
 from stream_seg.types import Classes
-from stream_seg.zoo.weights.normalise import InputSpec, Normalise
+from stream_seg.zoo.weights.input_spec import InputSpec, Normalise
 from tests.support.coloured_fields import NAMES, coloured_fields
 
 SPEC = InputSpec((0.4, 0.4, 0.4), (0.3, 0.3, 0.3))

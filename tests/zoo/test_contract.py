@@ -32,6 +32,7 @@ from stream_seg.stages.segment import Segment
 from stream_seg.stages.synthetic import Synthetic
 from stream_seg.training.export import PortableNetwork, export_onnx
 from stream_seg.zoo import BUILDERS
+from stream_seg.zoo.weights.input_spec import InputSpec
 from tests.support.fake_stages import make_node, run_graph
 
 # the tests of one network run on one worker of pytest-xdist, those of different networks on any
@@ -46,7 +47,7 @@ IMAGES = {"deconvnet": 3, "segnet": 3}
 # one of each kind: strides and skips, indices, crops, the CRF, depthwise convolutions; others are built for one GPU
 FOR_EVERY_GPU = {"road", "segnet", "unet", "deeplab_v1_crf", "lraspp_mobilenet"}
 TOO_SMALL = {"deconvnet": (192, 224), "unet": (107, 128)}
-MEAN, STD = (0.43, 0.42, 0.41), (0.31, 0.31, 0.31)
+SPEC = InputSpec((0.43, 0.42, 0.41), (0.31, 0.31, 0.31))
 UNPORTABLE = {"NonZero", "If", "Loop", "Scan", "MaxUnpool", "RoiAlign", "NonMaxSuppression"}
 
 Images = NDArray[np.uint8]
@@ -128,9 +129,9 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     net = warm_up(seeded_network(name, 21), size)
     images = (noise_image(*size, seed=2, count=IMAGES.get(name, 1)) * 60 + 110).clamp(0, 255).byte().permute(0, 2, 3, 1)
     path = tmp_path_factory.mktemp(name) / "net.onnx"
-    export_onnx(net, path, size=size, mean=MEAN, std=STD)
+    export_onnx(net, path, size=size, spec=SPEC)
     with torch.no_grad():  # in float64, so that only the exported network rounds
-        scores, labels = PortableNetwork(net, mean=MEAN, std=STD).double()(images)
+        scores, labels = PortableNetwork(net, SPEC).double()(images)
     del net
     yield Exported(name, path, images.numpy(), scores.float().numpy(), labels.numpy())
     path.unlink()  # up to 1 GB each

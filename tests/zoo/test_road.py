@@ -11,6 +11,7 @@ import torch
 
 from stream_seg.training.export import export_onnx
 from stream_seg.zoo.road import AtrousPyramid, Decode, Residual, RoadNet
+from stream_seg.zoo.weights.input_spec import InputSpec
 
 MEAN, STD = (0.43, 0.42, 0.41), (0.31, 0.31, 0.31)
 
@@ -74,7 +75,7 @@ def test_the_context_sees_the_whole_image() -> None:
 
 def test_the_export_equals_torch(net: RoadNet, tmp_path: Path) -> None:
     path = tmp_path / "road.onnx"
-    export_onnx(net, path, size=(64, 96), mean=MEAN, std=STD)
+    export_onnx(net, path, size=(64, 96), spec=InputSpec(MEAN, STD))
     images = np.random.default_rng(1).integers(0, 256, (3, 64, 96, 3), np.uint8)
     scores, labels = ort.InferenceSession(path).run(None, {"image": images})
     with torch.no_grad():

@@ -25,18 +25,17 @@ from stream_seg.training.setup import class_layers
 from stream_seg.types import Classes
 from stream_seg.zoo import build_network
 from stream_seg.zoo.backbones import VGG16, ResNet, dilate
-from stream_seg.zoo.weights.backbone import load_backbone
-from stream_seg.zoo.weights.check import (
+from stream_seg.zoo.weights.files import read_weights, unwrap_weights
+from stream_seg.zoo.weights.input_spec import (
     INPUTS,
     MAX_DEVIATION,
+    InputSpec,
+    Normalise,
     norm_deviation,
     refuse_misfit,
     refuse_worse,
-    swap_colours,
 )
-from stream_seg.zoo.weights.files import read_weights, unwrap_weights
-from stream_seg.zoo.weights.fit import load_weights
-from stream_seg.zoo.weights.normalise import InputSpec, Normalise
+from stream_seg.zoo.weights.load import load_backbone, load_weights
 from stream_seg.zoo.weights.source import average_weights, open_weights
 from tests.support.coloured_fields import NAMES, coloured_fields
 
@@ -480,7 +479,7 @@ def miou(net: nn.Module, spec: InputSpec) -> float:
     return float(np.mean(iou))
 
 
-@pytest.mark.parametrize("wrong", [swap_colours(SPEC), INPUTS["bytes"]], ids=str)
+@pytest.mark.parametrize("wrong", [SPEC.swap_colours(), INPUTS["bytes"]], ids=str)
 def test_a_wrong_input_costs_accuracy_and_is_detected(trained: Small, wrong: InputSpec) -> None:
     images = coloured_fields(seed=3).images
     assert miou(trained, SPEC) > 0.9
@@ -491,7 +490,7 @@ def test_a_wrong_input_costs_accuracy_and_is_detected(trained: Small, wrong: Inp
         refuse_misfit(trained, wrong, images, where="w")
 
 
-@pytest.mark.parametrize("wrong", [swap_colours(SPEC), INPUTS["bytes"]], ids=str)
+@pytest.mark.parametrize("wrong", [SPEC.swap_colours(), INPUTS["bytes"]], ids=str)
 def test_labels_reveal_a_wrong_input(trained: Small, wrong: InputSpec) -> None:
     fields = coloured_fields(seed=3)
     classes = Classes(tuple(NAMES), ((0, 0, 0),) * 3)
@@ -508,17 +507,17 @@ def test_images_are_checked_at_the_networks_size(trained: Small) -> None:
         refuse_misfit(trained, SPEC, fields.images, where="w", size=size)
         refuse_worse(trained, SPEC, fields, classes, where="w", size=size)
         with pytest.raises(ConfigError, match="trained on another input"):
-            refuse_misfit(trained, swap_colours(SPEC), fields.images, where="w", size=size)
+            refuse_misfit(trained, SPEC.swap_colours(), fields.images, where="w", size=size)
         with pytest.raises(ConfigError, match="mean IoU"):
-            refuse_worse(trained, swap_colours(SPEC), fields, classes, where="w", size=size)
+            refuse_worse(trained, SPEC.swap_colours(), fields, classes, where="w", size=size)
         assert seen == {size}
         seen.clear()
     hook.remove()
 
 
 def test_without_images_or_batch_norm_nothing_is_checked(trained: Small) -> None:
-    refuse_misfit(trained, swap_colours(SPEC), [], where="w")
-    refuse_misfit(nn.Conv2d(3, 3, 1), swap_colours(SPEC), coloured_fields().images, where="w")
+    refuse_misfit(trained, SPEC.swap_colours(), [], where="w")
+    refuse_misfit(nn.Conv2d(3, 3, 1), SPEC.swap_colours(), coloured_fields().images, where="w")
 
 
 def test_the_deviation_from_batch_norm_statistics(trained: Small) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stream_seg.datasets.palettes import VOC
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.files import expand_home, is_file
 from stream_seg.network.shipped import NETWORKS, SHIPPED
@@ -18,8 +19,9 @@ from stream_seg.network.sidecar import SideCar, make_classes
 from stream_seg.schema.validation import validate
 from stream_seg.schema.yaml import read_yaml
 from stream_seg.types import Classes
+from stream_seg.zoo import BUILDERS
 from stream_seg.zoo.weights.files import ABOUT, SUFFIXES, match_names, read_weights, unwrap_weights
-from stream_seg.zoo.weights.normalise import InputSpec
+from stream_seg.zoo.weights.input_spec import InputSpec
 from stream_seg.zoo.weights.published import fetch_published
 
 
@@ -66,24 +68,34 @@ def open_weights(source: str | Path, *, network: str) -> Weights:
 
     Raises NetworkError for a wrong file, ConfigError for an unknown name and a wrong side-car.
     """
-    path = expand_home(Path(source))
-    if str(source) in NETWORKS and not is_file(path, error=NetworkError):
-        if str(source) != network:
-            raise ConfigError(f"weights: {source} is for the network {source}, not {network}")
-        path = SHIPPED / f"{source}.safetensors"
+    path, name = expand_home(Path(source)), str(source)
+    if name in NETWORKS and not is_file(path, error=NetworkError):
+        if name != network:
+            raise ConfigError(f"weights: {name} is for the network {name}, not {network}")
+        path = SHIPPED / f"{name}.safetensors"
     if path.suffix.lower() not in SUFFIXES and not is_file(path, error=NetworkError):
-        published = fetch_published(str(source), network=network)
-        state = unwrap_weights(read_weights(published.path), where=str(published.path))
-        return Weights(str(source), state, published.spec, published.classes)
+        hint = f"; {network} is shipped with this package" if network in NETWORKS else ""
+        model = BUILDERS[network].keys.get("model")
+        path, spec, categories = fetch_published(name, model, key="weights", network=network, hint=hint)
+        names = ["background" if category == "__background__" else category for category in categories]
+        classes = make_classes(names, "voc" if set(names) <= set(VOC.names) else None, where=name)
+        return Weights(name, unwrap_weights(read_weights(path), where=str(path)), spec, classes)
     content = read_weights(path)
     # not NAME.yaml, which is the side-car of a NAME.onnx made from these weights
     sidecar = path.with_name(f"{path.name}.yaml")
-    weights = Weights(str(source), unwrap_weights(content, where=str(path)), sidecar=sidecar)
-    has_sidecar = is_file(sidecar, error=NetworkError)
+    weights = Weights(name, unwrap_weights(content, where=str(path)), sidecar=sidecar)
     if isinstance(content.get(ABOUT), Mapping):
-        weights = _apply_about(weights, content[ABOUT], network=network)
-        return _apply_second(weights, sidecar) if has_sidecar else weights
-    return _apply_sidecar(weights, read_yaml(sidecar), where=str(sidecar)) if has_sidecar else weights
+        about = dict(content[ABOUT])
+        origin = about.pop("network", network)
+        if origin != network:
+            raise NetworkError(f"{name}: weights of {origin}, not of {network}")
+        weights = _apply_sidecar(weights, about, where=name)
+    if not is_file(sidecar, error=NetworkError):
+        return weights
+    other = _apply_sidecar(weights, read_yaml(sidecar), where=str(sidecar))
+    if weights.classes and (other.spec, other.classes) != (weights.spec, weights.classes):
+        raise ConfigError(f"{sidecar}: contradicts {name}, which states {weights.spec}; remove the side-car")
+    return replace(other, size=other.size or weights.size, prefer=other.prefer or weights.prefer)
 
 
 def average_weights(weights: Sequence[Weights]) -> Weights:
@@ -95,8 +107,9 @@ def average_weights(weights: Sequence[Weights]) -> Weights:
     # its input spec and classes hold for the weights that state none
     first = next((one for one in weights if one.spec is not None), weights[0])
     weights = [replace(one, state=match_names(one.state, first.state)) for one in weights]
+    shapes = {name: value.shape for name, value in first.state.items()}
     for other in weights:
-        if _shapes(other) != _shapes(first):
+        if {name: value.shape for name, value in other.state.items()} != shapes:
             raise NetworkError(f"{other.source}: its layers differ from those of {first.source}; a mean needs the same")
         if other.spec is not None and (other.spec, other.classes) != (first.spec, first.classes):
             raise ConfigError(f"{other.source}: its input or classes differ from those of {first.source}")
@@ -109,39 +122,18 @@ def average_weights(weights: Sequence[Weights]) -> Weights:
     return replace(first, source=" + ".join(one.source for one in weights), state=state)
 
 
-def _shapes(weights: Weights) -> dict[str, torch.Size]:
-    return {name: value.shape for name, value in weights.state.items()}
-
-
-def _apply_about(weights: Weights, about: Mapping[str, Any], *, network: str) -> Weights:
-    """Add what a file of this project states about its weights. Raises NetworkError if it is for another network."""
-    keys = dict(about)
-    origin = keys.pop("network", network)
-    if origin != network:
-        raise NetworkError(f"{weights.source}: weights of {origin}, not of {network}")
-    return _apply_sidecar(weights, keys, where=weights.source)
-
-
-def _apply_second(weights: Weights, path: Path) -> Weights:
-    """Add size and prefer of a side-car to weights that state the rest. Raises ConfigError for a contradiction."""
-    other = _apply_sidecar(weights, read_yaml(path), where=str(path))
-    if (other.spec or weights.spec, other.classes) != (weights.spec, weights.classes):
-        raise ConfigError(f"{path}: contradicts {weights.source}, which states {weights.spec}; remove the side-car")
-    return replace(weights, size=other.size or weights.size, prefer=other.prefer or weights.prefer)
-
-
 def _apply_sidecar(weights: Weights, content: Any, *, where: str) -> Weights:
+    """Add what a side-car states to weights; they keep their input spec if it states none. Raises ConfigError."""
     sidecar = validate(SideCar, content, where=where)
-    keys = sidecar.model_fields_set
+    spec, keys = weights.spec, sidecar.model_fields_set
     for key in ("onnx", "layout", "heads"):
         if key in keys:
             raise ConfigError(f"{where}: {key}: describes an ONNX; it is not allowed for weights")
-    spec = None
     if keys & {"mean", "std", "colour", "scale"}:
         if not keys >= {"mean", "std"}:
+            plain = "[0, 0, 0] and [1, 1, 1]"
             raise ConfigError(
-                f"{where}: colour, scale, mean and std need both mean and std; without normalisation these are"
-                " [0, 0, 0] and [1, 1, 1]"
+                f"{where}: colour, scale, mean and std need both mean and std; without normalisation these are {plain}"
             )
         spec = InputSpec(sidecar.mean, sidecar.std, sidecar.colour, sidecar.scale)
     classes = make_classes(sidecar.classes, sidecar.palette, where=where)
