@@ -85,7 +85,7 @@ def test_streams_need_a_folder_each(tmp_path: Path) -> None:
 
 def test_frames_without_classes(tmp_path: Path) -> None:
     source = (replace(frame, semantic=None) for frame in frames(0))
-    with pytest.raises(ConfigError, match="masks: the frames carry no classes; put a segment stage before it"):
+    with pytest.raises(ConfigError, match="masks: the frames have no classes; put a segment stage before it"):
         list(Masks(tmp_path / "masks")(source))
     assert list(tmp_path.iterdir()) == []
 
@@ -93,8 +93,8 @@ def test_frames_without_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("no/masks", "there is no folder .*no; create it first"),
-        ("no/masks/{stream}", "there is no folder .*no; create it first"),
+        ("no/masks", "no such folder: .*no; create it first"),
+        ("no/masks/{stream}", "no such folder: .*no; create it first"),
         ("file", "file exists and is not a folder"),
     ],
 )

@@ -81,14 +81,14 @@ def test_no_file_without_frames(tmp_path: Path) -> None:
 
 def test_frames_without_classes(tmp_path: Path) -> None:
     source = (replace(frame, semantic=None) for frame in frames(1))
-    with pytest.raises(ConfigError, match="records: the frames carry no classes; put a segment stage before it"):
+    with pytest.raises(ConfigError, match="records: the frames have no classes; put a segment stage before it"):
         list(Records(tmp_path / "out.jsonl")(source))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_bad_paths(tmp_path: Path) -> None:
     source = frames(1)
-    with pytest.raises(OutputError, match="there is no folder"):
+    with pytest.raises(OutputError, match="no such folder"):
         next(Records(tmp_path / "no/out.jsonl")(source))
     assert next(source).seq == 0
     with pytest.raises(ValidationError, match=r"'out\.json' does not end in \.jsonl"):
