@@ -1,4 +1,4 @@
-"""Augmentation of one image and its labels: pure functions of arrays and of a random generator."""
+"""Augmentation of one image and its labels: pure functions of arrays, a recipe and a random generator."""
 
 from __future__ import annotations
 
@@ -8,38 +8,27 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_seg.training.recipe import Recipe
 from stream_seg.types import VOID, Image, Labels
 
 
-def augment(
-    image: Image,
-    labels: Labels,
-    rng: np.random.Generator,
-    *,
-    crop: tuple[int, int],
-    scale: tuple[float, float],
-    widen: float = 1.0,
-    sky: int | None = None,
-    light: float = 0.0,
-    rotate: float = 0.0,
-) -> tuple[Image, Labels]:
-    """Scale, stretch, rotate, crop, flip and recolour at random. Return arrays of `crop` = (height, width).
+def augment(image: Image, labels: Labels, recipe: Recipe, rng: np.random.Generator) -> tuple[Image, Labels]:
+    """Scale, stretch, rotate, crop, flip and recolour at random. Return arrays of the size of the recipe's crop.
 
-    `widen` is the factor by which the network's input changes the aspect ratio. Pixels outside the image are VOID. With
-    `sky`, the pixels of that label get another sky half of the time; `light` is the chance of another light, `rotate`
-    the largest angle in degrees.
+    The aspect ratio changes as by the network's input. Pixels outside the image are VOID.
     """
-    if sky is not None and rng.random() < 0.5:
-        image = change_sky(image, labels == sky, rng)
-    height, width = labels.shape
-    factor = float(np.exp(rng.uniform(np.log(scale[0]), np.log(scale[1]))))
+    if recipe.sky is not None and rng.random() < 0.5:
+        image = change_sky(image, labels == recipe.sky, rng)
+    crop, (height, width) = recipe.crop, labels.shape
+    widen = recipe.size[1] / recipe.size[0] / (width / height)
+    factor = float(np.exp(rng.uniform(*np.log(recipe.scale))))
     stretch = float(np.exp(rng.uniform(-0.25, 0.25)))
     size = max(1, round(width * factor * stretch * widen)), max(1, round(height * factor / stretch))
     interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
     image = np.asarray(cv2.resize(image, size, interpolation=interpolation), np.uint8)
     labels = np.asarray(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
-    if rotate:
-        image, labels = rotate_image(image, labels, rng.uniform(-rotate, rotate))
+    if recipe.rotate:
+        image, labels = rotate_image(image, labels, rng.uniform(-recipe.rotate, recipe.rotate))
     below, right = max(0, crop[0] - size[1]), max(0, crop[1] - size[0])
     image = np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
     labels = np.pad(labels, ((0, below), (0, right)), constant_values=VOID)
@@ -48,7 +37,7 @@ def augment(
     if rng.random() < 0.5:
         image, labels = image[:, ::-1], labels[:, ::-1]
     image, labels = np.ascontiguousarray(image), np.ascontiguousarray(labels)
-    if light and rng.random() < light:
+    if recipe.light and rng.random() < recipe.light:
         image = change_light(image, rng)
     return jitter_colours(image, rng), labels
 
@@ -58,10 +47,8 @@ def rotate_image(image: Image, labels: Labels, degrees: float) -> tuple[Image, L
     height, width = labels.shape
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1)
     image = np.asarray(cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE), np.uint8)
-    labels = np.asarray(
-        cv2.warpAffine(labels, matrix, (width, height), flags=cv2.INTER_NEAREST, borderValue=VOID), np.uint8
-    )
-    return image, labels
+    rotated = cv2.warpAffine(labels, matrix, (width, height), flags=cv2.INTER_NEAREST, borderValue=VOID)
+    return image, np.asarray(rotated, np.uint8)
 
 
 def paste_classes(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from queue import Full, Queue
-from threading import Event, Thread
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -18,41 +18,24 @@ from stream_seg.types import Classes, Image, Labels
 
 TOWN_STEPS, TOWN_FRAMES = 100, 3000
 """Steps that share a synthetic town, which takes a second to build, and the range of its frames (0.1 s each)."""
+AHEAD = 4
+"""Batches that are made ahead."""
 Batch = tuple[Tensor, Tensor]
 """Images uint8 (N, H, W, 3) and labels int64 (N, H, W)."""
 
 
 def iterate_batches(pairs: Pairs, recipe: Recipe, classes: Classes, *, first: int) -> Iterator[Batch]:
-    """Yield the batch of every step from `first` on, made by another thread, whose errors are raised here."""
-    queue: Queue[Batch | BaseException] = Queue(maxsize=4)
-    stop = Event()
-
-    def put(item: Batch | BaseException) -> None:
-        while not stop.is_set():
-            try:
-                queue.put(item, timeout=0.1)
-            except Full:
-                continue
-            return
-
-    def produce() -> None:
-        try:
-            for step in range(first, recipe.steps):
-                put(make_batch(pairs, recipe, classes, step=step))
-                if stop.is_set():
-                    return
-        except BaseException as error:  # noqa: BLE001 - raised in the consumer
-            put(error)
-
-    Thread(target=produce, daemon=True).start()
+    """Yield the batch of every step from `first` on, made ahead by another thread, whose errors are raised here."""
+    pool, batches = ThreadPoolExecutor(1), deque[Future[Batch]]()
     try:
-        for _ in range(first, recipe.steps):
-            item = queue.get()
-            if isinstance(item, BaseException):
-                raise item
-            yield item
+        for step in range(first, recipe.steps):
+            batches.append(pool.submit(make_batch, pairs, recipe, classes, step=step))
+            if len(batches) > AHEAD:
+                yield batches.popleft().result()
+        while batches:
+            yield batches.popleft().result()
     finally:
-        stop.set()
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def make_batch(pairs: Pairs, recipe: Recipe, classes: Classes, *, step: int) -> Batch:
@@ -63,19 +46,7 @@ def make_batch(pairs: Pairs, recipe: Recipe, classes: Classes, *, step: int) -> 
         image, labels = pairs[int(index)]
         if recipe.synth and rng.random() < recipe.synth:
             image, labels = draw_synthetic(image.shape[:2], recipe, classes, step=step, rng=rng)
-        crops.append(
-            augment(
-                image,
-                labels,
-                rng,
-                crop=recipe.crop,
-                scale=recipe.scale,
-                widen=_aspect_ratio(recipe.size) / _aspect_ratio(labels.shape),
-                sky=recipe.sky,
-                light=recipe.light,
-                rotate=recipe.rotate,
-            )
-        )
+        crops.append(augment(image, labels, recipe, rng))
     if recipe.paste:
         share, pasted = recipe.paste.share, [classes.names.index(name) for name in recipe.paste.classes]
         crops = [
@@ -87,10 +58,6 @@ def make_batch(pairs: Pairs, recipe: Recipe, classes: Classes, *, step: int) -> 
         crops = [(repaint_classes(*crop, painted, rng), crop[1]) if rng.random() < share else crop for crop in crops]
     images, maps = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*crops, strict=True))
     return images, maps.long()
-
-
-def _aspect_ratio(size: tuple[int, ...]) -> float:
-    return size[1] / size[0]
 
 
 def draw_synthetic(

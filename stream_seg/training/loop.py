@@ -103,10 +103,10 @@ def report_out_of_memory(recipe: Recipe, device: torch.device) -> Iterator[None]
 
 def resolve_device(recipe: Recipe) -> torch.device:
     """Return the device to train on. Raises ConfigError if the recipe requires CUDA and there is none."""
-    if recipe.device == "cuda" and not torch.cuda.is_available():
+    available = torch.cuda.is_available()
+    if recipe.device == "cuda" and not available:
         raise ConfigError("device: cuda: torch has no CUDA device; use auto or cpu")
-    cuda = recipe.device == "cuda" or (recipe.device == "auto" and torch.cuda.is_available())
-    return torch.device("cuda" if cuda else "cpu")
+    return torch.device("cuda" if available and recipe.device != "cpu" else "cpu")
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:

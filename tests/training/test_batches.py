@@ -33,22 +33,19 @@ def halves(count: int = 6) -> Pairs:
 def test_augmentation_keeps_image_and_labels_aligned() -> None:
     pairs = halves()
     for seed in range(30):
-        rng = np.random.default_rng(seed)
-        image, labels = augment(*pairs[seed % 6], rng, crop=(32, 48), scale=(0.5, 2.0))
+        image, labels = augment(*pairs[seed % 6], recipe(1, crop=(32, 48)), np.random.default_rng(seed))
         assert (image.shape, labels.shape) == ((32, 48, 3), (32, 48))
         bright = image.mean(2)
         if (labels == 1).sum() > 50 and (labels == 0).sum() > 50:
             assert bright[labels == 1].mean() > bright[labels == 0].mean() + 50
-    first, again = (augment(*pairs[0], np.random.default_rng(5), crop=(32, 48), scale=(0.5, 2.0)) for _ in range(2))
+    first, again = (augment(*pairs[0], recipe(1), np.random.default_rng(5)) for _ in range(2))
     np.testing.assert_array_equal(first[0], again[0])
 
 
 def test_half_of_the_crops_are_flipped() -> None:
-    columns = np.repeat(np.arange(60, dtype=np.uint8)[None], 40, 0)
-    crops = (
-        augment(cv2.merge([columns] * 3), columns, np.random.default_rng(seed), crop=(16, 24), scale=(1.0, 1.0))[1]
-        for seed in range(60)
-    )
+    columns, keys = np.repeat(np.arange(60, dtype=np.uint8)[None], 40, 0), recipe(1, crop=(16, 24), scale=(1.0, 1.0))
+    image = cv2.merge([columns] * 3)
+    crops = (augment(image, columns, keys, np.random.default_rng(seed))[1] for seed in range(60))
     assert 18 < sum(labels[0, 0] > labels[0, -1] for labels in crops) < 42
 
 
@@ -78,10 +75,9 @@ def test_objects_have_the_aspect_ratio_of_the_networks_input() -> None:
 
 def test_colours_vary() -> None:
     image, labels = np.full((32, 48, 3), (40, 50, 200), np.uint8), np.zeros((32, 48), np.uint8)
-    pixels = [
-        augment(image, labels, np.random.default_rng(seed), crop=(16, 24), scale=(1.0, 1.0))[0][8:9, 12:13]
-        for seed in range(40)
-    ]
+    keys = recipe(1, crop=(16, 24), scale=(1.0, 1.0))
+    crops = (augment(image, labels, keys, np.random.default_rng(seed))[0] for seed in range(40))
+    pixels = [crop[8:9, 12:13] for crop in crops]
     hue, saturation, value = np.concatenate([cv2.cvtColor(one, cv2.COLOR_BGR2HSV)[0] for one in pixels]).T.astype(int)
     assert np.ptp((hue + 90) % 180) > 8  # red lies on both sides of 0
     assert np.ptp(saturation) > 60
@@ -106,9 +102,9 @@ def test_half_of_the_skies_are_repainted_and_nothing_else() -> None:
 def test_labels_are_not_shifted_against_the_image() -> None:
     truth = np.zeros((40, 60), np.uint8)
     truth[23:] = 1
-    image, shifts = cv2.merge([truth * 200 + 20] * 3), []
+    image, shifts, keys = cv2.merge([truth * 200 + 20] * 3), [], recipe(1, crop=(16, 24), scale=(0.7, 2.0))
     for seed in range(200):
-        crop, labels = augment(image, truth, np.random.default_rng(seed), crop=(16, 24), scale=(0.7, 2.0))
+        crop, labels = augment(image, truth, keys, np.random.default_rng(seed))
         if 0 < labels[:, 12].sum() < 16:
             level = crop[..., 1].astype(float)
             middle = (level[labels == 1].mean() + level[labels == 0].mean()) / 2
@@ -209,7 +205,7 @@ def test_a_share_of_the_crops_gets_classes_of_another() -> None:
 
 
 def test_pixels_outside_the_image_are_void() -> None:
-    _, labels = augment(*halves()[0], np.random.default_rng(0), crop=(300, 400), scale=(1.0, 1.0))
+    _, labels = augment(*halves()[0], recipe(1, crop=(300, 400), scale=(1.0, 1.0)), np.random.default_rng(0))
     assert (labels == VOID).mean() > 0.9
 
 
