@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from dataclasses import replace as replaced
@@ -23,6 +24,7 @@ from stream_seg.stages.base import STRICT, Frames, Traits
 from stream_seg.zoo import BUILDERS
 from tests.support.program import run_cli
 
+PACKAGE = Path(stream_seg.__file__).parent
 DRIVE = "synth://road?size=96x64&frames=6"
 
 
@@ -181,3 +183,19 @@ def test_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "one_layer" in capsys.readouterr().out
     assert run_cli("bench", "one_layer", "--size", "32x48", "-b", "onnxruntime", "-p", "f32", "--seconds", "0.01") == 0
     assert "one_layer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("folder", ["runtime", "config", "telemetry"])
+def test_no_stage_is_known_by_name(folder: str) -> None:
+    names = {*stages.STAGES, *(target.partition(":")[2] for target in stages.STAGES.values())}
+    for file in (PACKAGE / folder).glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            assert not (isinstance(node, ast.Constant) and node.value in names), f"{file.name}:{node.lineno}"
+            assert not (isinstance(node, ast.Name | ast.Attribute) and name_of(node) in names), file.name
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stream_seg.stages"):
+                assert node.module in ("stream_seg.stages.base", "stream_seg.stages.registry"), file.name
+
+
+def name_of(node: ast.Name | ast.Attribute) -> str:
+    """Return the last part of a name."""
+    return node.id if isinstance(node, ast.Name) else node.attr
