@@ -211,8 +211,8 @@ def open_tensorrt(device: str, *, precision: str) -> Runner:
     onnx = (SHIPPED / ("road_int8.onnx" if precision in ("int8", "fp8") else "road.onnx")).read_bytes()
     graph = prune_to_output(onnx, "labels")[1]
     plan = build_plan(graph, precision=precision, batch=BATCH, name="road")
-    whole, alone = (kind(Plan(plan), runtime, outputs=("labels",)) for kind in (Execution, WithoutCopies))
-    return Runner(lambda images: whole.infer(images)["labels"], alone._run, {trt.__name__: trt.__version__})
+    whole, alone = (kind(Plan(plan), runtime, output="labels") for kind in (Execution, WithoutCopies))
+    return Runner(whole.infer, alone._run, {trt.__name__: trt.__version__})
 
 
 def open_engine(device: str, *, backend: str, precision: str) -> Runner:

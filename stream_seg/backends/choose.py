@@ -89,10 +89,7 @@ def open_backend(
 
 
 def resolve_precision(precision: str, device: Device, *, quantized: bool, backend: str) -> str:
-    """Return `precision`, or for "auto" the fastest on `device`. `quantized`: the network has a quantized form.
-
-    Raises NetworkError for a precision that is not available, naming those that are.
-    """
+    """Return `precision`, or for "auto" the fastest on `device`. Raises NetworkError naming the available ones."""
     every = (*device.precisions, *device.on_request)
     available = [name for name in every if quantized or name not in QUANTIZED]
     if precision == "auto":

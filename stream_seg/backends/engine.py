@@ -34,14 +34,15 @@ class Device:
     """
 
     name: str
-    precisions: tuple[str, ...]
+    precisions: tuple[str, ...] = ()
     on_request: tuple[str, ...] = ()
     compute_capability: str | None = None
 
     @property
     def label(self) -> str:
-        """The device in words, for messages and tables."""
-        return describe_device(self.name, self.compute_capability)
+        """The device in words: "AMD EPYC", "NVIDIA H200 of capability 9.0", "any GPU of capability 8.9"."""
+        name = "any GPU" if self.name == ANY_GPU else self.name
+        return name if self.compute_capability is None else f"{name} of capability {self.compute_capability}"
 
 
 @dataclass(frozen=True)
@@ -180,13 +181,6 @@ def summarize_error(error: Exception) -> str:
     """Return the message of a backend in one line; of a long one its start (the failed check) and end (the reason)."""
     text = " ".join(str(error).split())
     return text if len(text) <= 300 else f"{text[:100]} ... {text[-195:]}"
-
-
-def describe_device(name: str, compute_capability: str | None) -> str:
-    """Return a device in words: "AMD EPYC", "NVIDIA H200 of capability 9.0", "any GPU of capability 8.9"."""
-    if compute_capability is None:
-        return name
-    return f"{'any GPU' if name == ANY_GPU else name} of capability {compute_capability}"
 
 
 def cpu_name() -> str:

@@ -105,10 +105,7 @@ def _check_names(plan: BenchPlan) -> None:
 
 
 def _open_networks(plan: BenchPlan, frames: Sequence[Frame], *, folder: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield the first columns of a row and the value of `network:` for each network and size.
-
-    Networks without weights are built with random ones.
-    """
+    """Yield the first columns of a row and the value of `network:` for each network and size."""
     sizes: Sequence[tuple[int, int] | None] = plan.sizes or [None]
     for name, size in product(plan.networks, sizes):
         trained, path = is_network(name), Path(name)

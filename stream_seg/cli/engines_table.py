@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from stream_seg.backends.engine import ANY_GPU, describe_device
+from stream_seg.backends.engine import ANY_GPU, Device
 from stream_seg.engines.cache_entry import Entry
 
 
@@ -36,7 +36,7 @@ def make_details(entry: Entry, folder: Path) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    key = entry.key
+    key, device = entry.key, Device(entry.key.device, compute_capability=entry.key.compute_capability)
     rows = {
         "engine": entry.name,
         "file": str(folder / entry.file),
@@ -46,7 +46,7 @@ def make_details(entry: Entry, folder: Path) -> Table:
         "backend": f"{key.backend} {key.version}",
         "precision": key.precision,
         "shape": " x ".join(map(str, key.shape)),
-        "device": describe_device(key.device, key.compute_capability),
+        "device": device.label,
         "calibration": key.calibration or "none",
     }
     for name, value in rows.items():
@@ -67,8 +67,8 @@ def make_details(entry: Entry, folder: Path) -> Table:
 
 def describe_engine(entry: Entry) -> str:
     """Return precision, backend, device and accuracy of an engine in a few words."""
-    key = entry.key
-    text = f"{key.precision} for {key.backend} on {describe_device(key.device, key.compute_capability)}"
+    key, device = entry.key, Device(entry.key.device, compute_capability=entry.key.compute_capability)
+    text = f"{key.precision} for {key.backend} on {device.label}"
     return text if entry.gate is None else f"{text}, on held-back images: {entry.accuracy}"
 
 

@@ -48,10 +48,7 @@ def read_frames(uri: str, count: int) -> list[Frame]:
 
 
 def take_frames(frames: Frames, count: int, *, shown: str, patience_s: float = PATIENCE_S) -> list[Frame]:
-    """Return the first `count` frames that are no placeholders, fewer if none comes for `patience_s`.
-
-    Raises SourceError where there is none.
-    """
+    """Return up to `count` frames with an image, fewer if none comes for `patience_s`. Raises SourceError for none."""
     taken, last_s, signal = list[Frame](), time.monotonic(), None
     for frame in frames:
         if frame.signal is None:
@@ -112,8 +109,6 @@ def time_graph(document: Mapping[str, Any], frames: Sequence[Frame], *, seconds:
 
 @dataclass
 class _FunctionStage:
-    """A stage made of a function and its traits."""
-
     run: Callable[[Frames], Frames]
     traits: Traits
 

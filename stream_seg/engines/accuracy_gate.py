@@ -34,11 +34,21 @@ class Limits:
 
 
 def measure_accuracy(f32: Engine, lower: Engine, images: CalibrationSet, *, limits: Limits) -> AccuracyReport:
-    """Return the accuracy report of two engines of one network, in float32 and a lower precision."""
-    sets = (images.fit, images.held_back)
-    fit, held_back = (compare_labels(_label_pairs(samples, f32, lower), f32.spec.classes) for samples in sets)
-    computed_by = f"{lower.spec.info.backend} on {lower.spec.info.device}"
-    return make_report(fit, held_back, limits, images=images, computed_by=computed_by)
+    """Return the accuracy report of two engines of one network. `refused` is None if both sets are within limits."""
+    sets = {"calibration": images.fit, "held back": images.held_back}
+    results = {
+        name: compare_labels(_label_pairs(samples, f32, lower), f32.spec.classes) for name, samples in sets.items()
+    }
+    reasons = [f"{name}: {why}" for name, one in results.items() if (why := explain_refusal(one, limits))]
+    return {
+        "source": images.source,
+        "calibration": results["calibration"],
+        "held_back": results["held back"],
+        "limits": vars(limits),
+        "computed_by": f"{lower.spec.info.backend} on {lower.spec.info.device}",
+        "refused": reasons[0] if reasons else None,
+        "judged_on": images.images_digest(),
+    }
 
 
 def _label_pairs(samples: Sequence[Sample], f32: Engine, lower: Engine) -> Iterator[LabelPair]:
@@ -98,20 +108,3 @@ def explain_refusal(comparison: Comparison, limits: Limits) -> str | None:
         f"{100 * agreement:.2f} % of the labels equal f32, at least {100 * limits.agreement:g} % required"
         f" (worst image {comparison['worst_picture']}: {100 * comparison['worst']:.2f} %)"
     )
-
-
-def make_report(
-    calibration: Comparison, held_back: Comparison, limits: Limits, *, images: CalibrationSet, computed_by: str
-) -> AccuracyReport:
-    """Return the accuracy report that is stored with an engine. `refused` is None if both sets are within limits."""
-    sets = {"calibration": calibration, "held back": held_back}
-    reasons = [f"{name}: {why}" for name, one in sets.items() if (why := explain_refusal(one, limits))]
-    return {
-        "source": images.source,
-        "calibration": calibration,
-        "held_back": held_back,
-        "limits": vars(limits),
-        "computed_by": computed_by,
-        "refused": reasons[0] if reasons else None,
-        "judged_on": images.images_digest(),
-    }

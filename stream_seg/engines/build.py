@@ -34,21 +34,18 @@ class EngineRecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    network: Annotated[str, Field(description="a name, or the path of an .onnx or side-car")]
-    backend: Annotated[str, Field(description="name of a backend; auto: the first that works")] = "auto"
-    precision: Annotated[str, Field(description="name of a precision; auto: the lowest available")] = "auto"
-    size: Annotated[Size | None, Field(description="[height, width] of the input")] = None
-    batch: Annotated[int, Field(ge=1, le=256, description="largest batch of a TensorRT engine")] = 8
-    compute_capability: Annotated[
-        str | None, Field(pattern=r"^\d+\.\d$", description="of a GPU that is not in this machine, such as 8.9")
-    ] = None
-    calibrate: Annotated[str | None, Field(description="a folder of images, or a video")] = None
-    labels: Annotated[Path | None, Field(description="a folder of label maps for those images")] = None
-    pictures: Annotated[int, Field(ge=4, le=10_000, description="number of images, evenly spaced")] = IMAGE_COUNT
-    miou_loss: Annotated[float, Field(ge=0, le=100, description="accepted loss in mIoU points, with labels")] = 0.5
-    agreement: Annotated[
-        float, Field(ge=0, le=100, description="required percentage of labels equal to f32, without labels")
-    ] = 99.0
+    network: str  # a name, or the path of an .onnx or side-car
+    backend: str = "auto"  # the first that works
+    precision: str = "auto"  # the lowest available
+    size: Size | None = None  # [height, width] of the input
+    batch: Annotated[int, Field(ge=1, le=256)] = 8  # largest batch of a TensorRT engine
+    # of a GPU that is not in this machine, such as 8.9
+    compute_capability: Annotated[str | None, Field(pattern=r"^\d+\.\d$")] = None
+    calibrate: str | None = None  # a folder of images, or a video
+    labels: Path | None = None  # a folder of label maps for those images
+    pictures: Annotated[int, Field(ge=4, le=10_000)] = IMAGE_COUNT  # number of images, evenly spaced
+    miou_loss: Annotated[float, Field(ge=0, le=100)] = 0.5  # accepted loss in mIoU points, with labels
+    agreement: Annotated[float, Field(ge=0, le=100)] = 99.0  # required % of labels equal to f32, without labels
     quantize: QuantizeSettings = QuantizeSettings()
 
     @property

@@ -9,10 +9,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from stream_seg.datasets.labelled import read_labels
 from stream_seg.engines.cache_entry import hash_bytes
@@ -142,14 +142,9 @@ class QuantizeSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    preset: Annotated[
-        Literal["mixed", "performance"],
-        Field(description="mixed: asymmetric activations; performance: everything symmetric"),
-    ] = "performance"
-    bias_correction: Annotated[
-        bool, Field(description="shift each layer to keep its mean output; costs the road network 0.6 mIoU")
-    ] = False
-    keep: Annotated[tuple[str, ...], Field(description="names of ONNX operators that stay in float32")] = ()
+    preset: Literal["mixed", "performance"] = "performance"  # mixed: asymmetric activations; else all symmetric
+    bias_correction: bool = False  # shift each layer to keep its mean output; costs the road network 0.6 mIoU
+    keep: tuple[str, ...] = ()  # names of ONNX operators that stay in float32
 
 
 def nncf_version() -> str:
@@ -161,10 +156,7 @@ def nncf_version() -> str:
 
 
 def quantize(onnx: bytes, images: Sequence[Image], settings: QuantizeSettings | None = None, *, name: str) -> bytes:
-    """Return a portable ONNX with 8-bit weights and activations, calibrated on `images` of the network's input size.
-
-    Raises NetworkError, also where NNCF is missing.
-    """
+    """Return a portable ONNX with 8-bit weights and activations, calibrated on `images`. Raises NetworkError."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # it would report to a web service
     nncf_version()
     # NNCF imports it; it warns of a missing CUDA compiler

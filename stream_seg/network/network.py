@@ -83,10 +83,7 @@ def open_network(source: str | Path | Mapping[str, Any], *, size: tuple[int, int
 
 
 def resize_network(network: Network, size: tuple[int, int]) -> Network:
-    """Return `network` with an input of `size` = (height, width), multiples of its strides; see `network.resize`.
-
-    The weights stay the same. A smaller input takes a fraction of the time but misses small objects.
-    """
+    """Return `network` with an input of `size` = (height, width), multiples of its strides; see `network.resize`."""
     from stream_seg.network.resize import resize_onnx
 
     f32 = resize_onnx(network.f32, network.size, size)

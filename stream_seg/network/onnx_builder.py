@@ -45,10 +45,7 @@ class OnnxBuilder:
 
 
 def bias_onnx(serialized: bytes, bias: Sequence[float], *, name: str) -> bytes:
-    """Return a portable ONNX with `bias`, one number per class, added to its scores before the arg-max.
-
-    Raises NetworkError for a network that outputs labels alone.
-    """
+    """Return a portable ONNX with a bias for each class added to its scores. Raises NetworkError if it has none."""
     model = onnx.load_from_string(serialized)
     nodes = model.graph.node
     index = next((index for index, node in enumerate(nodes) if "scores" in node.output), None)

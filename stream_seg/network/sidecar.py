@@ -66,16 +66,10 @@ class Head(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    output: Annotated[str, Field(description="name of the ONNX output")]
-    channels: Annotated[
-        tuple[str | None, ...],
-        Field(min_length=1, description="class of each channel; null leaves the pixel to the heads before this one"),
-        AfterValidator(_check_unique),
-    ]
-    threshold: Annotated[
-        float,
-        Field(description="for an output with one channel and two classes: the first below it, the second above"),
-    ] = 0.0
+    output: str  # name of the ONNX output
+    # class of each channel; null leaves the pixel to the heads before this one
+    channels: Annotated[tuple[str | None, ...], Field(min_length=1), AfterValidator(_check_unique)]
+    threshold: float = 0.0  # for an output with one channel and two classes: the first below it, the second above
 
 
 class SideCar(BaseModel):
@@ -83,20 +77,16 @@ class SideCar(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    onnx: Annotated[
-        Path | None, Field(description="path of the network; by default the file of the same name ending in .onnx")
-    ] = None
-    layout: Annotated[Literal["nchw", "nhwc"], Field(description="order of the axes of input and outputs")] = "nchw"
-    colour: Annotated[Literal["rgb", "bgr"], Field(description="order of the colours of the input")] = "rgb"
-    size: Annotated[Size | None, Field(description="[height, width] in pixels, if the ONNX leaves it open")] = None
-    scale: Annotated[float, Field(gt=0, description="divisor of the levels 0-255")] = 255.0
-    mean: Annotated[Triple, Field(description="subtracted after scaling, in the order of `colour`")] = (0, 0, 0)
-    std: Annotated[PositiveTriple, Field(description="divisor after that, in the order of `colour`")] = (1, 1, 1)
-    classes: Annotated[Names, Field(description="names in the order of the labels")]
-    palette: Annotated[
-        Palette | None, Field(description="name of a data set, or [red, green, blue] per class; default: distinct hues")
-    ] = None
-    heads: Annotated[tuple[Head, ...], Field(description="the outputs to use of several; a later one wins")] = ()
+    onnx: Path | None = None  # path of the network; by default the file of the same name ending in .onnx
+    layout: Literal["nchw", "nhwc"] = "nchw"  # order of the axes of input and outputs
+    colour: Literal["rgb", "bgr"] = "rgb"  # order of the colours of the input
+    size: Size | None = None  # [height, width] in pixels, if the ONNX leaves it open
+    scale: Annotated[float, Field(gt=0)] = 255.0  # divisor of the levels 0-255
+    mean: Triple = (0, 0, 0)  # subtracted after scaling, in the order of `colour`
+    std: PositiveTriple = (1, 1, 1)  # divisor after that, in the order of `colour`
+    classes: Names  # in the order of the labels
+    palette: Palette | None = None  # name of a data set, or [red, green, blue] per class; default: distinct hues
+    heads: tuple[Head, ...] = ()  # the outputs to use of several; a later one wins
     prefer: Prefer = {}
 
 
@@ -121,7 +111,7 @@ class Comparison(TypedDict):
 
 
 class AccuracyReport(TypedDict):
-    """Accuracy report, stored with an engine and with an int8 form (`engines.accuracy_gate.make_report`).
+    """Accuracy report, stored with an engine and with an int8 form (`engines.accuracy_gate.measure_accuracy`).
 
     `refused` is the reason if a limit is exceeded, None else. `judged_on` is the digest of the images and truths.
     """

@@ -33,7 +33,7 @@ def network(tmp_path: Path) -> Network:
 def make_execution(network: Network, cuda: simulated_cuda.Cuda, *, most: int = 4) -> Execution:
     graph = prune_to_output(network.f32)[1]
     plan = simulated_cuda.Plan(graph, cuda, most=most, outputs={"scores": SCORES})
-    return Execution(cast(Plan, plan), cuda, outputs=("scores",))
+    return Execution(cast(Plan, plan), cuda, output="scores")
 
 
 def make_images(count: int, *, seed: int) -> Any:
@@ -51,7 +51,7 @@ def test_a_batch_size_is_one_graph_launch_from_its_second_run_on(network: Networ
     results = []
     for seed, count in enumerate([1, 4, 1, 1, 4, 2, 2]):
         images = make_images(count, seed=10 * seed)
-        results.append((execution.infer(images)["scores"], expected_scores(images)))
+        results.append((execution.infer(images), expected_scores(images)))
     for scores, expected in results:  # a result outlives the next one
         np.testing.assert_allclose(scores, expected, atol=1e-4)
     assert len(cuda.graphs) == 3  # one for each batch size

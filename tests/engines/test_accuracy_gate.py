@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stream_seg.engines.accuracy_gate import LabelPair, Limits, compare_labels, explain_refusal, make_report
-from stream_seg.engines.calibration import CalibrationSet
+from stream_seg.backends.engine import Engine, EngineSpec, Result
+from stream_seg.engines.accuracy_gate import LabelPair, Limits, compare_labels, explain_refusal, measure_accuracy
+from stream_seg.engines.calibration import CalibrationSet, Sample
+from stream_seg.frame import EngineInfo
 from stream_seg.types import VOID, Classes, Labels
 
 CLASSES = Classes(("a", "b"), ((0, 0, 0), (255, 255, 255)))
@@ -66,12 +68,14 @@ def test_only_some_images_may_have_a_truth() -> None:
 
 
 def test_either_set_may_be_refused() -> None:
-    same = labels([0, 1])
-    good = compare_labels([LabelPair("x", same, same)], CLASSES)
-    bad = compare_labels([LabelPair("y", same, labels([0, 0]))], CLASSES)
-    report = make_report(good, bad, Limits(), images=CalibrationSet("here", (), ()), computed_by="a test")
+    spec = EngineSpec((1, 2), CLASSES, EngineInfo("mine", "fake", "f32", "a test"))
+    f32, lower = (Engine(spec, lambda images, c=c: Result(labels=images[..., c])) for c in (0, 1))
+    good = Sample("x", np.array([[[0, 0, 0], [1, 1, 0]]], np.uint8))
+    bad = Sample("y", np.array([[[0, 0, 0], [1, 0, 0]]], np.uint8))
+    report = measure_accuracy(f32, lower, CalibrationSet("here", (good,), (bad,)), limits=Limits())
     assert report["refused"] is not None
     assert report["refused"].startswith("held back: 50.00 % of the labels")
     assert report["held_back"]["worst_picture"] == "y"
-    report = make_report(good, good, Limits(), images=CalibrationSet("here", (), ()), computed_by="a test")
+    assert report["computed_by"] == "fake on a test"
+    report = measure_accuracy(f32, lower, CalibrationSet("here", (good,), (good,)), limits=Limits())
     assert report["refused"] is None

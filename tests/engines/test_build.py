@@ -297,7 +297,7 @@ def test_a_missing_plan_is_built_compared_and_stored(
     def load_simulated(plan: bytes, *, output: str, **_: Any) -> Execution:
         cuda = simulated_cuda.Cuda()
         simulated = simulated_cuda.Plan(plans[plan], cuda, most=8, outputs={output: (3, 8, 12)})
-        return Execution(cast(Plan, simulated), cuda, outputs=(output,))
+        return Execution(cast(Plan, simulated), cuda, output=output)
 
     monkeypatch.setattr(tensorrt, "build_plan", build_elsewhere)
     monkeypatch.setattr(tensorrt, "find_gpu", lambda: ("a GPU", "8.9"))

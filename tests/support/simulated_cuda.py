@@ -111,10 +111,6 @@ class Plan:
         self.cuda, self.most = cuda, most
         image = tuple(self.session.get_inputs()[0].shape[1:])
         self.tensors = {"image": (np.uint8, image), **{name: (np.float32, s) for name, s in outputs.items()}}
-        self.num_io_tensors = len(self.tensors)
-
-    def get_tensor_name(self, index: int) -> str:
-        return list(self.tensors)[index]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return (-1, *self.tensors[name][1])

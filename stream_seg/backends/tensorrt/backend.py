@@ -41,10 +41,7 @@ def find_obstacle() -> str | None:
 
 
 def find_device(compute_capability: str | None = None) -> Device:
-    """Return the GPU of this machine, or a device for every GPU of a compute capability, such as "8.9".
-
-    Raises NetworkError where this machine has no GPU; ImportError.
-    """
+    """Return the GPU of this machine, or any GPU of a compute capability ("8.9"). Raises NetworkError; ImportError."""
     import_tensorrt()
     name, capability = find_gpu() if compute_capability is None else (ANY_GPU, compute_capability)
     fp8 = tuple(map(int, capability.split("."))) >= FP8_SINCE
@@ -63,9 +60,7 @@ def create_engine(network: Network, *, precision: str, threads: int = 1, plan: b
         plan = build_plan(graph, precision=precision, batch=BATCH, name=network.name)
     execution = load_plan(plan, output=output, name=network.name)
     info = EngineInfo(network.name, "tensorrt", precision, device)
-    return make_engine(
-        network, output, lambda images: execution.infer(images)[output], info=info, batch=execution.batch
-    )
+    return make_engine(network, output, execution.infer, info=info, batch=execution.batch)
 
 
 def load_plan(plan: bytes, *, output: str, name: str) -> Execution:
@@ -73,7 +68,7 @@ def load_plan(plan: bytes, *, output: str, name: str) -> Execution:
     from cuda.bindings import runtime
 
     try:
-        return Execution(Plan(plan), runtime, outputs=(output,))
+        return Execution(Plan(plan), runtime, output=output)
     except RuntimeError as error:
         raise NetworkError(f"{name}: {import_tensorrt().__name__} cannot run it: {error}") from error
 
@@ -116,7 +111,12 @@ def build_plan(
     config = builder.create_builder_config()
     config.add_optimization_profile(profile)
     if compute_capability is not None:
-        _set_compute_capability(config, compute_capability, name=name)
+        if compute_capability not in (available := list_compute_capabilities()):
+            places = f"{trt.__name__} builds for {', '.join(available) or 'the GPU of this machine only'}"
+            raise NetworkError(f"{name}: compute capability {compute_capability!r}; {places}")
+        config.num_compute_capabilities = 1
+        member = f"SM{compute_capability.replace('.', '')}"
+        config.set_compute_capability(trt.ComputeCapability.__members__[member], 0)
     monitor = create_monitor(on_step) if on_step else None
     config.progress_monitor = monitor
     plan = builder.build_serialized_network(network, config)
@@ -147,12 +147,3 @@ def list_compute_capabilities() -> tuple[str, ...]:
     """Return the compute capabilities, as "8.9", that plans can be built for without such a GPU; none in `tensorrt`."""
     members = getattr(getattr(import_tensorrt(), "ComputeCapability", None), "__members__", {})
     return tuple(f"{n[2:-1]}.{n[-1]}" for n in members if n.startswith("SM"))
-
-
-def _set_compute_capability(config: Any, compute_capability: str, *, name: str) -> None:
-    trt, available = import_tensorrt(), list_compute_capabilities()
-    if compute_capability not in available:
-        allowed = ", ".join(available) or "the GPU of this machine only"
-        raise NetworkError(f"{name}: compute capability {compute_capability!r}; {trt.__name__} builds for {allowed}")
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(trt.ComputeCapability.__members__[f"SM{compute_capability.replace('.', '')}"], 0)

@@ -34,30 +34,27 @@ class _Tensor:
 
 
 class Execution:
-    """A plan with its working memory, computing `outputs`. Not for two threads at once.
+    """A plan with its working memory, computing `output`. Not for two threads at once.
 
     Its GPU memory is freed with the last reference to it. Raises RuntimeError, NetworkError.
     """
 
-    def __init__(self, plan: Plan, cuda: Any, *, outputs: tuple[str, ...]) -> None:
+    def __init__(self, plan: Plan, cuda: Any, *, output: str) -> None:
         self._plan, self._cuda = plan, cuda
         self._resources = ExitStack()
         weakref.finalize(self, self._resources.close)
         self._stream = int(check_cuda(cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking)))
         self._resources.callback(cuda.cudaStreamDestroy, self._stream)
-        engine = plan.engine
-        self.batch = int(engine.get_tensor_profile_shape("image", 0)[2][0])
-        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-        self._tensors = {name: self._allocate(name) for name in names}
-        self._outputs = outputs
+        self.batch = int(plan.engine.get_tensor_profile_shape("image", 0)[2][0])
+        self._image, self._output = self._allocate("image"), self._allocate(output)
         self._contexts: dict[int, Any] = {}
         self._graphs: dict[int, Any] = {}
 
-    def infer(self, images: Images) -> dict[str, NDArray[Any]]:
-        """Return the outputs of up to `batch` images, copied out of the pinned memory."""
-        np.copyto(self._tensors["image"].host[: len(images)], images)
+    def infer(self, images: Images) -> NDArray[Any]:
+        """Return the output of up to `batch` images, copied out of the pinned memory."""
+        np.copyto(self._image.host[: len(images)], images)
         self._run(len(images))
-        return {name: self._tensors[name].host[: len(images)].copy() for name in self._outputs}
+        return self._output.host[: len(images)].copy()
 
     def _run(self, count: int) -> None:
         """Compute the first `count` images of the pinned memory."""
@@ -74,20 +71,18 @@ class Execution:
 
     def _create_context(self, count: int) -> Any:
         context = self._plan.create_context()
-        if not context.set_input_shape("image", (count, *self._tensors["image"].host.shape[1:])):
+        if not context.set_input_shape("image", (count, *self._image.host.shape[1:])):
             raise RuntimeError(get_logger().last_error())
-        for tensor in self._tensors.values():
+        for tensor in (self._image, self._output):
             context.set_tensor_address(tensor.name, tensor.device)
         return context
 
     def _enqueue(self, context: Any, count: int) -> None:
-        kinds, image = self._cuda.cudaMemcpyKind, self._tensors["image"]
+        kinds, image, output = self._cuda.cudaMemcpyKind, self._image, self._output
         self._copy(image.device, image.host.ctypes.data, image.host[:count].nbytes, kinds.cudaMemcpyHostToDevice)
         if not context.execute_async_v3(self._stream):
             raise RuntimeError(get_logger().last_error())
-        for tensor in (self._tensors[name] for name in self._outputs):
-            size = tensor.host[:count].nbytes
-            self._copy(tensor.host.ctypes.data, tensor.device, size, kinds.cudaMemcpyDeviceToHost)
+        self._copy(output.host.ctypes.data, output.device, output.host[:count].nbytes, kinds.cudaMemcpyDeviceToHost)
 
     def _copy(self, target: int, source: int, size: int, kind: Any) -> None:
         check_cuda(self._cuda.cudaMemcpyAsync(target, source, size, kind, self._stream))
