@@ -13,8 +13,8 @@ import yaml
 import stream_seg
 from stream_seg.backends.choose import find_target
 from stream_seg.config.graph_file import read_document
-from stream_seg.engines.cache import list_entries, read_engine
-from stream_seg.engines.cache_entry import Entry, hash_bytes
+from stream_seg.engines.cache import read_engine, read_entries
+from stream_seg.engines.cache_entry import hash_bytes
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import StreamSegError
 from stream_seg.network.network import open_network
@@ -173,7 +173,6 @@ def test_a_payload_in_the_cache_does_nothing(
     with open_engine(network, backend="openvino") as engine:
         assert engine.spec.info.precision != "int8"
     assert not canary.exists()
-    for _, entry in list_entries(folder):
-        if isinstance(entry, Entry):
-            with pytest.raises(StreamSegError, match="not loaded"):
-                read_engine(folder, entry)
+    for entry in read_entries(folder)[0]:
+        with pytest.raises(StreamSegError, match="not loaded"):
+            read_engine(folder, entry)

@@ -21,8 +21,7 @@ from stream_seg import __version__
 from stream_seg.backends.choose import available_backends, find_missing, pick_backend
 from stream_seg.backends.engine import cpu_name
 from stream_seg.backends.registry import BACKENDS, Backend, package_version
-from stream_seg.engines.cache import cache_folder, list_entries
-from stream_seg.engines.cache_entry import Entry
+from stream_seg.engines.cache import cache_folder, read_entries
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import OutputError, StreamSegError
 from stream_seg.network.network import open_network
@@ -143,16 +142,11 @@ def check_window() -> dict[str, str | None]:
 def _examine_cache() -> dict[str, Any]:
     folder = cache_folder()
     try:
-        entries = [entry for _, entry in list_entries(folder)]
+        entries, faults = read_entries(folder)
     except StreamSegError as error:
         return {"folder": str(folder), "engines": 0, "bytes": 0, "doubts": [str(error)]}
-    trusted = [entry for entry in entries if isinstance(entry, Entry)]
-    return {
-        "folder": str(folder),
-        "engines": len(trusted),
-        "bytes": sum(entry.bytes for entry in trusted),
-        "doubts": [str(entry) for entry in entries if not isinstance(entry, Entry)],
-    }
+    size, doubts = sum(entry.bytes for entry in entries), [str(fault) for fault in faults.values()]
+    return {"folder": str(folder), "engines": len(entries), "bytes": size, "doubts": doubts}
 
 
 def _time_engine(available: Collection[str]) -> dict[str, Any]:

@@ -91,16 +91,15 @@ def list_engines(json_file: JsonFile = None) -> None:
 
     from stream_seg.cli.engines_table import make_table
     from stream_seg.cli.report import write_json
-    from stream_seg.engines.cache import cache_folder, list_entries
+    from stream_seg.engines.cache import cache_folder, read_entries
 
     folder = cache_folder()
-    listed = [entry for _, entry in list_entries(folder)]
-    entries = [entry for entry in listed if not isinstance(entry, NetworkError)]
-    doubtful = [str(entry) for entry in listed if isinstance(entry, NetworkError)]
+    entries, faults = read_entries(folder)
     if entries:
         Console(markup=False).print(make_table(entries, now=datetime.now(timezone.utc)))
     else:
         print(f"no engine in {folder}; build one with stream-seg engines build")
+    doubtful = [str(fault) for fault in faults.values()]
     for line in doubtful:
         print(line)
     engines = [{"name": entry.name, **entry.model_dump(mode="json")} for entry in entries]
@@ -135,7 +134,7 @@ def verify(json_file: JsonFile = None) -> None:
     from stream_seg.engines.cache import cache_folder, verify_engines
 
     folder = cache_folder()
-    faults = dict(verify_engines(folder))
+    faults = verify_engines(folder)
     for name, fault in faults.items():
         print(fault or f"engine {name}: ok")
     write_json(faults, json_file)
@@ -157,17 +156,16 @@ def prune(
     everything: Annotated[bool, typer.Option("--all", help="Every engine.")] = False,
 ) -> None:
     """Remove engines that would not be loaded, and the leftovers of interrupted builds."""
-    from stream_seg.engines.cache import cache_folder, list_entries, verify_engines
+    from stream_seg.engines.cache import cache_folder, read_entries, verify_engines
     from stream_seg.engines.cache_write import clean_up, remove_engine
 
     if older_than is not None and not 0 <= older_than <= LONGEST_DAYS:  # NaN fails this too
         raise ConfigError(f"--older-than {older_than:g}: expected days, 0 to {LONGEST_DAYS}")
     folder = cache_folder()
-    names = {name for name, fault in verify_engines(folder) if fault or everything}
+    names = {name for name, fault in verify_engines(folder).items() if fault or everything}
     if older_than is not None:
         limit = datetime.now(timezone.utc) - timedelta(days=older_than)
-        entries = (entry for _, entry in list_entries(folder) if not isinstance(entry, NetworkError))
-        names |= {entry.name for entry in entries if entry.created < limit}
+        names |= {entry.name for entry in read_entries(folder)[0] if entry.created < limit}
     for name in sorted(names):
         remove_engine(folder, name)
         print(f"removed {name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 BACKEND_HELP = "{backends}."
@@ -25,13 +26,9 @@ def fill_names(command: Any, arguments: Sequence[str]) -> None:
         "{inputs}": argument_forms("source"),
         "{outputs}": argument_forms("output"),
     }
-    _fill(command, names)
-
-
-def _fill(command: Any, names: dict[str, str]) -> None:
-    for parameter in command.params:
-        for placeholder, text in names.items():
+    commands = [command]
+    for one in commands:
+        commands.extend(getattr(one, "commands", {}).values())
+        for parameter, (placeholder, text) in product(one.params, names.items()):
             if placeholder in (getattr(parameter, "help", None) or ""):
                 parameter.help = parameter.help.replace(placeholder, text)
-    for subcommand in getattr(command, "commands", {}).values():
-        _fill(subcommand, names)

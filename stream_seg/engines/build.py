@@ -13,7 +13,7 @@ from stream_seg.backends.choose import Target, available_backends, find_target, 
 from stream_seg.backends.engine import ANY_GPU, QUANTIZED, Engine, check_engine, select_onnx
 from stream_seg.backends.registry import BACKENDS, Backend
 from stream_seg.engines.accuracy_gate import Limits, measure_accuracy
-from stream_seg.engines.cache import describe_other_version, find_entry, list_entries, read_engine
+from stream_seg.engines.cache import describe_other_version, find_entry, read_engine, read_entries
 from stream_seg.engines.cache_entry import Entry, Key, entry_name, hash_bytes, make_entry, read_secret
 from stream_seg.engines.cache_write import lock_key, remove_engine, store_engine
 from stream_seg.engines.calibration import (
@@ -175,8 +175,8 @@ class _Build:
             self.report.line(f"{error}; rebuilding it")
             return None
         if entry is None:
-            for _, other in list_entries(folder):
-                if isinstance(other, Entry) and other.key.model_copy(update={"version": key.version}) == key:
+            for other in read_entries(folder)[0]:
+                if other.key.model_copy(update={"version": key.version}) == key:
                     self.report.line(f"{describe_other_version(other, key.version)}; rebuilding it")
         elif entry.gate is not None and (
             entry.gate["limits"] != vars(self.recipe.limits)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from stream_seg.backends.choose import Target, find_target
@@ -54,19 +53,18 @@ def check_folder(folder: Path) -> bool:
     return True
 
 
-def list_entries(folder: Path) -> Iterator[tuple[Path, Entry | NetworkError]]:
-    """Yield every JSON of the folder, by name, with its entry or the reason why it is not trusted.
+def read_entries(folder: Path) -> tuple[list[Entry], dict[str, NetworkError]]:
+    """Return the entries of the folder, and the reason for each that is not trusted, by its name.
 
     Raises NetworkError as `check_folder`, ConfigError as `cache_entry.read_secret`.
     """
-    secret = read_secret()
-    if not check_folder(folder):
-        return
-    for path in sorted(folder.glob("*.json")):
+    entries, faults, secret = list[Entry](), dict[str, NetworkError](), read_secret()
+    for path in sorted(folder.glob("*.json")) if check_folder(folder) else ():
         try:
-            yield path, _read_entry(path, secret)
+            entries.append(_read_entry(path, secret))
         except NetworkError as error:
-            yield path, error
+            faults[path.stem] = error
+    return entries, faults
 
 
 def find_entry(folder: Path, key: Key, network: str) -> Entry | None:
@@ -77,7 +75,7 @@ def find_entry(folder: Path, key: Key, network: str) -> Entry | None:
 
 def find_entry_by_name(folder: Path, text: str) -> Entry:
     """Return the engine whose name is or contains `text`. Raises ConfigError for none or several."""
-    entries = [entry for _, entry in list_entries(folder) if not isinstance(entry, NetworkError)]
+    entries, _ = read_entries(folder)
     matches = [entry for entry in entries if entry.name == text] or [entry for entry in entries if text in entry.name]
     if len(matches) != 1:
         names = ", ".join(entry.name for entry in (matches or entries)) or "none"
@@ -104,10 +102,10 @@ def find_engines(folder: Path, network: Network, target: Target, *, precision: s
     device, matches = target.device, list[Entry]()
     order = [name for name in (*device.precisions, *device.on_request) if precision in ("auto", name)]
     expected = (hash_bytes(network.f32), target.backend, network.size, device.compute_capability)
-    for _, entry in list_entries(folder):
-        if isinstance(entry, NetworkError):
-            log.warning("%s", entry)
-            continue
+    entries, faults = read_entries(folder)
+    for fault in faults.values():
+        log.warning("%s", fault)
+    for entry in entries:
         key = entry.key
         if (key.onnx, key.backend, key.shape[1:3], key.compute_capability) != expected:
             continue
@@ -127,12 +125,11 @@ def _is_worthwhile(entry: Entry, *, shipped_int8: bool) -> bool:
     return lower or compiled or bool(entry.refused)  # refused: a lower precision lost too much
 
 
-def verify_engines(folder: Path) -> Iterator[tuple[str, str | None]]:
-    """Yield the name of every engine with the reason why it would not be loaded, None if it would."""
-    for path, entry in list_entries(folder):
-        if isinstance(entry, NetworkError):
-            yield path.stem, str(entry)
-            continue
+def verify_engines(folder: Path) -> dict[str, str | None]:
+    """Return the reason why an engine would not be loaded, None if it would, by the names of all engines."""
+    entries, untrusted = read_entries(folder)
+    faults: dict[str, str | None] = {name: str(error) for name, error in untrusted.items()}
+    for entry in entries:
         fault = None
         try:
             read_engine(folder, entry)
@@ -142,7 +139,8 @@ def verify_engines(folder: Path) -> Iterator[tuple[str, str | None]]:
                 fault = describe_other_version(entry, version)
         except StreamSegError as error:
             fault = str(error) if entry.name in str(error) else f"engine {entry.name}: cannot be used here: {error}"
-        yield path.stem, fault
+        faults[entry.name] = fault
+    return dict(sorted(faults.items()))
 
 
 def describe_other_version(entry: Entry, version: str) -> str:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from stream_seg.engines.cache import check_folder, list_entries
+from stream_seg.engines.cache import check_folder, read_entries
 from stream_seg.engines.cache_entry import Entry, Key
 from stream_seg.errors import OutputError
 from stream_seg.files import map_write_errors
@@ -76,7 +76,7 @@ def clean_up(folder: Path, *, older_than_s: float = 3600.0) -> int:
     """
     if not check_folder(folder):
         return 0
-    used = {entry.file for _, entry in list_entries(folder) if isinstance(entry, Entry)}
+    used = {entry.file for entry in read_entries(folder)[0]}
     orphans = [path for path in folder.iterdir() if path.suffix in SUFFIXES and path.name not in used]
     old = [path for path in orphans if time.time() - path.lstat().st_mtime > older_than_s]
     with map_write_errors(folder):

@@ -161,12 +161,11 @@ def _open_export(sidecar: Path) -> Network:
     classes = make_classes(export.classes, export.palette, where=str(sidecar))
     network = Network(export.name, classes, export.size, f32)
     int8 = sidecar.with_name(f"{sidecar.stem}_int8.onnx")
-    if not int8.is_file():
-        return network
-    if export.int8 is None or export.int8.sha256 is None:
+    if int8.is_file():
+        if export.int8 is not None and (sha256 := export.int8.sha256) is not None:
+            return replace(network, int8=_read_verified(int8, sha256, sidecar), int8_report=export.int8.report)
         log.warning("%s: not used: %s has no accuracy report of it; export it again", int8, sidecar.name)
-        return network
-    return replace(network, int8=_read_verified(int8, export.int8.sha256, sidecar), int8_report=export.int8.report)
+    return network
 
 
 def _read_verified(onnx: Path, sha256: str, sidecar: Path) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 import onnx
-from onnx import ModelProto, numpy_helper
+from onnx import numpy_helper
 from onnx.shape_inference import InferenceError, infer_shapes
 
 from stream_seg.errors import NetworkError
@@ -23,10 +23,9 @@ def check_size(serialized: bytes, old: tuple[int, int], new: tuple[int, int], *,
         outputs = infer_shapes(onnx.load_from_string(serialized), strict_mode=True, data_prop=True).graph.output
     except InferenceError as error:
         operator = re.search(r"\(op_type:(\w+)", str(error))
-        raise NetworkError(
-            f"{name}: takes images of {old_text} (height x width); {new_text} does not fit its strides"
-            f"{f' (operator {operator[1]})' if operator else ''}"
-        ) from error
+        place = f" (operator {operator[1]})" if operator else ""
+        fault = f"{new_text} does not fit its strides{place}"
+        raise NetworkError(f"{name}: takes images of {old_text} (height x width); {fault}") from error
     labels = next(tuple(d.dim_value for d in o.type.tensor_type.shape.dim[1:]) for o in outputs if o.name == "labels")
     if labels not in (new, (0, 0)):  # 0: only known when it runs
         raise NetworkError(f"{name}: only takes images of {old_text} (height x width), not of {new_text}")
@@ -48,7 +47,10 @@ def resize_onnx(serialized: bytes, old: tuple[int, int], new: tuple[int, int]) -
     `check_size` tells whether the result computes: a graph may depend on its size elsewhere too.
     """
     model = onnx.load_from_string(serialized)
-    targets = _find_resize_targets(model)
+    producers = {output: node for node in model.graph.node for output in node.output}
+    targets = {node.input[3] for node in model.graph.node if node.op_type == "Resize" and len(node.input) > 3}
+    joined = [producers[name] for name in targets if name in producers and producers[name].op_type == "Concat"]
+    targets.update(*(node.input for node in joined))  # the parts of a size that is put together
     for tensor in model.graph.initializer:
         array = numpy_helper.to_array(tensor)
         if tensor.name in targets and array.shape and array.size in (2, 4):
@@ -63,11 +65,3 @@ def resize_onnx(serialized: bytes, old: tuple[int, int], new: tuple[int, int]) -
             if dim.dim_value:
                 dim.dim_value = dim.dim_value * new_side // old_side
     return bytes(model.SerializeToString())
-
-
-def _find_resize_targets(model: ModelProto) -> set[str]:
-    """Return the names of the values that hold the target size of a Resize, or a part of it."""
-    producers = {output: node for node in model.graph.node for output in node.output}
-    targets = {node.input[3] for node in model.graph.node if node.op_type == "Resize" and len(node.input) > 3}
-    joined = [producers[name] for name in targets if name in producers and producers[name].op_type == "Concat"]
-    return targets.union(*(node.input for node in joined))

@@ -14,8 +14,7 @@ import pytest
 
 from stream_seg.backends.registry import BACKENDS, backend_names, precision_names
 from stream_seg.cli.engines_table import format_age
-from stream_seg.engines.cache import list_entries
-from stream_seg.engines.cache_entry import Entry
+from stream_seg.engines.cache import read_entries
 from tests.support import small_networks
 from tests.support.cache_entries import store_entry
 from tests.support.clips import number_image, write_video
@@ -76,7 +75,7 @@ def test_build_list_show_verify_prune(cache: Path, capfd: pytest.CaptureFixture[
     assert "its size is not" in read_json(Path("verified.json"))[built["name"]]
     code, out, _ = run_engines(capfd, "prune")
     assert (code, out) == (0, f"removed {built['name']}\n1 engines removed\n")
-    assert list(list_entries(cache)) == []
+    assert read_entries(cache) == ([], {})
 
 
 def test_prune_removes_what_the_options_select(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -90,7 +89,7 @@ def test_prune_removes_what_the_options_select(cache: Path, capfd: pytest.Captur
     (cache / f"{aged.name}.json").write_text(month.model_dump_json())
 
     def names() -> set[str]:
-        return {entry.name for _, entry in list_entries(cache) if isinstance(entry, Entry)}
+        return {entry.name for entry in read_entries(cache)[0]}
 
     assert names() == {young.name, aged.name, stale.name}
     run_engines(capfd, "prune")
@@ -110,7 +109,7 @@ def test_prune_rejects_invalid_ages(cache: Path, capfd: pytest.CaptureFixture[st
     code, out, err = run_engines(capfd, "prune", "--older-than", days)
     assert (code, out) == (2, "")
     assert err == f"stream-seg: --older-than {float(days):g}: expected days, 0 to 36500\n"
-    assert len(list(list_entries(cache))) == 1
+    assert len(read_entries(cache)[0]) == 1
     assert run_engines(capfd, "prune", "--older-than", "36500")[:2] == (0, "0 engines removed\n")
 
 
@@ -165,7 +164,7 @@ def test_errors_are_one_line(
     assert err.startswith("stream-seg: ")
     assert line in err
     assert not Path("canary").exists()
-    assert list(list_entries(cache)) == []
+    assert read_entries(cache) == ([], {})
 
 
 def write_faulty_networks() -> None:

@@ -16,7 +16,7 @@ from stream_seg.backends.engine import Device, prune_to_output
 from stream_seg.backends.tensorrt.api import Plan
 from stream_seg.backends.tensorrt.run import Execution
 from stream_seg.engines.build import BuildResult, EngineRecipe, Reporter, build_engine, build_for_target
-from stream_seg.engines.cache import list_entries, read_engine
+from stream_seg.engines.cache import read_engine, read_entries
 from stream_seg.engines.cache_entry import make_entry
 from stream_seg.engines.cache_write import lock_key, store_engine
 from stream_seg.engines.open import open_engine
@@ -102,7 +102,7 @@ def test_beyond_the_limit_the_next_precision_is_built(mine: Path, images: Path, 
     [line] = [line for line in lines if "refused" in line]
     assert line.startswith("mine: int8 refused: calibration: 9")
     assert line.endswith("trying the next precision")
-    assert [entry for _, entry in list_entries(folder)] == [result.entry], "the refused engine is not stored"
+    assert read_entries(folder) == ([result.entry], {}), "the refused engine is not stored"
     assert opened_precision(mine, "onnxruntime") == "f32"
 
 
@@ -136,7 +136,7 @@ def test_other_limits_are_checked_again(mine: Path, images: Path, folder: Path) 
     strict = build_engine(make_recipe(mine, **keys, agreement=100), folder=folder, report=Reporter(lines.append))
     assert any("compared with other limits" in line for line in lines)
     assert strict.entry.key.precision == "f32"
-    assert [entry for _, entry in list_entries(folder)] == [strict.entry], "an engine that is refused now is removed"
+    assert read_entries(folder) == ([strict.entry], {}), "an engine that is refused now is removed"
     assert opened_precision(mine, "onnxruntime") == "f32"
 
 
@@ -240,7 +240,7 @@ def test_a_recipe_that_cannot_be_built_is_one_line(
     with pytest.raises(error, match=message) as caught:
         build_engine(make_recipe(mine, **keys), folder=folder, report=SILENT)
     assert "\n" not in str(caught.value)
-    assert list(list_entries(folder)) == []
+    assert read_entries(folder) == ([], {})
 
 
 def test_a_network_is_built_at_another_size(tmp_path: Path, folder: Path) -> None:

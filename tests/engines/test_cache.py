@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from stream_seg.backends.choose import find_target
-from stream_seg.engines.cache import cache_folder, find_engines, find_entry, list_entries, read_engine
-from stream_seg.engines.cache_entry import Entry, hash_bytes
+from stream_seg.engines.cache import cache_folder, find_engines, find_entry, read_engine, read_entries
+from stream_seg.engines.cache_entry import hash_bytes
 from stream_seg.errors import NetworkError
 from stream_seg.network.network import open_network
 from tests.support.cache_entries import ENGINE, make_key, store_entry
@@ -26,7 +26,7 @@ def test_a_stored_engine_is_found(folder: Path) -> None:
     entry = store_entry(folder)
     assert find_entry(folder, entry.key, "road") == entry
     assert read_engine(folder, entry) == ENGINE
-    assert [listed for _, listed in list_entries(folder)] == [entry]
+    assert read_entries(folder) == ([entry], {})
     assert find_entry(folder, make_key(version="2.0"), "road") is None
     assert (folder.stat().st_mode & 0o777, (folder / entry.file).stat().st_mode & 0o777) == (0o700, 0o600)
 
@@ -120,8 +120,8 @@ def test_a_foreign_entry_file_is_not_trusted(folder: Path, fault: Callable[[Path
     fault(folder / f"{entry.name}.json")
     with pytest.raises(NetworkError, match="not loaded"):
         find_entry(folder, entry.key, "road")
-    [(_, listed)] = list_entries(folder)
-    assert isinstance(listed, NetworkError)
+    entries, faults = read_entries(folder)
+    assert (entries, list(faults)) == ([], [entry.name])
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_an_absurd_size_takes_no_memory(folder: Path, size: int) -> None:
     path = folder / f"{entry.name}.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"bytes": size}))
     with pytest.raises(NetworkError, match=f"its size is not the {size} bytes"):
-        read_engine(folder, next(listed for _, listed in list_entries(folder) if isinstance(listed, Entry)))
+        read_engine(folder, read_entries(folder)[0][0])
 
 
 def test_an_unknown_precision_is_never_found(folder: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_folder_that_others_can_write_to_is_refused(folder: Path, mode: int) -
     entry = store_entry(folder)
     folder.chmod(mode)
     with pytest.raises(NetworkError, match=f"mode {mode:o}"):
-        list(list_entries(folder))
+        read_entries(folder)
     with pytest.raises(NetworkError, match="is writable by others"):
         find_entry(folder, entry.key, "road")
     with pytest.raises(NetworkError, match="is writable by others"):
@@ -189,7 +189,7 @@ def test_a_folder_that_is_a_link_is_refused(folder: Path, tmp_path: Path) -> Non
     store_entry(folder)
     (tmp_path / "link").symlink_to(folder)
     with pytest.raises(NetworkError, match="is a symbolic link"):
-        list(list_entries(tmp_path / "link"))
+        read_entries(tmp_path / "link")
 
 
 def test_the_folder_of_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -198,4 +198,4 @@ def test_the_folder_of_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.delenv("STREAM_SEG_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_folder() == tmp_path / "xdg" / "stream-seg" / "engines"
-    assert list(list_entries(tmp_path / "nowhere")) == []
+    assert read_entries(tmp_path / "nowhere") == ([], {})

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stream_seg.engines.cache import list_entries, read_engine
-from stream_seg.engines.cache_entry import Entry
+from stream_seg.engines.cache import read_engine, read_entries
 from stream_seg.engines.cache_write import clean_up, lock_key, remove_engine, store_engine
 from stream_seg.errors import NetworkError, OutputError
 from tests.support.cache_entries import ENGINE, make_key, store_entry
@@ -73,7 +72,7 @@ def test_a_killed_build_leaves_no_engine(folder: Path, write: int) -> None:
     process = subprocess.run([sys.executable, "-c", KILLED_BUILD, str(folder), str(write)], check=False)
     assert process.returncode == -signal.SIGKILL
     assert any(name.endswith(".partial") for name in list_folder(folder)), "the control: it was killed while writing"
-    assert list(list_entries(folder)) == []
+    assert read_entries(folder) == ([], {})
     entry = store_entry(folder)
     assert read_engine(folder, entry) == ENGINE
     assert [name for name in list_folder(folder) if not name.endswith(".lock")] == [entry.file, f"{entry.name}.json"]
@@ -106,8 +105,7 @@ def test_two_processes_build_one_engine(folder: Path, tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         assert sorted(pool.map(run, range(2))) == ["built", "found"]
-    [(_, entry)] = list_entries(folder)
-    assert isinstance(entry, Entry)
+    [entry], _ = read_entries(folder)
     assert read_engine(folder, entry) == ENGINE
 
 
@@ -123,7 +121,7 @@ def test_waiting_for_another_build_times_out(folder: Path) -> None:
 def test_removing_an_engine(folder: Path) -> None:
     entry, other = store_entry(folder), store_entry(folder, version="2.0")
     remove_engine(folder, entry.name)
-    assert [listed for _, listed in list_entries(folder)] == [other]
+    assert read_entries(folder) == ([other], {})
     assert entry.file not in list_folder(folder)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stream_seg.engines.cache import find_entry, list_entries
+from stream_seg.engines.cache import find_entry, read_entries
 from stream_seg.engines.cache_entry import hash_bytes
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network.sidecar import AccuracyReport, Comparison
@@ -85,7 +85,7 @@ def test_an_unusable_secret_is_an_error_before_anything_is_read(
 ) -> None:
     def expect_error(message: str) -> None:
         with pytest.raises(ConfigError, match=message):
-            list(list_entries(folder))
+            read_entries(folder)
 
     secret.chmod(0o640)
     expect_error(r"^\$STREAM_SEG_CACHE_KEY: .* is accessible to others \(mode 640\); chmod 600 it$")

@@ -61,21 +61,17 @@ class Execution:
         if count in self._graphs:
             check_cuda(self._cuda.cudaGraphLaunch(self._graphs[count], self._stream))
         else:
-            context = self._contexts[count] = self._create_context(count)
+            context = self._contexts[count] = self._plan.create_context()
+            if not context.set_input_shape("image", (count, *self._image.host.shape[1:])):
+                raise RuntimeError(get_logger().last_error())
+            for tensor in (self._image, self._output):
+                context.set_tensor_address(tensor.name, tensor.device)
             self._enqueue(context, count)  # the first run of a context allocates memory and cannot be captured
             check_cuda(self._cuda.cudaStreamSynchronize(self._stream))
             is_capturable = getattr(context, "is_stream_capturable", None)  # `tensorrt` lacks it, and always captures
             if is_capturable is None or is_capturable(self._stream):
                 self._graphs[count] = self._capture(context, count)
         check_cuda(self._cuda.cudaStreamSynchronize(self._stream))
-
-    def _create_context(self, count: int) -> Any:
-        context = self._plan.create_context()
-        if not context.set_input_shape("image", (count, *self._image.host.shape[1:])):
-            raise RuntimeError(get_logger().last_error())
-        for tensor in (self._image, self._output):
-            context.set_tensor_address(tensor.name, tensor.device)
-        return context
 
     def _enqueue(self, context: Any, count: int) -> None:
         kinds, image, output = self._cuda.cudaMemcpyKind, self._image, self._output
