@@ -197,7 +197,7 @@ def open_tensorrt(device: str, *, precision: str) -> Runner:
     trt = import_tensorrt()
     from cuda.bindings import runtime
 
-    from stream_seg.backends.engine import prune_to_output
+    from stream_seg.backends.engine import prune_onnx
     from stream_seg.backends.tensorrt.api import Plan
     from stream_seg.backends.tensorrt.backend import build_plan
     from stream_seg.backends.tensorrt.run import Execution
@@ -209,7 +209,7 @@ def open_tensorrt(device: str, *, precision: str) -> Runner:
             pass
 
     onnx = (SHIPPED / ("road_int8.onnx" if precision in ("int8", "fp8") else "road.onnx")).read_bytes()
-    graph = prune_to_output(onnx, "labels")[1]
+    graph = prune_onnx(onnx, "labels")[1]
     plan = build_plan(graph, precision=precision, batch=BATCH, name="road")
     whole, alone = (kind(Plan(plan), runtime, output="labels") for kind in (Execution, WithoutCopies))
     return Runner(whole.infer, alone._run, {trt.__name__: trt.__version__})
@@ -217,11 +217,11 @@ def open_tensorrt(device: str, *, precision: str) -> Runner:
 
 def open_engine(device: str, *, backend: str, precision: str) -> Runner:
     """Open the network as `stream-seg run` does with `backend: torch` or `backend: onnxruntime`, for its labels."""
-    from stream_seg.backends.engine import prune_to_output
+    from stream_seg.backends.engine import prune_onnx
     from stream_seg.network.network import open_network
 
     network = open_network("road")
-    network = replace(network, f32=prune_to_output(network.f32, "labels")[1])
+    network = replace(network, f32=prune_onnx(network.f32, "labels")[1])
     engine = import_module(f"stream_seg.backends.{backend}").create_engine(network, precision=precision, threads=1)
     info = engine.spec.info
     return Runner(lambda images: engine.infer(images).labels, None, {"backend": f"{info.backend} on {info.device}"})

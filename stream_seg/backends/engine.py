@@ -167,7 +167,7 @@ def select_output(outputs: Collection[str]) -> str:
     return "scores" if "scores" in outputs else "labels"
 
 
-def prune_to_output(graph: bytes, output: str | None = None) -> tuple[str, bytes]:
+def prune_onnx(graph: bytes, output: str | None = None) -> tuple[str, bytes]:
     """Return the output to compute, by default as `select_output`, and the ONNX without what only others need."""
     import onnx
     import onnx.utils

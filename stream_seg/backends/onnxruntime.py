@@ -6,15 +6,7 @@ import logging
 
 import numpy as np
 
-from stream_seg.backends.engine import (
-    Device,
-    Engine,
-    cpu_name,
-    make_engine,
-    prune_to_output,
-    select_onnx,
-    summarize_error,
-)
+from stream_seg.backends.engine import Device, Engine, cpu_name, make_engine, prune_onnx, select_onnx, summarize_error
 from stream_seg.backends.tensorrt.precision import convert_precision
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
@@ -53,7 +45,7 @@ def create_engine(network: Network, *, precision: str, threads: int) -> Engine:
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the other stages need the cores
     try:
-        output, onnx = prune_to_output(select_onnx(network, precision))
+        output, onnx = prune_onnx(select_onnx(network, precision))
         if precision == "fp16":
             onnx = convert_precision(onnx, precision=precision, name=network.name)
         try:

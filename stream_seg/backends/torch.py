@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.backends.engine import Device, Engine, Images, cpu_name, make_engine, prune_to_output, summarize_error
+from stream_seg.backends.engine import Device, Engine, Images, cpu_name, make_engine, prune_onnx, summarize_error
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
 from stream_seg.network.network import Network
@@ -42,7 +42,7 @@ def create_engine(network: Network, *, precision: str, threads: int) -> Engine:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-    output, graph = prune_to_output(network.f32)
+    output, graph = prune_onnx(network.f32)
     module = _load_module(graph, name=network.name).to(device).to(memory_format=torch.channels_last)
     if device == "cpu":
         torch.set_num_threads(threads)

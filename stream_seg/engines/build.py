@@ -16,14 +16,7 @@ from stream_seg.engines.accuracy_gate import Limits, measure_accuracy
 from stream_seg.engines.cache import describe_other_version, find_entry, read_engine, read_entries
 from stream_seg.engines.cache_entry import Entry, Key, entry_name, hash_bytes, make_entry, read_secret
 from stream_seg.engines.cache_write import lock_key, remove_engine, store_engine
-from stream_seg.engines.calibration import (
-    IMAGE_COUNT,
-    CalibrationSet,
-    QuantizeSettings,
-    quantize,
-    sample_source,
-    sample_synthetic,
-)
+from stream_seg.engines.calibration import IMAGE_COUNT, CalibrationSet, QuantizeSettings, quantize, sample_source
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network.network import Network, open_network
 from stream_seg.network.sidecar import AccuracyReport, Size
@@ -86,7 +79,10 @@ def build_for_target(
 ) -> BuildResult:
     """Build a network for a target: each precision in turn, from the requested one up, until one passes the gate."""
     secret, precisions = read_secret(), _list_precisions(recipe, network, target)
-    images = _read_images(recipe, network, needed=precisions != ("f32",))
+    images, classes = CalibrationSet("", (), ()), len(network.classes)
+    if recipe.calibrate or recipe.labels or precisions != ("f32",):  # f32 is the reference and not compared
+        uri, labels, count = recipe.calibrate, recipe.labels, recipe.pictures
+        images = sample_source(uri, network.size, classes=classes, labels=labels, count=count)
     build = _Build(recipe, network, target, images, report)
     suffix = build.backend.compiler.suffix if build.backend.compiler else ".onnx"
     refused: list[str] = []
@@ -122,16 +118,6 @@ def _list_precisions(recipe: EngineRecipe, network: Network, target: Target) -> 
     if recipe.precision in on_request:
         return (recipe.precision, *(p for p in precisions if p not in QUANTIZED))
     return precisions[precisions.index(recipe.precision) :]
-
-
-def _read_images(recipe: EngineRecipe, network: Network, *, needed: bool) -> CalibrationSet:
-    """Return the user's images, to calibrate and compare on, else images of the synthetic drive, to compare on."""
-    if recipe.calibrate is None:
-        if recipe.labels is not None:
-            raise ConfigError("labels: needs calibrate, the images that the labels are for")
-        return sample_synthetic(network.size) if needed else CalibrationSet("", (), ())
-    classes = len(network.classes)
-    return sample_source(recipe.calibrate, network.size, classes=classes, labels=recipe.labels, count=recipe.pictures)
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,7 @@ from pathlib import Path
 from stream_seg.backends.choose import Target, find_target
 from stream_seg.backends.engine import ANY_GPU
 from stream_seg.backends.registry import BACKENDS
-from stream_seg.engines.cache_entry import (
-    Entry,
-    Key,
-    entry_name,
-    explain_bad_seal,
-    explain_distrust,
-    hash_bytes,
-    read_secret,
-)
+from stream_seg.engines.cache_entry import Entry, Key, check_seal, entry_name, explain_distrust, hash_bytes, read_secret
 from stream_seg.errors import ConfigError, NetworkError, StreamSegError
 from stream_seg.files import expand_home
 from stream_seg.network.network import Network
@@ -154,8 +146,7 @@ def _read_entry(path: Path, secret: bytes | None) -> Entry:
         raise NetworkError(f"engine {path.stem}: not loaded: not written by this program ({error})") from error
     if entry.name != path.stem or not entry.file.startswith(f"{entry.name}-"):
         raise NetworkError(f"engine {path.stem}: not loaded: describes another engine, {entry.name}")
-    if reason := explain_bad_seal(entry, secret):
-        raise NetworkError(f"engine {path.stem}: not loaded: {reason}")
+    check_seal(entry, secret)
     return entry
 
 

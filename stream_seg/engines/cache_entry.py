@@ -20,7 +20,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from stream_seg.errors import ConfigError
+from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.files import expand_home
 from stream_seg.network.sidecar import AccuracyReport
 
@@ -168,14 +168,14 @@ def _explain_exposure(status: os.stat_result) -> str | None:
     return None
 
 
-def explain_bad_seal(entry: Entry, secret: bytes | None) -> str | None:
-    """Return the reason why `secret` does not vouch for an entry; None if it does, or if there is no secret."""
+def check_seal(entry: Entry, secret: bytes | None) -> None:
+    """Raise NetworkError for an entry without the seal of `secret`, if there is a secret."""
     if secret is None:
-        return None
+        return
     if entry.seal is None:
-        return f"it was built without a key, and ${VARIABLE} is set"
-    matches = hmac.compare_digest(entry.seal, _compute_seal(entry, secret))
-    return None if matches else f"its seal does not match ${VARIABLE}"
+        raise NetworkError(f"engine {entry.name}: not loaded: it was built without a key, and ${VARIABLE} is set")
+    if not hmac.compare_digest(entry.seal, _compute_seal(entry, secret)):
+        raise NetworkError(f"engine {entry.name}: not loaded: its seal does not match ${VARIABLE}")
 
 
 def _compute_seal(entry: Entry, secret: bytes) -> str:

@@ -26,7 +26,6 @@ from stream_seg.types import Image, Labels
 
 IMAGE_COUNT = 96
 """Default number of images. Ranges settle with a few dozen; the rest makes the comparison more reliable."""
-FEWEST = 4
 TIMEOUTS_S = (5.0, 5.0)
 """For opening a video, and for its next data."""
 HELD_BACK = 4
@@ -63,34 +62,32 @@ class CalibrationSet:
 
 
 def sample_source(
-    uri: str, size: tuple[int, int], *, classes: int, labels: Path | None = None, count: int = IMAGE_COUNT
+    uri: str | None, size: tuple[int, int], *, classes: int, labels: Path | None = None, count: int = IMAGE_COUNT
 ) -> CalibrationSet:
     """Return up to `count` images of a folder or video, evenly spaced, at `size` = (height, width).
 
     `labels` is a folder of label maps with the names of the images, ending in .png. Every fourth image is held back.
-    Raises SourceError for missing, unreadable, mismatching or too few images, ConfigError for a source without an end.
+    None: images of the synthetic drive, one second apart, to compare on. Raises SourceError for missing, unreadable,
+    mismatching or too few images, ConfigError for a source without an end.
     """
+    if uri is None:
+        if labels is not None:
+            raise ConfigError("labels: needs calibrate, the images that the labels are for")
+        images = (render(7, number, 640, 360, rate=1.0).image for number in range(24))
+        drive = tuple(Sample(f"frame {number}", resize_image(image, size)) for number, image in enumerate(images))
+        return CalibrationSet("the synthetic drive", drive[::2], drive[1::2])
     source = parse_source(uri)
     if source.kind == "synth" or source.live:
         raise ConfigError(f"{source.display}: cannot be calibrated on; allowed are a folder of images and a video file")
     if labels is not None and source.kind != "images":
         raise ConfigError(f"{source.display}: labels need a folder of images, this is a video")
-    images = source.kind == "images"
-    samples = _read_images(source, size, count, labels, classes) if images else _read_video(source, size)
+    is_folder = source.kind == "images"
+    samples = _read_images(source, size, count, labels, classes) if is_folder else _read_video(source, size)
     selected = sample_evenly(samples, count)
-    if len(selected) < FEWEST:
-        raise SourceError(
-            f"{source.display}: {len(selected)} images; at least {FEWEST} are needed, a few dozen are good"
-        )
+    if len(selected) < 4:
+        raise SourceError(f"{source.display}: {len(selected)} images; at least 4 are needed, a few dozen are good")
     fit = tuple(sample for place, sample in enumerate(selected) if place % HELD_BACK != HELD_BACK - 1)
     return CalibrationSet(source.display, fit, tuple(selected[HELD_BACK - 1 :: HELD_BACK]))
-
-
-def sample_synthetic(size: tuple[int, int], *, count: int = 24) -> CalibrationSet:
-    """Return images of the synthetic drive, one second apart, to compare on where the user provides no images."""
-    images = (render(7, number, 640, 360, rate=1.0).image for number in range(count))
-    samples = tuple(Sample(f"frame {number}", resize_image(image, size)) for number, image in enumerate(images))
-    return CalibrationSet("the synthetic drive", samples[::2], samples[1::2])
 
 
 def sample_evenly(samples: Iterator[Sample], count: int) -> list[Sample]:

@@ -54,7 +54,7 @@ def is_network(source: str) -> bool:
     return source in NETWORKS or Path(source).suffix.lower() in (".onnx", ".yaml", ".yml", ".json")
 
 
-def describe_unknown_network(source: str) -> str:
+def explain_unknown(source: str) -> str:
     """Return the error message for a source that is not a network."""
     return f"{describe_unknown('network', source, NETWORKS)}, or the path of an .onnx, .yaml or .json file"
 
@@ -133,7 +133,7 @@ def _open(source: str | Path | Mapping[str, Any], size: tuple[int, int] | None) 
     if str(source) in NETWORKS:
         return _open_export(SHIPPED / NETWORKS[str(source)])
     if not is_network(str(source)):
-        raise ConfigError(describe_unknown_network(str(source)))
+        raise ConfigError(explain_unknown(str(source)))
     path = Path(source)
     if not is_file(path, error=NetworkError):
         allowed = f"a network is a name ({', '.join(NETWORKS)}) or a file"

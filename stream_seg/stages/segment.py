@@ -22,14 +22,7 @@ from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.frame import Semantic
 from stream_seg.keyframes.keyframes import KeyFrames
 from stream_seg.keyframes.latency_control import LatencyControl
-from stream_seg.network.network import (
-    Network,
-    bias_network,
-    describe_unknown_network,
-    is_network,
-    open_network,
-    resize_network,
-)
+from stream_seg.network.network import Network, bias_network, explain_unknown, is_network, open_network, resize_network
 from stream_seg.network.sidecar import Prefer, Size
 from stream_seg.ops.resize import resize_image
 from stream_seg.schema.validation import OneOf
@@ -80,7 +73,7 @@ class Segment:
     @classmethod
     def _check_network(cls, network: str | dict[str, Any]) -> str | dict[str, Any]:
         if isinstance(network, str) and not is_network(network):
-            raise ValueError(describe_unknown_network(network))
+            raise ValueError(explain_unknown(network))
         return network
 
     def __post_init__(self) -> None:
@@ -106,21 +99,16 @@ class Segment:
                     yield replace(frame, semantic=segment_image(frame.image, engine)) if frame.signal is None else frame
                 return
             engines = [engine]
-            if self.target_ms is not None and (smaller := self._open_smaller(network)) is not None:
-                engines.append(resources.enter_context(smaller))
+            if self.target_ms is not None:
+                try:
+                    engines.append(resources.enter_context(self._open(halve_network(network))))
+                except NetworkError as error:  # the graph only works at its own size
+                    log.warning("segment.target_ms: no smaller network, only fewer key frames: %s", error)
             defer = partial(defer_inference, size=network.size)
             control = LatencyControl(engines, every=self.every, target_ms=self.target_ms, defer=defer)
             live = self._context.policy == "latest"
             key_frames = KeyFrames(resources.enter_context(ThreadPoolExecutor(1, "segment")) if live else None)
             yield from segment_key_frames(frames, key_frames, control)
-
-    def _open_smaller(self, network: Network) -> Engine | None:
-        """Open the network at half its input size. Return None where the graph only works at its own size."""
-        try:
-            return self._open(halve_network(network))
-        except NetworkError as error:
-            log.warning("segment.target_ms: no smaller network, only fewer key frames: %s", error)
-            return None
 
     def _open(self, network: Network) -> Engine:
         return open_engine(network, backend=self.backend, precision=self.precision, threads=self.threads)

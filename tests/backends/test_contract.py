@@ -20,7 +20,7 @@ from onnx import helper
 from torch import nn
 
 from stream_seg.backends.choose import find_missing
-from stream_seg.backends.engine import Result, prune_to_output
+from stream_seg.backends.engine import Result, prune_onnx
 from stream_seg.backends.registry import BACKENDS
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import NetworkError
@@ -131,7 +131,7 @@ def test_labels_alone_are_those_of_the_scores(backend: str, folder: Path) -> Non
     create_engine = BACKENDS[backend].create_engine
     with create_engine(network, precision="f32", threads=1) as engine:
         expected = labels_of(engine.infer(images), size)
-    network = replace(network, f32=prune_to_output(network.f32, "labels")[1])
+    network = replace(network, f32=prune_onnx(network.f32, "labels")[1])
     with create_engine(network, precision="f32", threads=1) as engine:
         result = engine.infer(images)
     assert result.scores is None

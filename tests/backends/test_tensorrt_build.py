@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stream_seg.backends.choose import find_missing, find_target
-from stream_seg.backends.engine import prune_to_output, select_onnx
+from stream_seg.backends.engine import prune_onnx, select_onnx
 from stream_seg.backends.tensorrt.api import get_logger, import_tensorrt
 from stream_seg.backends.tensorrt.backend import build_plan, create_engine, list_compute_capabilities, parse_onnx
 from stream_seg.backends.tensorrt.precision import convert_precision
@@ -162,7 +162,7 @@ def test_arguments_that_do_not_fit_are_refused(small: Network, arguments: dict[s
 def test_a_network_with_a_fixed_batch_of_one(tmp_path: Path) -> None:
     model = small_networks.make_model(outputs={"out": 3}, batch=1)
     path = small_networks.write_network(tmp_path, model, {"classes": small_networks.CLASSES})
-    graph = prune_to_output(open_network(path).f32)[1]
+    graph = prune_onnx(open_network(path).f32)[1]
     assert build_plan(graph, precision="f32", compute_capability="8.9")
     with pytest.raises(NetworkError, match="takes 1 images at a time, not 1 to 4"):
         build_plan(graph, precision="f32", batch=4)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stream_seg.backends.choose import find_missing
-from stream_seg.backends.engine import prune_to_output
+from stream_seg.backends.engine import prune_onnx
 from stream_seg.backends.tensorrt.api import Plan, check_cuda
 from stream_seg.backends.tensorrt.run import Execution
 from stream_seg.engines.open import open_engine
@@ -31,7 +31,7 @@ def network(tmp_path: Path) -> Network:
 
 
 def make_execution(network: Network, cuda: simulated_cuda.Cuda, *, most: int = 4) -> Execution:
-    graph = prune_to_output(network.f32)[1]
+    graph = prune_onnx(network.f32)[1]
     plan = simulated_cuda.Plan(graph, cuda, most=most, outputs={"scores": SCORES})
     return Execution(cast(Plan, plan), cuda, output="scores")
 

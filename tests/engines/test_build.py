@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from stream_seg.backends.choose import Target
-from stream_seg.backends.engine import Device, prune_to_output
+from stream_seg.backends.engine import Device, prune_onnx
 from stream_seg.backends.tensorrt.api import Plan
 from stream_seg.backends.tensorrt.run import Execution
 from stream_seg.engines.build import BuildResult, EngineRecipe, Reporter, build_engine, build_for_target
@@ -285,7 +285,7 @@ def test_a_missing_plan_is_built_compared_and_stored(
     classes = {"classes": small_networks.CLASSES}
     model = small_networks.make_model(outputs={"out": 3}, batch="n")
     network = open_network(small_networks.write_network(tmp_path, model, classes))
-    simulated_onnx = dict.fromkeys(("f32", "fp16"), prune_to_output(network.f32)[1])
+    simulated_onnx = dict.fromkeys(("f32", "fp16"), prune_onnx(network.f32)[1])
     plans: dict[bytes, bytes] = {}
     build_plan = tensorrt.build_plan
 
@@ -321,7 +321,7 @@ def test_a_missing_plan_is_built_compared_and_stored(
     zeros = small_networks.make_model(outputs={"out": 3}, batch="n")
     zeros.graph.initializer[0].raw_data = bytes(len(zeros.graph.initializer[0].raw_data))
     wrong = open_network(small_networks.write_network(tmp_path, zeros, classes, name="zeros"))
-    simulated_onnx["fp16"] = prune_to_output(wrong.f32)[1]
+    simulated_onnx["fp16"] = prune_onnx(wrong.f32)[1]
     (folder / f"{entry.name}.json").unlink()
     entry = build_for_target(network, target, recipe, folder=folder, report=report).entry
     assert entry.key.precision == "f32", "wrong labels are refused"

@@ -8,13 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from stream_seg.engines.calibration import (
-    QuantizeSettings,
-    Sample,
-    sample_evenly,
-    sample_source,
-    sample_synthetic,
-)
+from stream_seg.engines.calibration import QuantizeSettings, Sample, sample_evenly, sample_source
 from stream_seg.errors import ConfigError, SourceError, StreamSegError
 from stream_seg.types import VOID
 from tests.support.clips import number_image, write_video
@@ -113,8 +107,8 @@ def test_the_calibration_digest_depends_on_images_and_settings(tmp_path: Path) -
 
 
 def test_the_synthetic_drive() -> None:
-    samples = sample_synthetic(SIZE, count=4)
-    assert (len(samples.fit), len(samples.held_back)) == (2, 2)
+    samples = sample_source(None, SIZE, classes=2)
+    assert (len(samples.fit), len(samples.held_back)) == (12, 12)
     assert samples.fit[0].image.std() > 10
 
 

@@ -9,15 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stream_seg.backends.engine import (
-    ANY_GPU,
-    Device,
-    Engine,
-    make_engine,
-    prune_to_output,
-    select_onnx,
-    summarize_error,
-)
+from stream_seg.backends.engine import ANY_GPU, Device, Engine, make_engine, prune_onnx, select_onnx, summarize_error
 from stream_seg.backends.tensorrt.api import OnStep, Plan, create_monitor, find_gpu, get_logger, import_tensorrt
 from stream_seg.backends.tensorrt.precision import convert_precision
 from stream_seg.backends.tensorrt.run import Execution
@@ -55,7 +47,7 @@ def create_engine(network: Network, *, precision: str, threads: int = 1, plan: b
     any, although labels are a tenth of their size.
     """
     device, _ = find_gpu()
-    output, graph = prune_to_output(select_onnx(network, precision))
+    output, graph = prune_onnx(select_onnx(network, precision))
     if plan is None:
         plan = build_plan(graph, precision=precision, batch=BATCH, name=network.name)
     execution = load_plan(plan, output=output, name=network.name)
@@ -80,7 +72,7 @@ def lower_network(network: Network, precision: str) -> bytes:
 
 def compile_network(network: Network, precision: str, **options: Any) -> bytes:
     """Return a plan of the network's scores, else labels, with the options of `build_plan`. Raises NetworkError."""
-    graph = prune_to_output(select_onnx(network, precision))[1]
+    graph = prune_onnx(select_onnx(network, precision))[1]
     return build_plan(graph, precision=precision, name=network.name, **options)
 
 
