@@ -132,7 +132,8 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     export_onnx(net, path, size=size, spec=SPEC)
     with torch.no_grad():  # in float64, so that only the exported network rounds
         scores, labels = PortableNetwork(net, SPEC).double()(images)
-    del net
+    for tensor in (*net.parameters(), *net.buffers()):  # torch's exporter keeps references to them
+        tensor.data = tensor.new_empty(0)
     yield Exported(name, path, images.numpy(), scores.float().numpy(), labels.numpy())
     path.unlink()  # up to 1 GB each
 
