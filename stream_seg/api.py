@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import count
 from os import PathLike, fspath
 from pathlib import Path
 from queue import SimpleQueue
@@ -37,7 +38,7 @@ Document: TypeAlias = Mapping[str, Any]
 
 
 def open(  # noqa: A001 - called as stream_seg.open
-    source: PathText,
+    source: PathText | int,
     *,
     network: PathText | Document = "road",
     smooth: bool = True,
@@ -59,7 +60,7 @@ def open(  # noqa: A001 - called as stream_seg.open
 
 
 def run(
-    source: PathText,
+    source: PathText | int,
     *outputs: PathText,
     network: PathText | Document = "road",
     smooth: bool = True,
@@ -92,6 +93,8 @@ def open_engine(
 ) -> ImageEngine:
     """Open a network for single images: `open_engine("road")(image).labels`. Raises NetworkError or ConfigError."""
     source = network if isinstance(network, Mapping) else fspath(network)
+    if threads < 1:
+        raise ConfigError(f"threads: expected whole number >= 1, got {threads}")
     engine = open_network_engine(open_network(source, size=size), backend=backend, precision=precision, threads=threads)
     return ImageEngine(engine)
 
@@ -109,8 +112,11 @@ class ImageEngine:
 
     def __call__(self, image: Image) -> Frame:
         """Segment an image of any size, uint8 (H, W, 3) BGR. Raises ValueError for another array."""
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"expected an image uint8 (H, W, 3) BGR, got {image.dtype} {image.shape}")
+        kind = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.size) or (
+            image.shape[2] != 3
+        ):
+            raise ValueError(f"expected an image uint8 (H, W, 3) BGR, got {kind}")
         semantic = segment_image(image, self._engine)
         return Frame("image", 0, 0, Fraction(1), time.monotonic_ns(), image, semantic)
 
@@ -151,10 +157,14 @@ class Pipeline:
         register(self.graph)
         self._announce = announce
         self._resources = ExitStack()
+        self._started = False
         self._ended_ns: int | None = None
 
     def start(self) -> None:
         """Start the metrics server and the stages; `close` follows. Raises ConfigError or OutputError."""
+        if self._started:
+            raise ConfigError("a pipeline runs once; make another one")
+        self._started = True
         with ExitStack() as resources:
             if (metrics := self.config.metrics) is not None:
                 port = resources.enter_context(serve_metrics(self.graph, host=metrics.host, port=metrics.port))
@@ -197,6 +207,8 @@ class Pipeline:
         if not taps:
             ends = ", ".join(dict.fromkeys(name for node in self.config.outputs for name in node.inputs))
             raise ConfigError(f"the pipeline yields no frames; name a stage, such as Pipeline(..., frames={ends!r})")
+        if not self._started:
+            raise ConfigError("the pipeline is not running: use it as a context manager")
         yield from taps[0]
         if self.error is not None:
             raise self.error
@@ -296,7 +308,7 @@ class _Tap:
         self._requests.release()
 
 
-def checked_config(document: Document, *, where: str, loader: StageLoader, report_file: Path | None = None) -> Config:
+def check_config(document: Document, *, where: str, loader: StageLoader, report_file: Path | None = None) -> Config:
     """Return the config of a document. Raises ConfigError, and OutputError for an output that would overwrite."""
     config = check(document, where=where, loader=loader)
     refuse_overwriting(config, report_file=report_file)
@@ -316,13 +328,14 @@ def _read(graph: PathText | Document, settings: Sequence[str], frames: str | Non
         stages = dict(document.get("stages") or {})
         if frames not in stages:
             raise ConfigError(f"{where}: frames: {describe_unknown('stage', frames, stages)}")
-        document["stages"] = {**stages, "frames": {"stage": _Tap, "input": frames}}
-    return checked_config(document, where=where, loader=loader)
+        name = next(name for number in count() if (name := "frames" + "_" * number) not in stages)
+        document["stages"] = {**stages, name: {"stage": _Tap, "input": frames}}
+    return check_config(document, where=where, loader=loader)
 
 
-def _default_graph(source: PathText, segment: dict[str, Any], *, smooth: bool) -> dict[str, Any]:
+def _default_graph(source: PathText | int, segment: dict[str, Any], *, smooth: bool) -> dict[str, Any]:
     """Return the default graph for a source, with settings for the network, with or without smoothing."""
-    document = with_input(default_document(), fspath(source))
+    document = with_input(default_document(), str(source) if isinstance(source, int) else fspath(source))
     stages = {name: dict(keys or {}) for name, keys in document["stages"].items()}
     stages["segment"] |= segment
     if not smooth:

@@ -279,6 +279,27 @@ def test_the_error_of_a_stage_is_raised_at_the_end(tmp_path: Path) -> None:
     assert str(pipeline.report().error) == str(pipeline.error)
 
 
+def test_a_camera_is_opened_by_its_number() -> None:
+    with pytest.raises(stream_seg.SourceError, match="/dev/video99999: no such camera"):
+        next(stream_seg.open(99_999))
+
+
+def test_a_pipeline_runs_once_and_only_a_running_one_is_iterated() -> None:
+    pipeline = stream_seg.Pipeline(graph(), frames="synthetic")
+    with pytest.raises(stream_seg.ConfigError, match="not running"):
+        list(pipeline)
+    with pipeline:
+        assert len(list(pipeline)) == 12
+        assert list(pipeline) == []
+    with pytest.raises(stream_seg.ConfigError, match="runs once"):
+        pipeline.start()
+
+
+def test_a_stage_may_be_called_frames() -> None:
+    with stream_seg.Pipeline(graph(frames={"stage": Invert, "input": "synthetic"}), frames="frames") as pipeline:
+        assert len(list(pipeline)) == 12
+
+
 def test_an_engine_segments_one_image_of_any_size() -> None:
     image = next(iter(Synthetic(width=160, height=96)(iter(())))).image
     with stream_seg.open_engine("road", backend="onnxruntime", precision="f32") as engine:
@@ -287,7 +308,7 @@ def test_an_engine_segments_one_image_of_any_size() -> None:
         assert result.labels_at((48, 80)).shape == (48, 80)
         assert "road" in engine.classes.names
         assert engine(image[:50, :70]).labels.shape == (50, 70)
-        for wrong in (image[..., 0], image.astype(np.float32), image[..., :2]):
+        for wrong in (image[..., 0], image.astype(np.float32), image[..., :2], image[:0], image.tolist(), None):
             with pytest.raises(ValueError, match=r"expected an image uint8 \(H, W, 3\) BGR"):
                 engine(wrong)
     with pytest.raises(stream_seg.NetworkError, match="the engine is closed"):

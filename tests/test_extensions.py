@@ -22,6 +22,7 @@ from stream_seg.network.network import Network
 from stream_seg.stages import registry as stages
 from stream_seg.stages.base import STRICT, Frames, Traits
 from stream_seg.zoo import BUILDERS
+from tests.support.frames import make_frame
 from tests.support.program import run_cli
 
 PACKAGE = Path(stream_seg.__file__).parent
@@ -100,8 +101,42 @@ def test_an_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 @dataclass(config=STRICT)
-class Patient:
-    """Segment nothing, but hear of the age of every frame and count labels of others."""
+class Gradient:
+    """Yield grey images that become brighter."""
+
+    traits = Traits(role="source", argument="gradient://NUMBER")
+
+    uri: Annotated[str, Field(description="gradient://NUMBER of frames")]
+    stream: str = "gradient"
+
+    @classmethod
+    def argument(cls, text: str) -> dict[str, Any] | None:
+        """Return the keys for a command-line INPUT."""
+        return {"uri": text} if text.startswith("gradient://") else None
+
+    def expected_frames(self) -> int:
+        """Return the number of frames."""
+        return int(self.uri.rpartition("/")[2])
+
+    def __call__(self, _: Frames) -> Frames:
+        for number in range(self.expected_frames()):
+            yield make_frame(number, stream=self.stream, size=(48, 64))
+
+
+def test_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(stages, "STAGES", {**stages.STAGES, "gradient": f"{__name__}:Gradient"})
+    report = tmp_path / "run.json"
+    assert run_cli("run", "gradient://7", tmp_path / "o.jsonl", "--report", report) == 0
+    assert json.loads(report.read_text())["frames"]["captured"] == 7
+    assert "7 in, 7 out" in capsys.readouterr().out
+    assert stream_seg.open("gradient://7", smooth=False).total_frames == 7
+    assert run_cli("run", "gradiend://7", "o.mp4") == 2
+    assert "gradiend://" in capsys.readouterr().err
+
+
+@dataclass(config=STRICT)
+class AgeRecorder:
+    """Pass frames on, record the ages that outputs report, and count the labels of others."""
 
     traits = Traits(produces=("labels",), age_feedback=True)
 
@@ -115,21 +150,21 @@ AGES: list[float] = []
 
 
 def test_a_stage_with_age_feedback_and_label_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "STAGES", {**stages.STAGES, "patient": f"{__name__}:Patient"})
+    monkeypatch.setattr(stages, "STAGES", {**stages.STAGES, "recorder": f"{__name__}:AgeRecorder"})
     document = {
         "stages": {
             "synthetic": {"width": 96, "height": 64, "frames": 12},
             "segment": {"input": "synthetic"},
-            "patient": {"input": "segment"},
+            "recorder": {"input": "segment"},
         }
     }
     AGES.clear()
-    with stream_seg.Pipeline(document, frames="patient") as pipeline:
+    with stream_seg.Pipeline(document, frames="recorder") as pipeline:
         assert len(list(pipeline)) == 12
         metrics = pipeline.metrics()
     assert AGES
-    assert metrics['stream_seg_key_frames_total{stage="patient"}'] == 12
-    assert metrics['stream_seg_quality_level{stage="patient"}'] == 0
+    assert metrics['stream_seg_key_frames_total{stage="recorder"}'] == 12
+    assert metrics['stream_seg_quality_level{stage="recorder"}'] == 0
 
 
 def create_engine(network: Network, *, precision: str, threads: int, **_: Any) -> Engine:

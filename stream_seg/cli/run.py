@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from stream_seg.api import Pipeline, checked_config
+from stream_seg.api import Pipeline, check_config
 from stream_seg.cli.malloc import limit_heaps
 from stream_seg.cli.progress import progress
 from stream_seg.cli.report import print_report, write_json
@@ -43,7 +43,7 @@ def run(
     after the files are finished and the report is written.
     """
     limit_heaps()
-    config = checked_config(read(), where=where, loader=loader, report_file=report_file)
+    config = check_config(read(), where=where, loader=loader, report_file=report_file)
     loader.close()
     before = {path: _identity(path) for _, path in output_paths(config)}
     console = Console(stderr=True, markup=False, highlight=False)
@@ -56,7 +56,7 @@ def run(
                 apply = reloader(
                     pipeline.graph,
                     config,
-                    lambda: checked_config(read(), where=where, loader=loader, report_file=report_file),
+                    lambda: check_config(read(), where=where, loader=loader, report_file=report_file),
                 )
             with _on_hangup(apply) as reload_if_requested:
                 _watch(pipeline, console, quiet=quiet, each=reload_if_requested)

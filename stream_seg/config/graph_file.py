@@ -18,7 +18,7 @@ from stream_seg.errors import ConfigError
 from stream_seg.redact import quote_value, redact_secrets
 from stream_seg.schema.validation import describe_error, describe_unknown, validate
 from stream_seg.schema.yaml import line_of, parse_yaml, read_yaml
-from stream_seg.sources.uri import explain_refusal, parse_source
+from stream_seg.sources.uri import explain_refusal
 from stream_seg.stages.base import Policy, Role, Stage, is_live, stream_of, traits_of
 from stream_seg.stages.registry import STAGES, StageLoader, classes_of
 
@@ -137,8 +137,7 @@ def check(document: Mapping[str, Any], *, where: str, loader: StageLoader | None
     nodes = {name: _node(name, dict(keys or {}), where=where, loader=loader) for name, keys in top.stages.items()}
     _check_unique_streams(nodes, where=where)
     for node in nodes.values():
-        if isinstance(uri := getattr(node.stage, "uri", None), str) and node.role == "source":
-            _check_access(uri, top.sources, where=f"{where}: stages.{node.name}.uri")
+        _check_access(node, top.sources, where=f"{where}: stages.{node.name}.uri")
     config = Config(
         _sort(nodes, where=where), top.policy, top.metrics, top.deadline_ms, top.traces, restrictions=top.sources
     )
@@ -182,9 +181,11 @@ def _node(name: str, keys: dict[str, Any], *, where: str, loader: StageLoader) -
     return Node(name, kind if isinstance(kind, str) else stage_class.__name__, tuple(inputs), policy, stage)
 
 
-def _check_access(uri: str, sources: SourcesConfig, *, where: str) -> None:
+def _check_access(node: Node, restrictions: SourcesConfig, *, where: str) -> None:
+    """Reject a source whose address the graph file does not allow."""
     try:
-        reason = explain_refusal(parse_source(uri), sources.schemes, sources.hosts)
+        source = node.stage.location() if hasattr(node.stage, "location") else None
+        reason = explain_refusal(source, restrictions.schemes, restrictions.hosts) if source is not None else None
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
     if reason:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from stream_seg.config.graph_file import Config
-from stream_seg.errors import ConfigError, OutputError, SourceError
+from stream_seg.errors import ConfigError, OutputError
 from stream_seg.files import STREAM, partial_path, require_writable
 from stream_seg.redact import redact_secrets
 from stream_seg.schema.yaml import parse_yaml
-from stream_seg.sources.images import list_image_files
-from stream_seg.sources.uri import parse_source
+from stream_seg.sources.images import list_input_files
 from stream_seg.stages.base import Role, Traits, expected_frames, parse_argument, traits_of
 from stream_seg.stages.registry import StageLoader, classes_of
 
@@ -38,7 +36,7 @@ def with_input(document: Mapping[str, Any], uri: str, loader: StageLoader | None
         raise ConfigError(f"INPUT {redact_secrets(uri)} cannot be placed: the graph has {count}; use --set instead")
     name = sources[0]
     old = graph.keys[name] if graph.kind(name) == kind else {}
-    return graph.replaced({**graph.keys, name: {**old, "stage": kind, **keys}})
+    return graph.replace_stages({**graph.keys, name: {**old, "stage": kind, **keys}})
 
 
 def with_outputs(
@@ -73,7 +71,7 @@ def with_outputs(
         added[name] = {"stage": kind, "input": end if images == "drawn" else before, **keys}
     if draws and not any(keys["input"] == end for keys in added.values()):
         del stages[end]
-    return graph.replaced({**stages, **added})
+    return graph.replace_stages({**stages, **added})
 
 
 def refuse_overwriting(config: Config, *, report_file: Path | None = None) -> None:
@@ -92,7 +90,8 @@ def refuse_overwriting(config: Config, *, report_file: Path | None = None) -> No
         first = writers.setdefault(partial_path(path), name)
         if first != name:
             raise OutputError(f"{path}: {first} and {name} would both write it; give each its own path")
-    inputs = list(_input_files(config))
+    sources = [node.stage.location() for node in config.sources if hasattr(node.stage, "location")]
+    inputs = [file for source in sources for file in list_input_files(source)]
     for _, path in written:
         if any(_same(path, file) for file in inputs):
             raise OutputError(f"{path}: is the input as well; choose another name for the output")
@@ -146,7 +145,7 @@ class _Stages:
     def names(self, role: Role) -> list[str]:
         return [name for name in self.keys if self.traits(name).role == role]
 
-    def replaced(self, stages: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    def replace_stages(self, stages: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         """Return the document with other stages."""
         return {**self._document, "stages": dict(stages)}
 
@@ -162,20 +161,8 @@ def _match(role: Role, text: str) -> tuple[str, dict[str, Any]]:
             if keys is not None:
                 return name, dict(keys)
     what = {"source": "input", "output": "output"}.get(role, role)
-    shown = f"{what} {redact_secrets(text)!r} is not understood" if text.strip() else f"the {what} is empty"
-    raise ConfigError(f"{shown}; allowed: {argument_forms(role)}")
-
-
-def _input_files(config: Config) -> Iterator[Path]:
-    """Yield the files that the sources read; for images also their folders, where label maps would mix with them."""
-    for node in config.sources:
-        source = parse_source(uri) if isinstance(uri := getattr(node.stage, "uri", None), str) else None
-        if source is not None and source.kind == "file":
-            yield Path(source.address)
-        if source is not None and source.kind == "images":
-            with suppress(SourceError):  # reported when the source is opened
-                files = list_image_files(source)
-                yield from (*files, *{file.parent for file in files})
+    problem = f"{what} {redact_secrets(text)!r} is not understood" if text.strip() else f"the {what} is empty"
+    raise ConfigError(f"{problem}; allowed: {argument_forms(role)}")
 
 
 def _same(path: Path, other: Path) -> bool:

@@ -92,7 +92,7 @@ class SmoothingCounters:
         self.confidence: dict[str, float] = {}
 
     def add(self, frame: Frame) -> None:
-        """Count a frame. A placeholder sets the confidence to 0; a frame that was not smoothed changes nothing."""
+        """Count a frame. A placeholder sets the confidence to 0; a frame without temporal data changes nothing."""
         if frame.signal is not None:
             self.confidence[frame.stream] = 0.0
         if frame.temporal is None:

@@ -45,7 +45,7 @@ class Graph:
         self.done, self._lock = Event(), Lock()
         self.stop_requested = Event()
         """Set, for example by a signal handler, to request the end of the run; whoever waits then calls `stop`."""
-        self._stopping = False
+        self._entered = self._stopping = False
         self.error: StreamSegError | None = None
         self.registry = CollectorRegistry()
         """Metrics of this graph; stages may add their own."""
@@ -85,6 +85,9 @@ class Graph:
         return {w.node.name: w.labels.engine for w in self.workers if "labels" in w.traits.produces}
 
     def __enter__(self) -> Graph:
+        if self._entered:
+            raise ConfigError("a graph runs once; make another one")
+        self._entered = True
         self._links.open()
         for worker in self.workers:
             self._links.bind(worker.receiver, worker.node.name)
@@ -130,7 +133,7 @@ class Graph:
             self.error = self.error or error
         self.stop()
 
-    def failed(self, worker: Worker, error: StreamSegError) -> None:
+    def on_failure(self, worker: Worker, error: StreamSegError) -> None:
         """Stop because a stage failed. A removed source, or one added to the running graph, does not stop the run."""
         if worker not in self.workers:
             LOG.warning("%s, which was removed: %s", worker.node.name, error)
@@ -140,7 +143,7 @@ class Graph:
         else:
             self.fail(error)
 
-    def ended(self, worker: Worker) -> None:
+    def on_end(self, worker: Worker) -> None:
         """End the run with its last output, and close the links with its last stage."""
         with self._lock:
             self._running -= 1

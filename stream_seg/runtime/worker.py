@@ -30,11 +30,11 @@ AGE_FEEDBACK = 1024
 class Owner(Protocol):
     """Receives the events of a worker, called in the worker's thread."""
 
-    def failed(self, worker: Worker, error: StreamSegError, /) -> None: ...
+    def on_failure(self, worker: Worker, error: StreamSegError, /) -> None: ...
 
     def stop(self) -> None: ...
 
-    def ended(self, worker: Worker, /) -> None: ...
+    def on_end(self, worker: Worker, /) -> None: ...
 
 
 class Worker:
@@ -56,7 +56,7 @@ class Worker:
         self.age_feedback: deque[Age] | None = deque(maxlen=AGE_FEEDBACK) if self.traits.age_feedback else None
         self.age_listeners: Mapping[str, deque[Age]] = {}  # of an output: the feedback queues of other stages, by name
         self.duration_ms, self.age_ms, self.overhead_ms = Samples(), Samples(), Samples()
-        self.ages = dict(ages)  # of an output: by stream
+        self.ages = dict(ages)  # by stream that reaches this stage; outputs measure them
         self.trace: Callable[[Frame], None] | None = None  # of an output: called with every finished frame
         self.last: Frame | None = None
         self.resumed: Continuation | None = None  # of a source: continues the stream of a removed source
@@ -122,12 +122,14 @@ class Worker:
             self._work()
         except StreamSegError as error:
             self.failed = True
-            self._owner.failed(self, error)
+            self._owner.on_failure(self, error)
         except BaseException as error:  # also a panic of foreign code: any exception ends the stage
             self.failed = True
             about = {"stream": self.last.stream, "seq": self.last.seq} if self.last else {}
             LOG.debug("stage %s", self.node.name, exc_info=True, extra=about)
-            self._owner.failed(self, StageError(_failure(self.node.name, self.last, error)))
+            failure = StageError(_describe_failure(self.node.name, self.last, error))
+            failure.__cause__ = error
+            self._owner.on_failure(self, failure)
         finally:
             self.source.end(failed=self.failed)
             for sender in self.senders:
@@ -135,7 +137,7 @@ class Worker:
             if self.is_output and not self.receiver.ended:
                 self._owner.stop()
             self.receiver.close()
-            self._owner.ended(self)
+            self._owner.on_end(self)
 
     def _work(self) -> None:
         self._began_ns = time.monotonic_ns()
@@ -216,7 +218,7 @@ def _drain(ages: deque[Age]) -> tuple[Age, ...]:
     return tuple(ages.popleft() for _ in range(len(ages)))
 
 
-def _failure(stage: str, frame: Frame | None, error: BaseException) -> str:
+def _describe_failure(stage: str, frame: Frame | None, error: BaseException) -> str:
     """Describe an unexpected exception of a stage in one line: stage, frame, error, file and line."""
     at_frame = f" at frame {frame.stream}:{frame.seq}" if frame else ""
     message = " ".join(f"{type(error).__name__}: {error}".split())

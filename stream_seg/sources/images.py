@@ -13,6 +13,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from threading import Lock
@@ -43,6 +44,15 @@ MIRRORED = {2: 180, 4: 0, 5: 90, 7: 90}
 """EXIF orientations that no rotation alone makes upright, and the rotation in degrees that FFmpeg reports for each."""
 
 _quiet = Lock()
+
+
+def list_input_files(source: Source) -> list[Path]:
+    """Return the files that a source reads; for images also their folders, where label maps would mix with them."""
+    if source.kind == "images":
+        with suppress(SourceError):  # reported when the source is opened
+            files = list_image_files(source)
+            return [*files, *{file.parent for file in files}]
+    return [Path(source.address)] if source.kind == "file" else []
 
 
 def list_image_files(source: Source) -> list[Path]:

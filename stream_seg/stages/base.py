@@ -17,7 +17,7 @@ Optional members, which the runtime, the command line and the metrics use; `Trai
 * `stream`: name of the stream that a source yields; by default the name of the stage
 * `live`: True for a source whose frames come whether or not they are taken
 * `expected_frames() -> int | None`: number of frames of a recorded source
-* `uri`: address that a source opens; checked against the `sources:` of the graph file
+* `location() -> Source`: address that a source opens, for the `sources:` restrictions of the graph file and the outputs
 * `path`: file or folder that an output writes; checked against the inputs and the other outputs
 """
 
@@ -56,7 +56,7 @@ class Traits:
 
     role: Role = "filter"
     produces: tuple[Product, ...] = ()
-    """Parts that the stage adds to frames, for metrics: labels (engine, key frames, quality level), smoothing (resets)."""
+    """Parts that the stage adds to frames, counted as metrics: labels (engine, key frames), smoothing (resets)."""
     age_feedback: bool = False
     """Outputs report the age of each frame back to this stage, as `Frame.ages`."""
     draws: bool = False

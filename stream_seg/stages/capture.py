@@ -100,10 +100,14 @@ class Capture:
             raise SourceError(f"{source.display}: no frame can be decoded ({seq + 1} tried)")
         return {"decode_error": missed} if missed else NONE_MISSED  # no frame is left to carry the count
 
+    def location(self) -> Source:
+        """Return the parsed address. Raises ConfigError for one that is no source."""
+        return parse_source(self.uri)
+
     @property
     def live(self) -> bool:
         """True if frames come whether or not they are taken."""
-        return self.loop or parse_source(self.uri).live
+        return self.loop or self.location().live
 
     @property
     def _reconnects(self) -> bool:

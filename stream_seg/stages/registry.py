@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
+from zlib import crc32
 
 from pydantic.dataclasses import dataclass as validated_dataclass
 from pydantic.dataclasses import is_pydantic_dataclass
@@ -61,6 +62,7 @@ class StageLoader:
     def __init__(self, folder: Path = Path()) -> None:
         self._folder = folder
         self._loaded: dict[object, type[Stage]] = {}
+        self._modules: dict[str, ModuleType] = {}
         self._closed = False
 
     def close(self) -> None:
@@ -81,21 +83,22 @@ class StageLoader:
 
     def _import(self, reference: object) -> type[Stage]:
         if isinstance(reference, type):
-            return _validated(reference)
+            return _validate_class(reference)
         source, _, class_name = str(reference).rpartition(":")
         if not source or not class_name.isidentifier():
             raise ConfigError(f"{describe_unknown('stage', reference, STAGES)}, or FILE.py:CLASS, MODULE:CLASS")
-        module = _imported(source, self._folder)
+        module = self._modules.get(source) or _import_module(source, self._folder)
+        self._modules[source] = module
         stage = getattr(module, class_name, None)
         if not isinstance(stage, type):
             classes = [
                 name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__
             ]
             raise ConfigError(f"{module.__file__}, line 1: {describe_unknown('class', class_name, classes)}")
-        return _validated(stage)
+        return _validate_class(stage)
 
 
-def _imported(source: str, folder: Path) -> ModuleType:
+def _import_module(source: str, folder: Path) -> ModuleType:
     """Import FILE.py (relative to `folder`) or MODULE (from the Python path or `folder`).
 
     Raises ConfigError for a missing file or module and for everything that the user's code raises.
@@ -107,7 +110,8 @@ def _imported(source: str, folder: Path) -> ModuleType:
     try:
         if not source.endswith(".py"):
             return importlib.import_module(source)
-        name = f"stream_seg_user_{path.stem}"  # a user's json.py must not replace the standard library's
+        # a user's json.py must not replace the standard library's, nor another folder's
+        name = f"stream_seg_user_{path.stem}_{crc32(str(path.resolve()).encode()):x}"
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None
         assert spec.loader is not None
@@ -118,12 +122,12 @@ def _imported(source: str, folder: Path) -> ModuleType:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{source}.".startswith(f"{error.name}."):
             message = "no such module on the Python path or beside the graph file"
             raise ConfigError(f"{quote_value(source)}: {message}") from error
-        raise ConfigError(f"{quote_value(source)}: {_failure(error)}") from error
+        raise ConfigError(f"{quote_value(source)}: {_describe_failure(error)}") from error
     finally:
         sys.path.remove(str(folder.resolve()))
 
 
-def _failure(error: BaseException) -> str:
+def _describe_failure(error: BaseException) -> str:
     """Describe an exception of imported code in one line: file, line of that file, type and message."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}"
@@ -133,7 +137,7 @@ def _failure(error: BaseException) -> str:
     return place + " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _validated(stage: type) -> type[Stage]:
+def _validate_class(stage: type) -> type[Stage]:
     """Return a stage class whose fields are validated by pydantic. Raises ConfigError for a class that is no stage."""
     if not (is_dataclass(stage) and any("__call__" in vars(base) for base in stage.__mro__)):
         raise ConfigError(f"{_place(stage)}: {stage.__name__} is no stage: a dataclass with a method __call__(frames)")

@@ -148,7 +148,7 @@ FAMILIES = (
            "Frames that a stage yielded in place of a missing image.",
            lambda g: ((w.node.name, w.placeholders) for w in g.workers)),
     Family(GaugeMetricFamily, "stream_seg_fps", ("stage",),
-           "Frames per second that a stage yields, over its last frames.",
+           "Images per second that a stage yields, over the last two seconds.",
            lambda g: ((w.node.name, w.fps()) for w in g.workers)),
     Family(HistogramMetricFamily, "stream_seg_stage_duration_seconds", ("stage",),
            "Time that a stage spent on a frame.",
