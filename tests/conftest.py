@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -25,18 +26,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     Such groups are small and come last: they fill the time in which one worker would wait for another.
     """
     soak = config.getoption("soak")
-    deselected = [item for item in items if not (is_timed(item) if soak else item.get_closest_marker("soak") is None)]
-    config.hook.pytest_deselected(items=deselected)
-    left_out = {item.nodeid for item in deselected}
-    grouped, others = [], []
-    for item in items:
-        if item.nodeid in left_out:
-            continue
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.location[0]))
-            others.append(item)
-        else:
-            grouped.append(item)
+    selected = [item for item in items if (is_timed(item) if soak else item.get_closest_marker("soak") is None)]
+    config.hook.pytest_deselected(items=list(set(items).difference(selected)))
+    grouped = [item for item in selected if item.get_closest_marker("xdist_group") is not None]
+    others = [item for item in selected if item.get_closest_marker("xdist_group") is None]
+    for item in others:
+        item.add_marker(pytest.mark.xdist_group(item.location[0]))
     items[:] = others + grouped
 
 
@@ -48,7 +43,8 @@ def is_timed(item: pytest.Item) -> bool:
 def pytest_keyboard_interrupt() -> None:
     """Kill everything that the tests started, so that Ctrl-C ends a parallel run at once."""
     for process in psutil.Process().children(recursive=True):
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -14,6 +14,8 @@ SLACK = 10
 
 
 def make_time_limit(*, exact: bool) -> TimeLimit:
+    """Return `time_limit`, exact or with slack."""
+
     @contextmanager
     def time_limit(seconds: float) -> Iterator[None]:
         allowed_s = seconds * (1 if exact else SLACK)
