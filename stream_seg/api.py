@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count
@@ -15,6 +16,7 @@ from threading import Semaphore
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from pydantic import ValidationError
 
 from stream_seg.backends.engine import Engine
 from stream_seg.config.graph_file import Config, apply_settings, check, read_document
@@ -25,16 +27,26 @@ from stream_seg.frame import Frame
 from stream_seg.network.network import open_network
 from stream_seg.runtime.graph import Graph
 from stream_seg.runtime.report import Report
-from stream_seg.schema.validation import describe_unknown
+from stream_seg.schema.validation import describe_error, describe_unknown
 from stream_seg.stages.base import Frames, Traits
 from stream_seg.stages.registry import StageLoader
-from stream_seg.stages.segment import segment_image
+from stream_seg.stages.segment import Segment, segment_image
 from stream_seg.telemetry.metrics import register, serve_metrics
 from stream_seg.types import Classes, Image
 from stream_seg.web.hosts import format_host
 
 PathText: TypeAlias = str | PathLike[str]
 Document: TypeAlias = Mapping[str, Any]
+
+
+_RUNNING: set[Pipeline] = set()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close abandoned pipelines: foreign code in their threads would crash when the interpreter ends."""
+    for pipeline in tuple(_RUNNING):
+        pipeline.close()
 
 
 def open(  # noqa: A001 - called as stream_seg.open
@@ -92,11 +104,15 @@ def open_engine(
     threads: int = 1,
 ) -> ImageEngine:
     """Open a network for single images: `open_engine("road")(image).labels`. Raises NetworkError or ConfigError."""
-    source = network if isinstance(network, Mapping) else fspath(network)
-    if threads < 1:
-        raise ConfigError(f"threads: expected whole number >= 1, got {threads}")
-    engine = open_network_engine(open_network(source, size=size), backend=backend, precision=precision, threads=threads)
-    return ImageEngine(engine)
+    try:
+        keys = Segment(**_segment_keys(network, size=size, backend=backend, precision=precision, threads=threads))
+    except ValidationError as error:
+        fields = Segment.__pydantic_fields__  # type: ignore[attr-defined]
+        raise ConfigError(describe_error(error, fields, where="open_engine")) from error
+    opened = open_network(keys.network, size=keys.size)
+    return ImageEngine(
+        open_network_engine(opened, backend=keys.backend, precision=keys.precision, threads=keys.threads)
+    )
 
 
 class ImageEngine:
@@ -175,9 +191,11 @@ class Pipeline:
                 resources.enter_context(trace_frames(self.graph, traces, deadline_ms=self.config.deadline_ms))
             resources.enter_context(self.graph)
             self._resources = resources.pop_all()
+        _RUNNING.add(self)
 
     def close(self) -> None:
         """Stop the stages, finish the files and close everything. Raises nothing: see `error`."""
+        _RUNNING.discard(self)
         for tap in self._taps():
             tap.close()
         self._resources.close()
@@ -214,7 +232,12 @@ class Pipeline:
             raise self.error
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until every output has ended. Return False if the time runs out before."""
+        """Wait until every output has ended. Return False if the time runs out before.
+
+        Raises ConfigError if nothing would end: the pipeline is not running, or nobody has asked for its frames.
+        """
+        if not self._started or (timeout_s is None and any(not tap.requested for tap in self._taps())):
+            raise ConfigError("the pipeline does not run to an end by itself: start it, and iterate over its frames")
         return self.graph.wait(timeout_s)
 
     def stop(self) -> None:
@@ -251,8 +274,12 @@ class FrameStream:
         return self.pipeline.total_frames
 
     def close(self) -> None:
-        """Stop the pipeline and close the source. Closing twice is allowed."""
-        self._frames.close()
+        """Stop the pipeline and close the source. Closing twice is allowed, and closing from another thread."""
+        self.pipeline.stop()
+        for tap in self.pipeline._taps():
+            tap.close()
+        with suppress(ValueError):  # another thread iterates: its iteration ends now, and closes the pipeline
+            self._frames.close()
 
     def __iter__(self) -> FrameStream:
         return self
@@ -280,7 +307,7 @@ class _Tap:
 
     def __post_init__(self) -> None:
         self._requests, self._frames = Semaphore(0), SimpleQueue[Frame | None]()
-        self._closed = False
+        self.requested = self._closed = False
 
     def __call__(self, frames: Frames) -> Frames:
         try:
@@ -294,6 +321,7 @@ class _Tap:
             self._frames.put(None)
 
     def __iter__(self) -> Iterator[Frame]:
+        self.requested = True
         while True:
             self._requests.release()
             frame = self._frames.get()
@@ -325,17 +353,18 @@ def _read(graph: PathText | Document, settings: Sequence[str], frames: str | Non
         document = read_document(Path(graph))
     document = apply_settings(document, settings)
     if frames is not None:
-        stages = dict(document.get("stages") or {})
-        if frames not in stages:
-            raise ConfigError(f"{where}: frames: {describe_unknown('stage', frames, stages)}")
-        name = next(name for number in count() if (name := "frames" + "_" * number) not in stages)
-        document["stages"] = {**stages, name: {"stage": _Tap, "input": frames}}
+        stages = document.get("stages")
+        names = [*stages] if isinstance(stages, Mapping) else []
+        if frames not in names:
+            raise ConfigError(f"{where}: frames: {describe_unknown('stage', frames, names)}")
+        name = next(name for number in count() if (name := "frames" + "_" * number) not in names)
+        document["stages"] = {**document["stages"], name: {"stage": _Tap, "input": frames}}
     return check_config(document, where=where, loader=loader)
 
 
 def _default_graph(source: PathText | int, segment: dict[str, Any], *, smooth: bool) -> dict[str, Any]:
     """Return the default graph for a source, with settings for the network, with or without smoothing."""
-    document = with_input(default_document(), str(source) if isinstance(source, int) else fspath(source))
+    document = with_input(default_document(), _path_text(source))
     stages = {name: dict(keys or {}) for name, keys in document["stages"].items()}
     stages["segment"] |= segment
     if not smooth:
@@ -347,6 +376,12 @@ def _segment_keys(network: PathText | Document, **keys: Any) -> dict[str, Any]:
     """Return the keys of a segment stage, without those that are None."""
     source = dict(network) if isinstance(network, Mapping) else fspath(network)
     return {"network": source, **{key: value for key, value in keys.items() if value is not None}}
+
+
+def _path_text(source: object) -> str:
+    if isinstance(source, str | int | PathLike):
+        return str(source) if isinstance(source, int) else str(fspath(source))
+    raise ConfigError(f"source: expected a path, a URL or a camera number, got {type(source).__name__}")
 
 
 def _series(name: str, labels: Mapping[str, str]) -> str:

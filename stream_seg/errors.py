@@ -62,3 +62,8 @@ class StageError(StreamSegError):
     """A stage that failed while working on a frame."""
 
     exit_code = 6
+
+
+def describe_exception(error: BaseException) -> str:
+    """Return type and message of an exception in one line."""
+    return " ".join((f"{type(error).__name__}: {error}" if str(error) else type(error).__name__).split())

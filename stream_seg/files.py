@@ -105,6 +105,8 @@ def replace_file(path: Path, content: bytes) -> None:
 def partial_path(path: Path) -> Path:
     """Return the path at which an output is written before it gets its name. Raises OutputError for an invalid path."""
     target = _resolve(path)
+    if not target.name:
+        raise OutputError(f"cannot write {path}: it exists and is not a file")
     return target.with_name(f".{target.stem}.partial{target.suffix}")
 
 

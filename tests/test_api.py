@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -201,6 +201,16 @@ class Invert:
 
 
 @dataclass
+class Wrong:
+    """Yield something that is no frame, or return no generator."""
+
+    generator: bool
+
+    def __call__(self, frames: Iterator[stream_seg.Frame]) -> Any:
+        return (frame.image for frame in frames) if self.generator else None
+
+
+@dataclass
 class Fail:
     """Fail at frame 3."""
 
@@ -293,6 +303,81 @@ def test_a_pipeline_runs_once_and_only_a_running_one_is_iterated() -> None:
         assert list(pipeline) == []
     with pytest.raises(stream_seg.ConfigError, match="runs once"):
         pipeline.start()
+
+
+@pytest.mark.parametrize(
+    ("generator", "message"), [(True, "yielded ndarray, expected a Frame"), (False, "returned NoneType")]
+)
+def test_a_stage_that_yields_no_frames_is_named(generator: bool, message: str) -> None:
+    pipeline = stream_seg.Pipeline(
+        graph(wrong={"stage": Wrong, "input": "synthetic", "generator": generator}), frames="wrong"
+    )
+
+    def iterate() -> None:
+        with pipeline:
+            list(pipeline)
+
+    with pytest.raises(stream_seg.StageError, match=f"stage wrong {message}"):
+        iterate()
+
+
+def test_waiting_for_frames_that_nobody_takes_is_refused() -> None:
+    with pytest.raises(stream_seg.ConfigError, match="iterate over its frames"):
+        stream_seg.Pipeline(graph(), frames="synthetic").wait()
+
+    def wait() -> None:
+        with stream_seg.Pipeline(graph(), frames="synthetic") as pipeline:
+            pipeline.wait()
+
+    with pytest.raises(stream_seg.ConfigError, match="iterate over its frames"):
+        wait()
+
+
+def test_a_stream_is_closed_from_another_thread() -> None:
+    frames = stream_seg.open("synth://road?size=96x64")
+    started = threading.Event()
+
+    def iterate() -> None:
+        for _ in frames:
+            started.set()
+
+    thread = threading.Thread(target=iterate)
+    thread.start()
+    assert started.wait(60)
+    frames.close()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_an_abandoned_pipeline_ends_with_the_program() -> None:
+    script = (
+        "import stream_seg\n"
+        "frames = stream_seg.open('synth://road?size=96x64')\n"
+        "next(frames)\n"
+        "pipeline = stream_seg.Pipeline({'stages': {'synthetic': {}}}, frames='synthetic')\n"
+        "pipeline.start()\n"
+        "next(iter(pipeline))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: stream_seg.open(None), "source: expected a path, a URL or a camera number, got NoneType"),
+        (lambda: stream_seg.open(b"x.mp4"), "source: expected a path, a URL or a camera number, got bytes"),
+        (lambda: stream_seg.Pipeline({"stages": ["abc"]}, frames="abc"), "frames: unknown stage 'abc'"),
+        (lambda: stream_seg.Pipeline(graph(), frames=["x"]), "frames: unknown stage"),
+        (lambda: stream_seg.Pipeline(graph(), settings=[5]), "--set 5: expected KEY=VALUE"),
+        (lambda: stream_seg.open_engine(size="ab"), "open_engine: size: expected list of 2"),
+        (lambda: stream_seg.open_engine(size=(1, 2, 3)), "open_engine: size: expected list of 2"),
+        (lambda: stream_seg.open_engine(threads="x"), "open_engine: threads: expected whole number >= 1"),
+    ],
+)
+def test_a_wrong_type_is_a_config_error(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(stream_seg.ConfigError, match=message):
+        call()
 
 
 def test_a_stage_may_be_called_frames() -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from stream_seg.config.document import DEADLINE_MS, Document, MetricsConfig, SourcesConfig, StageKeys, TracesConfig
-from stream_seg.errors import ConfigError
+from stream_seg.errors import ConfigError, describe_exception
 from stream_seg.redact import quote_value, redact_secrets
 from stream_seg.schema.validation import describe_error, describe_unknown, validate
 from stream_seg.schema.yaml import line_of, parse_yaml, read_yaml
@@ -100,10 +100,10 @@ def apply_settings(document: Mapping[str, Any], settings: Sequence[str]) -> dict
     changed: dict[str, Any] = deepcopy(dict(document))
     stages = changed.get("stages") or {}
     for setting in settings:
-        key, equals, value = setting.partition("=")
+        key, equals, value = str(setting).partition("=")
         # A key with one of these is a URL, cut at a = of its password or query.
         if not equals or not key or set(key) & set(":@"):
-            raise ConfigError(f"--set {redact_secrets(setting)}: expected KEY=VALUE, such as STAGE.KEY=0.6")
+            raise ConfigError(f"--set {redact_secrets(str(setting))}: expected KEY=VALUE, such as STAGE.KEY=0.6")
         parsed = parse_yaml(value, where=f"--set {key}")
         head, *rest = key.split(".")
         if head in stages:
@@ -157,7 +157,7 @@ def _node(name: str, keys: dict[str, Any], *, where: str, loader: StageLoader) -
         hint = "" if kind != name else " (a stage with another name needs its kind: `stage: KIND`)"
         raise ConfigError(f"{where}{f', line {line}' if line else ''}: stages.{name}: {error}{hint}") from error
     inputs = keys.pop("input", [])
-    inputs = [inputs] if isinstance(inputs, str) else inputs
+    inputs = [inputs] if isinstance(inputs, str) else list(inputs) if isinstance(inputs, tuple) else inputs
     if not isinstance(inputs, list) or not all(isinstance(i, str) for i in inputs) or len(set(inputs)) != len(inputs):
         raise ConfigError(
             f"{place}.input: expected a stage's name or a list of different names, got {quote_value(inputs)}"
@@ -178,6 +178,8 @@ def _node(name: str, keys: dict[str, Any], *, where: str, loader: StageLoader) -
         everything = dict.fromkeys([*known, *StageKeys.model_fields])
         message = describe_error(error, declared, where=where, path=("stages", name), known=everything)
         raise ConfigError(message) from error
+    except Exception as error:  # of a user's own stage
+        raise ConfigError(f"{place}: {describe_exception(error)}") from error
     return Node(name, kind if isinstance(kind, str) else stage_class.__name__, tuple(inputs), policy, stage)
 
 
@@ -233,7 +235,8 @@ def _sort(nodes: Mapping[str, Node], *, where: str) -> tuple[Node, ...]:
     unused = [node.name for node in nodes.values() if node.role != "output" and node.name not in used]
     if unused:
         outputs = ", ".join(name for name, _ in classes_of("output"))
-        raise ConfigError(f"{where}: nothing takes the frames of {', '.join(unused)}; add an output ({outputs})")
+        message = f"nothing takes the frames of {', '.join(unused)}"
+        raise ConfigError(f"{where}: {message}; add an OUTPUT, or an output stage ({outputs})")
     inner = (nodes[name] for name in order if nodes[name].role != "output")
     return (*inner, *(node for node in nodes.values() if node.role == "output"))  # outputs as the file lists them
 

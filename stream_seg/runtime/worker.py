@@ -6,14 +6,14 @@ import logging
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from threading import Thread
 from typing import Protocol, cast
 
 from stream_seg.config.graph_file import Node
-from stream_seg.errors import StageError, StreamSegError
+from stream_seg.errors import StageError, StreamSegError, describe_exception
 from stream_seg.frame import Age, Frame, Stamp
 from stream_seg.per_stream import FrameRate
 from stream_seg.runtime.counters import LabelCounters, SmoothingCounters, SourceCounters, SourceTotals
@@ -143,6 +143,8 @@ class Worker:
         self._began_ns = time.monotonic_ns()
         with closing(self._frames()) as frames:
             for frame in frames:
+                if not isinstance(frame, Frame):
+                    raise StageError(f"stage {self.node.name} yielded {type(frame).__name__}, expected a Frame")
                 stamped = self._measure(frame)
                 accepted = [sender.put(stamped) for sender in self.senders]
                 if accepted and not any(accepted):
@@ -152,6 +154,8 @@ class Worker:
     def _frames(self) -> Generator[Frame, None, None]:
         """Yield the frames of the stage; count the value of its generator as missed frames."""
         frames = self.stage(self._input())
+        if not isinstance(frames, Iterator):
+            raise StageError(f"stage {self.node.name} returned {type(frames).__name__}, expected a generator of frames")
         missed = yield from cast("Generator[Frame, None, Mapping[str, int] | None]", frames)
         self.source.missed.update(missed or {})
 
@@ -221,7 +225,6 @@ def _drain(ages: deque[Age]) -> tuple[Age, ...]:
 def _describe_failure(stage: str, frame: Frame | None, error: BaseException) -> str:
     """Describe an unexpected exception of a stage in one line: stage, frame, error, file and line."""
     at_frame = f" at frame {frame.stream}:{frame.seq}" if frame else ""
-    message = " ".join(f"{type(error).__name__}: {error}".split())
     calls = traceback.extract_tb(error.__traceback__)
     place = f" ({calls[-1].filename}, line {calls[-1].lineno})" if calls else ""
-    return f"stage {stage} failed{at_frame}: {message}{place}"
+    return f"stage {stage} failed{at_frame}: {describe_exception(error)}{place}"

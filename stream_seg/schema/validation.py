@@ -87,7 +87,7 @@ def describe_error(
     elif kind in MISSING and not is_short:
         fault = "is required"
     elif isinstance(cause := detail.get("ctx", {}).get("error"), Exception):
-        fault = str(cause)
+        fault = " ".join(str(cause).split())
     elif kind == "json_invalid":
         fault = detail["msg"].replace("Invalid", "invalid")
     else:

@@ -25,10 +25,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
 
 from pydantic import ConfigDict
 
+from stream_seg.errors import ConfigError, StreamSegError, describe_exception
 from stream_seg.frame import Frame
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ Policy: TypeAlias = Literal["latest", "every"]
 """Selection of the frames that a stage receives: only the newest (live), or every one (recorded)."""
 Role: TypeAlias = Literal["source", "filter", "output"]
 Product: TypeAlias = Literal["labels", "smoothing"]
+Images: TypeAlias = Literal["any", "drawn", "undrawn"]
 
 STRICT = ConfigDict(extra="forbid", strict=False, validate_default=True)
 """The pydantic configuration of every stage: `@dataclass(config=STRICT)` with pydantic.dataclasses.dataclass."""
@@ -61,10 +63,15 @@ class Traits:
     """Outputs report the age of each frame back to this stage, as `Frame.ages`."""
     draws: bool = False
     """The stage draws on images. An output that needs no drawn image takes its frames before this stage."""
-    images: Literal["any", "drawn", "undrawn"] = "any"
+    images: Images = "any"
     """Images that an output expects: drawn by the stages before it, undrawn (it draws itself), or any."""
     argument: str = ""
     """The form of the command-line INPUT or OUTPUT that the stage accepts, for help texts and errors."""
+
+    def __post_init__(self) -> None:
+        for name, kind in (("role", Role), ("images", Images)):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"Traits.{name}: expected {' or '.join(get_args(kind))}, got {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,14 @@ def traits_of(stage: Stage | type[Stage]) -> Traits:
 
 def bind(stage: Stage, context: Context) -> Stage:
     """Return the stage with the settings of the running graph applied. Raises ConfigError where they do not fit."""
-    bound: Stage = stage.bind(context) if hasattr(stage, "bind") else stage
+    try:
+        bound: Stage = stage.bind(context) if hasattr(stage, "bind") else stage
+    except StreamSegError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"stage {context.name}: bind failed: {describe_exception(error)}") from error
+    if not callable(bound):
+        raise ConfigError(f"stage {context.name}: bind returned {type(bound).__name__}, expected a stage")
     return bound
 
 

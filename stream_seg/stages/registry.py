@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
+from typing import cast
 from zlib import crc32
 
+from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as validated_dataclass
 from pydantic.dataclasses import is_pydantic_dataclass
 
-from stream_seg.errors import ConfigError
+from stream_seg.errors import ConfigError, describe_exception
 from stream_seg.redact import quote_value
 from stream_seg.schema.validation import describe_unknown
 from stream_seg.stages.base import STRICT, Role, Stage, Traits, traits_of
@@ -36,6 +38,10 @@ STAGES: Mapping[str, str] = MappingProxyType(
     }
 )
 """Module and class by stage name; imported when a graph uses the stage."""
+
+
+PLAIN = ConfigDict(**STRICT, arbitrary_types_allowed=True)
+"""The pydantic configuration of a user's plain dataclass."""
 
 
 def stage_class(name: str) -> type[Stage]:
@@ -91,9 +97,7 @@ class StageLoader:
         self._modules[source] = module
         stage = getattr(module, class_name, None)
         if not isinstance(stage, type):
-            classes = [
-                name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__
-            ]
+            classes = [key for key, value in vars(module).items() if isinstance(value, type) and is_dataclass(value)]
             raise ConfigError(f"{module.__file__}, line 1: {describe_unknown('class', class_name, classes)}")
         return _validate_class(stage)
 
@@ -134,7 +138,7 @@ def _describe_failure(error: BaseException) -> str:
     calls = traceback.extract_tb(error.__traceback__)
     own = [call for call in calls if call.filename != __file__ and "importlib" not in call.filename]
     place = f"{own[0].filename}, line {own[0].lineno}: " if own else ""
-    return place + " ".join(f"{type(error).__name__}: {error}".split())
+    return place + describe_exception(error)
 
 
 def _validate_class(stage: type) -> type[Stage]:
@@ -143,7 +147,13 @@ def _validate_class(stage: type) -> type[Stage]:
         raise ConfigError(f"{_place(stage)}: {stage.__name__} is no stage: a dataclass with a method __call__(frames)")
     if not isinstance(getattr(stage, "traits", Traits()), Traits):
         raise ConfigError(f"{_place(stage)}: {stage.__name__}.traits is no stream_seg.stages.base.Traits")
-    return stage if is_pydantic_dataclass(stage) else validated_dataclass(config=STRICT)(stage)
+    if is_pydantic_dataclass(stage):
+        return cast("type[Stage]", stage)
+    frozen = stage.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    try:
+        return cast("type[Stage]", validated_dataclass(config=PLAIN, frozen=frozen)(stage))
+    except Exception as error:
+        raise ConfigError(f"{_place(stage)}: {stage.__name__}: {describe_exception(error)}") from error
 
 
 def _place(stage: type) -> str:

@@ -87,12 +87,27 @@ def test_a_class_of_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ),
         ("my_stages.py:Blur", "import sys\nsys.exit(3)\n", "/my_stages.py, line 2: SystemExit: 3"),
         ("my_stages.py:Blur", GOOD.replace("strength", "traits: int = 0\n    strength"), "Blur.traits is no"),
+        (
+            "my_stages.py:Blur",
+            GOOD.replace("int = 3", "'Missing' = 3"),
+            "`Blur` is not fully defined; you should define `Missing`",
+        ),
+        (
+            "my_stages.py:Blur",
+            "from stream_seg.stages.base import Traits\nTraits(role='sink')\n",
+            "/my_stages.py, line 2: ValueError: Traits.role: expected source or filter or output, got 'sink'",
+        ),
+        (
+            "my_stages.py:Blur",
+            f"{GOOD}\n    def __post_init__(self):\n        raise RuntimeError('a\\nb')\n",
+            "RuntimeError: a b",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line_with_file_and_line(tmp_path: Path, reference: str, code: str, message: str) -> None:
     error = load(tmp_path, reference, code)
     assert "\n" not in error
-    assert error.startswith("/graph.yaml, line 3: stages.blur: ")
+    assert error.startswith(("/graph.yaml, line 3: stages.blur: ", "/graph.yaml: stages.blur: "))
     assert message in error
 
 
@@ -103,6 +118,24 @@ def test_keys_of_a_plain_dataclass_are_validated(tmp_path: Path) -> None:
     }
     with pytest.raises(ConfigError, match=r"stages.blur.strength: expected whole number, got 'x'"):
         check(document, where="graph", loader=StageLoader(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "decorator", ["@dataclass(frozen=True)", "@dataclass(frozen=True, slots=True)", "@dataclass(slots=True)"]
+)
+def test_any_kind_of_dataclass_is_a_stage(tmp_path: Path, decorator: str) -> None:
+    code = GOOD.replace("@dataclass", decorator).replace("int = 3", "int = 3\n    lock: object = None")
+    assert load(tmp_path, "my_stages.py:Blur", code) == "Blur"
+
+
+def test_two_classes_of_a_file_share_its_module(tmp_path: Path) -> None:
+    (tmp_path / "my_stages.py").write_text(GOOD + GOOD.replace("Blur", "Other"))
+    loader = StageLoader(tmp_path)
+    assert loader.load("my_stages.py:Blur").__module__ == loader.load("my_stages.py:Other").__module__
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "my_stages.py").write_text(GOOD.replace("Blur", "Third"))
+    assert StageLoader(other).load("my_stages.py:Third").__name__ == "Third"
 
 
 def test_a_file_cannot_replace_a_module_of_the_standard_library(tmp_path: Path) -> None:
