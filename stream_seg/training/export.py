@@ -162,11 +162,11 @@ def calibration_set(
         fit = [place for place in places if place % HELD_BACK != HELD_BACK - 1]
         compared = places[HELD_BACK - 1 :: HELD_BACK] or places  # of up to three images none is left out
 
-    def samples(pairs: Pairs, places: Sequence[int]) -> tuple[Sample, ...]:
-        resized = (resize_image(pairs.images[place], size) for place in places)
-        return tuple(Sample(f"image {i}", image, pairs.labels[i]) for i, image in zip(places, resized, strict=True))
+    def sample(pairs: Pairs, place: int) -> Sample:
+        return Sample(f"image {place}", resize_image(pairs.images[place], size), pairs.labels[place])
 
-    return CalibrationSet(source, samples(pairs, fit), samples(pairs if held_back is None else held_back, compared))
+    unseen = tuple(sample(pairs if held_back is None else held_back, place) for place in compared)
+    return CalibrationSet(source, tuple(sample(pairs, place) for place in fit), unseen)
 
 
 def subsample(items: Sequence[Item], limit: int) -> Sequence[Item]:

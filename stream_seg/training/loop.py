@@ -93,12 +93,10 @@ def report_out_of_memory(recipe: Recipe, device: torch.device) -> Iterator[None]
         # torch raises OutOfMemoryError for a GPU, but only a RuntimeError for the CPU
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not re.search("alloc.*memory", str(error)):
             raise
-        height, width = recipe.crop
+        crops = f"{recipe.batch} crops of {recipe.crop[0]}x{recipe.crop[1]}"
         place = "the GPU" if device.type == "cuda" else "this machine"
-        raise ConfigError(
-            f"batch: {recipe.batch} crops of {height}x{width} do not fit into the memory of {place}; use a smaller"
-            " batch or crop"
-        ) from error
+        message = f"batch: {crops} do not fit into the memory of {place}; use a smaller batch or crop"
+        raise ConfigError(message) from error
 
 
 def resolve_device(recipe: Recipe) -> torch.device:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -87,10 +88,8 @@ def refuse_sizes(recipe: Recipe, *, classes: int, where: str) -> None:
         with torch.device("meta"):
             build_network(recipe.network, classes).train()(torch.zeros(recipe.batch, 3, *recipe.crop))
     except ValueError as error:  # batch normalisation of a single value
-        height, width = recipe.crop
-        raise ConfigError(
-            f"{where}: batch: {recipe.batch} crops of {height}x{width} are too few for {recipe.network}: {error}"
-        ) from error
+        crops = f"{recipe.batch} crops of {recipe.crop[0]}x{recipe.crop[1]}"
+        raise ConfigError(f"{where}: batch: {crops} are too few for {recipe.network}: {error}") from error
 
 
 def refuse_size(network: str, size: tuple[int, int], *, classes: int, where: str | None = None) -> None:
@@ -109,11 +108,11 @@ def split_held_back(pairs: Pairs, share: float, *, where: str) -> tuple[Pairs, P
     if len(pairs) < 2:
         raise ConfigError(f"{where}: held_back: {share:g} needs at least two images")
     count = min(len(pairs) - 1, max(1, round(share * len(pairs))))
-    runs, held_back = min(RUNS, count), set[int]()
+    runs, held_back = min(RUNS, count), np.zeros(len(pairs), bool)
     for run in range(runs):
         end = (run + 1) * len(pairs) // runs
-        held_back |= set(range(end - ((run + 1) * count // runs - run * count // runs), end))
-    parts = [[i for i in range(len(pairs)) if (i in held_back) == side] for side in (False, True)]
+        held_back[end - ((run + 1) * count // runs - run * count // runs) : end] = True
+    parts = (np.flatnonzero(held_back == side) for side in (False, True))
     training, val = (Pairs([pairs.images[i] for i in part], [pairs.labels[i] for i in part]) for part in parts)
     return training, val
 
@@ -129,28 +128,21 @@ def load_start(recipe: Recipe, net: nn.Module, pairs: Pairs, classes: Classes, *
     """Load the weights of `start:`, `weights:` or `backbone:` into `net`. Return the input spec of the training."""
     if recipe.start is not None and not is_file(recipe.start, error=ConfigError):
         raise ConfigError(f"{where}: start: no such file: {recipe.start}")
-    own, hint = None, "leave mean and std out"
-    if recipe.mean is not None and recipe.std is not None:
-        own = InputSpec(recipe.mean, recipe.std, recipe.colour)
+    own = InputSpec(recipe.mean, recipe.std, recipe.colour) if recipe.mean and recipe.std else None
     if recipe.backbone is not None:
         known = load_backbone(net, recipe.backbone, network=recipe.network)
         if known is None and own is None:
             raise ConfigError(f"{where}: mean: and std: are required, because {recipe.backbone} does not state them")
-        return resolve_input_spec(Weights(recipe.backbone, {}, known), own, where=where, hint=hint)
+        return resolve_input_spec(Weights(recipe.backbone, {}, known), own, where=where)
     source = recipe.weights or recipe.start
     if source is None:
         assert own is not None, "read_recipe requires mean and std"
         return own
     weights = open_weights(source, network=recipe.network)
-    spec, new_head = resolve_input_spec(weights, own, where=where, hint=hint), recipe.head == "new"
-    load_weights(
-        net,
-        weights.state,
-        classes=len(classes),
-        where=weights.source,
-        skip=class_layers(recipe.network, len(classes)) if new_head else (),
-        hint="; head: new trains from them with new last layers" if recipe.weights else "",
-    )
+    spec, new_head = resolve_input_spec(weights, own, where=where), recipe.head == "new"
+    skip = class_layers(recipe.network, len(classes)) if new_head else ()
+    hint = "; head: new trains from them with new last layers" if recipe.weights else ""
+    load_weights(net, weights.state, classes=len(classes), where=weights.source, skip=skip, hint=hint)
     if not new_head:
         refuse_classes(weights, classes, where=f"{where}: {weights.source}")
     if recipe.weights and recipe.check_input:
@@ -174,7 +166,9 @@ def refuse_classes(weights: Weights, classes: Classes, *, where: str) -> None:
         raise ConfigError(f"{where}: its classes are {theirs}; the recipe's are {ours}")
 
 
-def resolve_input_spec(weights: Weights, spec: InputSpec | None, *, where: str, hint: str = "") -> InputSpec:
+def resolve_input_spec(
+    weights: Weights, spec: InputSpec | None, *, where: str, hint: str = "leave mean and std out"
+) -> InputSpec:
     """Return the input spec that weights and user agree on, or that one of them states.
 
     `spec` is the user's; `hint` ends the error for two that differ. Raises ConfigError, also if neither states one.

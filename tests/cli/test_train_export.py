@@ -571,7 +571,7 @@ def test_a_split_of_one_image(tmp_path: Path) -> None:
 def test_int8_is_exported_with_its_accuracy_report(folder: Path) -> None:
     report = open_network(folder / "out" / "road.onnx").int8_report
     assert report is not None
-    assert (report["held_back"]["labelled"], report["calibration"]["pictures"], report["refused"]) == (4, 12, None)
+    assert (report["held_back"]["labelled"], report["calibration"]["images"], report["refused"]) == (4, 12, None)
     onnx = folder / "out" / "road.onnx"
     miou = {name: evaluate_images(onnx, folder, precision=name)["miou"] for name in ("f32", "int8")}
     assert report["held_back"]["miou_f32"] == pytest.approx(miou["f32"], abs=0.001)

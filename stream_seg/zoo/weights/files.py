@@ -83,15 +83,13 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 def unwrap_weights(content: Mapping[str, Any], *, where: str) -> dict[str, Tensor]:
     """Return the tensors by name from inside a checkpoint's wrappers. Raises NetworkError if there are none."""
     for _ in range(MAX_DEPTH):
-        if _are_tensors(content):
+        if content and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
             break
         inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if inner is None:
             keys = format_names(map(str, content))
-            raise NetworkError(
-                f"{where}: no weights found among its keys {keys}; expected tensors by name at the top or under one of"
-                f" {', '.join(WRAPPERS)}"
-            )
+            expected = f"tensors by name at the top or under one of {', '.join(WRAPPERS)}"
+            raise NetworkError(f"{where}: no weights found among its keys {keys}; expected {expected}")
         content = inner
     else:
         raise NetworkError(f"{where}: no weights found within {MAX_DEPTH} nested wrappers")
@@ -99,10 +97,6 @@ def unwrap_weights(content: Mapping[str, Any], *, where: str) -> dict[str, Tenso
     if not weights:
         raise NetworkError(f"{where}: no weights found: it holds only n_averaged")
     return weights
-
-
-def _are_tensors(content: Mapping[str, Any]) -> bool:
-    return bool(content) and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
 
 
 def match_names(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
@@ -135,7 +129,5 @@ def save_weights(path: Path, state: Mapping[str, Tensor], about: Mapping[str, An
     """
     from safetensors.torch import save
 
-    rounded = {
-        name: value.to(torch.float16 if value.ndim > 1 else value.dtype).contiguous() for name, value in state.items()
-    }
+    rounded = {name: (value.half() if value.ndim > 1 else value).contiguous() for name, value in state.items()}
     replace_file(path, save(rounded, {METADATA: json.dumps(about)}))

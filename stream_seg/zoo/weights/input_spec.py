@@ -107,10 +107,8 @@ def refuse_misfit(
     others = [other for one in (spec, *INPUTS.values()) for other in (one, one.swap_colours())]
     least, best = min((norm_deviation(net, other, samples), place) for place, other in enumerate(others))
     if least * MIN_RATIO < deviation:
-        raise ConfigError(
-            f"{where}: trained on another input than {spec} ({deviation:.1f} deviations off);"
-            f" {others[best]} fits better ({least:.1f})"
-        )
+        better = f"{others[best]} fits better ({least:.1f})"
+        raise ConfigError(f"{where}: trained on another input than {spec} ({deviation:.1f} deviations off); {better}")
 
 
 def refuse_worse(
@@ -123,10 +121,9 @@ def refuse_worse(
     mious = [score(torch_predictor(net, one, size), samples, classes)["miou"] or 0.0 for one in specs]
     best = int(np.argmax(mious))
     if mious[best] > mious[0] + MIN_GAIN:
-        raise ConfigError(
-            f"{where}: trained on another input than {spec} (mean IoU {100 * mious[0]:.0f} on {len(samples)} images);"
-            f" {specs[best]} fits better ({100 * mious[best]:.0f})"
-        )
+        measured = f"mean IoU {100 * mious[0]:.0f} on {len(samples)} images"
+        better = f"{specs[best]} fits better ({100 * mious[best]:.0f})"
+        raise ConfigError(f"{where}: trained on another input than {spec} ({measured}); {better}")
 
 
 def score(predict: Predict, pairs: Pairs, classes: Classes) -> dict[str, Any]:

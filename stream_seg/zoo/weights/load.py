@@ -55,12 +55,10 @@ def load_weights(
     own = net.state_dict()
     state = match_names(state, own)
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in state if name not in own]
-    faults = ((missing, len(own), "missing"), (unexpected, len(state), "unexpected"))
-    parts = [
-        f"{len(names)} of {total} names {fault} ({format_names(names)})" for names, total, fault in faults if names
-    ]
-    if parts:
+    foreign = [name for name in state if name not in own]
+    if missing or foreign:
+        parts = [f"{len(missing)} of {len(own)} names missing ({format_names(missing)})"] if missing else []
+        parts += [f"{len(foreign)} of {len(state)} names unexpected ({format_names(foreign)})"] if foreign else []
         raise NetworkError(f"{where}: not weights of this network: {'; '.join(parts)}")
     different = [name for name, value in state.items() if value.shape != own[name].shape and name not in skip]
     counts = {_class_count(state[name], own[name], classes) for name in different}

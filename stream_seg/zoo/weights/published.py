@@ -24,10 +24,9 @@ def fetch_published(
     if member == "DEFAULT":
         name = next((full for full in known if full.startswith(f"{kind}.")), name)
     if name not in known:
-        raise ConfigError(
-            f"{key}: {name!r} is neither a file of weights nor torchvision's weights for {network}; torchvision has"
-            f" {', '.join(known) or 'none'}{hint}"
-        )
+        alternatives = f"torchvision has {', '.join(known) or 'none'}{hint}"
+        reason = f"{name!r} is neither a file of weights nor torchvision's weights for {network}"
+        raise ConfigError(f"{key}: {reason}; {alternatives}")
     entry, transforms = known[name], known[name].transforms()
     spec = InputSpec(tuple(transforms.mean), tuple(transforms.std), "rgb")
     return _download(entry.url), spec, entry.meta["categories"]

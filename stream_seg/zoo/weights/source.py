@@ -131,10 +131,8 @@ def _apply_sidecar(weights: Weights, content: Any, *, where: str) -> Weights:
             raise ConfigError(f"{where}: {key}: describes an ONNX; it is not allowed for weights")
     if keys & {"mean", "std", "colour", "scale"}:
         if not keys >= {"mean", "std"}:
-            plain = "[0, 0, 0] and [1, 1, 1]"
-            raise ConfigError(
-                f"{where}: colour, scale, mean and std need both mean and std; without normalisation these are {plain}"
-            )
+            hint = "without normalisation these are [0, 0, 0] and [1, 1, 1]"
+            raise ConfigError(f"{where}: colour, scale, mean and std need both mean and std; {hint}")
         spec = InputSpec(sidecar.mean, sidecar.std, sidecar.colour, sidecar.scale)
     classes = make_classes(sidecar.classes, sidecar.palette, where=where)
     return replace(weights, spec=spec, classes=classes, size=sidecar.size, prefer=sidecar.prefer)
