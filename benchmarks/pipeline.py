@@ -72,7 +72,7 @@ def main(
     facts["cpu_ms"]["network"] = measure_network_ms(decoded)
     facts["network_share"] = round(facts["cpu_ms"]["network"] / facts["cpu_ms"]["ours"], 3)
     height, width = decoded[0].image.shape[:2]
-    facts |= {"picture": f"{width}x{height}", "frames": len(decoded) - WARM_UP_FRAMES, "rounds": rounds}
+    facts |= {"image": f"{width}x{height}", "frames": len(decoded) - WARM_UP_FRAMES, "rounds": rounds}
     print_results(facts, [make_table(facts)], json_file)
     if min(facts["agreement"].values()) < LEAST_AGREEMENT:
         raise StreamSegError(f"less than {LEAST_AGREEMENT:.0%} of the labels are equal: the comparison is meaningless")
@@ -146,7 +146,7 @@ def measure_network_ms(frames: Sequence[Frame]) -> float:
 
 def make_table(facts: dict[str, Any]) -> Table:
     """Return the figures as a table."""
-    title = f"CPU-ms per frame, {facts['picture']}, median of {facts['rounds']} rounds of {facts['frames']} frames"
+    title = f"CPU-ms per frame, {facts['image']}, median of {facts['rounds']} rounds of {facts['frames']} frames"
     table = figures_table(title, "", "in memory", "ratio", "same work", "file to mp4", "ratio", "same labels")
     engine = facts["engine"]
     for name in facts["cpu_ms_io"]:

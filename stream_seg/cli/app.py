@@ -218,8 +218,7 @@ def evaluate(
     from rich.console import Console
 
     from stream_seg.cli.report import write_json
-    from stream_seg.evaluation import images as pictures
-    from stream_seg.evaluation import videos
+    from stream_seg.evaluation import images, videos
     from stream_seg.files import require_writable
     from stream_seg.network.sidecar import parse_prefer, parse_size
 
@@ -242,8 +241,8 @@ def evaluate(
         figures = videos.evaluate_videos(network, data, split=split, frames=frames or 60, engine=engine)
         table = videos.tabulate_videos(figures)
     else:
-        figures = pictures.evaluate_images(network, data or Path(), split=split, **engine)
-        table = pictures.tabulate_images(figures)
+        figures = images.evaluate_images(network, data or Path(), split=split, **engine)
+        table = images.tabulate_images(figures)
     Console(markup=False).print(table)
     if json_file is not None:
         write_json(figures, json_file)

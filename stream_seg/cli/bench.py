@@ -65,7 +65,7 @@ def run_benchmark(plan: BenchPlan, *, on_status: Callable[[str], None] = lambda 
     """Time all combinations of a plan. Raises ConfigError, NetworkError or SourceError.
 
     `on_status` is called with the combination that is timed next. Combinations that do not work are omitted, unless
-    none is left. Keys: cpu, cores, load (before), source, picture [height, width], threads, rows [{network, size,
+    none is left. Keys: cpu, cores, load (before), source, image [height, width], threads, rows [{network, size,
     trained, backend, precision, device, outside, model, end_to_end}], left_out [{network, size, trained, backend,
     precision, reason}]. `model` and `end_to_end` are {frames, p50_ms, p95_ms, p99_ms, cpu_ms}; `outside` is the share
     of a frame's median time that is spent outside the network.
@@ -89,7 +89,7 @@ def run_benchmark(plan: BenchPlan, *, on_status: Callable[[str], None] = lambda 
                     failures.append((failure, error))
     if failures and not rows:
         raise failures[0][1]
-    facts |= {"source": parse_source(plan.source).display, "picture": frames[0].image.shape[:2]}
+    facts |= {"source": parse_source(plan.source).display, "image": frames[0].image.shape[:2]}
     return {**facts, "rows": rows, "left_out": [failure for failure, _ in failures]}
 
 
@@ -164,7 +164,7 @@ def build_untrained(name: str, folder: Path, *, size: tuple[int, int], calibrati
 
 def make_tables(facts: Mapping[str, Any]) -> Iterator[Table]:
     """Yield a table for each network and size, at most 80 columns wide."""
-    height, width = facts["picture"]
+    height, width = facts["image"]
     for head, rows in groupby(facts["rows"], lambda row: (row["network"], row["size"], row["trained"])):
         name, size, trained = head
         weights = "" if trained else ", random weights"

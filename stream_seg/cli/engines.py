@@ -46,7 +46,7 @@ def build(
         str | None, typer.Option(metavar="DIR|VIDEO", help="Your own images, to calibrate int8 on.")
     ] = None,
     labels: Annotated[Path | None, typer.Option(metavar="DIR", help="Label maps for these images.")] = None,
-    pictures: Annotated[int | None, typer.Option(help="Number of images to take, evenly spaced.")] = None,
+    images: Annotated[int | None, typer.Option(help="Number of images to take, evenly spaced.")] = None,
     miou_loss: Annotated[float | None, typer.Option(help="Accepted loss in mIoU points, with labels.")] = None,
     agreement: Annotated[
         float | None, typer.Option(help="Required percentage of labels equal to f32, without labels.")

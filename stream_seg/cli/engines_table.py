@@ -58,8 +58,8 @@ def make_details(entry: Entry, folder: Path) -> Table:
     for name, figures in (("calibration", entry.gate["calibration"]), ("held back", entry.gate["held_back"])):
         before, after = figures["miou_f32"], figures["miou_lower"]
         miou = "" if before is None or after is None else f", mIoU {100 * before:.2f} -> {100 * after:.2f}"
-        agreement = f"{figures['pictures']} images, {100 * figures['agreement']:.2f} % as f32"
-        worst = f"worst {100 * figures['worst']:.2f} % in {figures['worst_picture']}"
+        agreement = f"{figures['images']} images, {100 * figures['agreement']:.2f} % as f32"
+        worst = f"worst {100 * figures['worst']:.2f} % in {figures['worst_image']}"
         table.add_row(f"accuracy, {name}", f"{agreement}, {worst}{miou}")
     table.add_row("compared", f"on {entry.gate['source']}, by {entry.gate['computed_by']}")
     return table

@@ -85,10 +85,10 @@ def compare_labels(pairs: Iterable[LabelPair], classes: Classes) -> Comparison:
     matrices = (mutual, right_f32, right_lower)
     miou, miou_f32, miou_lower = (compute_metrics(matrix, classes)["miou"] for matrix in matrices)
     return {
-        "pictures": total,
+        "images": total,
         "agreement": equal / pixels,
         "worst": worst,
-        "worst_picture": worst_image,
+        "worst_image": worst_image,
         "miou": 1.0 if miou is None else miou,  # two networks that only predict void agree
         "labelled": labelled,
         "miou_f32": miou_f32,
@@ -106,5 +106,5 @@ def explain_refusal(comparison: Comparison, limits: Limits) -> str | None:
         return None
     return (
         f"{100 * agreement:.2f} % of the labels equal f32, at least {100 * limits.agreement:g} % required"
-        f" (worst image {comparison['worst_picture']}: {100 * comparison['worst']:.2f} %)"
+        f" (worst image {comparison['worst_image']}: {100 * comparison['worst']:.2f} %)"
     )

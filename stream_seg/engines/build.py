@@ -36,7 +36,7 @@ class EngineRecipe(BaseModel):
     compute_capability: Annotated[str | None, Field(pattern=r"^\d+\.\d$")] = None
     calibrate: str | None = None  # a folder of images, or a video
     labels: Path | None = None  # a folder of label maps for those images
-    pictures: Annotated[int, Field(ge=4, le=10_000)] = IMAGE_COUNT  # number of images, evenly spaced
+    images: Annotated[int, Field(ge=4, le=10_000)] = IMAGE_COUNT  # number of images, evenly spaced
     miou_loss: Annotated[float, Field(ge=0, le=100)] = 0.5  # accepted loss in mIoU points, with labels
     agreement: Annotated[float, Field(ge=0, le=100)] = 99.0  # required % of labels equal to f32, without labels
     quantize: QuantizeSettings = QuantizeSettings()
@@ -81,7 +81,7 @@ def build_for_target(
     secret, precisions = read_secret(), _list_precisions(recipe, network, target)
     images, classes = CalibrationSet("", (), ()), len(network.classes)
     if recipe.calibrate or recipe.labels or precisions != ("f32",):  # f32 is the reference and not compared
-        uri, labels, count = recipe.calibrate, recipe.labels, recipe.pictures
+        uri, labels, count = recipe.calibrate, recipe.labels, recipe.images
         images = sample_source(uri, network.size, classes=classes, labels=labels, count=count)
     build = _Build(recipe, network, target, images, report)
     suffix = build.backend.compiler.suffix if build.backend.compiler else ".onnx"

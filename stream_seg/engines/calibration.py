@@ -125,10 +125,10 @@ def _read_images(
         files = [files[round(place)] for place in np.linspace(0, len(files) - 1, count)]
     for file in files:
         source = parse_source(str(file))
-        picture = next(decode_image_files(source, rate=1.0, max_pixels=MAX_PIXELS))
-        if picture is None:
+        frame = next(decode_image_files(source, rate=1.0, max_pixels=MAX_PIXELS))
+        if frame is None:
             raise SourceError(f"{source.display}: cannot be decoded")
-        image, truth = picture.image, None
+        image, truth = frame.image, None
         if labels is not None:
             truth = read_labels(labels / f"{file.stem}.png", classes=classes, size=image.shape[:2])
         yield Sample(file.name, resize_image(image, size), truth)

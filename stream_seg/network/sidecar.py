@@ -99,10 +99,10 @@ class Comparison(TypedDict):
     lower precision is better.
     """
 
-    pictures: int
+    images: int
     agreement: float
     worst: float
-    worst_picture: str
+    worst_image: str
     miou: float
     labelled: int
     miou_f32: float | None

@@ -27,7 +27,7 @@ def test_the_road_network_on_everything_that_works_here(tmp_path: Path, capsys: 
     assert run_cli("bench", *SHORT, "--json", tmp_path / "b.json") == 0
     output = capsys.readouterr().out
     facts = read_json(tmp_path / "b.json")
-    assert facts["picture"] == [96, 160]
+    assert facts["image"] == [96, 160]
     measured = {(row["backend"], row["precision"]) for row in facts["rows"]}
     assert {("openvino", "int8"), ("openvino", "f32"), ("onnxruntime", "f32")} <= measured
     assert ("onnxruntime", "bf16") not in measured

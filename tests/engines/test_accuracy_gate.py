@@ -21,7 +21,7 @@ def labels(*rows: list[int]) -> Labels:
 def test_equal_labels() -> None:
     same = labels([0, 0, 1, 1])
     result = compare_labels([LabelPair("x", same, same), LabelPair("y", same, same)], CLASSES)
-    assert (result["pictures"], result["agreement"], result["worst"], result["miou"]) == (2, 1, 1, 1)
+    assert (result["images"], result["agreement"], result["worst"], result["miou"]) == (2, 1, 1, 1)
     assert (result["labelled"], result["miou_f32"], result["miou_lower"], result["miou_loss"]) == (0, None, None, None)
     assert explain_refusal(result, Limits()) is None
 
@@ -31,7 +31,7 @@ def test_agreement_and_the_worst_image() -> None:
     pairs = [LabelPair("good", f32, f32), LabelPair("bad", f32, labels([0, 0, 1, 0])), LabelPair("fine", f32, f32)]
     result = compare_labels(pairs, CLASSES)
     assert result["agreement"] == pytest.approx(11 / 12)
-    assert (result["worst"], result["worst_picture"]) == (0.75, "bad")
+    assert (result["worst"], result["worst_image"]) == (0.75, "bad")
     assert result["miou"] == pytest.approx((6 / 7 + 5 / 6) / 2)
     assert explain_refusal(result, Limits()) == (
         "91.67 % of the labels equal f32, at least 99 % required (worst image bad: 75.00 %)"
@@ -63,7 +63,7 @@ def test_only_some_images_may_have_a_truth() -> None:
     same = labels([0, 1])
     pairs = [LabelPair("x", same, same), LabelPair("y", same, labels([1, 1]), same)]
     result = compare_labels(pairs, CLASSES)
-    assert (result["pictures"], result["labelled"]) == (2, 1)
+    assert (result["images"], result["labelled"]) == (2, 1)
     assert result["miou_loss"] == pytest.approx(75)
 
 
@@ -75,7 +75,7 @@ def test_either_set_may_be_refused() -> None:
     report = measure_accuracy(f32, lower, CalibrationSet("here", (good,), (bad,)), limits=Limits())
     assert report["refused"] is not None
     assert report["refused"].startswith("held back: 50.00 % of the labels")
-    assert report["held_back"]["worst_picture"] == "y"
+    assert report["held_back"]["worst_image"] == "y"
     assert report["computed_by"] == "fake on a test"
     report = measure_accuracy(f32, lower, CalibrationSet("here", (good,), (good,)), limits=Limits())
     assert report["refused"] is None

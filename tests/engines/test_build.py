@@ -76,7 +76,7 @@ def test_int8_is_built_once_and_used(
     assert (result.fresh, result.entry.key.precision, result.entry.refused) == (True, "int8", ())
     gate = result.entry.gate
     assert gate is not None
-    assert (gate["calibration"]["pictures"], gate["held_back"]["pictures"]) == (6, 2)
+    assert (gate["calibration"]["images"], gate["held_back"]["images"]) == (6, 2)
     assert 0.9 <= gate["held_back"]["agreement"] <= 1
     assert not build_engine(recipe, folder=folder, report=SILENT).fresh
     with caplog.at_level(logging.INFO), open_engine(open_network(mine), backend=backend) as engine:

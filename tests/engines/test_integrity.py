@@ -48,10 +48,10 @@ def test_with_a_secret_only_engines_with_its_seal_are_loaded(
 
 
 COMPARISON: Comparison = {
-    "pictures": 3,
+    "images": 3,
     "agreement": 0.1 + 0.2,
     "worst": 1e-7,
-    "worst_picture": "ein Bild, größer",
+    "worst_image": "ein Bild, größer",
     "miou": 1.0,
     "labelled": 2,
     "miou_f32": None,
