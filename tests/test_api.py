@@ -120,10 +120,11 @@ def test_bad_input_raises_before_the_first_frame(
 
 
 def test_closing_early_ends_everything() -> None:
+    before = threads()
     for frame in stream_seg.open("synth://road?size=96x64"):
         if frame.seq == 2:
             break
-    assert not threads()
+    assert threads() <= before
     frames = stream_seg.open("synth://road?size=96x64")
     assert next(frames).seq == 0
     frames.close()

@@ -100,6 +100,7 @@ def assert_same_weights(one: dict[str, Any], other: dict[str, Any]) -> None:
         assert torch.equal(value, other[name]), name
 
 
+@pytest.mark.timeout(300)
 def test_a_run_that_was_killed_ends_in_the_same_weights(tmp_path: Path) -> None:
     keys: dict[str, Any] = {"save_every": 4, "validate_every": 3, "with_val": True}
     whole = train(make_job(10, **keys), out=tmp_path / "whole")
