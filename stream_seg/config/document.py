@@ -101,6 +101,7 @@ class Document(BaseModel):
     metrics: Annotated[MetricsConfig | None, Field(description="serve Prometheus metrics")] = None
     traces: Annotated[TracesConfig | None, Field(description="export frame traces to an endpoint or file")] = None
     sources: Annotated[SourcesConfig, Field(description="restrict what sources may open")] = SourcesConfig()
+    overwrite: Annotated[bool, Field(description="let outputs replace files that exist")] = False
     deadline_ms: Annotated[
         float, Field(gt=0, allow_inf_nan=False, description="age at an output above which a frame counts as late")
     ] = DEADLINE_MS

@@ -54,6 +54,8 @@ class Config:
     deadline_ms: float = DEADLINE_MS
     traces: TracesConfig | None = None
     restrictions: SourcesConfig = field(default_factory=SourcesConfig)
+    overwrite: bool = False
+    """Outputs may replace files that exist."""
 
     @property
     def sources(self) -> list[Node]:
@@ -139,7 +141,13 @@ def check(document: Mapping[str, Any], *, where: str, loader: StageLoader | None
     for node in nodes.values():
         _check_access(node, top.sources, where=f"{where}: stages.{node.name}.uri")
     config = Config(
-        _sort(nodes, where=where), top.policy, top.metrics, top.deadline_ms, top.traces, restrictions=top.sources
+        _sort(nodes, where=where),
+        top.policy,
+        top.metrics,
+        top.deadline_ms,
+        top.traces,
+        restrictions=top.sources,
+        overwrite=top.overwrite,
     )
     _check_single_paths(config, where=where)
     return config

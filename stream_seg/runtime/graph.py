@@ -255,6 +255,7 @@ class Graph:
             running=running,
             recorded=not self._config.live,
             only_output=len(self._config.outputs) == 1,
+            overwrite=self._config.overwrite,
             restricted=self._config.restricted,
             stopping=self.ending,
             streams=worker.streams,

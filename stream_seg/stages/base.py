@@ -92,6 +92,8 @@ class Context:
     """No source is live."""
     only_output: bool = False
     """The stage is the only output."""
+    overwrite: bool = False
+    """An output may replace files that exist."""
     stopping: Callable[[], bool] = lambda: False
     """Return whether the run has ended or is about to."""
     streams: Callable[[], Collection[str]] | None = None
