@@ -2,15 +2,17 @@
 
 A file is written as `.NAME.partial.SUFFIX` in the folder of its final name. When the input ends or the stage is closed
 early (Ctrl-C), one atomic rename gives it that name and replaces an older file. After an error, or if it is empty, it
-is removed. A missing folder is an error and not created: a mistyped path must not scatter folders.
+is removed. Its folder is created if the parent of the folder exists: a mistyped path must not scatter folders.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,8 +23,9 @@ from stream_seg.errors import ConfigError, OutputError, StreamSegError
 from stream_seg.frame import Frame, Semantic
 from stream_seg.redact import quote_value, redact_secrets
 
-STREAM = "{stream}"
-"""Placeholder for the name of a frame's stream in a path."""
+STREAM, TIME, PART = "{stream}", "{time}", "{part}"
+"""Placeholders in the path of an output: the name of a frame's stream, the UTC time at which the file or folder was
+begun, and the number of a part of a recording."""
 
 REASONS = {
     errno.ENOSPC: "disk full",
@@ -40,13 +43,14 @@ def expand_home(path: Path) -> Path:
 
 
 def path_validator(*suffixes: str) -> Callable[[Path], Path]:
-    """Return a pydantic validator of a path that has one of these suffixes, and `{stream}` in its file name only."""
+    """Return a pydantic validator of a path that has one of these suffixes, and placeholders in its file name only."""
 
     def check(path: Path) -> Path:
         if path.suffix.lower() not in suffixes:
             raise ValueError(f"{quote_value(str(path))} does not end in {' or '.join(suffixes)}")
-        if STREAM in str(path.parent):
-            raise ValueError(f"{quote_value(str(path))}: {STREAM} is allowed in the file name only")
+        for placeholder in (STREAM, TIME, PART):
+            if placeholder in str(path.parent):
+                raise ValueError(f"{quote_value(str(path))}: {placeholder} is allowed in the file name only")
         return expand_home(path)
 
     return check
@@ -62,6 +66,50 @@ def fill_stream(template: Path, stream: str) -> Path:
     return Path(str(template).replace(STREAM, stream))
 
 
+def complete_template(path: Path, *, live: bool, overwrite: bool, rotates: bool = False) -> Path:
+    """Return the path with the placeholder that an output adds before the suffix, so that it replaces nothing.
+
+    A live output gets `{time}` unless `overwrite` is set. An output that begins new files as it goes (`rotates`) gets
+    `{part}`. A path that has one of the two is returned unchanged.
+    """
+    if names_new_files(path):
+        return path
+    placeholder = TIME if live and not overwrite else PART if rotates else ""
+    return path.with_name(f"{path.stem}-{placeholder}{path.suffix}") if placeholder else path
+
+
+def names_new_files(path: Path) -> bool:
+    """Return whether a path has `{time}` or `{part}`: every run writes a new file or folder then."""
+    return TIME in str(path) or PART in str(path)
+
+
+def fill_time(template: Path, time_s: float) -> Path:
+    """Replace `{time}` in a path by a time in seconds since 1970: 20261130T183000Z, in UTC."""
+    return Path(str(template).replace(TIME, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(time_s))))
+
+
+def free_path(path: Path) -> Path:
+    """Return the path if it does not exist, else the first of NAME-2.SUFFIX, NAME-3.SUFFIX ... that does not."""
+    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
+    return next(candidate for candidate in itertools.chain([path], numbered) if not os.path.lexists(candidate))
+
+
+def refuse_existing(path: Path, *, overwrite: bool) -> None:
+    """Raise OutputError if a file or a folder with content would be overwritten: a check before the work.
+
+    A path with `{time}` or `{part}` overwrites nothing. Devices and pipes (/dev/null) are written to, not replaced.
+    """
+    if overwrite or names_new_files(path):
+        return
+    with map_write_errors(path):
+        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+            kind = "folder with content" if path.is_dir() else "file"
+            raise OutputError(
+                f"cannot write {path}: the {kind} exists; choose another name, or overwrite it with --overwrite "
+                "(overwrite: true in a graph file)"
+            )
+
+
 def require_semantic(frame: Frame, stage: str) -> Semantic:
     """Return the segmentation of a frame. Raises ConfigError if no segment stage comes before `stage`."""
     if frame.semantic is None:
@@ -70,12 +118,22 @@ def require_semantic(frame: Frame, stage: str) -> Semantic:
 
 
 def require_folder(folder: Path, path: Path) -> None:
-    """Raise OutputError unless files can be created in this folder. The message names `path`."""
+    """Raise OutputError unless files can be created in this folder, or the folder in its parent; names `path`."""
     shown, where = redact_secrets(str(path)), redact_secrets(str(folder))
     if not folder.is_dir():
-        raise OutputError(f"cannot write {shown}: no such folder: {where}; create it first")
+        if os.path.lexists(folder) or not folder.parent.is_dir():
+            raise OutputError(f"cannot write {shown}: no such folder: {where}; create it first")
+        folder = folder.parent
+        where = redact_secrets(str(folder))
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write {shown}: the folder {where} is not writable")
+
+
+def make_folder(folder: Path, path: Path) -> None:
+    """Create the folder of an output if its parent exists. Raises OutputError as `require_folder` does."""
+    require_folder(folder, path)
+    with map_write_errors(path):
+        folder.mkdir(exist_ok=True)
 
 
 def require_writable(path: Path) -> None:
@@ -125,7 +183,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     with map_write_errors(path):
         if target.exists() and not target.is_file():
             raise OutputError(f"cannot write {path}: it exists and is not a file")
-        require_folder(target.parent, path)
+        make_folder(target.parent, path)
         lock = os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "wb")
     with lock:
         _lock_partial(lock.fileno(), partial, path)
@@ -169,7 +227,7 @@ def atomic_files(template: Path) -> Iterator[Callable[[str], Path]]:
             return partials[path]
 
         if STREAM in template.name:
-            require_folder(template.parent, template)
+            make_folder(template.parent, template)
         else:
             partial_of("")  # an output that cannot be written is an error before the first frame
         yield partial_of

@@ -11,9 +11,13 @@ from stream_seg.errors import OutputError
 from stream_seg.files import (
     atomic_file,
     atomic_files,
+    complete_template,
     fill_stream,
+    fill_time,
+    free_path,
     partial_path,
     path_validator,
+    refuse_existing,
     replace_file,
     require_writable,
 )
@@ -117,7 +121,7 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("missing/out.txt", "no such folder: .*missing; create it first"),
+        ("missing/deep/out.txt", "no such folder: .*deep; create it first"),
         ("file/out.txt", "no such folder: .*file"),
         ("folder", "exists and is not a file"),
         ("/proc/out.txt", "cannot write /proc/out.txt: "),
@@ -161,8 +165,58 @@ def test_paths_are_checked() -> None:
     assert check(Path("~/a.mkv")) == Path.home() / "a.mkv"
     with pytest.raises(ValueError, match=r"'a\.avi' does not end in \.mp4 or \.mkv"):
         check(Path("a.avi"))
-    with pytest.raises(ValueError, match="in the file name only"):
-        check(Path("{stream}/a.mp4"))
+    for placeholder in ("{stream}", "{time}", "{part}"):
+        with pytest.raises(ValueError, match="in the file name only"):
+            check(Path(f"{placeholder}/a.mp4"))
+
+
+def test_a_folder_is_created_in_its_parent(tmp_path: Path) -> None:
+    list(lines(tmp_path / "new/out.txt", 1))
+    assert (tmp_path / "new/out.txt").read_text() == "0\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "live", "overwrite", "rotates", "expected"),
+    [
+        ("a/o.mp4", True, False, False, "a/o-{time}.mp4"),
+        ("a/o.mp4", True, True, False, "a/o.mp4"),
+        ("a/o.mp4", False, False, False, "a/o.mp4"),
+        ("a/o.mp4", False, False, True, "a/o-{part}.mp4"),
+        ("a/o.mp4", True, False, True, "a/o-{time}.mp4"),
+        ("a/o.mp4", True, True, True, "a/o-{part}.mp4"),
+        ("{part}_{stream}.mp4", True, False, True, "{part}_{stream}.mp4"),
+        ("masks", True, False, False, "masks-{time}"),
+    ],
+)
+def test_an_output_that_could_replace_an_older_one_gets_a_placeholder(
+    path: str, live: bool, overwrite: bool, rotates: bool, expected: str
+) -> None:
+    assert complete_template(Path(path), live=live, overwrite=overwrite, rotates=rotates) == Path(expected)
+
+
+def test_the_time_in_a_name_is_utc() -> None:
+    assert fill_time(Path("o-{time}.mp4"), 1796063400) == Path("o-20261130T183000Z.mp4")
+
+
+def test_a_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "o.mp4"
+    assert free_path(path) == path
+    path.touch()
+    (tmp_path / "o-2.mp4").symlink_to("nowhere")
+    assert free_path(path) == tmp_path / "o-3.mp4"
+
+
+def test_existing_outputs_are_refused_unless_they_may_be_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "o.mp4").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/000000.png").touch()
+    for name, kind in (("o.mp4", "file"), ("full", "folder with content")):
+        with pytest.raises(OutputError, match=f"{name}: the {kind} exists; .* --overwrite"):
+            refuse_existing(tmp_path / name, overwrite=False)
+        refuse_existing(tmp_path / name, overwrite=True)
+    for name in ("p.mp4", "empty", "o-{time}.mp4", "/dev/null"):
+        refuse_existing(tmp_path / name, overwrite=False)
 
 
 @pytest.mark.parametrize("place", ["~no.such.user/x.mp4", "~no.such.user/x/"])

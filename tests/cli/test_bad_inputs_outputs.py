@@ -94,7 +94,7 @@ def test_an_rtsp_server_that_does_not_answer(folder: Path, capfd: pytest.Capture
 @pytest.mark.parametrize(
     ("output", "code", "message"),
     [
-        ("missing/o.mp4", OUTPUT, "cannot write missing/o.mp4: no such folder"),
+        ("missing/deep/o.mp4", OUTPUT, "cannot write missing/deep/o.mp4: no such folder"),
         ("file.txt/o.mp4", OUTPUT, "cannot write file.txt/o.mp4: no such folder"),
         ("missing/deep/masks/", OUTPUT, "no such folder: missing/deep"),
         ("out/o.avi", CONFIG, "output 'out/o.avi' is not understood"),
@@ -178,7 +178,7 @@ def test_a_path_with_a_stream_name_does_not_overwrite_the_input(capfd: pytest.Ca
 @pytest.mark.parametrize(
     ("report", "message"),
     [
-        ("missing/r.json", "no such folder"),
+        ("missing/deep/r.json", "no such folder"),
         ("out", "exists and is not a file"),
         ("out/o.jsonl", "records and the report would both write it"),
     ],

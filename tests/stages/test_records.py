@@ -89,7 +89,7 @@ def test_frames_without_classes(tmp_path: Path) -> None:
 def test_bad_paths(tmp_path: Path) -> None:
     source = frames(1)
     with pytest.raises(OutputError, match="no such folder"):
-        next(Records(tmp_path / "no/out.jsonl")(source))
+        next(Records(tmp_path / "no/such/out.jsonl")(source))
     assert next(source).seq == 0
     with pytest.raises(ValidationError, match=r"'out\.json' does not end in \.jsonl"):
         Records("out.json")  # type: ignore[arg-type]

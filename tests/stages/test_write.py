@@ -203,7 +203,7 @@ def test_without_frames_no_file_is_written(tmp_path: Path) -> None:
 
 def test_an_unwritable_output_is_an_error_before_the_first_frame(tmp_path: Path) -> None:
     source = frames(count())
-    for path in (tmp_path / "no/out.mp4", tmp_path / "no/{stream}.mp4"):
+    for path in (tmp_path / "no/such/out.mp4", tmp_path / "no/such/{stream}.mp4"):
         with pytest.raises(OutputError, match="no such folder"):
             next(Write(path)(source))
     assert next(source).seq == 0
