@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
@@ -42,6 +43,15 @@ class Classes:
             prefix = f"{where}: " if where else ""
             raise ConfigError(f"{prefix}unknown class {name!r}; the classes are {', '.join(self.names)}")
         return self.names.index(name)
+
+    def select(self, names: Sequence[str] | None, *, where: str = "") -> NDArray[np.bool_]:
+        """Return bool (256,) by label: True for the classes `names`, None for all; never for void.
+
+        Raises ConfigError that begins with `where` for an unknown class.
+        """
+        table = np.zeros(256, np.bool_)
+        table[[self.index(name, where=where) for name in (self.names if names is None else names)]] = True
+        return table
 
     @cached_property
     def bgr(self) -> NDArray[np.uint8]:

@@ -59,6 +59,7 @@ class Overlay:
     traits = Traits(draws=True)
 
     opacity: Annotated[Opacity, Field(description="opacity of the colours, 0 to 1")] = 0.5
+    classes: Annotated[list[str] | None, Field(min_length=1, description="classes to draw; none: all")] = None
     opacities: Annotated[
         dict[str, Opacity],
         Field(description="class: opacity, 0 to 1, instead of `opacity`; that of background is 0 by default"),
@@ -122,7 +123,9 @@ class Overlay:
             )
         by_name = dict(zip(palette.names, palette.colours, strict=True)) | self.colours
         coloured = Classes(classes.names, tuple(by_name.values()))
-        opacity = draw.opacity_table(classes, self.opacity, self.opacities)
+        named = dict.fromkeys(self.classes or (), self.opacity)  # background is drawn if it is named
+        opacity = draw.opacity_table(classes, self.opacity, {**named, **self.opacities})
+        opacity[~classes.select(self.classes, where="overlay.classes")] = 0
         labels = [label for label in range(len(classes)) if opacity[label] > 0]
         legend = Classes(tuple(coloured.names[i] for i in labels), tuple(coloured.colours[i] for i in labels))
         return Style(coloured.bgr, opacity, legend)

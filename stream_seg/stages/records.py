@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
+import numpy as np
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
@@ -27,7 +28,7 @@ class Records:
     | `stream`, `seq` | name of the stream, and number of the frame in it, from 0 |
     | `pts_s` | presentation time in the stream, seconds |
     | `size` | [width, height] of the image, pixels |
-    | `classes` | share of the image that each class covers, 0 to 1; the rest up to 1 is void |
+    | `classes` | share of the image that each class covers, 0 to 1; the rest up to 1 is void, or not in `classes` |
     | `latency_ms` | milliseconds from the capture to this line |
     | `signal` | of a placeholder frame, instead of `classes`: `state`, `reason`, `since_s` (seconds without an image) |
     | `missed` | count by reason of the frames just before it that the source could not deliver |
@@ -41,6 +42,8 @@ class Records:
         Field(description="the file, .jsonl; with {stream} in its name, one file per stream"),
     ]
 
+    classes: Annotated[list[str] | None, Field(min_length=1, description="classes to list; none: all")] = None
+
     @classmethod
     def argument(cls, text: str) -> dict[str, object] | None:
         """Return the keys for a command-line OUTPUT; None for one that is no table."""
@@ -50,7 +53,7 @@ class Records:
         with atomic_files(self.path) as partial_of, ExitStack() as open_files:
             files: dict[Path, BinaryIO] = {}
             for frame in frames:
-                line = json.dumps(record(frame)).encode() + b"\n"
+                line = json.dumps(record(frame, self.classes)).encode() + b"\n"
                 partial = partial_of(frame.stream)
                 if partial not in files:
                     files[partial] = open_files.enter_context(_open_file(partial, self.path))
@@ -60,16 +63,20 @@ class Records:
                 yield frame
 
 
-def record(frame: Frame) -> dict[str, Any]:
-    """Return the record of a frame at this moment. Raises ConfigError for a frame without classes."""
+def record(frame: Frame, classes: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return the record of a frame at this moment, with the shares of `classes`, None for all.
+
+    Raises ConfigError for a frame without classes and for an unknown class.
+    """
     content: dict[str, Any]
     if (signal := frame.signal) is not None:
         since_s = round((time.monotonic_ns() - signal.since_ns) / 1e9, 3)
         content = {"signal": {"state": signal.state, "reason": signal.reason, "since_s": since_s}}
     else:
         semantic = require_semantic(frame, "records")
-        shares = zip(semantic.classes.names, class_shares(semantic.labels, semantic.classes), strict=True)
-        content = {"classes": {name: round(float(share), 6) for name, share in shares}}
+        shares = class_shares(semantic.labels, semantic.classes)
+        shown = np.flatnonzero(semantic.classes.select(classes, where="records.classes"))
+        content = {"classes": {semantic.classes.names[label]: round(float(shares[label]), 6) for label in shown}}
     return {
         "stream": frame.stream,
         "seq": frame.seq,

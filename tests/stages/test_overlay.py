@@ -64,6 +64,17 @@ def test_a_class_with_opacity_0_has_no_outline_and_no_legend_entry() -> None:
     )
 
 
+def test_only_the_named_classes_are_drawn_and_in_the_legend() -> None:
+    image = next(Overlay(opacity=1, contours=True, classes=["car", "pole"], **BARE)(frames())).image
+    assert (image[90, 120] == CAMVID.bgr[CAR]).all()
+    assert (image[20, 20] == 100).all()
+    assert (image[170, 20] == 100).all()
+    assert Overlay(classes=["car", "pole"]).style(CAMVID).legend.names == ("pole", "car")
+    assert Overlay(classes=["car", "sky"], opacities={"sky": 0}).style(CAMVID).legend.names == ("car",)
+    lane = Classes(("background", "lane"), ((0, 0, 0), (0, 255, 0)))
+    assert Overlay(classes=["background"]).style(lane).legend.names == ("background",)
+
+
 def test_background_is_not_drawn_by_default() -> None:
     lane = Classes(("background", "lane"), ((0, 0, 0), (0, 255, 0)))
     semantic = Semantic(lane, ENGINE, (36, 48), label_map=np.zeros((36, 48), np.uint8))
@@ -94,9 +105,11 @@ def test_a_bad_setting_is_refused_at_once(setting: dict[str, Any]) -> None:
         Overlay(**setting)
 
 
-@pytest.mark.parametrize("setting", ["opacities", "colours"])
-def test_an_unknown_class_is_refused_with_the_known_ones(setting: str) -> None:
-    stage = Overlay(**{setting: {"lorry": 1 if setting == "opacities" else "#000000"}})
+@pytest.mark.parametrize(
+    ("setting", "value"), [("opacities", {"lorry": 1}), ("colours", {"lorry": "#000000"}), ("classes", ["lorry"])]
+)
+def test_an_unknown_class_is_refused_with_the_known_ones(setting: str, value: Any) -> None:
+    stage = Overlay(**{setting: value})
     with pytest.raises(ConfigError, match=f"overlay.{setting}: unknown class 'lorry'; the classes are sky, building"):
         next(stage(frames()))
 

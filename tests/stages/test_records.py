@@ -57,6 +57,14 @@ def test_a_line_per_frame(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_only_the_named_classes_are_listed(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    list(Records(path, classes=["élan", "road"])(frames(1)))
+    assert lines(path)[0]["classes"] == {"road": 0.5, "élan": 0.0}
+    with pytest.raises(ConfigError, match=r"records\.classes: unknown class 'lorry'; the classes are road, sky, élan"):
+        list(Records(tmp_path / "o.jsonl", classes=["lorry"])(frames(1)))
+
+
 def test_a_crash_loses_no_line(tmp_path: Path) -> None:
     stage = Records(tmp_path / "out.jsonl")(frames(3))
     next(stage)
