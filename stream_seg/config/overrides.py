@@ -9,13 +9,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from stream_seg.config.draft import Draft
 from stream_seg.config.graph_file import Config
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.files import STREAM, partial_path, require_writable
 from stream_seg.redact import redact_secrets
 from stream_seg.schema.yaml import parse_yaml
 from stream_seg.sources.images import list_input_files
-from stream_seg.stages.base import Role, Traits, expected_frames, parse_argument, traits_of
+from stream_seg.stages.base import Role, expected_frames, parse_argument, traits_of
 from stream_seg.stages.registry import StageLoader, classes_of
 
 
@@ -28,7 +29,7 @@ def default_document() -> dict[str, Any]:
 
 def with_input(document: Mapping[str, Any], uri: str, loader: StageLoader | None = None) -> dict[str, Any]:
     """Return the document with its one source reading `uri`. Raises ConfigError for no source or several."""
-    graph = _Stages(document, loader or StageLoader())
+    graph = Draft(document, loader or StageLoader())
     sources = graph.names("source")
     kind, keys = _match("source", uri)
     if len(sources) != 1:
@@ -48,9 +49,9 @@ def with_outputs(
     stage is removed if no output is left behind it.
     """
     loader = loader or StageLoader()
-    graph = _Stages(document, loader)
+    graph = Draft(document, loader)
     stages = {name: keys for name, keys in graph.keys.items() if graph.traits(name).role != "output"}
-    used = {name for keys in stages.values() for name in _inputs(keys)}
+    used = {used for name in stages for used in graph.inputs(name)}
     ends = [name for name in stages if name not in used]
     if not ends or used - stages.keys():
         return dict(document)  # an unknown input: the check of the graph reports it better
@@ -122,34 +123,6 @@ def argument_forms(role: Role) -> str:
     return ", ".join(form for _, stage in classes_of(role) if (form := traits_of(stage).argument))
 
 
-class _Stages:
-    """The stages of a document that has not been checked yet."""
-
-    def __init__(self, document: Mapping[str, Any], loader: StageLoader) -> None:
-        stages = document.get("stages")
-        if not isinstance(stages, dict) or not all(isinstance(keys, dict | None) for keys in stages.values()):
-            raise ConfigError("stages: expected a mapping from names to keys, for example `NAME: {input: NAME}`")
-        self._document, self._loader = document, loader
-        self.keys = {str(name): dict(keys or {}) for name, keys in stages.items()}
-
-    def kind(self, name: str) -> object:
-        return self.keys[name].get("stage", name)
-
-    def traits(self, name: str) -> Traits:
-        """Return the traits of a stage; the defaults for an unknown one, which the check of the graph reports."""
-        try:
-            return traits_of(self._loader.load(self.kind(name)))
-        except ConfigError:
-            return Traits()
-
-    def names(self, role: Role) -> list[str]:
-        return [name for name in self.keys if self.traits(name).role == role]
-
-    def replace_stages(self, stages: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-        """Return the document with other stages."""
-        return {**self._document, "stages": dict(stages)}
-
-
 def _match(role: Role, text: str) -> tuple[str, dict[str, Any]]:
     """Return name and keys of the stage that accepts a command-line argument. Raises ConfigError if none does.
 
@@ -168,8 +141,3 @@ def _match(role: Role, text: str) -> tuple[str, dict[str, Any]]:
 def _same(path: Path, other: Path) -> bool:
     """Return whether both paths exist, as far as this user may see, and are the same file."""
     return os.path.exists(path) and os.path.exists(other) and path.samefile(other)
-
-
-def _inputs(keys: Mapping[str, Any]) -> list[str]:
-    inputs = keys.get("input", [])
-    return [str(name) for name in inputs] if isinstance(inputs, list) else [str(inputs)]
