@@ -20,7 +20,8 @@ from pydantic import ValidationError
 
 from stream_seg.backends.engine import Engine
 from stream_seg.config.graph_file import Config, apply_settings, check, read_document
-from stream_seg.config.overrides import default_document, refuse_overwriting, total_frames, with_input, with_outputs
+from stream_seg.config.outputs import refuse_overwriting
+from stream_seg.config.overrides import default_document, total_frames, with_input, with_outputs
 from stream_seg.engines.open import open_engine as open_network_engine
 from stream_seg.errors import ConfigError, OutputError, StreamSegError
 from stream_seg.frame import Frame
@@ -153,7 +154,7 @@ class Pipeline:
     `graph` is the path of a graph file, a mapping with the same keys (in which `stage:` may also be a class), or a
     checked Config. `settings` are changes such as "smooth.weight=0.6". `frames` names the stage whose frames iteration
     yields; they must then be consumed, since a recording waits for them. `announce` receives lines for the user, such
-    as the address of a page.
+    as the address of a page. `attended`: a person ends the run, so a page or window may stay after the last frame.
 
     Raises ConfigError, SourceError or OutputError for a graph that cannot run, before anything is started.
     """
@@ -165,11 +166,12 @@ class Pipeline:
         settings: Sequence[str] = (),
         frames: str | None = None,
         announce: Callable[[str], None] = lambda message: None,
+        attended: bool = False,
     ) -> None:
         self.config = graph if isinstance(graph, Config) else _read(graph, settings, frames)
         self.total_frames = total_frames(self.config)
         """Number of frames that the sources will yield; None if unknown."""
-        self.graph = Graph(self.config, announce=announce)
+        self.graph = Graph(self.config, announce=announce, attended=attended)
         register(self.graph)
         self._announce = announce
         self._resources = ExitStack()

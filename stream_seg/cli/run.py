@@ -17,7 +17,7 @@ from stream_seg.api import Pipeline, check_config
 from stream_seg.cli.malloc import limit_heaps
 from stream_seg.cli.progress import progress
 from stream_seg.cli.report import print_report, write_json
-from stream_seg.config.overrides import output_paths
+from stream_seg.config.outputs import output_paths
 from stream_seg.errors import OutputError, StreamSegError
 from stream_seg.runtime.reload import reloader
 from stream_seg.runtime.signals import stop_on_signals
@@ -47,7 +47,11 @@ def run(
     loader.close()
     before = {path: _identity(path) for _, path in output_paths(config)}
     console = Console(stderr=True, markup=False, highlight=False)
-    pipeline = Pipeline(config, announce=console.print if not quiet else lambda message: None)
+    pipeline = Pipeline(
+        config,
+        announce=console.print if not quiet else lambda message: None,
+        attended=report_file is None,  # a run that reports is part of a batch
+    )
     with stop_on_signals(pipeline.graph.stop_requested):
         pipeline.start()
         try:
@@ -88,10 +92,13 @@ def _watch(pipeline: Pipeline, console: Console, *, quiet: bool, each: Callable[
     """Show progress until the graph ends or a signal arrives; call `each` at every check."""
     graph = pipeline.graph
     outputs = [worker for worker in graph.workers if worker.is_output]
+    ended = False  # outputs that stay after the last frame make no progress
     with progress(console, pipeline.total_frames, unit="frames", quiet=quiet) as update:
         while not graph.wait(POLL_S) and not graph.stop_requested.is_set():
-            slowest = min(outputs, key=lambda worker: worker.images)
-            update(slowest.images, f"{slowest.fps():.1f} fps")
+            if not ended:
+                ended = all(worker.finishing for worker in outputs)
+                slowest = min(outputs, key=lambda worker: worker.images)
+                update(slowest.images, f"{slowest.fps():.1f} fps")
             each()
     if graph.stop_requested.is_set() and not quiet:
         console.print("stopping; a second signal ends at once")

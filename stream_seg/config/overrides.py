@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from stream_seg.config.draft import Draft
 from stream_seg.config.graph_file import Config
-from stream_seg.errors import ConfigError, OutputError
-from stream_seg.files import STREAM, partial_path, require_writable
+from stream_seg.errors import ConfigError
 from stream_seg.redact import redact_secrets
 from stream_seg.schema.yaml import parse_yaml
-from stream_seg.sources.images import list_input_files
 from stream_seg.stages.base import Role, expected_frames, parse_argument, traits_of
 from stream_seg.stages.registry import StageLoader, classes_of
 
@@ -31,7 +27,7 @@ def with_input(document: Mapping[str, Any], uri: str, loader: StageLoader | None
     """Return the document with its one source reading `uri`. Raises ConfigError for no source or several."""
     graph = Draft(document, loader or StageLoader())
     sources = graph.names("source")
-    kind, keys = _match("source", uri)
+    kind, keys = match_argument("source", uri)
     if len(sources) != 1:
         count = f"the sources {', '.join(map(redact_secrets, sources))}" if sources else "no source"
         raise ConfigError(f"INPUT {redact_secrets(uri)} cannot be placed: the graph has {count}; use --set instead")
@@ -62,8 +58,10 @@ def with_outputs(
     draws = graph.traits(end).draws
     before: Any = stages[end].get("input", end) if draws else end
     added: dict[str, dict[str, Any]] = {}
-    for number, output in enumerate(dict.fromkeys(outputs)):
-        kind, keys = _match("output", output)
+    for number, output in enumerate(outputs):
+        if output in outputs[:number]:
+            raise ConfigError(f"OUTPUT {redact_secrets(output)}: is named twice")
+        kind, keys = match_argument("output", output)
         images = traits_of(loader.load(kind)).images
         if draws and images == "undrawn":  # it draws in place of that stage: with its settings
             shared = {field.name for field in fields(loader.load(kind))}  # type: ignore[arg-type]
@@ -73,43 +71,6 @@ def with_outputs(
     if draws and not any(keys["input"] == end for keys in added.values()):
         del stages[end]
     return graph.replace_stages({**stages, **added})
-
-
-def refuse_overwriting(config: Config, *, report_file: Path | None = None) -> None:
-    """Raise OutputError if an output, the report or the traces would overwrite an input or each other.
-
-    An output grows in a partial file; that file must not be the input either, which a killed run may have left.
-    """
-    written = output_paths(config)
-    if config.traces is not None and config.traces.file is not None:
-        written.append(("the traces", config.traces.file))
-    if report_file is not None:
-        require_writable(report_file)
-        written.append(("the report", report_file))
-    writers: dict[Path, str] = {}
-    for name, path in written:
-        first = writers.setdefault(partial_path(path), name)
-        if first != name:
-            raise OutputError(f"{path}: {first} and {name} would both write it; give each its own path")
-    sources = [node.stage.location() for node in config.sources if hasattr(node.stage, "location")]
-    inputs = [file for source in sources for file in list_input_files(source)]
-    for _, path in written:
-        if any(_same(path, file) for file in inputs):
-            raise OutputError(f"{path}: is the input as well; choose another name for the output")
-        partial = partial_path(path)
-        if any(_same(partial, file) for file in inputs):
-            raise OutputError(f"{path}: would grow in {partial.name}, which is the input; choose another name for it")
-
-
-def output_paths(config: Config) -> list[tuple[str, Path]]:
-    """Return (stage name, path) of everything that the outputs write, one path for each stream that reaches them."""
-    templates = [(node.name, str(getattr(node.stage, "path", ""))) for node in config.outputs]
-    return [
-        (name, path)
-        for name, template in templates
-        for path in dict.fromkeys(Path(template.replace(STREAM, stream)) for stream in config.streams(name))
-        if template
-    ]
 
 
 def total_frames(config: Config) -> int | None:
@@ -123,7 +84,7 @@ def argument_forms(role: Role) -> str:
     return ", ".join(form for _, stage in classes_of(role) if (form := traits_of(stage).argument))
 
 
-def _match(role: Role, text: str) -> tuple[str, dict[str, Any]]:
+def match_argument(role: Role, text: str) -> tuple[str, dict[str, Any]]:
     """Return name and keys of the stage that accepts a command-line argument. Raises ConfigError if none does.
 
     Registered stages are asked in reverse: specific ones come after general ones.
@@ -136,8 +97,3 @@ def _match(role: Role, text: str) -> tuple[str, dict[str, Any]]:
     what = {"source": "input", "output": "output"}.get(role, role)
     problem = f"{what} {redact_secrets(text)!r} is not understood" if text.strip() else f"the {what} is empty"
     raise ConfigError(f"{problem}; allowed: {argument_forms(role)}")
-
-
-def _same(path: Path, other: Path) -> bool:
-    """Return whether both paths exist, as far as this user may see, and are the same file."""
-    return os.path.exists(path) and os.path.exists(other) and path.samefile(other)

@@ -8,14 +8,8 @@ from typing import Any
 import pytest
 
 from stream_seg.config.graph_file import apply_settings, check
-from stream_seg.config.overrides import (
-    default_document,
-    output_paths,
-    refuse_overwriting,
-    total_frames,
-    with_input,
-    with_outputs,
-)
+from stream_seg.config.outputs import output_paths, refuse_overwriting
+from stream_seg.config.overrides import default_document, total_frames, with_input, with_outputs
 from stream_seg.errors import ConfigError
 from stream_seg.runtime.graph import Graph
 from stream_seg.stages.serve import Serve
@@ -32,7 +26,7 @@ def inputs_of(document: dict[str, Any]) -> dict[str, Any]:
     [
         (["o.mp4"], {"overlay": "smooth", "write": "overlay"}),
         (["o.mkv", "window"], {"overlay": "smooth", "write": "overlay", "show": "overlay"}),
-        (["a.mp4", "b.mp4", "a.mp4"], {"overlay": "smooth", "write": "overlay", "write2": "overlay"}),
+        (["a.mp4", "b.mp4"], {"overlay": "smooth", "write": "overlay", "write2": "overlay"}),
         (["masks/"], {"masks": "smooth"}),
         (["http://127.0.0.1:8080"], {"serve": "smooth"}),
         (["o.mp4", "http://[::1]:0/"], {"overlay": "smooth", "write": "overlay", "serve": "smooth"}),

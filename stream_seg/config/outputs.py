@@ -1,0 +1,73 @@
+"""The files that a graph writes: none of them may be a file that it reads, or replace one that exists."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from stream_seg.config.graph_file import Config
+from stream_seg.errors import OutputError
+from stream_seg.files import fill_stream, partial_path, require_writable
+from stream_seg.sources.images import list_input_files
+from stream_seg.stages.base import Stage
+
+
+def refuse_overwriting(config: Config, *, report_file: Path | None = None, inputs: Sequence[Path] = ()) -> None:
+    """Raise OutputError if an output, the report or the traces would overwrite an input or each other.
+
+    `inputs` are files that are read besides those of the graph, such as the graph file. An output grows in a partial
+    file; that file must not be the input either, which a killed run may have left. None of this depends on `overwrite`.
+    """
+    written = output_paths(config)
+    if config.traces is not None and config.traces.file is not None:
+        written.append(("the traces", config.traces.file))
+    if report_file is not None:
+        require_writable(report_file)
+        written.append(("the report", report_file))
+    writers: dict[Path, str] = {}
+    for name, path in written:
+        first = writers.setdefault(partial_path(path), name)
+        if first != name:
+            raise OutputError(f"{path}: {first} and {name} would both write it; give each its own path")
+    sources = [node.stage.location() for node in config.sources if hasattr(node.stage, "location")]
+    read = [*inputs, *_files_of_keys(config), *(file for source in sources for file in list_input_files(source))]
+    for _, path in written:
+        if any(is_same_file(path, file) for file in read):
+            raise OutputError(f"{path}: is the input as well; choose another name for the output")
+        partial = partial_path(path)
+        if any(is_same_file(partial, file) for file in read):
+            raise OutputError(f"{path}: would grow in {partial.name}, which is the input; choose another name for it")
+
+
+def output_paths(config: Config) -> list[tuple[str, Path]]:
+    """Return (stage name, path) of everything that the outputs write, one path for each stream that reaches them."""
+    return [(node.name, path) for node in config.outputs for path in paths_of(node.stage, config.streams(node.name))]
+
+
+def paths_of(stage: Stage, streams: Iterable[str]) -> list[Path]:
+    """Return the paths that an output writes for these streams; none for an output that writes no file.
+
+    Raises OutputError for a stream whose name is no file name.
+    """
+    template = str(getattr(stage, "path", ""))
+    return list(dict.fromkeys(fill_stream(Path(template), stream) for stream in streams)) if template else []
+
+
+def is_same_file(path: Path, other: Path) -> bool:
+    """Return whether both paths exist, as far as this user may see, and are the same file."""
+    return os.path.exists(path) and os.path.exists(other) and path.samefile(other)
+
+
+def _files_of_keys(config: Config) -> Iterator[Path]:
+    """Yield the files that keys of stages name, such as networks and passwords; without the paths of outputs."""
+    for node in config.nodes:
+        keys: dict[str, Any] = {key.name: getattr(node.stage, key.name, None) for key in fields(node.stage)}  # type: ignore[arg-type]
+        if node.role == "output":
+            keys.pop("path", None)
+        for value in keys.values():
+            for text in value.values() if isinstance(value, Mapping) else (value,):
+                if isinstance(text, str | Path) and os.path.isfile(text):
+                    yield Path(text)
