@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from threading import Event, Lock, Thread
 from types import TracebackType
@@ -12,7 +12,9 @@ from types import TracebackType
 from prometheus_client import CollectorRegistry
 
 from stream_seg.config.graph_file import Config, Node
+from stream_seg.config.outputs import paths_of
 from stream_seg.errors import ConfigError, StreamSegError
+from stream_seg.files import STREAM, refuse_existing
 from stream_seg.frame import EngineInfo
 from stream_seg.runtime.counters import SourceTotals
 from stream_seg.runtime.histogram import Ages
@@ -20,7 +22,7 @@ from stream_seg.runtime.link_stats import LinkStats
 from stream_seg.runtime.links import Links
 from stream_seg.runtime.worker import Worker
 from stream_seg.sources.timeline import Continuation, StreamEnd
-from stream_seg.stages.base import Context, Policy, bind, stream_of
+from stream_seg.stages.base import Context, Policy, bind, is_live, stream_of, traits_of
 
 LOG = logging.getLogger(__name__)
 DRAIN_S = 1.0
@@ -38,10 +40,17 @@ FINISH_FRAME_S = 0.25
 class Graph:
     """A running config: `with Graph(config) as graph: graph.wait()`. `error` is the first error of any stage.
 
-    `announce` shows the user a line of a stage, such as the address of a page.
+    `announce` shows the user a line of a stage, such as the address of a page. `attended`: a person ends the run, so an
+    output that people watch may stay after the last frame.
     """
 
-    def __init__(self, config: Config, *, announce: Callable[[str], None] = lambda message: None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        announce: Callable[[str], None] = lambda message: None,
+        attended: bool = False,
+    ) -> None:
         self.done, self._lock = Event(), Lock()
         self.stop_requested = Event()
         """Set, for example by a signal handler, to request the end of the run; whoever waits then calls `stop`."""
@@ -50,12 +59,14 @@ class Graph:
         self.registry = CollectorRegistry()
         """Metrics of this graph; stages may add their own."""
         self.policy: Policy = ("latest" if config.live else "every") if config.policy == "auto" else config.policy
-        self._config, self._announce = config, announce
+        self._config, self._announce, self._attended = config, announce, attended
         self._links = Links()
         for node in config.nodes:
             for name in node.inputs:
                 self._links.add(name, node.name, node.policy or self.policy)
         self.workers = [self._worker(node, config.streams(node.name)) for node in config.nodes]
+        for worker in self.workers:
+            self._refuse_existing(worker, worker.ages)
         self._connect_age_feedback()
         self._additions = count()
         self._removed: dict[str, SourceTotals] = {}
@@ -164,8 +175,10 @@ class Graph:
     def add(self, node: Node, *, into: Sequence[str]) -> None:
         """Start another source, whose frames go to the stages `into`. Its failure does not end the run.
 
-        A source with the name of a removed one continues its counts. Raises ConfigError if the run is ending.
+        A source with the name of a removed one continues its counts. Raises ConfigError if the run is ending, and
+        OutputError if an output would replace a file with the stream.
         """
+        self.refuse_existing(node, into=into)
         receivers = [worker for worker in self.workers if worker.node.name in into]
         if self.ending() or any(worker.receiver.ended and not worker.receiver.keep_open for worker in receivers):
             raise ConfigError(f"{node.name}: cannot be added, the run is ending")
@@ -190,6 +203,21 @@ class Graph:
         if self.ending():  # since the check above: `stop` may have missed this source
             self._end((source,))
         source.thread.start()
+
+    def refuse_existing(self, node: Node, *, into: Sequence[str]) -> None:
+        """Raise OutputError if an output would replace a file with the stream of a source that is to be added.
+
+        A stream that an output knows already, or a path that all streams share, is a file of this run.
+        """
+        stream = stream_of(node.stage, node.name)
+        for worker in self._downstream(into):
+            if not worker.knows_stream(stream) and STREAM in str(getattr(worker.stage, "path", "")):
+                self._refuse_existing(worker, [stream])
+
+    def _refuse_existing(self, worker: Worker, streams: Iterable[str]) -> None:
+        if worker.is_output:
+            for path in paths_of(worker.stage, streams):
+                refuse_existing(path, overwrite=self._config.overwrite)
 
     def remove(self, *names: str, timeout_s: float = REMOVE_S) -> None:
         """End sources. Their frames under way are still processed, and their metrics disappear.
@@ -244,6 +272,17 @@ class Graph:
                 reached.add(node.name)
         return [worker for worker in self.workers if worker.node.name in reached]
 
+    def _is_live(self, stream: str) -> bool:
+        """Return whether a stream comes from a live source."""
+        return any(is_live(source.node.stage) for source in self._sources_of(stream))
+
+    def _has_ended(self, stream: str) -> bool:
+        """Return whether the source of a stream has ended."""
+        return any(source.source.state == "ended" for source in self._sources_of(stream))
+
+    def _sources_of(self, stream: str) -> Iterator[Worker]:
+        return (worker for worker in self.workers if worker.is_source and stream in worker.ages)
+
     def _worker(self, node: Node, streams: Iterable[str], *, running: bool = False) -> Worker:
         ages = {stream: Ages(self._config.deadline_ms) for stream in streams}
         senders = [link.sender for link in self._links.of(node.name)]
@@ -254,10 +293,13 @@ class Graph:
             other_sources=running or len(self._config.sources) > 1,
             running=running,
             recorded=not self._config.live,
-            only_output=len(self._config.outputs) == 1,
+            only_watched=all(traits_of(output.stage).watched for output in self._config.outputs),
+            attended=self._attended,
             overwrite=self._config.overwrite,
             restricted=self._config.restricted,
             stopping=self.ending,
+            live=self._is_live,
+            ended=self._has_ended,
             streams=worker.streams,
             announce=self._announce,
             registry=self.registry,

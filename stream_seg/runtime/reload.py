@@ -13,7 +13,8 @@ from stream_seg.runtime.graph import Graph
 def reload(graph: Graph, old: Config, new: Config) -> Config:
     """Change the sources of a graph to those of `new`, and return `new`. A source that failed is started again.
 
-    Raises ConfigError, before anything is changed, if anything but the sources differs.
+    Raises ConfigError, before anything is changed, if anything but the sources differs, and OutputError if an output
+    would replace a file with a new stream.
     """
     before, after = _sources(old), _sources(new)
     if not after:
@@ -26,14 +27,16 @@ def reload(graph: Graph, old: Config, new: Config) -> Config:
         for name in before
         if before[name] != after.get(name) or _receivers(old, name) != _receivers(new, name) or name in failed
     ]
+    added = {name: _receivers(new, name) for name in after if name in changed or name not in before}
+    for name, receivers in added.items():
+        graph.refuse_existing(after[name], into=receivers)
     for worker in graph.workers:  # the only source may be replaced: its end must not be taken for the end of the run
         worker.receiver.keep_open = not worker.is_source
     try:
         if changed:
             graph.remove(*changed)
-        for name, node in after.items():
-            if name in changed or name not in before:
-                graph.add(node, into=_receivers(new, name))
+        for name, receivers in added.items():
+            graph.add(after[name], into=receivers)
     finally:
         for worker in graph.workers:
             worker.receiver.keep_open = False

@@ -92,6 +92,10 @@ class Worker:
         """Return the streams that reach this stage now: those of sources that were not removed."""
         return self.ages
 
+    def knows_stream(self, stream: str) -> bool:
+        """Return whether a stream reaches this stage, or did before its source was removed."""
+        return stream in self.ages or stream in self._removed_ages
+
     def add_stream(self, stream: str, *, deadline_ms: float) -> None:
         """Measure a stream from now on; a stream that was there before continues its counts."""
         ages = self._removed_ages.get(stream) or Ages(deadline_ms)
