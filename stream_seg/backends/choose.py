@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 from stream_seg.backends.engine import QUANTIZED, Device, Engine
-from stream_seg.backends.registry import BACKENDS, get_backend
+from stream_seg.backends.registry import BACKENDS, GROUPS, backends_of, get_backend
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network.network import Network
 
@@ -36,21 +36,24 @@ def available_backends() -> tuple[str, ...]:
 
 
 def pick_backend(backend: str, *, available: Collection[str]) -> tuple[str, str]:
-    """Return the backend that `backend`, a name or "auto", stands for, and the reason in a few words.
+    """Return the backend that `backend`, a name or one of GROUPS, stands for, and the reason in a few words.
 
     Raises NetworkError with the package to install, ConfigError for an unknown name.
     """
-    if backend != "auto":
+    if backend not in GROUPS:
         get_backend(backend)
         if backend not in available:
             raise NetworkError(f"backend {backend}: {find_missing(backend) or 'not available'}")
         return backend, "as requested"
     missing: list[str] = []
-    for name, entry in BACKENDS.items():
+    for name in backends_of(backend):
+        entry = BACKENDS[name]
         if name in available:
             best = f"the fastest on a {'GPU' if entry.needs_gpu else 'CPU'}"
             return name, f"{' and '.join(missing)} not installed" if missing else best
         missing += [] if entry.needs_gpu else [name]
+    if backend == "gpu":
+        raise NetworkError(f"backend gpu: {find_missing(name) or 'not available'}")
     raise NetworkError(f"no backend is installed: {BACKENDS['openvino'].install}")
 
 

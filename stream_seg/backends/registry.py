@@ -118,11 +118,18 @@ BACKENDS: dict[str, Backend] = {
     ),
 }
 """By name, in the order in which `auto` tries them."""
+GROUPS = ("auto", "cpu", "gpu")
+"""Values of a setting `backend` that stand for several backends: all, those that need no GPU, those that do."""
 
 
 def backend_names() -> tuple[str, ...]:
     """Return the values that a setting `backend` may have."""
-    return ("auto", *BACKENDS)
+    return (*GROUPS, *BACKENDS)
+
+
+def backends_of(group: str) -> list[str]:
+    """Return the backends that a name of GROUPS stands for, in the order in which they are tried."""
+    return [name for name, entry in BACKENDS.items() if group == "auto" or entry.needs_gpu == (group == "gpu")]
 
 
 def precision_names() -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from stream_seg.backends.choose import available_backends
 from stream_seg.backends.engine import cpu_name
-from stream_seg.backends.registry import backend_names, precision_names
+from stream_seg.backends.registry import BACKENDS, precision_names
 from stream_seg.cli.timing import graph_document, read_frames, time_engine, time_graph
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.engines.calibration import quantize
@@ -97,7 +97,7 @@ def _check_names(plan: BenchPlan) -> None:
     for name in plan.networks:
         if name not in BUILDERS and not is_network(name):
             raise ConfigError(f"{describe_unknown('network', name, BUILDERS)}, or the path of an .onnx file")
-    known = {"backend": (plan.backends, backend_names()[1:]), "precision": (plan.precisions, precision_names()[1:])}
+    known = {"backend": (plan.backends, BACKENDS), "precision": (plan.precisions, precision_names()[1:])}
     for kind, (names, valid) in known.items():
         for name in names:
             if name not in valid:

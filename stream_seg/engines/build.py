@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from stream_seg.backends.choose import Target, available_backends, find_target, open_backend, pick_backend
 from stream_seg.backends.engine import ANY_GPU, QUANTIZED, Engine, check_engine, select_onnx
-from stream_seg.backends.registry import BACKENDS, Backend
+from stream_seg.backends.registry import BACKENDS, GROUPS, Backend
 from stream_seg.engines.accuracy_gate import Limits, measure_accuracy
 from stream_seg.engines.cache import describe_other_version, find_entry, read_engine, read_entries
 from stream_seg.engines.cache_entry import Entry, Key, entry_name, hash_bytes, make_entry, read_secret
@@ -68,8 +68,8 @@ def build_engine(recipe: EngineRecipe, *, folder: Path, report: Reporter) -> Bui
     network, backend = open_network(recipe.network, size=recipe.size), recipe.backend
     if recipe.compute_capability is None:
         backend, _ = pick_backend(backend, available=available_backends())
-    elif backend == "auto":  # the backend need not work on this machine
-        backend = next(name for name, entry in BACKENDS.items() if entry.compiler)
+    elif backend in GROUPS:  # the backend need not work on this machine
+        backend, _ = pick_backend(backend, available=[name for name, entry in BACKENDS.items() if entry.compiler])
     target = find_target(backend, recipe.compute_capability)
     return build_for_target(network, target, recipe, folder=folder, report=report)
 

@@ -6,7 +6,7 @@ import logging
 
 from stream_seg.backends.choose import available_backends, find_target, open_backend, pick_backend
 from stream_seg.backends.engine import Engine, check_engine
-from stream_seg.backends.registry import BACKENDS, precision_names
+from stream_seg.backends.registry import BACKENDS, GROUPS, backends_of, precision_names
 from stream_seg.engines.cache import cache_folder, find_engines, read_engine
 from stream_seg.engines.cache_entry import Entry, summarize_report
 from stream_seg.errors import ConfigError, NetworkError
@@ -20,12 +20,15 @@ def open_engine(network: Network, *, backend: str = "auto", precision: str = "au
     """Return an engine of `network` that has run once. Raises NetworkError; ConfigError for an unknown name.
 
     An engine that was built for the network (`stream-seg engines build`) is taken from the cache. With backend "auto",
-    a backend that does not load or cannot compile the network in `precision` is logged, and the next one is tried. The
-    first run warms the engine up and checks its output. Also raises ConfigError as `cache_entry.read_secret`.
+    "cpu" or "gpu", a backend that does not load or cannot compile the network in `precision` is logged, and the next
+    one is tried. The first run warms the engine up and checks its output. Also raises ConfigError as
+    `cache_entry.read_secret`.
     """
     if precision not in precision_names():
         raise ConfigError(describe_unknown("precision", precision, precision_names()))
     available, failed = list(available_backends()), list[str]()
+    if backend in GROUPS:
+        available = [name for name in backends_of(backend) if name in available]
     while True:
         name, reason = pick_backend(backend, available=available)
         try:
@@ -33,7 +36,7 @@ def open_engine(network: Network, *, backend: str = "auto", precision: str = "au
             break
         except NetworkError as error:
             available.remove(name)
-            if backend != "auto" or not available:
+            if backend not in GROUPS or not available:
                 raise
             log.warning("%s; trying the next backend", error)
             failed.append(name)

@@ -40,6 +40,9 @@ def network(tmp_path: Path) -> Network:
         ("onnxruntime", ("openvino", "onnxruntime"), "onnxruntime", "as requested"),
         ("auto", ("tensorrt", "openvino"), "tensorrt", "the fastest on a GPU"),
         ("auto", ("torch",), "torch", "openvino and onnxruntime not installed"),
+        ("cpu", ("tensorrt", "openvino"), "openvino", "the fastest on a CPU"),
+        ("cpu", ("tensorrt", "onnxruntime"), "onnxruntime", "openvino not installed"),
+        ("gpu", ("tensorrt", "openvino"), "tensorrt", "the fastest on a GPU"),
     ],
 )
 def test_auto_picks_the_first_available(backend: str, available: tuple[str, ...], picked: str, reason: str) -> None:
@@ -47,13 +50,30 @@ def test_auto_picks_the_first_available(backend: str, available: tuple[str, ...]
 
 
 def test_unknown_and_missing_backends_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"unknown backend 'cuda' \(known: auto, tensorrt, openvino, onnxruntime"):
+    with pytest.raises(
+        ConfigError, match=r"unknown backend 'cuda' \(known: auto, cpu, gpu, tensorrt, openvino, "
+    ):
         pick_backend("cuda", available=available_backends())
     with pytest.raises(NetworkError, match="no backend is installed: pip install openvino"):
         pick_backend("auto", available=())
     monkeypatch.setitem(BACKENDS, "openvino", replace(BACKENDS["openvino"], packages=("no_such_package",)))
     with pytest.raises(NetworkError, match="backend openvino: not installed: pip install openvino"):
         pick_backend("openvino", available=available_backends())
+    monkeypatch.setitem(BACKENDS, "tensorrt", replace(BACKENDS["tensorrt"], packages=("no_such_package",)))
+    with pytest.raises(NetworkError, match=r"backend gpu: not installed: pip install '.*\[tensorrt\]'"):
+        pick_backend("gpu", available=("openvino",))
+
+
+def test_a_group_tries_its_own_backends_only(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> Device:
+        raise ImportError("no such file")
+
+    gpu = replace(BACKENDS["openvino"], find_device=fail, needs_gpu=True)
+    monkeypatch.setitem(BACKENDS, "tensorrt", gpu)
+    with pytest.raises(NetworkError, match="backend tensorrt does not load"):  # no CPU instead
+        open_engine(network, backend="gpu")
+    with open_engine(network, backend="cpu") as engine:
+        assert engine.spec.info.backend == "openvino"
 
 
 def test_the_choice_is_logged(network: Network, caplog: pytest.LogCaptureFixture) -> None:

@@ -229,7 +229,7 @@ def test_bf16_is_compared_on_the_synthetic_drive_without_images(mine: Path, fold
         ({"precision": "int8"}, ConfigError, "mine has no int8 form; create it with --calibrate DIR or VIDEO"),
         ({"precision": "int4"}, ConfigError, "precision 'int4': openvino on .* offers int8"),
         ({"labels": "x"}, ConfigError, "labels: needs calibrate, the images that the labels are for"),
-        ({"backend": "tensorflow"}, ConfigError, r"unknown backend 'tensorflow', .*known: auto, tensorrt"),
+        ({"backend": "tensorflow"}, ConfigError, r"unknown backend 'tensorflow', .*known: auto, cpu, gpu, tensorrt"),
         ({"compute_capability": "8.9"}, ConfigError, "openvino only builds for this machine"),
         ({"size": (8, 8)}, ConfigError, "size: .8, 8. does not fit"),
     ],
