@@ -1,0 +1,78 @@
+"""The everyday switches of `stream-seg run` as options; `config.switches` says which key of a stage each one sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeAlias
+
+import typer
+
+NETWORK, DRAWING, TIME = "Network", "Drawing", "Time"
+"""Headings of the groups in the help text."""
+
+Network: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="A name of `stream-seg networks`, or an .onnx or side-car. Default: road.",
+        rich_help_panel=NETWORK,
+    ),
+]
+Device: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="{backends}. Default: auto, the fastest here.", rich_help_panel=NETWORK),
+]
+Size: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="HxW", help="Size of the network's input. Default: its own.", rich_help_panel=NETWORK),
+]
+Every: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|auto",
+        help="Run the network on every Nth frame, and move its labels between; auto: as the motion asks. Default: 1.",
+        rich_help_panel=NETWORK,
+    ),
+]
+Threads: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=1, max=256, help="CPU threads of the network. Default: 1.", rich_help_panel=NETWORK),
+]
+NoSmooth: TypeAlias = Annotated[
+    bool,
+    typer.Option("--no-smooth", help="Show the network's labels of each frame as they are.", rich_help_panel=NETWORK),
+]
+Classes: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME[,NAME]...",
+        help="Show these classes only, in drawings, page and tables; repeatable. Default: all.",
+        rich_help_panel=DRAWING,
+    ),
+]
+Opacity: TypeAlias = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Opacity of the class colours. Default: 0.5.", rich_help_panel=DRAWING),
+]
+
+
+def read_switches(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of the switches among the parameters of a command, None for one that was not used.
+
+    Raises ConfigError for a size that is none.
+    """
+    from stream_seg.config.switches import SWITCHES  # these imports are too slow for a help text
+    from stream_seg.network.sidecar import parse_size
+
+    values = {name: parameters.get(name) for name in SWITCHES}
+    if (size := values["size"]) is not None:
+        values["size"] = parse_size(size)
+    if (every := values["every"]) is not None and every.isdecimal():
+        values["every"] = int(every)
+    values["classes"] = split_names(values["classes"] or ()) or None
+    return {**values, "smooth": False if parameters.get("no_smooth") else None}
+
+
+def split_names(texts: Sequence[str]) -> list[str]:
+    """Return ["car", "bus", "sky"] of ["car,bus", "sky"]."""
+    return [name.strip() for text in texts for name in text.split(",")]
