@@ -341,7 +341,7 @@ class _Tap:
 def check_config(document: Document, *, where: str, loader: StageLoader, report_file: Path | None = None) -> Config:
     """Return the config of a document. Raises ConfigError, and OutputError for an output that would overwrite."""
     config = check(document, where=where, loader=loader)
-    refuse_overwriting(config, report_file=report_file)
+    refuse_overwriting(config, report_file=report_file, inputs=[Path(where)])
     return config
 
 

@@ -21,13 +21,12 @@ import typer
 
 from stream_seg import __version__
 from stream_seg.cli import engines as engines_commands
+from stream_seg.cli import switches
 from stream_seg.cli.names import BACKEND_HELP, PRECISION_HELP, fill_names
+from stream_seg.cli.options import JsonFile, Overwrite
 from stream_seg.errors import ConfigError, StreamSegError
 from stream_seg.redact import redact_message
 from stream_seg.telemetry.logs import LogFormat, configure
-
-DEMO_INPUT = "synth://road?size=960x540&frames=300&seed=7"
-DEMO_OUTPUT = "demo.mp4"
 
 INSTALL = "install again (pip install --force-reinstall .); on Debian and Ubuntu: apt install libgl1 libglib2.0-0"
 EXIT_CODES = (
@@ -39,7 +38,6 @@ Prefer = Annotated[
     typer.Option(metavar="CLASS=NUMBER", help="Add a number to the scores of a class, such as pole=0.5; repeatable."),
 ]
 Size = Annotated[str | None, typer.Option(metavar="HxW", help="Size of the network's input. Default: its own.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log progress on standard error.")]
 LOG_FORMAT = "Format of log lines; auto: text on a terminal, else JSON."
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
@@ -134,17 +132,35 @@ def run(
         str | None,
         typer.Argument(metavar="INPUT", help="One of: {inputs}. Default: the demo, a synthetic drive into demo.mp4."),
     ] = None,
-    outputs: Annotated[list[str] | None, typer.Argument(metavar="OUTPUT", help="Any number of: {outputs}.")] = None,
+    outputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="OUTPUT",
+            help="Any number of: {outputs}. Default: NAME_seg.mp4 beside a video, label maps beside images (NAME_seg/),"
+            " else a window or a page.",
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="The graph file (YAML); see configs/ for examples.")
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change a key of the graph: --set smooth.weight=0.6."),
+        typer.Option(
+            "--set", metavar="STAGE.KEY=VALUE", help="Change a key of the graph, after all switches: smooth.weight=0.6."
+        ),
     ] = None,
+    network: switches.Network = None,
+    device: switches.Device = None,
+    size: switches.Size = None,
+    every: switches.Every = None,
+    threads: switches.Threads = None,
+    no_smooth: switches.NoSmooth = False,
+    classes: switches.Classes = None,
+    opacity: switches.Opacity = None,
     report_file: Annotated[
         Path | None, typer.Option("--report", metavar="FILE", help="Write the figures of the run as JSON.")
     ] = None,
+    overwrite: Overwrite = False,
     metrics_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Serve Prometheus metrics on 127.0.0.1; 0 takes a free port.")
     ] = None,
@@ -157,33 +173,38 @@ def run(
     A live input (camera, rtsp, http) drops old frames to stay at the newest one; a recording loses nothing. Ctrl-C or
     SIGTERM ends a run within two seconds, with playable files; a recording of hours takes up to 30 s.
     """
+    from stream_seg.cli.arguments import complete_arguments
     from stream_seg.cli.run import run as run_graph
     from stream_seg.config.graph_file import apply_settings, read_document
     from stream_seg.config.overrides import default_document, with_input, with_outputs
+    from stream_seg.config.switches import apply_switches
     from stream_seg.stages.registry import StageLoader
 
     before = {} if context.parent is None else context.parent.params  # those of `stream-seg -v run`
     configure(
         verbose=verbose or before.get("verbose", False), log_format=log_format or before.get("log_format", "auto")
     )
-    if source is None and config is None:
-        source, outputs = DEMO_INPUT, outputs or [DEMO_OUTPUT]
+    arguments = complete_arguments(source, outputs or [], graph_file=config is not None, overwrite=overwrite)
+    settings = [*(settings or []), *arguments.settings, *(["overwrite=true"] if overwrite else [])]
     if metrics_port is not None:
-        settings = [*(settings or []), f"metrics.port={metrics_port}"]
-    loader = StageLoader(config.parent if config else Path())
+        settings.append(f"metrics.port={metrics_port}")
+    loader, where = StageLoader(config.parent if config else Path()), str(config or "graph")
+    values = switches.read_switches(context.params)
 
     def read() -> dict[str, Any]:
         document = read_document(config) if config else default_document()
-        if source is not None:
-            document = with_input(document, source, loader)
-        if outputs:
-            document = with_outputs(document, outputs, loader)
-        return apply_settings(document, settings or [])
+        if arguments.source is not None:
+            document = with_input(document, arguments.source, loader)
+        if arguments.outputs:
+            document = with_outputs(document, arguments.outputs, loader)
+        document = apply_switches(document, values, where=where, loader=loader)
+        return apply_settings(document, settings)
 
     run_graph(
         read,
-        where=str(config or "graph"),
+        where=where,
         loader=loader,
+        note=arguments.note,
         report_file=report_file,
         quiet=quiet,
         reloadable=config is not None,
@@ -202,6 +223,7 @@ def evaluate(
     size: Size = None,
     prefer: Prefer = None,
     json_file: JsonFile = None,
+    overwrite: Overwrite = False,
     temporal: Annotated[
         bool,
         typer.Option(
@@ -217,9 +239,8 @@ def evaluate(
     """Measure a network on labelled images: mIoU, IoU per class, pixel accuracy. With --temporal, on videos."""
     from rich.console import Console
 
-    from stream_seg.cli.report import write_json
+    from stream_seg.cli.report import check_json_file, write_json
     from stream_seg.evaluation import images, videos
-    from stream_seg.files import require_writable
     from stream_seg.network.sidecar import parse_prefer, parse_size
 
     if frames is not None and not temporal:
@@ -229,8 +250,7 @@ def evaluate(
     split = split or "val"
     if data is None and not temporal and not Path(split).is_dir():
         raise ConfigError(f"--data: is required, a folder with {split}/ and {split}annot/")
-    if json_file is not None:
-        require_writable(json_file)
+    check_json_file(json_file, overwrite=overwrite, inputs=[network])
     engine: dict[str, Any] = {
         "backend": backend,
         "precision": precision,
@@ -244,8 +264,7 @@ def evaluate(
         figures = images.evaluate_images(network, data or Path(), split=split, **engine)
         table = images.tabulate_images(figures)
     Console(markup=False).print(table)
-    if json_file is not None:
-        write_json(figures, json_file)
+    write_json(figures, json_file, overwrite=overwrite)
 
 
 @app.command()
@@ -276,18 +295,17 @@ def bench(
     seconds: Annotated[float, typer.Option(min=0.01, max=3600, help="Time to measure each figure.")] = 1.0,
     threads: Annotated[int, typer.Option(min=1, max=256, help="CPU threads of the network.")] = 1,
     json_file: JsonFile = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Measure the time per frame, in the network alone and through the whole graph: p50, p95, p99, CPU."""
     from rich.console import Console
 
     from stream_seg.cli.bench import DRIVE, BenchPlan, make_footnotes, make_tables, run_benchmark
-    from stream_seg.cli.report import write_json
-    from stream_seg.files import require_writable
+    from stream_seg.cli.report import check_json_file, write_json
     from stream_seg.network.sidecar import parse_size
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # so that its temporary files go
-    if json_file is not None:
-        require_writable(json_file)
+    check_json_file(json_file, overwrite=overwrite, inputs=[*(networks or []), source])
     plan = BenchPlan(
         networks or ["road"],
         sizes=[parse_size(size) for size in sizes or []],
@@ -304,8 +322,7 @@ def bench(
         console.print(table)
         console.print()
     console.print(make_footnotes(facts))
-    if json_file is not None:
-        write_json(facts, json_file)
+    write_json(facts, json_file, overwrite=overwrite)
 
 
 @app.command()
@@ -391,35 +408,35 @@ def export(
 
 
 @app.command()
-def doctor(json_file: JsonFile = None) -> None:
+def doctor(json_file: JsonFile = None, overwrite: Overwrite = False) -> None:
     """Show what this machine has, and whether the main job would run; if not, what to do, and exit code 1."""
     from rich.console import Console
 
     from stream_seg.cli.doctor import examine, make_table
-    from stream_seg.cli.report import write_json
+    from stream_seg.cli.report import check_json_file, write_json
 
+    check_json_file(json_file, overwrite=overwrite)
     facts, todo = examine()
     Console().print(make_table(facts, todo))
-    if json_file is not None:
-        write_json({**facts, "todo": todo}, json_file)
+    write_json({**facts, "todo": todo}, json_file, overwrite=overwrite)
     if todo is not None:
         raise typer.Exit(1)
 
 
 @app.command()
-def networks(json_file: JsonFile = None) -> None:
+def networks(json_file: JsonFile = None, overwrite: Overwrite = False) -> None:
     """List the networks that have a name: the shipped, trained ones, and the trainable ones."""
     from rich.console import Console
 
     from stream_seg.cli.listing import list_networks, list_zoo, networks_table, zoo_table
-    from stream_seg.cli.report import write_json
+    from stream_seg.cli.report import check_json_file, write_json
 
+    check_json_file(json_file, overwrite=overwrite)
     shipped, zoo, console = list_networks(), list_zoo(), Console(markup=False)
     console.print(networks_table(shipped))
     console.print()
     console.print(zoo_table(zoo))
-    if json_file is not None:
-        write_json({"networks": shipped, "zoo": zoo}, json_file)
+    write_json({"networks": shipped, "zoo": zoo}, json_file, overwrite=overwrite)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stream_seg.cli.names import BACKEND_HELP, PRECISION_HELP
+from stream_seg.cli.options import JsonFile, Overwrite
 from stream_seg.errors import ConfigError, NetworkError
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ app = typer.Typer(
 )
 LONGEST_DAYS = 36500
 """Limit of `prune --older-than`: a hundred years."""
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]
 
 
 @app.command()
@@ -55,13 +55,13 @@ def build(
         Path | None, typer.Option(metavar="FILE", help="A YAML with these options; see engines/. Options override it.")
     ] = None,
     json_file: JsonFile = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Build an engine into the cache unless it is there: in the lowest precision that stays accurate."""
     from stream_seg.cli.engines_table import describe_engine
-    from stream_seg.cli.report import write_json
+    from stream_seg.cli.report import check_json_file, write_json
     from stream_seg.engines.build import EngineRecipe, build_engine
     from stream_seg.engines.cache import cache_folder
-    from stream_seg.files import require_writable
     from stream_seg.network.sidecar import parse_size
     from stream_seg.schema.validation import require_mapping, validate
     from stream_seg.schema.yaml import read_yaml
@@ -75,24 +75,25 @@ def build(
     if "network" not in keys:
         raise ConfigError("engines build: no network; name one, or a --recipe that does")
     engine_recipe = validate(EngineRecipe, keys, where=str(recipe or "engines build"))
-    if json_file is not None:
-        require_writable(json_file)
+    check_json_file(json_file, overwrite=overwrite, inputs=[recipe, engine_recipe.network, engine_recipe.calibrate])
     with _show_progress() as report:
         result = build_engine(engine_recipe, folder=cache_folder(), report=report)
     entry = result.entry
     print(f"{entry.name}: {'built' if result.fresh else 'there already'}, {describe_engine(entry)}")
-    write_json({"name": entry.name, "fresh": result.fresh, **entry.model_dump(mode="json")}, json_file)
+    facts = {"name": entry.name, "fresh": result.fresh, **entry.model_dump(mode="json")}
+    write_json(facts, json_file, overwrite=overwrite)
 
 
 @app.command("list")
-def list_engines(json_file: JsonFile = None) -> None:
+def list_engines(json_file: JsonFile = None, overwrite: Overwrite = False) -> None:
     """List the engines of the cache."""
     from rich.console import Console
 
     from stream_seg.cli.engines_table import make_table
-    from stream_seg.cli.report import write_json
+    from stream_seg.cli.report import check_json_file, write_json
     from stream_seg.engines.cache import cache_folder, read_entries
 
+    check_json_file(json_file, overwrite=overwrite)
     folder = cache_folder()
     entries, faults = read_entries(folder)
     if entries:
@@ -103,41 +104,44 @@ def list_engines(json_file: JsonFile = None) -> None:
     for line in doubtful:
         print(line)
     engines = [{"name": entry.name, **entry.model_dump(mode="json")} for entry in entries]
-    write_json({"folder": str(folder), "engines": engines, "doubtful": doubtful}, json_file)
+    write_json({"folder": str(folder), "engines": engines, "doubtful": doubtful}, json_file, overwrite=overwrite)
 
 
 @app.command()
 def show(
     engine: Annotated[str, typer.Argument(help="Name or id of an engine, or an unambiguous part of it.")],
     json_file: JsonFile = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Show everything about an engine: what it was built from, and its accuracy report."""
     from rich.console import Console
 
     from stream_seg.cli.engines_table import make_details
-    from stream_seg.cli.report import write_json
+    from stream_seg.cli.report import check_json_file, write_json
     from stream_seg.engines.cache import cache_folder, find_entry_by_name
 
+    check_json_file(json_file, overwrite=overwrite)
     folder = cache_folder()
     entry = find_entry_by_name(folder, engine)
     Console(markup=False).print(make_details(entry, folder))
-    write_json({"name": entry.name, **entry.model_dump(mode="json")}, json_file)
+    write_json({"name": entry.name, **entry.model_dump(mode="json")}, json_file, overwrite=overwrite)
 
 
 @app.command()
-def verify(json_file: JsonFile = None) -> None:
+def verify(json_file: JsonFile = None, overwrite: Overwrite = False) -> None:
     """Check that every engine of the cache would be loaded: intact, yours, and of the installed version.
 
     Exit code 4 if one would not.
     """
-    from stream_seg.cli.report import write_json
+    from stream_seg.cli.report import check_json_file, write_json
     from stream_seg.engines.cache import cache_folder, verify_engines
 
+    check_json_file(json_file, overwrite=overwrite)
     folder = cache_folder()
     faults = verify_engines(folder)
     for name, fault in faults.items():
         print(fault or f"engine {name}: ok")
-    write_json(faults, json_file)
+    write_json(faults, json_file, overwrite=overwrite)
     count = sum(fault is not None for fault in faults.values())
     if count:
         raise NetworkError(

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from stream_seg.files import replace_file
+from stream_seg.config.outputs import is_same_file
+from stream_seg.errors import OutputError
+from stream_seg.files import refuse_existing, replace_file, require_writable
 from stream_seg.runtime.report import Report
 
 
-def write_json(figures: dict[str, Any], path: Path | None) -> None:
+def check_json_file(path: Path | None, *, overwrite: bool, inputs: Iterable[str | Path | None] = ()) -> None:
+    """Raise OutputError, before the work, if figures cannot be written: the file exists, or is one of `inputs`."""
+    if path is not None:
+        require_writable(path)
+        if any(file is not None and is_same_file(path, Path(file)) for file in inputs):
+            raise OutputError(f"{path}: is an input as well; choose another name")
+        refuse_existing(path, overwrite=overwrite)
+
+
+def write_json(figures: dict[str, Any], path: Path | None, *, overwrite: bool = False) -> None:
     """Write figures as JSON, in one step; None: not at all. Raises OutputError if that fails."""
     if path is not None:
+        refuse_existing(path, overwrite=overwrite)
         replace_file(path, (json.dumps(figures, indent=2) + "\n").encode())
 
 

@@ -17,8 +17,10 @@ from stream_seg.api import Pipeline, check_config
 from stream_seg.cli.malloc import limit_heaps
 from stream_seg.cli.progress import progress
 from stream_seg.cli.report import print_report, write_json
+from stream_seg.config.graph_file import Config
 from stream_seg.config.outputs import output_paths
 from stream_seg.errors import OutputError, StreamSegError
+from stream_seg.files import refuse_existing
 from stream_seg.runtime.reload import reloader
 from stream_seg.runtime.signals import stop_on_signals
 from stream_seg.stages.registry import StageLoader
@@ -33,17 +35,24 @@ def run(
     *,
     where: str,
     loader: StageLoader,
+    note: str = "",
     report_file: Path | None = None,
     quiet: bool = False,
     reloadable: bool = False,
 ) -> None:
     """Run the graph document that `read` returns to its end, and print its report.
 
-    A `reloadable` graph takes its sources from `read` again at SIGHUP. Raises the first StreamSegError of any stage,
-    after the files are finished and the report is written.
+    A `reloadable` graph takes its sources from `read` again at SIGHUP. `note` is a line for the user. Raises the first
+    StreamSegError of any stage, after the files are finished and the report is written.
     """
+
+    def read_config() -> Config:
+        return check_config(read(), where=where, loader=loader, report_file=report_file)
+
     limit_heaps()
-    config = check_config(read(), where=where, loader=loader, report_file=report_file)
+    config = read_config()
+    if report_file is not None:
+        refuse_existing(report_file, overwrite=config.overwrite)
     loader.close()
     before = {path: _identity(path) for _, path in output_paths(config)}
     console = Console(stderr=True, markup=False, highlight=False)
@@ -54,21 +63,17 @@ def run(
     )
     with stop_on_signals(pipeline.graph.stop_requested):
         pipeline.start()
+        if note and not quiet:
+            console.print(note)
         try:
-            apply = None
-            if reloadable:
-                apply = reloader(
-                    pipeline.graph,
-                    config,
-                    lambda: check_config(read(), where=where, loader=loader, report_file=report_file),
-                )
+            apply = reloader(pipeline.graph, config, read_config) if reloadable else None
             with _on_hangup(apply) as reload_if_requested:
                 _watch(pipeline, console, quiet=quiet, each=reload_if_requested)
         finally:
             pipeline.close()
         report = pipeline.report()
     if report_file is not None:
-        write_json(report.to_dict(), report_file)
+        write_json(report.to_dict(), report_file, overwrite=config.overwrite)
     if not quiet and any(report.frames.by_output.values()):
         print_report(report, Console(markup=False))
         changed = [str(path) for path, identity in before.items() if _identity(path) not in (None, identity)]
