@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
+import time
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import cv2
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from stream_seg import files
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.ops.labels import resize_labels
-from stream_seg.stages.base import STRICT, Frames, Traits
-from stream_seg.types import Classes
-
-LOG = logging.getLogger(__name__)
+from stream_seg.stages.base import STRICT, Context, Frames, Traits
+from stream_seg.stages.label_folder import LabelFolder
 
 
 @dataclass(config=STRICT)
@@ -27,8 +25,9 @@ class Masks:
 
     000042.png belongs to the frame with seq 42: 8-bit grey at the size of the image; the value of a pixel is its class,
     255 is void. `classes.json` beside them lists the classes by label: {"label", "name", "colour": [red, green, blue]}.
-    The folder is created with the first frame; files of the same names are replaced, other files stay. Placeholder
-    frames (`Frame.signal`) are skipped.
+    A folder that is not empty is refused; with `overwrite` the label maps of an older run are removed with the first
+    frame, and other files stay. The name of a live folder gets the time of its start. One run at a time writes to a
+    folder. Placeholder frames (`Frame.signal`) are skipped.
     """
 
     traits = Traits(role="output", argument="a folder for label maps (masks/)")
@@ -36,46 +35,63 @@ class Masks:
     path: Annotated[
         Path,
         AfterValidator(files.expand_home),
-        Field(description="the folder; {stream} in it stands for the name of the stream"),
+        Field(description="the folder; {stream} in it stands for the name of the stream, {time} for the start"),
     ]
+
+    def __post_init__(self) -> None:
+        self._context = Context()
 
     @classmethod
     def argument(cls, text: str) -> dict[str, object] | None:
         """Return the keys for a command-line OUTPUT; None for one that is no folder."""
         return {"path": text} if "://" not in text and (text.endswith("/") or os.path.isdir(text)) else None
 
+    def bind(self, context: Context) -> Masks:
+        """Return the stage with the context of a graph; a live one writes a folder with the time in its name."""
+        live = not context.recorded
+        bound = replace(self, path=files.complete_template(self.path, live=live, overwrite=context.overwrite))
+        bound._context = context
+        return bound
+
     def __call__(self, frames: Frames) -> Frames:
         _require_writable(self.path)
-        folders: dict[Path, str] = {}
-        for frame in frames:
-            if frame.signal is not None:
+        shared, writer = files.STREAM not in str(self.path), ""
+        known = self._context.streams() if self._context.streams else ()
+        with ExitStack() as open_folders:
+            folders: dict[str, LabelFolder] = {}
+
+            def folder_of(stream: str) -> LabelFolder:
+                key = "" if shared else stream
+                if key not in folders:
+                    folders[key] = open_folders.enter_context(self._make_folder(key))
+                return folders[key]
+
+            for stream in [""] if shared else known:
+                folder_of(stream)  # a folder that cannot be written is an error before the first frame
+            for frame in frames:
+                folder = folder_of(frame.stream)
+                if frame.signal is not None:
+                    folder.require_present()
+                    yield frame
+                    continue
+                semantic = files.require_semantic(frame, "masks")
+                writer = writer or frame.stream
+                if shared and writer != frame.stream:
+                    raise ConfigError(
+                        f"masks: the streams {writer} and {frame.stream} cannot share {self.path}; "
+                        f"for one folder each use path: '{self.path / files.STREAM}'"
+                    )
+                folder.write(frame.seq, resize_labels(semantic.labels, frame.image.shape[:2]), semantic.classes)
                 yield frame
-                continue
-            semantic = files.require_semantic(frame, "masks")
-            folder = files.fill_stream(self.path, frame.stream)
-            if folder not in folders:
-                with files.map_write_errors(folder):
-                    folder.mkdir(parents=True, exist_ok=True)
-                _write_classes(folder, semantic.classes)
-            if folders.setdefault(folder, frame.stream) != frame.stream:
-                raise ConfigError(
-                    f"masks: the streams {folders[folder]} and {frame.stream} cannot share {self.path}; "
-                    f"for one folder each use path: '{self.path / files.STREAM}'"
-                )
-            labels = resize_labels(semantic.labels, frame.image.shape[:2])
-            _, png = cv2.imencode(".png", labels)  # OpenCV's defaults, level 1 and run lengths, are fast for flat areas
-            files.replace_file(folder / f"{frame.seq:06}.png", png.tobytes())
-            yield frame
 
-
-def _write_classes(folder: Path, classes: Classes) -> None:
-    entries = zip(range(len(classes)), classes.names, classes.colours, strict=True)
-    lines = [json.dumps({"label": label, "name": name, "colour": colour}) for label, name, colour in entries]
-    path, content = folder / "classes.json", ("[\n" + ",\n".join(lines) + "\n]\n").encode()
-    with files.map_write_errors(path):
-        if path.exists() and path.read_bytes() != content and any(folder.glob("*.png")):
-            LOG.warning("%s: contains label maps of other classes; %s lists those of this run", folder, path.name)
-    files.replace_file(path, content)
+    def _make_folder(self, stream: str) -> LabelFolder:
+        """Return the folder of a stream; one with a time in its name is new, and its name is announced."""
+        template = files.fill_stream(self.path, stream)
+        path = files.fill_time(template, time.time())
+        if path != template:
+            path = files.free_path(path)  # a run may have begun in the same second
+            self._context.announce(f"label maps in {path}/")
+        return LabelFolder(path, overwrite=self._context.overwrite)
 
 
 def _require_writable(path: Path) -> None:
@@ -86,4 +102,4 @@ def _require_writable(path: Path) -> None:
     with files.map_write_errors(path):
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"cannot write {path}: {folder} exists and is not a folder")
-        files.require_folder(folder if folder.is_dir() else folder.parent, path)
+        files.require_folder(folder, path)
