@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.errors import ConfigError, Reason
-from stream_seg.types import Classes, Image, Labels, Scores
+from stream_seg.types import Classes, Image, Labels, Mask, Scores
 
 if TYPE_CHECKING:
     from stream_seg.ops.motion import Confidence, Luma, Motion
@@ -25,6 +25,9 @@ NONE_MISSED: Mapping[str, int] = MappingProxyType({})
 
 State: TypeAlias = Literal["starting", "up", "stalled", "down"]
 STATES: tuple[State, ...] = get_args(State)
+SourceState: TypeAlias = Literal[State, "ended"]
+"""State of a source as metrics and page show it; ended: a recording that is over."""
+SOURCE_STATES: tuple[SourceState, ...] = (*STATES, "ended")
 Reset: TypeAlias = Literal["start", "gap", "back", "shape", "cut"]
 """Reason to discard the past of a stream: its first frame, a pause, time going back (a camera that reconnected), a new
 shape of images or scores, or a cut to unrelated content."""
@@ -100,6 +103,8 @@ class Semantic:
     """(height, width) of the network's input, and of `labels`."""
     scores: LazyScores = LazyScores()
     label_map: Labels | None = None
+    unknown: Mask | None = None
+    """Pixels without a class, which are void in `labels`: those that the key frame of this frame did not show."""
 
     @property
     def stored_scores(self) -> Scores | WarpedScores | None:
@@ -118,7 +123,13 @@ class Semantic:
 
     def labels_at(self, size: tuple[int, int]) -> Labels:
         """Return labels uint8 of `size` = (height, width). Where there are scores, these are enlarged, not labels."""
-        from stream_seg.ops.labels import resize_labels, upsampled_argmax  # imports numba: too slow for a help text
+        from stream_seg.ops.labels import mark_void  # imports numba: too slow for a help text
+
+        labels = self._labels_at(size)
+        return labels if self.unknown is None else mark_void(labels, self.unknown)
+
+    def _labels_at(self, size: tuple[int, int]) -> Labels:
+        from stream_seg.ops.labels import resize_labels, upsampled_argmax
         from stream_seg.ops.propagate import propagate_labels
 
         if self.label_map is not None:
@@ -175,6 +186,10 @@ class Temporal:
     """Current quality level of `segment` with `target_ms`; 0 is full quality."""
     quality_change: QualityChange | None = None
     """Reason why the quality level changed at this frame; None where it did not."""
+    every: int | Literal["auto"] = 1
+    """Frames from one key frame to the next, at the current quality level."""
+    input_size: tuple[int, int] | None = None
+    """(height, width) of the network's input at the current quality level; None without key frames."""
     motion: FrameMotion | None = None
     """Motion from the previous frame, where `segment` computed it."""
 

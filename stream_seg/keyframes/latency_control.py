@@ -145,6 +145,11 @@ class LatencyControl:
         """Frames from one key frame to the next, at the current level."""
         return self._levels[self.quality_level].every
 
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of the network's input, at the current level."""
+        return self._engines[self._levels[self.quality_level].engine].spec.size
+
     def adjust(self, ages: Sequence[Age]) -> QualityChange | None:
         """Adjust the level to the ages of finished frames. Return the reason of a change."""
         slowdown = max(tuple(self._slowdowns))

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from stream_seg.errors import REASONS
-from stream_seg.frame import QUALITY_CHANGES, RESETS, STATES, EngineInfo, Frame, Signal, State, Temporal
+from stream_seg.frame import QUALITY_CHANGES, RESETS, EngineInfo, Frame, Signal, SourceState, Temporal
 from stream_seg.runtime.histogram import Samples
 
 MISS_REASONS = ("decode_error", "late")
 STALLS = ("no data", "frozen")
 OUTAGES = tuple(reason for reason in REASONS if reason != "frozen")
 """Reasons for which a source is disconnected; a frozen source stays connected."""
-SourceState: TypeAlias = Literal[State, "ended"]
-SOURCE_STATES: tuple[SourceState, ...] = (*STATES, "ended")
 
 
 class SourceCounters:

@@ -20,6 +20,7 @@ from stream_seg.runtime.counters import SourceTotals
 from stream_seg.runtime.histogram import Ages
 from stream_seg.runtime.link_stats import LinkStats
 from stream_seg.runtime.links import Links
+from stream_seg.runtime.watchdog import Watchdog
 from stream_seg.runtime.worker import Worker
 from stream_seg.sources.timeline import Continuation, StreamEnd
 from stream_seg.stages.base import Context, Policy, bind, is_live, stream_of, traits_of
@@ -33,8 +34,8 @@ REMOVE_S = 6.0
 """Time that a removed source may take to end: a read may take as long as its time-out."""
 POLL_S = 0.05
 """Interval at which the end of the run is checked, while a removed source is waited for."""
-FINISH_FRAME_S = 0.25
-"""Time that a stopped graph waits for the one frame that a stage works on."""
+FINISH_FRAME_S = 0.5
+"""Time that a stopped graph waits for the frames that its stages work on."""
 
 
 class Graph:

@@ -23,7 +23,7 @@ Optional members, which the runtime, the command line and the metrics use; `Trai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
 
@@ -65,6 +65,8 @@ class Traits:
     """The stage draws on images. An output that needs no drawn image takes its frames before this stage."""
     images: Images = "any"
     """Images that an output expects: drawn by the stages before it, undrawn (it draws itself), or any."""
+    watched: bool = False
+    """People watch the output: where every output is watched, a recording plays at its own speed."""
     argument: str = ""
     """The form of the command-line INPUT or OUTPUT that the stage accepts, for help texts and errors."""
 
@@ -90,16 +92,27 @@ class Context:
     """The source is added to a running graph."""
     recorded: bool = False
     """No source is live."""
-    only_output: bool = False
-    """The stage is the only output."""
+    only_watched: bool = False
+    """Every output is one that people watch: nothing is written."""
+    attended: bool = False
+    """A person ends the run: an output that people watch may stay after the last frame."""
     overwrite: bool = False
     """An output may replace files that exist."""
     stopping: Callable[[], bool] = lambda: False
     """Return whether the run has ended or is about to."""
+    live: Callable[[str], bool] = lambda stream: False
+    """Return whether a stream comes from a live source."""
+    ended: Callable[[str], bool] = lambda stream: False
+    """Return whether the source of a stream has ended; its last frames may still be under way."""
     streams: Callable[[], Collection[str]] | None = None
     """Return the streams that reach the stage now; None: unknown, every stream that ever came."""
     announce: Callable[[str], None] = lambda message: None
     """Show the user a line, such as the address of a page."""
+    busy: Callable[..., None] = lambda doing, within_s=0.0: None
+    """Tell the watchdog what the stage does, busy("opening the camera", within_s=30), and the seconds that this may
+    take before the stage counts as stalled. Holds until the next frame; each call is a sign of progress."""
+    stalls: Callable[[], Sequence[str]] = tuple
+    """Return a line for each stage that makes no progress now."""
     registry: CollectorRegistry | None = field(default=None, repr=False)
     """The Prometheus registry of the graph; a stage may add metrics of its own."""
 

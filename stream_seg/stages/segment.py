@@ -136,6 +136,7 @@ def segment_key_frames(frames: Frames, key_frames: KeyFrames, control: LatencyCo
             continue
         change = control.adjust(frame.ages)
         done, temporal = key_frames.segment(frame, control.infer, every=control.every)
+        temporal = replace(temporal, every=control.every, input_size=control.input_size)
         yield replace(done, temporal=replace(temporal, quality_level=control.quality_level, quality_change=change))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,16 +15,12 @@ from pydantic.dataclasses import dataclass
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.files import expand_home
 from stream_seg.redact import name_secret_file, redact_secrets
-from stream_seg.sources.timeline import LEAP_S, Pacer
 from stream_seg.stages.base import STRICT, Context, Frames, Traits
+from stream_seg.stages.playback import PACE, STAY, Playback, resolve_pace, resolve_stay
 from stream_seg.web.hosts import is_loopback
 
 TOKEN_ENV = "STREAM_SEG_TOKEN"  # noqa: S105 - the name of an environment variable
 MIN_CHARS = 12  # of a token
-SHARED_GAP_S = 1
-"""Longest pause in a recording that is kept where streams share the page: the other streams wait as well."""
-POLL_S = 0.1
-"""Interval at which a paced stage checks for the end of the run."""
 
 File = Annotated[Path, AfterValidator(expand_home)]
 
@@ -38,19 +33,20 @@ class Serve:
     that other machines can reach needs a token (`token_file` or the environment variable STREAM_SEG_TOKEN) and TLS.
     """
 
-    traits = Traits(role="output", images="undrawn", argument="the URL of a page (http://127.0.0.1:8080)")
+    traits = Traits(role="output", images="undrawn", watched=True, argument="the URL of a page (http://127.0.0.1:8080)")
 
     host: Annotated[str, Field(min_length=1, description="address to bind; 0.0.0.0: all IPv4 addresses")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="TCP port; 0 picks a free one")] = 8080
     opacity: Annotated[float, Field(ge=0, le=1, description="initial opacity of the class colours, 0 to 1")] = 0.5
+    classes: Annotated[
+        list[str] | None, Field(min_length=1, description="classes to show, the others are hidden at first; none: all")
+    ] = None
     max_clients: Annotated[int, Field(ge=1, le=256, description="maximum number of live streams sent at once")] = 16
     max_width: Annotated[int, Field(ge=64, description="maximum width of a live stream, pixels")] = 1280
     max_fps: Annotated[float, Field(ge=1, le=240, description="maximum frame rate of a live stream")] = 30.0
     quality: Annotated[int, Field(ge=1, le=100, description="JPEG quality")] = 80
-    pace: Annotated[
-        bool | None,
-        Field(description="play at the recording's speed; none: only if the page is the only output of a recording"),
-    ] = None
+    pace: Annotated[bool | None, Field(description=PACE)] = None
+    stay: Annotated[bool | None, Field(description=STAY)] = None
     token_file: Annotated[File | None, Field(description="file whose first line is the access token")] = None
     tls: Annotated[bool, Field(description="require TLS: certfile and keyfile")] = False
     certfile: Annotated[File | None, Field(description="TLS certificate chain, PEM")] = None
@@ -90,29 +86,29 @@ class Serve:
         raise ConfigError("an output URL must be the URL of a page: http://HOST:PORT, such as http://127.0.0.1:8080")
 
     def bind(self, context: Context) -> Serve:
-        """Return the stage with the context of a graph, and with `pace` resolved."""
-        pace = context.recorded and context.only_output if self.pace is None else self.pace
-        bound = replace(self, pace=pace)
+        """Return the stage with the context of a graph, and with `pace` and `stay` resolved."""
+        bound = replace(self, pace=resolve_pace(self.pace, context), stay=resolve_stay(self.stay, context))
         bound.context = context
         return bound
 
     def __call__(self, frames: Frames) -> Frames:
         try:
             from stream_seg.web.server import serve_page
+            from stream_seg.web.state import PageState
         except ImportError as error:
             raise OutputError(f"serve: {error}; install it with: pip install '.[web]'") from error
-        pacers: dict[str, Pacer] = {}
-        with serve_page(self, self.read_token(), self.context.registry, self.context.streams) as (page, url):
+        page = PageState(self.context.streams, self.context.ended, opacity=self.opacity, shown=self.classes)
+        playback = Playback(self.context, pace=bool(self.pace))
+        with serve_page(self, self.read_token(), self.context.registry, page) as url:
             self.context.announce(f"page at {url}")
             for frame in frames:
-                if self.pace:
-                    pacer = pacers.setdefault(frame.stream, Pacer())
-                    longest_s = LEAP_S if len(pacers) == 1 else SHARED_GAP_S
-                    due_s = pacer.due_s(float(frame.pts * frame.time_base), time.monotonic(), longest_s=longest_s)
-                    while (remaining_s := due_s - time.monotonic()) > 0 and not self.context.stopping():
-                        time.sleep(min(remaining_s, POLL_S))
+                playback.hold(frame)
                 page.put(frame)
                 yield frame
+            page.end()
+            if self.stay and not self.context.stopping():
+                self.context.announce(f"ended; page stays at {url}, Ctrl-C to quit")
+                playback.wait_while(page.check)
 
     def read_token(self) -> str | None:
         """Return the token, None without one. Raises OutputError if it is too short or its file cannot be read."""

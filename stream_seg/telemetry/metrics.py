@@ -20,8 +20,9 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from stream_seg.errors import ConfigError
+from stream_seg.frame import SOURCE_STATES
 from stream_seg.redact import redact_secrets
-from stream_seg.runtime.counters import SOURCE_STATES, LabelCounters, SmoothingCounters, SourceCounters
+from stream_seg.runtime.counters import LabelCounters, SmoothingCounters, SourceCounters
 from stream_seg.runtime.graph import Graph
 from stream_seg.runtime.histogram import BOUNDS_MS, Ages, Samples
 from stream_seg.runtime.link_stats import LinkCounts

@@ -96,14 +96,14 @@ class Page:
         return json_response(await self._compute(self._collect_stats, "stats"))
 
     async def view(self, _: Request) -> Response:
-        return json_response(self.renderer.settings)
+        return json_response(self.state.settings)
 
     async def change_view(self, request: Request) -> Response:
         settings, names = await read_settings(request), self.state.list_class_names()
         for name in settings.hidden:
             if name not in names:
                 raise HTTPException(422, f"hidden: {describe_unknown('class', name, names)}")
-        self.renderer.settings = settings.model_copy(update={"hidden": sorted(set(settings.hidden))})
+        self.state.settings = settings.model_copy(update={"hidden": sorted(set(settings.hidden))})
         return await self.view(request)
 
     async def stream(self, request: Request) -> ASGIApp:
@@ -120,13 +120,13 @@ class Page:
         view, width, renderer = parse_view(request), parse_width(request), self.renderer
 
         def draw() -> bytes:
-            return encode_jpeg(render(stream.frame, view, renderer.settings, max_width=width), renderer.quality)
+            return encode_jpeg(render(stream.frame, view, self.state.settings, max_width=width), renderer.quality)
 
         return Response(await self._compute(draw, f"{view} {width} {name}"), media_type="image/jpeg")
 
     async def snapshot(self, request: Request) -> Response:
         name, stream = self._find_stream(request)
-        view, settings, frame = parse_view(request), self.renderer.settings, stream.frame
+        view, settings, frame = parse_view(request), self.state.settings, stream.frame
         png = await self._compute(lambda: encode_png(render(frame, view, settings)))
         stem = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in name)
         headers = {"Content-Disposition": f'attachment; filename="{stem}_{frame.seq:06}_{view}.png"'}

@@ -60,9 +60,9 @@ def encode_png(image: Image) -> bytes:
 class Renderer(Thread):
     """Render watched views until the page state is closed, and pass each JPEG of `quality` 1 to 100 to `publish`."""
 
-    def __init__(self, state: PageState, settings: ViewSettings, quality: int, max_width: int, max_fps: float) -> None:
+    def __init__(self, state: PageState, quality: int, max_width: int, max_fps: float) -> None:
         super().__init__(name="page renderer", daemon=True)
-        self.settings, self.quality, self.max_width, self.max_fps = settings, quality, max_width, max_fps
+        self.quality, self.max_width, self.max_fps = quality, max_width, max_fps
         self.publish: Callable[[ViewKey, bytes], None] = lambda _key, _jpeg: None
         self._state = state
         self._viewers: Counter[ViewKey] = Counter()
@@ -99,7 +99,7 @@ class Renderer(Thread):
 
     def _update(self, key: ViewKey, frame: Frame, version: int) -> bool:
         """Render and publish a view unless it is up to date. Return True if `max_fps` does not allow it yet."""
-        settings, now_s, interval_s = self.settings, time.monotonic(), 0.95 / self.max_fps
+        settings, now_s, interval_s = self._state.settings, time.monotonic(), 0.95 / self.max_fps
         if self._rendered.get(key) == (version, settings):
             return False
         if now_s < self._due_s.get(key, 0.0):

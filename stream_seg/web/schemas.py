@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
-from stream_seg.frame import State
+from stream_seg.frame import SourceState
 
 View = Literal["overlay", "original", "mask"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -17,11 +17,19 @@ WIDTHS = range(16, 4097)
 """Widths in pixels that a request for a frame may ask for."""
 
 
+class Quality(BaseModel):
+    """Current quality level of the segmentation, and its meaning."""
+
+    level: Annotated[int, Field(ge=0, description="0 is full quality; target_ms raises it while frames are too old")]
+    every: Annotated[int | Literal["auto"], Field(description="frames from one key frame to the next")]
+    size: Annotated[tuple[int, int], Field(description="[height, width] of the network's input")]
+
+
 class Source(BaseModel):
     """A stream and its state."""
 
     id: str
-    state: State
+    state: Annotated[SourceState, Field(description="ended: a recording that is over")]
     reason: Annotated[str | None, Field(description="reason if it is not up")]
     placeholder: Annotated[bool, Field(description="true while frames are placeholders that show the state")]
     since_s: Annotated[float, Field(ge=0, description="seconds since the last image")]
@@ -32,6 +40,7 @@ class Source(BaseModel):
     age_ms: Annotated[float | None, Field(description="time from capture to the page, 2 s mean; null without images")]
     dropped: Annotated[int, Field(ge=0, description="frames lost before the page since the start")]
     engine: Annotated[str | None, Field(description="network, backend, precision and device")]
+    quality: Annotated[Quality | None, Field(description="null unless every or target_ms is set")]
 
 
 class SourceClass(BaseModel):

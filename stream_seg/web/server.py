@@ -25,8 +25,7 @@ from stream_seg.web.auth import AccessGuard, TokenAuth
 from stream_seg.web.hosts import format_host
 from stream_seg.web.mjpeg import MjpegStreams
 from stream_seg.web.renderer import Renderer
-from stream_seg.web.schemas import ViewSettings
-from stream_seg.web.state import CurrentStreams, PageState
+from stream_seg.web.state import PageState
 
 IDLE_S = 5.0
 """Connections without a request, or whose response makes no progress, are closed after this time."""
@@ -44,7 +43,6 @@ class ServeConfig(Protocol):
     host: str
     port: int
     hosts: list[str]
-    opacity: float
     max_clients: int
     max_width: int
     max_fps: float
@@ -55,13 +53,12 @@ class ServeConfig(Protocol):
 
 @contextmanager
 def serve_page(
-    config: ServeConfig, token: str | None, registry: CollectorRegistry | None, streams: CurrentStreams
-) -> Iterator[tuple[PageState, str]]:
-    """Serve the page while the body runs. Yield the state to put frames into and the page's URL.
+    config: ServeConfig, token: str | None, registry: CollectorRegistry | None, state: PageState
+) -> Iterator[str]:
+    """Serve the page of a state while the body runs. Yield the page's URL.
 
     Raise OutputError if the address cannot be bound, ConfigError for an invalid certificate.
     """
-    state = PageState(streams)
     server = _PageServer(config, state, TokenAuth(token), registry or CollectorRegistry())
     listener = _listen(config.host, config.port)
     thread = Thread(target=server.run_in_thread, args=(listener,), name="page", daemon=True)
@@ -69,7 +66,7 @@ def serve_page(
     thread.start()
     try:
         scheme = "https" if config.certfile else "http"
-        yield state, f"{scheme}://{format_host(config.host)}:{listener.getsockname()[1]}"
+        yield f"{scheme}://{format_host(config.host)}:{listener.getsockname()[1]}"
     finally:
         state.close()
         server.should_exit = True
@@ -82,8 +79,7 @@ class _PageServer(uvicorn.Server):
     """uvicorn with limits on its connections."""
 
     def __init__(self, config: ServeConfig, state: PageState, auth: TokenAuth, registry: CollectorRegistry) -> None:
-        settings = ViewSettings(opacity=config.opacity, hidden=[])
-        self.renderer = Renderer(state, settings, config.quality, config.max_width, config.max_fps)
+        self.renderer = Renderer(state, config.quality, config.max_width, config.max_fps)
         streams = MjpegStreams(self.renderer, config.max_clients, self._abort)
         self.renderer.publish = streams.publish
         self._state = state

@@ -50,6 +50,7 @@ def test_a_page_replaces_the_overlay_and_takes_its_opacity() -> None:
     ("source", "outputs", "paced"),
     [
         ("drive.mp4", ["http://127.0.0.1:8080"], True),
+        ("drive.mp4", ["http://127.0.0.1:8080", "window"], True),
         ("drive.mp4", ["http://127.0.0.1:8080", "o.mp4"], False),  # as fast as the file can be written
         ("rtsp://host/x", ["http://127.0.0.1:8080/"], False),
         ("synth://road", ["http://127.0.0.1:8080"], True),

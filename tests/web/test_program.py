@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from stream_seg.cli.app import main
+import stream_seg
 from tests.support.page_client import make_segmented_frame, run_page
-from tests.support.program import ENDLESS_DRIVE, make_certificate, start_program, wait_until
+from tests.support.program import ENDLESS_DRIVE, make_certificate, run_cli, start_program, wait_until
 from tests.support.time_limits import TimeLimit
 
 TOKEN = "canary-0123456789"
@@ -84,11 +84,40 @@ def test_a_removed_source_leaves_the_page_with_the_metrics(tmp_path: Path, unuse
             wait_until(lambda: list_states(http) == [("front", "up"), ("rear", "up")], program)
 
 
-def test_a_recording_ends_its_page(unused_port: int, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["run", f"{ENDLESS_DRIVE}&frames=8&rate=100", f"http://127.0.0.1:{unused_port}"])
-    assert ended.value.code == 0
+SHORT_DRIVE = f"{ENDLESS_DRIVE}&frames=8&rate=100"
+
+
+def test_the_page_of_a_recording_stays_until_ctrl_c(unused_port: int) -> None:
+    address = f"http://127.0.0.1:{unused_port}"
+    with start_program("run", SHORT_DRIVE, address) as program:
+        wait_until(lambda: is_ready(address), program, within_s=60)
+        with httpx.Client(base_url=address, trust_env=False, timeout=20) as http:
+            wait_until(lambda: http.get("/api/sources").json()[0]["state"] == "ended", program)
+            assert http.get("/api/sources").json()[0]["seq"] == 7
+            assert len(http.get("/api/sources/capture/frame.jpg").content) > 1000
+        program.send_signal(signal.SIGINT)
+        out, err = program.communicate(timeout=60)
+    assert program.returncode == 0, err
+    assert f"ended; page stays at {address}, Ctrl-C to quit\n" in err
+    assert "8 in, 8 out" in out
+
+
+@pytest.mark.parametrize("batch", [("--report", "run.json"), ("--set", "serve.stay=false"), ("out.jsonl",)])
+def test_a_batch_run_ends_with_its_recording(
+    unused_port: int,
+    batch: tuple[str, ...],
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_cli("run", SHORT_DRIVE, f"http://127.0.0.1:{unused_port}", *batch) == 0
     assert "8 in, 8 out" in capfd.readouterr().out
+
+
+def test_the_python_api_ends_with_its_recording(unused_port: int) -> None:
+    report = stream_seg.run(SHORT_DRIVE, f"http://127.0.0.1:{unused_port}")
+    assert report.frames.written == 8
 
 
 def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

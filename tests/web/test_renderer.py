@@ -27,7 +27,7 @@ def draw_settings(opacity: float, *hidden: str) -> ViewSettings:
 
 def make_renderer(state: PageState, *, max_fps: float = 30) -> tuple[Renderer, SimpleQueue[tuple[ViewKey, bytes]]]:
     """Return a renderer and the queue of its JPEGs."""
-    renderer = Renderer(state, draw_settings(0.5), quality=90, max_width=1280, max_fps=max_fps)
+    renderer = Renderer(state, quality=90, max_width=1280, max_fps=max_fps)
     published = SimpleQueue[tuple[ViewKey, bytes]]()
     renderer.publish = lambda key, jpeg: published.put((key, jpeg))
     return renderer, published
@@ -88,7 +88,7 @@ def test_a_view_is_encoded_once_for_all_viewers_and_never_without() -> None:
                 state.put(make_segmented_frame(seq, grey=200))
                 changed = published.get(timeout=30)[1]
             assert published.empty()
-            renderer.settings = draw_settings(0.0)
+            state.settings = draw_settings(0.0)
             transparent = published.get(timeout=30)[1]
         assert np.abs(cv2.imdecode(np.frombuffer(transparent, np.uint8), 1).astype(int) - 200).max() <= 3
         assert np.abs(cv2.imdecode(np.frombuffer(changed, np.uint8), 1).astype(int) - 200).max() > 3

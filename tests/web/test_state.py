@@ -6,9 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from stream_seg.frame import Signal
+from stream_seg.datasets.palettes import CAMVID
+from stream_seg.errors import ConfigError
+from stream_seg.frame import Signal, Temporal
+from stream_seg.web.schemas import Quality, ViewSettings
 from stream_seg.web.state import EXPIRY_S, PageState
 from tests.support.frames import make_frame
+from tests.support.page_client import make_segmented_frame
 
 
 class Clock:
@@ -76,7 +80,7 @@ def test_a_silent_stream_stalls_recovers_and_expires(state: PageState, clock: Cl
 
 def test_a_removed_stream_is_no_longer_listed(clock: Clock) -> None:
     current = {"front", "rear"}
-    state = PageState(lambda: current, clock)
+    state = PageState(lambda: current, clock=clock)
     put(state, clock, 0, stream="front")
     put(state, clock, 0, stream="rear")
     assert list(state.streams()) == ["front", "rear"]
@@ -105,6 +109,51 @@ def test_a_placeholder_frame_carries_the_state_of_its_source(state: PageState, c
     assert not state.list_sources()[0].placeholder
     assert describe(state) == ("up", None)
     assert state.is_ready()
+
+
+def test_a_stream_whose_source_has_ended_is_ended_when_it_falls_silent_and_stays(clock: Clock) -> None:
+    ended = set[str]()
+    state = PageState(None, ended.__contains__, clock=clock)
+    put(state, clock, 0, 1)
+    ended.add("front")
+    put(state, clock, 2)  # still under way
+    assert describe(state) == ("up", None)
+    clock.move(3.1)
+    assert describe(state) == ("ended", None)
+    clock.move(EXPIRY_S + 1)
+    assert describe(state) == ("ended", None)
+
+
+def test_every_stream_ends_with_the_page(state: PageState, clock: Clock) -> None:
+    put(state, clock, 0)
+    put(state, clock, 1, stream="rear")
+    state.end()
+    assert {source.id: source.state for source in state.list_sources()} == {"front": "ended", "rear": "ended"}
+    assert not state.is_ready()
+    clock.move(EXPIRY_S + 1)
+    assert len(state.streams()) == 2
+
+
+def test_the_quality_level_and_its_meaning(state: PageState, clock: Clock) -> None:
+    put(state, clock, 0)
+    assert state.list_sources()[0].quality is None
+    temporal = Temporal(key=False, age=2, quality_level=4, every=5, input_size=(192, 320))
+    state.put(replace(make_frame(1, stream="front"), temporal=temporal))
+    put(state, clock, 2)  # a placeholder has no quality; the last one stays
+    assert state.list_sources()[0].quality == Quality(level=4, every=5, size=(192, 320))
+    state.put(replace(make_frame(3, stream="front"), temporal=Temporal(every="auto", input_size=(384, 640))))
+    assert state.list_sources()[0].quality == Quality(level=0, every="auto", size=(384, 640))
+
+
+def test_only_the_named_classes_are_shown_at_first(clock: Clock) -> None:
+    state = PageState(shown=["road", "car"], clock=clock)
+    state.put(make_segmented_frame(0))
+    assert set(CAMVID.names) - set(state.settings.hidden) == {"road", "car"}
+    state.settings = ViewSettings(opacity=1, hidden=[])
+    state.put(make_segmented_frame(1))  # a viewer has changed them
+    assert state.settings.hidden == []
+    with pytest.raises(ConfigError, match=r"^serve\.classes: unknown class 'lorry'; the classes are sky"):
+        PageState(shown=["lorry"]).put(make_segmented_frame(0))
 
 
 def test_the_history_covers_two_minutes(state: PageState, clock: Clock) -> None:
