@@ -16,6 +16,8 @@ Image: TypeAlias = NDArray[np.uint8]
 """uint8 (H, W, 3), blue green red. Not writeable where several stages share it: copy before drawing."""
 Labels: TypeAlias = NDArray[np.uint8]
 """uint8 (h, w), an index into `Classes.names`; 255 is void."""
+Mask: TypeAlias = NDArray[np.uint8]
+"""uint8 (h, w), 255 where a condition holds, else 0."""
 Scores: TypeAlias = NDArray[np.float32]
 """float32 (C, h, w), C-contiguous: one plane per class, not normalized, higher is likelier."""
 

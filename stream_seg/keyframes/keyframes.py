@@ -25,7 +25,7 @@ from stream_seg.ops import motion as ops
 from stream_seg.ops.motion import Luma, Motion
 from stream_seg.per_stream import PerStream
 from stream_seg.sources.timeline import discontinuity
-from stream_seg.types import Image
+from stream_seg.types import Image, Mask
 
 Every: TypeAlias = int | Literal["auto"]
 Inference: TypeAlias = Callable[[Image], Callable[[], Semantic]]
@@ -36,6 +36,9 @@ MAX_DOUBT = 0.9
 of its scores that is no longer trusted. Not the share itself: if the loss grows evenly by s per frame, intervals of
 sqrt(2 MAX_DOUBT / s) frames lose least, and on CamVid val the sum costs 0.1 to 0.4 mIoU less than the share at the same
 number of key frames. There 0.9 makes every third frame a key frame."""
+MAX_UNKNOWN = 0.05
+"""Share of the image without a class from which a key frame is due early. On CamVid val, every fifth frame, the share
+stays below; a van that enters nearby and a quick turn of the camera exceed it."""
 MAX_INTERVAL = 15
 """`auto`: frames after which a key frame is due even without motion: new objects may be too small to be noticed."""
 
@@ -72,13 +75,15 @@ class View:
 class Propagation:
     """The path from a key frame to the current frame.
 
-    `age`: frames since the key frame. `motion`: over all of them, None at the key frame. For `auto` only: `trust` in
+    `age`: frames since the key frame. `motion`: over all of them, None at the key frame. `unknown`: the pixels that the
+    key frame did not show: the motion since then comes from outside, or the image changed. For `auto` only: `trust` in
     each pixel's scores, 0 to 1, which is the margin of the network there times the confidence of every motion; and the
     `doubt` accumulated so far.
     """
 
     age: int = 0
     motion: Motion | None = None
+    unknown: Mask | None = None
     trust: NDArray[np.float32] | None = None
     doubt: float = 0.0
 
@@ -97,32 +102,42 @@ class Propagation:
         warped = margins if self.motion is None else ops.warp(np.asarray(margins, np.float32), self.motion)
         return replace(self, trust=np.asarray(cv2.multiply(self.trust, warped), np.float32))
 
-    def advance(self, step: FrameMotion) -> Propagation:
-        """Return the path to the next frame."""
+    def advance(self, step: FrameMotion, mismatch: Mask) -> Propagation:
+        """Return the path to the next frame. `mismatch`: its pixels that the frame before did not show."""
         from stream_seg.ops.propagate import compose_motion  # imports numba: too slow for a help text
 
         motion = step.flow if self.motion is None else compose_motion(self.motion, step.flow)
+        unknown = cv2.max(mismatch, ops.find_outside(motion))
+        if self.unknown is not None:
+            unknown = cv2.max(unknown, ops.warp(self.unknown, step.flow, nearest=True))
+        path = Propagation(self.age + 1, motion, np.asarray(unknown, np.uint8))
         if self.trust is None:
-            return Propagation(self.age + 1, motion)
+            return path
         trust = np.asarray(cv2.multiply(ops.warp(self.trust, step.flow), step.confidence), np.float32)
-        return Propagation(self.age + 1, motion, trust, self.doubt + 1.0 - float(cv2.mean(trust)[0]))
+        return replace(path, trust=trust, doubt=self.doubt + 1.0 - float(cv2.mean(trust)[0]))
 
     def is_due(self, every: Every, *, max_doubt: float) -> bool:
-        """Return True if the current frame has to be a key frame."""
+        """Return True if the current frame has to be a key frame.
+
+        It has to be early if too much of the image is unknown, but not before half of a fixed interval: there are at
+        most twice as many key frames as `every` says.
+        """
+        if self.unknown is not None and cv2.countNonZero(self.unknown) > MAX_UNKNOWN * self.unknown.size:
+            return every == "auto" or 2 * self.age >= every
         if every == "auto":
             return self.age >= MAX_INTERVAL or self.doubt >= max_doubt or self.trust is None
         return self.age >= every
 
 
-def propagate(semantic: Semantic, motion: Motion | None) -> Semantic:
-    """Return the scores or labels of a key frame, warped to the current frame."""
-    if motion is None:
+def propagate(semantic: Semantic, path: Propagation) -> Semantic:
+    """Return the scores or labels of a key frame, warped along the path to the current frame; void where unknown."""
+    if path.motion is None:
         return semantic
     if semantic.reference is not None:
-        return replace(semantic, scores=WarpedScores(semantic.reference, motion))
+        return replace(semantic, scores=WarpedScores(semantic.reference, path.motion), unknown=path.unknown)
     assert semantic.label_map is not None
-    motion = ops.resize_motion(motion, semantic.label_map.shape)
-    return replace(semantic, label_map=ops.warp(semantic.label_map, motion, nearest=True))
+    motion = ops.resize_motion(path.motion, semantic.label_map.shape)
+    return replace(semantic, label_map=ops.warp(semantic.label_map, motion, nearest=True), unknown=path.unknown)
 
 
 @dataclass
@@ -136,9 +151,10 @@ class _Track:
 
     def advance(self, view: View, step: FrameMotion) -> None:
         """Move to the next frame; a key frame in progress that has its result by now replaces the last one."""
-        self.view, self.propagation = view, self.propagation.advance(step)
+        mismatch = ops.find_mismatch(self.view.luma, view.luma, step.flow)
+        self.view, self.propagation = view, self.propagation.advance(step, mismatch)
         if self.pending is not None:
-            future, propagation = self.pending[0], self.pending[1].advance(step)
+            future, propagation = self.pending[0], self.pending[1].advance(step, mismatch)
             self.pending = future, propagation
             if future.done():
                 self.semantic, self.pending = future.result(), None
@@ -173,7 +189,7 @@ class KeyFrames:
                 if key and self._worker is not None:
                     track.pending = self._worker.submit(infer(frame.image)), Propagation.start(every)
                 temporal = Temporal(key=key, age=track.propagation.age, motion=step)
-                return replace(frame, semantic=propagate(track.semantic, track.propagation.motion)), temporal
+                return replace(frame, semantic=propagate(track.semantic, track.propagation)), temporal
         if track is not None and track.pending is not None:
             track.pending[0].cancel()
         semantic = infer(frame.image)()

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.ops.jit import jit
-from stream_seg.types import Classes, Labels, Scores
+from stream_seg.types import VOID, Classes, Labels, Mask, Scores
 
 Taps = tuple[NDArray[np.uintp], NDArray[np.uintp], NDArray[np.float32]]
 """For each output position: the input position before it, the one after it, and the weight of the latter in [0, 1)."""
@@ -72,6 +72,12 @@ def resize_labels(labels: Labels, size: tuple[int, int]) -> Labels:
     if labels.shape == size:
         return labels
     return np.asarray(cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+
+
+def mark_void(labels: Labels, unknown: Mask) -> Labels:
+    """Return labels that are void, 255, where the mask is set; it has any size."""
+    enlarged = cv2.resize(unknown, labels.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.max(labels, cv2.threshold(enlarged, 127, VOID, cv2.THRESH_BINARY)[1]), np.uint8)
 
 
 def class_shares(labels: Labels, classes: Classes) -> NDArray[np.float32]:

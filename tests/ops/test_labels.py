@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stream_seg.datasets.palettes import CAMVID
-from stream_seg.ops.labels import class_shares, resize_labels, upsampled_argmax
+from stream_seg.ops.labels import class_shares, mark_void, resize_labels, upsampled_argmax
 
 SIZES = {
     "the road network's 2x": ((88, 120), (176, 240)),
@@ -95,3 +95,11 @@ def test_class_shares_count_pixels() -> None:
     assert dict(zip(np.flatnonzero(shares).tolist(), shares[shares > 0].tolist(), strict=True)) == pytest.approx(
         {3: 0.5, 10: 0.07}
     )
+
+
+def test_a_mask_of_any_size_makes_labels_void() -> None:
+    mask = np.zeros((4, 6), np.uint8)
+    mask[:, 3:] = 255
+    labels = mark_void(np.full((8, 12), 7, np.uint8), mask)
+    assert (labels[:, :5] == 7).all()
+    assert (labels[:, 7:] == 255).all()

@@ -17,6 +17,8 @@ from stream_seg.ops.motion import (
     compute_luma,
     estimate_confidence,
     estimate_flow,
+    find_mismatch,
+    find_outside,
     is_cut,
     resize_motion,
     warp,
@@ -136,3 +138,44 @@ def test_a_jump_of_the_exposure_is_not_taken_for_motion(light: float) -> None:
     wrong = error(estimate_flow(before, dimmed), truth).mean()
     assert wrong < 1.3 * error(estimate_flow(before, now), truth).mean()
     assert wrong < 0.7 * error(uncompensated, truth).mean()
+
+
+STILL = np.zeros((*SIZE, 2), np.float32)
+
+
+def texture() -> NDArray[np.uint8]:
+    noise = np.random.default_rng(2).integers(60, 200, SIZE, dtype=np.uint8)
+    return np.asarray(cv2.GaussianBlur(noise, (5, 5), 1.2), np.uint8)
+
+
+def test_a_new_object_is_a_mismatch_and_texture_that_is_off_by_a_pixel_is_none() -> None:
+    before = texture()
+    assert not find_mismatch(before, before, STILL).any()
+    shifted = np.roll(before, 1, axis=1)
+    assert find_mismatch(before, shifted, STILL)[:, 4:].mean() < 0.005 * 255
+    now = before.copy()
+    now[60:90, 100:150] = 230
+    now[10:12, 10:12] = 255  # a speck
+    mask = find_mismatch(before, now, STILL)
+    assert mask[60:90, 100:150].all()
+    mask[58:92, 98:152] = 0
+    assert not mask.any()
+
+
+def test_another_exposure_is_no_mismatch() -> None:
+    before = texture()
+    assert not find_mismatch(before, np.asarray(np.rint(before * 0.6 + 10), np.uint8), STILL).any()
+    now = before.copy()
+    now[:, :80] = 250  # an object as large as a third of the image
+    mask = find_mismatch(before, now, STILL)
+    assert mask[:, :80].all()
+    assert not mask[:, 84:].any()
+
+
+def test_outside_begins_two_pixels_beyond_the_border() -> None:
+    motion = STILL.copy()
+    motion[..., 0], motion[..., 1] = 6, -3
+    mask = find_outside(motion)
+    assert mask[1:, :-4].max() == 0
+    assert mask[0].all()
+    assert mask[:, -4:].all()
