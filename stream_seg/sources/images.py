@@ -24,6 +24,7 @@ from av.video.reformatter import VideoReformatter
 
 from stream_seg.errors import SourceError
 from stream_seg.sources.container import WIDEST_PIXEL, allow_allocation
+from stream_seg.sources.excerpt import Excerpt
 from stream_seg.sources.uri import IMAGE_SUFFIXES, Source
 from stream_seg.sources.video import DecodedFrame, DecodedFrames, to_upright_bgr
 
@@ -78,16 +79,32 @@ def _natural_key(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (1 << 62, part) for part in parts]
 
 
-def decode_image_files(source: Source, *, rate: float, max_pixels: int) -> DecodedFrames:
-    """Yield a frame per file, None for an unreadable one. Raises SourceError for an image of more than `max_pixels`."""
-    time_base, reformatter = 1 / Fraction(rate).limit_denominator(1001), VideoReformatter()
+def decode_image_files(
+    source: Source, *, rate: float, max_pixels: int, excerpt: Excerpt | None = None
+) -> DecodedFrames:
+    """Yield a frame per file, None for an unreadable one. Raises SourceError for an image of more than `max_pixels`.
+
+    Files outside `excerpt` are not read.
+    """
+    time_base, reformatter, excerpt = image_interval(rate), VideoReformatter(), excerpt or Excerpt()
     for number, path in enumerate(list_image_files(source)):
+        choice = excerpt.choose(number * time_base)
+        if choice == "end":
+            return
+        if choice == "skip":
+            continue
         decoded, captured_ns = _decode(path, max_pixels), time.monotonic_ns()
         if decoded is None:
             yield None
         else:
             image = to_upright_bgr(decoded[0], reformatter, mirrored=decoded[1])
             yield DecodedFrame(image, number, 1, time_base, captured_ns)
+    excerpt.check_begun(source.display)
+
+
+def image_interval(rate: float) -> Fraction:
+    """Return the seconds from one image to the next at `rate` images/s."""
+    return 1 / Fraction(rate).limit_denominator(1001)
 
 
 def _decode(path: Path, max_pixels: int) -> tuple[av.VideoFrame, bool] | None:

@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 
 from stream_seg.errors import SourceError
 from stream_seg.sources.container import WIDEST_PIXEL, allow_allocation, explain_error, open_video, strip_address
+from stream_seg.sources.excerpt import NEAR_S, Excerpt, find_key_frame
 from stream_seg.sources.uri import Source
 from stream_seg.types import Image
 
@@ -52,14 +53,21 @@ def decode_video(
     max_pixels: int,
     threads: int,
     stay_on_host: bool = False,
+    excerpt: Excerpt | None = None,
 ) -> DecodedFrames:
     """Yield upright BGR frames; None for one that could not be decoded. See `open_video` for the parameters.
+
+    Only frames of `excerpt` are converted, and a recording is decoded from the key frame before its start.
 
     Raises SourceError if the stream cannot be opened, is too large or is truncated: then after every frame before the
     break, and with the number of the last one. A frame that the decoder flags as corrupt counts as not decoded: a mask
     of an image that the camera never saw would be a wrong answer that looks right.
     """
-    options = {**options, "max_pixels": str(max_pixels)}
+    options, excerpt, target = {**options, "max_pixels": str(max_pixels)}, excerpt or Excerpt(), None
+    if excerpt.start_s > NEAR_S:
+        with open_video(source, options, timeouts_s=timeouts_s, stay_on_host=stay_on_host) as (container, stream):
+            if (begin_s := _begin_of(container)) is not None:
+                target = find_key_frame(container, stream, begin_s + excerpt.start_s, begin_s=begin_s)
     with open_video(source, options, timeouts_s=timeouts_s, stay_on_host=stay_on_host) as (container, stream):
         _check_limits(source, stream, max_pixels=max_pixels)
         allow_allocation(WIDEST_PIXEL * stream.width * stream.height)
@@ -68,23 +76,42 @@ def decode_video(
         # With frame threads every thread delays the output by one frame: at 30 frames/s on 16 cores by half a second.
         stream.thread_type = "SLICE" if source.live else "AUTO"
         time_base = stream.time_base or Fraction(1, av.time_base)
+        begin_s = None if source.live else _begin_of(container)
+        if target is not None:
+            container.seek(target, stream=stream)
         reformatter, layout, mirrored, last = VideoReformatter(), None, False, None
         try:
-            for number, frame in enumerate(_decode_stream(container, stream)):
+            for number, frame in enumerate(_decode_stream(container, stream, moved=target is not None)):
                 if frame is None:
-                    yield None
+                    if excerpt.begun:
+                        yield None
                     continue
-                captured_ns, last = time.monotonic_ns(), number
+                rate = stream.average_rate
+                duration = frame.duration or (round(1 / (rate * time_base)) if rate else 0)
+                time_s = None if frame.pts is None else frame.pts * time_base
+                begin_s = time_s if begin_s is None else begin_s
+                since_s = None if time_s is None or begin_s is None else time_s - begin_s
+                choice = excerpt.choose(since_s, interval_s=duration * time_base)
+                if choice == "end":
+                    return
+                last = f"frame {number}" if since_s is None or target is None else f"{float(since_s):.3f} s"
+                if choice == "skip":
+                    continue
+                captured_ns = time.monotonic_ns()
                 if layout != (frame.rotation, frame.width, frame.height):  # is_mirrored leaves garbage
                     layout, mirrored = (frame.rotation, frame.width, frame.height), is_mirrored(frame)
                 image = to_upright_bgr(frame, reformatter, mirrored=mirrored)
-                rate = stream.average_rate
-                duration = frame.duration or (round(1 / (rate * time_base)) if rate else 0)
                 yield DecodedFrame(image, frame.pts, duration, time_base, captured_ns)
         except _TruncatedError as error:
-            where = "before its first frame" if last is None else f"after frame {last}"
+            where = "before its first frame" if last is None else f"after {last}"
             message = f"{source.display}: breaks off {where} ({error})"
             raise SourceError(message, reason=error.reason) from error.__cause__
+        excerpt.check_begun(source.display)
+
+
+def _begin_of(container: InputContainer) -> Fraction | None:
+    """Return the time at which a recording begins, from which players count; None if unknown."""
+    return None if container.start_time is None else Fraction(container.start_time, av.time_base)
 
 
 def _check_limits(source: Source, stream: VideoStream, *, max_pixels: int) -> None:
@@ -95,31 +122,44 @@ def _check_limits(source: Source, stream: VideoStream, *, max_pixels: int) -> No
         raise SourceError(f"{source.display}: claims {rate:g} frames/s, more than {MAX_RATE}", reason="not allowed")
 
 
-def count_indexed_frames(container: InputContainer, stream: VideoStream) -> int:
+def count_indexed_frames(container: InputContainer, stream: VideoStream, *, since: int | None = None) -> int:
     """Return the number of frames in the index of an mp4, without those that its edit list cuts; 0 for other formats,
-    whose frame counts are guesses of the program that wrote the header."""
-    indexed = "mp4" in container.format.name and stream.frames
-    return sum(not entry.is_discard for entry in stream.index_entries) if indexed else 0
+    whose frame counts are guesses of the program that wrote the header. `since`: from this decoding time on."""
+    if "mp4" not in container.format.name or not stream.frames:
+        return 0
+    entries = [entry for entry in stream.index_entries if not entry.is_discard]
+    return sum(since is None or entry.timestamp >= since for entry in entries)
 
 
-def count_video_frames(source: Source) -> int | None:
-    """Return the number of frames by the header: a count, or duration x rate; None if unknown. Raises SourceError."""
+def count_video_frames(source: Source, excerpt: Excerpt | None = None) -> int | None:
+    """Return the number of frames of an excerpt by the header: a count, or duration x rate; None if unknown.
+
+    Raises SourceError.
+    """
     with open_video(source, {}, timeouts_s=(5.0, 5.0)) as (container, stream):
-        count = count_indexed_frames(container, stream) or stream.frames
-        if not count and container.duration and stream.average_rate:
-            count = round(container.duration / av.time_base * stream.average_rate)
-        return count or None
+        count, rate = count_indexed_frames(container, stream) or stream.frames, stream.average_rate
+        if not count and container.duration and rate:
+            count = round(container.duration / av.time_base * rate)
+        return (excerpt.count(count, rate) if excerpt and count and rate else count) or None
 
 
 class _TruncatedError(SourceError):
     """A stream ended before its end."""
 
 
-def _decode_stream(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame | None]:
-    """Yield frames as decoded, None for a damaged one. Raises _TruncatedError at the end of a truncated stream."""
+def _decode_stream(
+    container: InputContainer, stream: VideoStream, *, moved: bool = False
+) -> Iterator[av.VideoFrame | None]:
+    """Yield frames as decoded, None for a damaged one. Raises _TruncatedError at the end of a truncated stream.
+
+    `moved`: the stream is not at its beginning; the index promises the frames from the first packet on.
+    """
     expected, read, failure, truncated = count_indexed_frames(container, stream), 0, None, False
     try:
         for packet in container.demux(stream):
+            if moved and packet.size:
+                moved = False
+                expected = 0 if packet.dts is None else count_indexed_frames(container, stream, since=packet.dts)
             # PyAV loses all frames that the decoder still holds if an error follows, as it does for half a packet. In
             # streams (mpegts, hls, rtsp) the flag means that some part of the packet is missing.
             if packet.is_corrupt and any(name in container.format.name for name in INDEXED_FORMATS):

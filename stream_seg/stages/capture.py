@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -16,7 +17,8 @@ from pydantic.dataclasses import dataclass
 
 from stream_seg.errors import ConfigError, SourceError
 from stream_seg.frame import NONE_MISSED, Frame
-from stream_seg.sources.images import MAX_PIXELS, decode_image_files, list_image_files
+from stream_seg.sources.excerpt import Excerpt, VideoTime
+from stream_seg.sources.images import MAX_PIXELS, decode_image_files, image_interval, list_image_files
 from stream_seg.sources.live import Timeouts, draw_live_frames, follow_source
 from stream_seg.sources.reader import play_in_loop
 from stream_seg.sources.timeline import StreamClock
@@ -62,7 +64,12 @@ class Capture:
     open_timeout_s: Annotated[Seconds, Field(description="seconds to wait for an answer, then for the header")] = 5.0
     read_timeout_s: Annotated[Seconds, Field(description="seconds to wait for the next data")] = 5.0
     reconnect: Annotated[bool | None, Field(description=RECONNECT)] = None
-    loop: Annotated[bool, Field(description="play a file over and over at its own pace, as if it were live")] = False
+    start_s: Annotated[VideoTime, Field(description="recordings: begin at this time: seconds or [HH:]MM:SS")] = 0.0
+    duration_s: Annotated[VideoTime | None, Field(description="end after so many seconds of video; none: never")] = None
+    fps: Annotated[float | None, Field(ge=0.01, le=1000, description="drop frames above so many per second")] = None
+    loop: Annotated[
+        bool, Field(description="play a file, or its part, over and over at its own pace, as if it were live")
+    ] = False
     stall_s: Annotated[Seconds, Field(description="live: seconds without data after which it is reopened")] = 3.0
     frozen_s: Annotated[
         float, Field(ge=0, le=3600, description="live: seconds of an unchanged image that count as frozen; 0: never")
@@ -123,8 +130,12 @@ class Capture:
         """Return the source with the context of a graph, and with `reconnect` decided.
 
         Beside other sources a live one is waited for from the start; a loop only in a running graph: at the start, a
-        missing file is a mistyped name.
+        missing file is a mistyped name. Raises ConfigError for a start in a live source.
         """
+        if self.start_s and self.location().live:
+            raise ConfigError(
+                f"{context.name}.start_s: {self.location().display} is live, it starts now; remove start_s"
+            )
         waits = context.other_sources and self.reconnect is None and self.live and (context.running or not self.loop)
         bound = replace(self, reconnect=True if waits else self.reconnect)
         bound._context = context
@@ -136,7 +147,12 @@ class Capture:
         source = parse_source(self.uri)
         if self.loop or source.kind not in ("images", "file"):
             return self.frames
-        count = len(list_image_files(source)) if source.kind == "images" else count_video_frames(source)
+        count: int | None
+        if source.kind == "images":
+            rate = 1 / image_interval(self.rate or IMAGE_RATE)
+            count = self._excerpt(source).count(len(list_image_files(source)), rate)
+        else:
+            count = count_video_frames(source, self._excerpt(source))
         return min((number for number in (count, self.frames) if number is not None), default=None)
 
     def parse_source(self) -> Source:
@@ -153,8 +169,13 @@ class Capture:
         if self.loop:
             make = partial(play_in_loop, make)
         count, updates = 0, follow_source(make, stream=self.stream, timeouts=timeouts, fail_at_start=fail_at_start)
+        begin_s: float | None = None
         with closing(updates):
             for frame in draw_live_frames(updates, self.stream):
+                if begin_s is None and frame.signal is None:
+                    begin_s = frame.time_s
+                if begin_s is not None and source.live and frame.time_s >= begin_s + (self.duration_s or math.inf):
+                    break
                 yield frame
                 count += frame.signal is None
                 if count == self.frames:
@@ -165,7 +186,8 @@ class Capture:
         if source.kind == "synth":
             raise ConfigError(f"{source.display}: is drawn by the stage synthetic, not read by capture")
         if source.kind == "images":
-            return decode_image_files(source, rate=self.rate or IMAGE_RATE, max_pixels=self.max_pixels)
+            rate = self.rate or IMAGE_RATE
+            return decode_image_files(source, rate=rate, max_pixels=self.max_pixels, excerpt=self._excerpt(source))
         options: dict[str, str] = {}
         if source.kind == "rtsp":
             # Without fpsprobesize FFmpeg waits a second to estimate a frame rate that is not used.
@@ -181,4 +203,9 @@ class Capture:
             max_pixels=self.max_pixels,
             threads=self.threads,
             stay_on_host=self._context.restricted,
+            excerpt=self._excerpt(source),
         )
+
+    def _excerpt(self, source: Source) -> Excerpt:
+        """Return the part of a recording to read; of a live source, only the limit of its frame rate."""
+        return Excerpt(fps=self.fps) if source.live else Excerpt(self.start_s, self.duration_s, self.fps)
