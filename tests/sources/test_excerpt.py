@@ -156,9 +156,9 @@ def test_a_frame_rate_is_exact_also_where_times_are_rounded_to_milliseconds(
         [Fraction(round(1000 * n / rate), 1000) for n in range(240)],
     ):
         excerpt = Excerpt(fps=fps)
-        chosen = [number for number, time_s in enumerate(times) if excerpt.choose(time_s) == "take"]
-        assert chosen[:5] == taken
-        assert len(chosen) == Excerpt(fps=fps).count(240, Fraction(rate)) == min(240, 240 * fps // rate)
+        taken_here = [number for number, time_s in enumerate(times) if excerpt.choose(time_s) == "take"]
+        assert taken_here[:5] == taken
+        assert len(taken_here) == Excerpt(fps=fps).count(240, Fraction(rate)) == min(240, 240 * fps // rate)
 
 
 def test_a_clock_that_restarts_loses_no_frames() -> None:
