@@ -339,11 +339,12 @@ def train(
         Path | None, typer.Option(metavar="DIR", help="Folder of labelled images, instead of the recipe's.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from FOLDER/last.pt, if it exists.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Train a network on labelled images, and export it for the pipeline, with a model card."""
     from stream_seg.cli.train import train_command
 
-    train_command(recipe, out=out, data=data, resume=resume)
+    train_command(recipe, out=out, data=data, resume=resume, overwrite=overwrite)
 
 
 @app.command()
@@ -386,6 +387,7 @@ def export(
         bool, typer.Option("--check/--no-check", help="Reject weights that do not match the images of DIR.")
     ] = True,
     prefer: Prefer = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Export published weights or a checkpoint: a network for the pipeline, or weights to train from."""
     from stream_seg.cli.export import ExportOptions, export_command
@@ -403,6 +405,7 @@ def export(
         compare=compare,
         check=check,
         prefer=parse_prefer(prefer or ()),
+        overwrite=overwrite,
     )
     export_command(options)
 

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stream_seg.config.outputs import check_files
 from stream_seg.datasets.labelled import Pairs, list_pairs, read_pair, read_pairs
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.files import require_writable
@@ -26,7 +27,7 @@ class ExportOptions:
 
     Several `weights` are averaged. `data` is a folder whose `split` int8 is calibrated and the input checked on, and
     `compare` the split of it that int8 is compared with float32 on, by default images of `split` that were not
-    calibrated on. `prefer` replaces that of the weights.
+    calibrated on. `prefer` replaces that of the weights. `overwrite`: files that exist are replaced.
     """
 
     network: str
@@ -40,6 +41,7 @@ class ExportOptions:
     compare: str | None = None
     check: bool = True
     prefer: Mapping[str, float] = field(default_factory=dict)
+    overwrite: bool = False
 
     @property
     def weights_only(self) -> bool:
@@ -99,6 +101,11 @@ def export_command(options: ExportOptions) -> None:
     print("\n".join(str(file) for file in export_network(net, options.out, info, images=images)))
 
 
+def network_files(onnx: Path) -> list[Path]:
+    """Return the files of an exported network: FILE.onnx, its side-car FILE.json, and its int8 form FILE_int8.onnx."""
+    return [onnx, onnx.with_suffix(".json"), onnx.with_stem(f"{onnx.stem}_int8")]
+
+
 def refuse_sidecars(onnx: Path) -> None:
     """Raise OutputError if a YAML file beside `onnx` would be read as its side-car."""
     for other in (onnx.with_suffix(suffix) for suffix in (".yaml", ".yml")):
@@ -120,6 +127,8 @@ def refuse_contradictions(options: ExportOptions, *, inputs: Collection[str]) ->
     if not options.weights_only and options.out.suffix.lower() != ".onnx":
         raise ConfigError(f"--out: {options.out} must end in .onnx for a network, or in .safetensors for weights")
     require_writable(options.out)
+    files = [options.out] if options.weights_only else network_files(options.out)
+    check_files(files, overwrite=options.overwrite, inputs=options.weights)
     if not options.weights_only:
         refuse_sidecars(options.out)
     if options.split is not None and options.data is None:

@@ -10,8 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from stream_seg.config.outputs import is_same_file
-from stream_seg.errors import OutputError
+from stream_seg.config.outputs import check_files
 from stream_seg.files import refuse_existing, replace_file, require_writable
 from stream_seg.runtime.report import Report
 
@@ -20,9 +19,7 @@ def check_json_file(path: Path | None, *, overwrite: bool, inputs: Iterable[str 
     """Raise OutputError, before the work, if figures cannot be written: the file exists, or is one of `inputs`."""
     if path is not None:
         require_writable(path)
-        if any(file is not None and is_same_file(path, Path(file)) for file in inputs):
-            raise OutputError(f"{path}: is an input as well; choose another name")
-        refuse_existing(path, overwrite=overwrite)
+        check_files([path], overwrite=overwrite, inputs=inputs)
 
 
 def write_json(figures: dict[str, Any], path: Path | None, *, overwrite: bool = False) -> None:

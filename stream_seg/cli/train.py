@@ -8,24 +8,31 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from stream_seg.cli.export import refuse_sidecars, require_modules
+from stream_seg.cli.export import network_files, refuse_sidecars, require_modules
 from stream_seg.cli.malloc import keep_freed_memory
 from stream_seg.cli.progress import progress
+from stream_seg.config.outputs import check_files
 from stream_seg.errors import OutputError
 from stream_seg.files import is_file, replace_file
 from stream_seg.runtime.signals import stop_on_signals
 
 if TYPE_CHECKING:
     from stream_seg.training.checkpoint import Run
+    from stream_seg.training.recipe import Recipe
     from stream_seg.training.setup import Job
 
 LINE_EVERY_S = 20.0
+RUN_FILES = ("last.pt", "best.pt", "log.jsonl", "curves.png", "samples.png")
+"""Files that a training writes into its folder while it runs."""
 
 
-def train_command(recipe_file: Path, *, out: Path | None, data: Path | None, resume: bool) -> None:
+def train_command(
+    recipe_file: Path, *, out: Path | None, data: Path | None, resume: bool, overwrite: bool = False
+) -> None:
     """Train by a recipe, then write OUT/NAME.onnx, NAME_int8.onnx, NAME.json and the model card NAME.md.
 
-    Ctrl-C or SIGTERM stops it after a step; OUT/last.pt is saved to resume from, and nothing is exported.
+    Files of another run in OUT are refused, unless `overwrite` is set. Ctrl-C or SIGTERM stops it after a step;
+    OUT/last.pt is saved to resume from, and nothing is exported.
     """
     require_modules("torch", "torchvision", "onnxscript", "nncf", "matplotlib", purpose="training")
     from stream_seg.training.loop import train
@@ -35,8 +42,11 @@ def train_command(recipe_file: Path, *, out: Path | None, data: Path | None, res
 
     recipe, out = read_recipe(recipe_file), out or Path("runs") / recipe_file.stem
     checkpoint = last if is_file(last := out / "last.pt", error=OutputError) else None
-    if checkpoint and not resume:
-        raise OutputError(f"{last} exists; use --resume to resume from it, or another --out")
+    if checkpoint and not (resume or overwrite):
+        raise OutputError(f"{last} exists; --resume resumes from it, --overwrite starts again; or choose another --out")
+    checkpoint = checkpoint if resume else None
+    if checkpoint is None:
+        check_files(list_outputs(out, recipe, resume=resume), overwrite=overwrite, inputs=list_inputs(recipe))
     refuse_sidecars(out / f"{recipe.network}.onnx")
     job = prepare_job(recipe, data=data, where=str(recipe_file), checkpoint=checkpoint)
     keep_freed_memory()
@@ -53,6 +63,18 @@ def train_command(recipe_file: Path, *, out: Path | None, data: Path | None, res
     best = "last.pt" if job.val is None else "best.pt"
     job.net.cpu().load_state_dict(read_weights(out / best)["average"])
     _export(job, run, out, checkpoint=best)
+
+
+def list_outputs(out: Path, recipe: Recipe, *, resume: bool) -> list[Path]:
+    """Return the files that a training writes; to `resume`, those of the run in OUT are not among them."""
+    onnx = out / f"{recipe.network}.onnx"
+    return [*(out / name for name in RUN_FILES if not resume), *network_files(onnx), onnx.with_suffix(".md")]
+
+
+def list_inputs(recipe: Recipe) -> list[str | Path]:
+    """Return the weights that a training starts from or learns from."""
+    teacher = recipe.distil.weights if recipe.distil else None
+    return [source for source in (recipe.start, recipe.weights, recipe.backbone, teacher) if source is not None]
 
 
 def _export(job: Job, run: Run, out: Path, *, checkpoint: str) -> None:

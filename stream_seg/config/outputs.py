@@ -10,7 +10,7 @@ from typing import Any
 
 from stream_seg.config.graph_file import Config
 from stream_seg.errors import OutputError
-from stream_seg.files import fill_stream, partial_path, require_writable
+from stream_seg.files import fill_stream, partial_path, refuse_existing, require_writable
 from stream_seg.sources.images import list_input_files
 from stream_seg.stages.base import Stage
 
@@ -54,6 +54,15 @@ def paths_of(stage: Stage, streams: Iterable[str]) -> list[Path]:
     """
     template = str(getattr(stage, "path", ""))
     return list(dict.fromkeys(fill_stream(Path(template), stream) for stream in streams)) if template else []
+
+
+def check_files(files: Iterable[Path], *, overwrite: bool, inputs: Iterable[str | Path | None] = ()) -> None:
+    """Raise OutputError if a file to be written is one of `inputs`, or exists and `overwrite` is not set."""
+    read = [Path(source) for source in inputs if source is not None]
+    for file in files:
+        if any(is_same_file(file, source) for source in read):
+            raise OutputError(f"{file}: is an input as well; choose another name")
+        refuse_existing(file, overwrite=overwrite)
 
 
 def is_same_file(path: Path, other: Path) -> bool:

@@ -93,8 +93,48 @@ def test_a_finished_run_is_not_overwritten(folder: Path, capfd: pytest.CaptureFi
     code, line = run_refused(capfd, "train", folder / "fields.yaml", "--out", folder / "out")
     assert (code, line) == (
         5,
-        f"{folder / 'out/last.pt'} exists; use --resume to resume from it, or another --out",
+        f"{folder / 'out/last.pt'} exists; --resume resumes from it, --overwrite starts again; or choose another --out",
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [(name, []) for name in ("best.pt", "log.jsonl", "curves.png", "samples.png")]
+    + [(name, ["--resume"]) for name in ("road.onnx", "road.json", "road_int8.onnx", "road.md")],
+)
+def test_files_of_others_in_the_folder_of_a_run_are_not_replaced(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, options: list[str]
+) -> None:
+    (tmp_path / name).write_text("mine")
+    code, line = run_refused(capfd, "train", folder / "fields.yaml", "--out", tmp_path, *options)
+    assert (code, f"cannot write {tmp_path / name}: the file exists" in line) == (5, True)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
+
+
+def test_weights_that_a_training_starts_from_are_never_replaced(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(folder / "out" / "best.pt", tmp_path)
+    recipe = recipe_file(folder, start=str(tmp_path / "best.pt"))
+    code, line = run_refused(capfd, "train", recipe, "--out", tmp_path, "--overwrite")
+    assert (code, line) == (5, f"{tmp_path / 'best.pt'}: is an input as well; choose another name")
+    assert (tmp_path / "best.pt").read_bytes() == (folder / "out" / "best.pt").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["x.onnx", "x.json", "x_int8.onnx", "x.safetensors"])
+def test_an_export_replaces_no_file_and_never_its_weights(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / name).write_text("mine")
+    out = tmp_path / ("x.onnx" if name != "x.safetensors" else name)
+    code, line = run_refused(capfd, "export", "road", "--weights", folder / "out" / "best.pt", "--out", out)
+    assert (code, f"cannot write {tmp_path / name}: the file exists" in line) == (5, True)
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(tmp_path / name)
+    for weights in (tmp_path / name, link):
+        code, line = run_refused(capfd, "export", "road", "--weights", weights, "--out", out, "--overwrite")
+        assert (code, line) == (5, f"{tmp_path / name}: is an input as well; choose another name")
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_a_killed_run_resumes(folder: Path, tmp_path: Path) -> None:
@@ -201,11 +241,12 @@ def test_export_of_the_mean_of_two_runs(folder: Path, tmp_path: Path, capfd: pyt
     np.testing.assert_allclose(mean["score.bias"], 2 * one["score.bias"], rtol=1e-5)
     state["about"]["mean"] = [0.1, 0.1, 0.1]
     torch.save(state, other)
-    code, line = run_refused(capfd, "export", "road", "--weights", best, "--weights", other, "--out", out)
+    both = ("export", "road", "--weights", best, "--weights", other, "--out", out, "--overwrite")
+    code, line = run_refused(capfd, *both)
     assert code == 2
     assert "other.pt: its input or classes differ from those of" in line
     torch.save({**state, "average": {**state["average"], "more": torch.ones(1)}}, other)
-    code, line = run_refused(capfd, "export", "road", "--weights", best, "--weights", other, "--out", out)
+    code, line = run_refused(capfd, *both)
     assert code == 4
     assert "other.pt: its layers differ from those of" in line
 
@@ -224,7 +265,17 @@ def test_exported_weights_can_be_trained_and_exported(
     first, rounded = (evaluate_images(path, folder, precision="f32") for path in (folder / "out" / "road.onnx", again))
     assert rounded["miou"] == pytest.approx(first["miou"], abs=0.01)
     code, line = run_refused(
-        capfd, "export", "road", "--weights", best, "--out", out, "--data", folder, "--held", "val"
+        capfd,
+        "export",
+        "road",
+        "--weights",
+        best,
+        "--out",
+        tmp_path / "x.safetensors",
+        "--data",
+        folder,
+        "--held",
+        "val",
     )
     assert (code, line) == (
         2,
@@ -247,10 +298,11 @@ def test_a_bias_is_exported_with_weights_and_networks(
     assert evaluate_images(out, folder, precision="f32")["miou"] == pytest.approx(plain["miou"], abs=0.01)
     assert evaluate_images(out, folder, precision="int8")["miou"] == pytest.approx(plain["miou"], abs=0.05)
     other = ("--prefer", "red=0", "--no-check")
-    assert run_cli("export", "road", "--weights", weights, "--out", out, *other) == 0
+    assert run_cli("export", "road", "--weights", weights, "--out", out, *other, "--overwrite") == 0
     unbiased = evaluate_images(folder / "out" / "road.onnx", folder, precision="f32")["miou"]
     assert evaluate_images(out, folder, precision="f32")["miou"] == pytest.approx(unbiased, abs=0.01) != plain["miou"]
-    code, line = run_refused(capfd, "export", "road", "--weights", best, "--out", out, "--prefer", "tree=1")
+    bad = ("--prefer", "tree=1", "--overwrite")
+    code, line = run_refused(capfd, "export", "road", "--weights", best, "--out", out, *bad)
     assert (code, line) == (2, "--prefer: unknown class 'tree'; the classes are red, green, blue")
 
 
@@ -300,7 +352,7 @@ def test_a_size_that_is_too_small_keeps_existing_files(
     for name in ("unet.onnx", "unet.json", "unet_int8.onnx"):
         (tmp_path / name).write_bytes(b"as it was")
     arguments = ["--weights", tmp_path / "unet.pt", "--out", tmp_path / "unet.onnx", "--classes", "3"]
-    code, line = run_refused(capfd, "export", "unet", *arguments, "--input", "unit", "--size", "96x96")
+    code, line = run_refused(capfd, "export", "unet", *arguments, "--input", "unit", "--size", "96x96", "--overwrite")
     assert code == 2
     assert line.startswith("--size: U-Net: 96x96 is too small")
     assert all((tmp_path / name).read_bytes() == b"as it was" for name in ("unet.onnx", "unet.json", "unet_int8.onnx"))
