@@ -40,7 +40,8 @@ def parse_time(value: Any) -> Any:
     return int(match[1] or 0) * 3600 + int(match[2] or 0) * 60 + float(match[3])
 
 
-VideoTime = Annotated[float, BeforeValidator(parse_time), Field(ge=0, allow_inf_nan=False)]
+Start = Annotated[float, BeforeValidator(parse_time), Field(ge=0, allow_inf_nan=False)]
+Duration = Annotated[float, BeforeValidator(parse_time), Field(gt=0, allow_inf_nan=False)]
 """Seconds, also written as [HH:]MM:SS."""
 
 

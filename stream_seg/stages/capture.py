@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from stream_seg.errors import ConfigError, SourceError
 from stream_seg.frame import NONE_MISSED, Frame
-from stream_seg.sources.excerpt import Excerpt, VideoTime
+from stream_seg.sources.excerpt import Duration, Excerpt, Start
 from stream_seg.sources.images import MAX_PIXELS, decode_image_files, image_interval, list_image_files
 from stream_seg.sources.live import Timeouts, draw_live_frames, follow_source
 from stream_seg.sources.reader import play_in_loop
@@ -64,8 +64,8 @@ class Capture:
     open_timeout_s: Annotated[Seconds, Field(description="seconds to wait for an answer, then for the header")] = 5.0
     read_timeout_s: Annotated[Seconds, Field(description="seconds to wait for the next data")] = 5.0
     reconnect: Annotated[bool | None, Field(description=RECONNECT)] = None
-    start_s: Annotated[VideoTime, Field(description="recordings: begin at this time: seconds or [HH:]MM:SS")] = 0.0
-    duration_s: Annotated[VideoTime | None, Field(description="end after so many seconds of video; none: never")] = None
+    start_s: Annotated[Start, Field(description="recordings: begin at this time: seconds or [HH:]MM:SS")] = 0.0
+    duration_s: Annotated[Duration | None, Field(description="end after so many seconds of video; none: never")] = None
     fps: Annotated[float | None, Field(ge=0.01, le=1000, description="drop frames above so many per second")] = None
     loop: Annotated[
         bool, Field(description="play a file, or its part, over and over at its own pace, as if it were live")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Generator, Mapping
@@ -19,6 +20,7 @@ from stream_seg.errors import ConfigError
 from stream_seg.frame import NONE_MISSED, Frame, Truth
 from stream_seg.redact import redact_secrets
 from stream_seg.schema.validation import describe_error, describe_unknown
+from stream_seg.sources.excerpt import Duration
 from stream_seg.stages.base import STRICT, Frames, Traits
 from stream_seg.synth import Canvas, Move, render
 
@@ -44,6 +46,7 @@ class Synthetic:
     height: Annotated[int, Field(ge=64, le=8192, description="height of the images in pixels")] = 360
     rate: Annotated[float, Field(ge=1, le=1000, description="frames per second")] = 30.0
     frames: Annotated[int | None, Field(ge=1, description="number of frames; none: endless")] = None
+    duration_s: Annotated[Duration | None, Field(description="end after so many seconds; none: never")] = None
     paced: Annotated[bool, Field(description="true: in real time, like a camera; false: as fast as possible")] = False
     stream: Annotated[str, Field(min_length=1, description="name of the stream in frames and metrics")] = "synth"
     camera: Annotated[Move, Field(description="camera motion: drive, static, or pan (it stands and turns)")] = "drive"
@@ -67,10 +70,13 @@ class Synthetic:
 
     def expected_frames(self) -> int | None:
         """Return the number of frames; None for an endless drive."""
-        return self.frames
+        if self.duration_s is None:
+            return self.frames
+        count = math.ceil(Fraction(str(self.duration_s)) * Fraction(str(self.rate)))
+        return count if self.frames is None else min(count, self.frames)
 
     def __call__(self, frames: Frames) -> Generator[Frame, None, Mapping[str, int]]:
-        drawing = self._draw(0, 1)  # the first frame builds the town, before the clock starts
+        count, drawing = self.expected_frames(), self._draw(0, 1)  # builds the town, before the clock starts
         start_ns, interval_ns = time.monotonic_ns(), 1e9 / self.rate
         seq, missed = 0, NONE_MISSED
         while True:
@@ -78,11 +84,11 @@ class Synthetic:
                 time.sleep(max(start_ns + seq * interval_ns - time.monotonic_ns(), 0) / 1e9)
             yield self._frame(seq, drawing, missed)
             due = int((time.monotonic_ns() - start_ns) / interval_ns) if self.paced else 0
-            following = max(seq + 1, due if self.frames is None else min(due, self.frames - 1))
+            following = max(seq + 1, due if count is None else min(due, count - 1))
             following += self.drop is not None and following % self.drop == self.drop - 1
             skipped = following - seq - 1
-            if self.frames is not None and following >= self.frames:
-                return {"late": self.frames - seq - 1} if skipped else NONE_MISSED
+            if count is not None and following >= count:
+                return {"late": count - seq - 1} if skipped else NONE_MISSED
             missed = {"late": skipped} if skipped else NONE_MISSED
             seq = following
             drawing = self._draw(seq, 1 + skipped)

@@ -39,6 +39,14 @@ def test_frames_are_numbered_and_timed() -> None:
     assert frames[0].image.shape == (64, 96, 3)
 
 
+def test_a_drive_ends_after_its_duration() -> None:
+    for stage in (small(rate=25, duration_s="0:00.2"), small(rate=25, duration_s=0.2, frames=9)):
+        assert stage.expected_frames() == len(list(stage(iter(())))) == 5
+    assert small(rate=25, duration_s=9, frames=3).expected_frames() == 3
+    with pytest.raises(ConfigError, match="duration_s: expected seconds or"):
+        parse_synth("synth://road?duration_s=x")
+
+
 def test_a_broadcast_rate_has_an_exact_time_base() -> None:
     (frame,) = small(frames=1, rate=29.97)(iter(()))
     assert frame.time_base == Fraction(100, 2997)
