@@ -9,6 +9,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count
+from math import inf
 from os import PathLike, fspath
 from pathlib import Path
 from queue import SimpleQueue
@@ -22,19 +23,19 @@ from stream_seg.backends.engine import Engine
 from stream_seg.config.graph_file import Config, apply_settings, check, read_document
 from stream_seg.config.outputs import refuse_overwriting
 from stream_seg.config.overrides import default_document, total_frames, with_input, with_outputs
+from stream_seg.config.switches import apply_switches
 from stream_seg.engines.open import open_engine as open_network_engine
-from stream_seg.errors import ConfigError, OutputError, StreamSegError
+from stream_seg.errors import ConfigError, StageError, StreamSegError
 from stream_seg.frame import Frame
 from stream_seg.network.network import open_network
 from stream_seg.runtime.graph import Graph
 from stream_seg.runtime.report import Report
 from stream_seg.schema.validation import describe_error, describe_unknown
-from stream_seg.stages.base import Frames, Traits
+from stream_seg.stages.base import Context, Frames, Traits
 from stream_seg.stages.registry import StageLoader
 from stream_seg.stages.segment import Segment, segment_image
 from stream_seg.telemetry.metrics import register, serve_metrics
 from stream_seg.types import Classes, Image
-from stream_seg.web.hosts import format_host
 
 PathText: TypeAlias = str | PathLike[str]
 Document: TypeAlias = Mapping[str, Any]
@@ -54,20 +55,28 @@ def open(  # noqa: A001 - called as stream_seg.open
     source: PathText | int,
     *,
     network: PathText | Document = "road",
-    smooth: bool = True,
-    every: int | Literal["auto"] = 1,
-    size: tuple[int, int] | None = None,
-    backend: str = "auto",
+    device: str = "auto",
     precision: str = "auto",
+    size: tuple[int, int] | None = None,
+    every: int | Literal["auto"] = 1,
+    threads: int = 1,
+    smooth: bool = True,
+    start: float | str = 0,
+    duration: float | str | None = None,
+    loop: bool = False,
+    fps: float | None = None,
 ) -> FrameStream:
     """Open a video, camera, URL or folder of images. Return an iterator over its segmented frames.
 
     `every`: frames from one frame that the network processes to the next. `size`: (height, width) of the network's
-    input. A recording yields every frame; a live source yields the newest one each time. Raises ConfigError,
-    SourceError or NetworkError.
+    input. `start` and `duration`: seconds, or a text such as "1:30". A recording yields every frame, or `fps` per
+    second; a live source yields the newest one each time. Raises ConfigError, SourceError or NetworkError.
     """
-    segment = _segment_keys(network, every=every, size=size, backend=backend, precision=precision)
-    document = _default_graph(source, segment, smooth=smooth)
+    switches = _switches(
+        network=network, device=device, precision=precision, size=size, every=every, threads=threads, smooth=smooth,
+        start=start, duration=duration, loop=loop, fps=fps,
+    )  # fmt: skip
+    document = _make_document(source, (), switches)
     last = document["stages"].pop("overlay")["input"]
     return FrameStream(Pipeline(document, frames=last))
 
@@ -76,22 +85,35 @@ def run(
     source: PathText | int,
     *outputs: PathText,
     network: PathText | Document = "road",
-    smooth: bool = True,
-    every: int | Literal["auto"] = 1,
-    size: tuple[int, int] | None = None,
-    backend: str = "auto",
+    device: str = "auto",
     precision: str = "auto",
+    size: tuple[int, int] | None = None,
+    every: int | Literal["auto"] = 1,
+    threads: int = 1,
+    smooth: bool = True,
+    classes: Sequence[str] | None = None,
+    opacity: float | None = None,
+    start: float | str = 0,
+    duration: float | str | None = None,
+    loop: bool = False,
+    fps: float | None = None,
+    overwrite: bool = False,
 ) -> Report:
     """Segment a video into every output, as `stream-seg run` does. Return the report of the run.
 
     An output is a video (.mp4, .mkv), a table (.jsonl), a folder for label maps (masks/), "window" or the URL of a
-    page. Raises the first StreamSegError of any stage, after the files are finished.
+    page. One that exists is refused, before anything runs, unless `overwrite` is set. The other arguments are those of
+    `open`, and `classes`, the names of those to show, and their `opacity`, 0 to 1. Raises the first StreamSegError of
+    any stage, after the files are finished.
     """
     if not outputs:
         raise ConfigError("run: no output; name at least one, such as out.mp4")
-    segment = _segment_keys(network, every=every, size=size, backend=backend, precision=precision)
-    document = _default_graph(source, segment, smooth=smooth)
-    with Pipeline(with_outputs(document, [fspath(output) for output in outputs])) as pipeline:
+    switches = _switches(
+        network=network, device=device, precision=precision, size=size, every=every, threads=threads, smooth=smooth,
+        classes=classes, opacity=opacity, start=start, duration=duration, loop=loop, fps=fps,
+    )  # fmt: skip
+    document = _make_document(source, [fspath(output) for output in outputs], switches)
+    with Pipeline({**document, "overwrite": overwrite}) as pipeline:
         pipeline.wait()
     return pipeline.report()
 
@@ -99,14 +121,14 @@ def run(
 def open_engine(
     network: PathText | Document = "road",
     *,
-    size: tuple[int, int] | None = None,
-    backend: str = "auto",
+    device: str = "auto",
     precision: str = "auto",
+    size: tuple[int, int] | None = None,
     threads: int = 1,
 ) -> ImageEngine:
     """Open a network for single images: `open_engine("road")(image).labels`. Raises NetworkError or ConfigError."""
     try:
-        keys = Segment(**_segment_keys(network, size=size, backend=backend, precision=precision, threads=threads))
+        keys = Segment(_network(network), backend=device, precision=precision, size=size, threads=threads)
     except ValidationError as error:
         fields = Segment.__pydantic_fields__  # type: ignore[attr-defined]
         raise ConfigError(describe_error(error, fields, where="open_engine")) from error
@@ -185,8 +207,8 @@ class Pipeline:
         self._started = True
         with ExitStack() as resources:
             if (metrics := self.config.metrics) is not None:
-                port = resources.enter_context(serve_metrics(self.graph, host=metrics.host, port=metrics.port))
-                self._announce(f"metrics at http://{format_host(metrics.host)}:{port}/metrics")
+                url = resources.enter_context(serve_metrics(self.graph, metrics))
+                self._announce(f"metrics at {url}")
             if (traces := self.config.traces) is not None:
                 from stream_seg.telemetry.tracing import trace_frames  # its package is heavy and optional
 
@@ -201,9 +223,9 @@ class Pipeline:
         for tap in self._taps():
             tap.close()
         self._resources.close()
-        unfinished = [worker.node.name for worker in self.graph.hanging() if worker.is_output]
-        if unfinished:
-            self.graph.fail(OutputError(f"gave up on {', '.join(unfinished)}, which did not finish"))
+        abandoned = [f"{worker.node.name} ({worker.activity})" for worker in self.graph.abandoned()]
+        if abandoned:
+            self.graph.fail(StageError(f"gave up on {', '.join(abandoned)}, which did not end"))
         self._ended_ns = self._ended_ns or time.monotonic_ns()
 
     @property
@@ -310,10 +332,16 @@ class _Tap:
     def __post_init__(self) -> None:
         self._requests, self._frames = Semaphore(0), SimpleQueue[Frame | None]()
         self.requested = self._closed = False
+        self._context = Context()
+
+    def bind(self, context: Context) -> _Tap:
+        """Return the stage, which waits for its iterator as long as that takes."""
+        self._context = context
+        return self
 
     def __call__(self, frames: Frames) -> Frames:
         try:
-            while self._requests.acquire() and not self._closed:
+            while self._wait_for_request() and not self._closed:
                 frame = next(frames, None)
                 if frame is None:
                     return
@@ -321,6 +349,10 @@ class _Tap:
                 yield frame
         finally:
             self._frames.put(None)
+
+    def _wait_for_request(self) -> bool:
+        self._context.busy("waiting for the iterator", within_s=inf)
+        return self._requests.acquire()
 
     def __iter__(self) -> Iterator[Frame]:
         self.requested = True
@@ -364,20 +396,24 @@ def _read(graph: PathText | Document, settings: Sequence[str], frames: str | Non
     return check_config(document, where=where, loader=loader)
 
 
-def _default_graph(source: PathText | int, segment: dict[str, Any], *, smooth: bool) -> dict[str, Any]:
-    """Return the default graph for a source, with settings for the network, with or without smoothing."""
+def _make_document(source: PathText | int, outputs: Sequence[str], switches: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the default graph from a source into outputs, if there are any, with the switches set."""
     document = with_input(default_document(), _path_text(source))
-    stages = {name: dict(keys or {}) for name, keys in document["stages"].items()}
-    stages["segment"] |= segment
-    if not smooth:
-        stages["overlay"]["input"] = stages.pop("smooth")["input"]
-    return {**document, "stages": stages}
+    if outputs:
+        document = with_outputs(document, outputs)
+    return apply_switches(document, switches, where="graph", prefix="")
 
 
-def _segment_keys(network: PathText | Document, **keys: Any) -> dict[str, Any]:
-    """Return the keys of a segment stage, without those that are None."""
-    source = dict(network) if isinstance(network, Mapping) else fspath(network)
-    return {"network": source, **{key: value for key, value in keys.items() if value is not None}}
+def _switches(*, network: PathText | Document, **values: Any) -> dict[str, Any]:
+    """Return the values of switches, None for those that change nothing: not every source has a start or a loop."""
+    unset = {"start": 0, "loop": False}
+    return {"network": _network(network)} | {
+        name: None if value == unset.get(name) else value for name, value in values.items()
+    }
+
+
+def _network(network: PathText | Document) -> str | dict[str, Any]:
+    return dict(network) if isinstance(network, Mapping) else fspath(network)
 
 
 def _path_text(source: object) -> str:

@@ -13,6 +13,7 @@ Errors of libraries (PyAV, OpenCV, OpenVINO, pydantic, OSError) are converted wh
 
 from __future__ import annotations
 
+import errno
 from typing import Literal, TypeAlias
 
 Reason: TypeAlias = Literal[
@@ -67,3 +68,15 @@ class StageError(StreamSegError):
 def describe_exception(error: BaseException) -> str:
     """Return type and message of an exception in one line."""
     return " ".join((f"{type(error).__name__}: {error}" if str(error) else type(error).__name__).split())
+
+
+def explain_shortage(error: BaseException) -> str | None:
+    """Return the resource that this machine lacks, as a limit or full memory makes it, None for any other error."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "failed to map segment" in text or "Cannot allocate memory" in text:
+        return "not enough memory (see ulimit -v)"
+    if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):  # also of zmq.ZMQError, which is no OSError
+        return "too many open files; allow more (ulimit -n)"
+    if isinstance(error, RuntimeError) and "can't start new thread" in text:
+        return "no further thread can be started; allow more threads or memory (ulimit -u, ulimit -v)"
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,12 +11,14 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from stream_seg.files import expand_home
-from stream_seg.redact import quote_value
+from stream_seg.redact import quote_value, redact_secrets
 from stream_seg.schema.validation import describe_unknown
 from stream_seg.sources.uri import KNOWN_SCHEMES
 from stream_seg.stages.base import Policy
+from stream_seg.web.hosts import is_loopback
 
 ExpandedPath = Annotated[Path, AfterValidator(expand_home)]
+METRICS_TOKEN_ENV = "STREAM_SEG_METRICS_TOKEN"  # noqa: S105 - the name of an environment variable
 DEADLINE_MS = 200.0
 """A frame that is older at the end of an output counts as late."""
 
@@ -27,6 +30,22 @@ class MetricsConfig(BaseModel):
 
     port: Annotated[int, Field(ge=0, le=65535, description="TCP port; 0 takes a free one")]
     host: Annotated[str, Field(description="address to bind")] = "127.0.0.1"
+    token_file: Annotated[ExpandedPath | None, Field(description="file whose first line is the access token")] = None
+    certfile: Annotated[ExpandedPath | None, Field(description="TLS certificate chain, PEM")] = None
+    keyfile: Annotated[ExpandedPath | None, Field(description="TLS private key, PEM")] = None
+    plain: Annotated[bool, Field(description="allow a token without TLS, for a TLS proxy in front")] = False
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> MetricsConfig:
+        if (self.certfile is None) != (self.keyfile is None):
+            raise ValueError("certfile and keyfile must be set together")
+        has_token = self.token_file is not None or bool(os.environ.get(METRICS_TOKEN_ENV))
+        if has_token and self.certfile is None and not self.plain and not is_loopback(self.host):
+            host = redact_secrets(self.host)
+            raise ValueError(
+                f"host {host} needs TLS for its token: set certfile and keyfile, or plain: true behind a TLS proxy"
+            )
+        return self
 
 
 class TracesConfig(BaseModel):
@@ -71,6 +90,24 @@ class SourcesConfig(BaseModel):
         return schemes
 
 
+class WatchdogConfig(BaseModel):
+    """Limits of the time without progress."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stall_s: Annotated[
+        float, Field(gt=0, le=3600, description="report a stage that makes no progress for so many seconds")
+    ] = 8.0
+    freeze_s: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=3600,
+            description="print the stacks and end the program if all of it stands still so long; 0: never",
+        ),
+    ] = 60.0
+
+
 class StageKeys(BaseModel):
     """Keys that every stage may have, besides the fields of its class.
 
@@ -101,6 +138,7 @@ class Document(BaseModel):
     metrics: Annotated[MetricsConfig | None, Field(description="serve Prometheus metrics")] = None
     traces: Annotated[TracesConfig | None, Field(description="export frame traces to an endpoint or file")] = None
     sources: Annotated[SourcesConfig, Field(description="restrict what sources may open")] = SourcesConfig()
+    watchdog: Annotated[WatchdogConfig, Field(description="notice stages and programs that hang")] = WatchdogConfig()
     overwrite: Annotated[bool, Field(description="let outputs replace files that exist")] = False
     deadline_ms: Annotated[
         float, Field(gt=0, allow_inf_nan=False, description="age at an output above which a frame counts as late")

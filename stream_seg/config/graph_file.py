@@ -13,7 +13,15 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from stream_seg.config.document import DEADLINE_MS, Document, MetricsConfig, SourcesConfig, StageKeys, TracesConfig
+from stream_seg.config.document import (
+    DEADLINE_MS,
+    Document,
+    MetricsConfig,
+    SourcesConfig,
+    StageKeys,
+    TracesConfig,
+    WatchdogConfig,
+)
 from stream_seg.errors import ConfigError, describe_exception
 from stream_seg.redact import quote_value, redact_secrets
 from stream_seg.schema.validation import describe_error, describe_unknown, validate
@@ -24,6 +32,8 @@ from stream_seg.stages.registry import STAGES, StageLoader, classes_of
 
 NAME = r"[A-Za-z_][\w-]{0,63}"
 NAME_ALLOWED = "a letter or _, then letters, digits, _ or -, 64 in all"
+MAX_THREADS = 1000
+"""Largest number of stages and links: each has a thread and a ZeroMQ socket, of which a context has 1023."""
 TOP_LEVEL = tuple(key for key in Document.model_fields if key != "stages")
 """Keys of the top level other than the stages."""
 
@@ -56,6 +66,7 @@ class Config:
     restrictions: SourcesConfig = field(default_factory=SourcesConfig)
     overwrite: bool = False
     """Outputs may replace files that exist."""
+    watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
 
     @property
     def sources(self) -> list[Node]:
@@ -135,6 +146,7 @@ def check(document: Mapping[str, Any], *, where: str, loader: StageLoader | None
     top = validate(Document, document, where=where)
     if not top.stages:
         raise ConfigError(f"{where}: no stages; available stages: {', '.join(STAGES)}")
+    _check_number(top, where=where)
     loader = loader or StageLoader()
     nodes = {name: _node(name, dict(keys or {}), where=where, loader=loader) for name, keys in top.stages.items()}
     _check_unique_streams(nodes, where=where)
@@ -148,6 +160,7 @@ def check(document: Mapping[str, Any], *, where: str, loader: StageLoader | None
         top.traces,
         restrictions=top.sources,
         overwrite=top.overwrite,
+        watchdog=top.watchdog,
     )
     _check_single_paths(config, where=where)
     return config
@@ -200,6 +213,16 @@ def _check_access(node: Node, restrictions: SourcesConfig, *, where: str) -> Non
         raise ConfigError(f"{where}: {error}") from None
     if reason:
         raise ConfigError(f"{where}: {reason}")
+
+
+def _check_number(document: Document, *, where: str) -> None:
+    """Reject a graph with more stages and links than a process can run, before any stage is made."""
+    inputs = [(keys or {}).get("input") for keys in document.stages.values()]
+    links = sum(len(names) if isinstance(names, list | tuple) else names is not None for names in inputs)
+    if (threads := len(inputs) + links) > MAX_THREADS:
+        raise ConfigError(
+            f"{where}: stages: {len(inputs)} stages and {links} links are {threads} threads; the most is {MAX_THREADS}"
+        )
 
 
 def _check_unique_streams(nodes: Mapping[str, Node], *, where: str) -> None:

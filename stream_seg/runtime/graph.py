@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from stream_seg.config.graph_file import Config, Node
 from stream_seg.config.outputs import paths_of
-from stream_seg.errors import ConfigError, StreamSegError
+from stream_seg.errors import ConfigError, StreamSegError, explain_shortage
 from stream_seg.files import STREAM, refuse_existing
 from stream_seg.frame import EngineInfo
 from stream_seg.runtime.counters import SourceTotals
@@ -69,6 +69,7 @@ class Graph:
         for worker in self.workers:
             self._refuse_existing(worker, worker.ages)
         self._connect_age_feedback()
+        self.watchdog = Watchdog(lambda: self.workers, stall_s=config.watchdog.stall_s)
         self._additions = count()
         self._removed: dict[str, SourceTotals] = {}
         self._stream_ends: dict[str, StreamEnd] = {}  # by stream, of removed sources
@@ -100,27 +101,70 @@ class Graph:
         if self._entered:
             raise ConfigError("a graph runs once; make another one")
         self._entered = True
+        try:
+            self._start()
+        except BaseException as error:
+            self._clean_up()
+            if shortage := explain_shortage(error):
+                raise StreamSegError(f"cannot start {len(self.workers)} stages: {shortage}") from error
+            raise
+        return self
+
+    def _start(self) -> None:
         self._links.open()
         for worker in self.workers:
             self._links.bind(worker.receiver, worker.node.name)
         self._links.start()
         for worker in reversed(self.workers):  # outputs first: one that cannot write fails before a camera is opened
             worker.thread.start()
-        return self
+        self.watchdog.start()
+
+    def _clean_up(self) -> None:
+        """End the part of a graph that has started, if another part cannot start."""
+        self._end_stages()
+        for worker in self.workers:
+            if worker.thread.ident is None:
+                worker.receiver.close()
+                self.on_end(worker)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
         self.wait(DRAIN_S)
+        self._end_stages()
+
+    def _end_stages(self) -> None:
+        """Drop the frames under way, and wait for the stages: outputs finish their files."""
+        self._stopping = True
         for worker in self.workers:
             worker.receiver.abort()
         self._links.end()  # on behalf of a stage that hangs: the outputs behind it finish their files
-        for worker in self.workers:
-            worker.thread.join(FINISH_FRAME_S)
+        started, end_s = [w for w in self.workers if w.thread.ident is not None], time.monotonic() + FINISH_FRAME_S
+        for worker in started:
+            worker.thread.join(max(0.0, end_s - time.monotonic()))
             if worker.is_output and worker.finishing:
                 worker.thread.join(FINISH_S)
         self._links.stop(DRAIN_S / 2)
+        self.watchdog.stop()
+
+    def stalls(self) -> list[str]:
+        """Return a line for each stage that makes no progress now."""
+        return [str(stall) for stall in self.watchdog.stalls.values()]
+
+    def abandoned(self) -> list[Worker]:
+        """Return the stages that hang after the end of the graph.
+
+        A stage that still loads, or that waits for a time-out of its own, may be left behind; an output that has begun
+        may not.
+        """
+        return [
+            worker
+            for worker in self.hanging()
+            if worker.node.name in self.watchdog.stalls
+            or not worker.activity.excused
+            or (worker.is_output and worker.activity.state != "loading")
+        ]
 
     def hanging(self) -> list[Worker]:
         """Return the stages whose threads have not ended."""
@@ -303,6 +347,8 @@ class Graph:
             ended=self._has_ended,
             streams=worker.streams,
             announce=self._announce,
+            busy=worker.activity.expect,
+            stalls=self.stalls,
             registry=self.registry,
         )
         worker.stage = bind(node.stage, context)

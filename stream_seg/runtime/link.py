@@ -87,7 +87,11 @@ class Sender:
         socket.setsockopt(zmq.ROUTING_ID, self._stats.name.encode())
         socket.connect(endpoint)
         thread = Thread(target=self._send_all, args=(socket,), name=f"link {self._stats.name}", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # no further thread
+            socket.close()
+            raise
         return thread
 
     def put(self, frame: Frame) -> bool:
@@ -180,7 +184,7 @@ class Receiver:
         self._open = set(self._links)
         self._taken: dict[bytes, int] = {}  # frames of each sender since its HELLO
         self._lock = Lock()  # a frame is either delivered or dropped
-        self._aborted = False
+        self._bound = self._aborted = False
         self.keep_open = False  # wait for further senders, although every one has ended
 
     def admit(self, link: LinkStats) -> None:
@@ -206,6 +210,7 @@ class Receiver:
     def bind(self, context: Context, endpoint: str) -> None:
         """Bind the socket; senders may start now. `close` follows."""
         self._socket = context.socket(zmq.ROUTER)
+        self._bound = True
         self._socket.setsockopt(zmq.LINGER, 1000)
         self._socket.setsockopt(zmq.RCVTIMEO, WAIT_MS)
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a replaced source has the name of the one before
@@ -251,7 +256,9 @@ class Receiver:
             return True
 
     def close(self) -> None:
-        """Tell the senders to stop, and close the socket."""
+        """Tell the senders to stop, and close the socket, if it was bound."""
+        if not self._bound:
+            return
         for identity in tuple(self._links):
             self._socket.send_multipart([identity, STOP])
         self._socket.close()

@@ -16,6 +16,7 @@ from stream_seg.config.graph_file import Node
 from stream_seg.errors import StageError, StreamSegError, describe_exception
 from stream_seg.frame import Age, Frame, Stamp
 from stream_seg.per_stream import FrameRate
+from stream_seg.runtime.activity import Activity
 from stream_seg.runtime.counters import LabelCounters, SmoothingCounters, SourceCounters, SourceTotals
 from stream_seg.runtime.histogram import Ages, Samples
 from stream_seg.runtime.link import Receiver, Sender
@@ -52,6 +53,7 @@ class Worker:
         self.failed = False
         self.added = False  # a source that joined a running graph
         self.finishing = False  # the input has ended
+        self.activity = Activity()
         self.source, self.labels, self.smoothing = SourceCounters(), LabelCounters(), SmoothingCounters()
         self.age_feedback: deque[Age] | None = deque(maxlen=AGE_FEEDBACK) if self.traits.age_feedback else None
         self.age_listeners: Mapping[str, deque[Age]] = {}  # of an output: the feedback queues of other stages, by name
@@ -122,6 +124,7 @@ class Worker:
         return 1000 * (time.process_time() - self._first_cpu_s) / (self.images - 1) if self.images > 1 else None
 
     def _run(self) -> None:
+        self.activity.enter("loading")
         try:
             self._work()
         except StreamSegError as error:
@@ -141,6 +144,7 @@ class Worker:
             if self.is_output and not self.receiver.ended:
                 self._owner.stop()
             self.receiver.close()
+            self.activity.enter("ended")
             self._owner.on_end(self)
 
     def _work(self) -> None:
@@ -150,9 +154,12 @@ class Worker:
                 if not isinstance(frame, Frame):
                     raise StageError(f"stage {self.node.name} yielded {type(frame).__name__}, expected a Frame")
                 stamped = self._measure(frame)
+                self.activity.enter("blocked", frame, place="after")
                 accepted = [sender.put(stamped) for sender in self.senders]
                 if accepted and not any(accepted):
+                    self.activity.enter("finishing", frame, place="after")
                     return
+                self.activity.enter("working", frame, place="after")
                 self._began_ns = time.monotonic_ns()
 
     def _frames(self) -> Generator[Frame, None, None]:
@@ -165,12 +172,16 @@ class Worker:
 
     def _input(self) -> Frames:
         """Yield the received frames to the stage, with the ages that outputs reported since the last one."""
+        self.activity.enter("waiting")
         for frame in self.receiver.frames():
+            self.activity.enter("working", frame)
             self.taken += 1
             self.last = frame
             self._began_ns = time.monotonic_ns()
             yield frame if self.age_feedback is None else replace(frame, ages=_drain(self.age_feedback))
+            self.activity.enter("waiting")
         self.finishing = True
+        self.activity.enter("finishing")
 
     def _measure(self, frame: Frame) -> Frame:
         """Count a frame that the stage yielded. Return the frame with the stamp of the stage."""

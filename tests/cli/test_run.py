@@ -110,13 +110,13 @@ def test_an_output_that_does_not_finish_is_not_reported_as_written(
     monkeypatch.setattr("stream_seg.runtime.graph.FINISH_S", 0.1)
     (tmp_path / "o.jsonl").write_text("an older run\n")
     report = tmp_path / "run.json"
-    assert run_cli("run", f"{ENDLESS_DRIVE}&paced=1", tmp_path / "o.jsonl", "--report", report) == 5
+    assert run_cli("run", f"{ENDLESS_DRIVE}&paced=1", tmp_path / "o.jsonl", "--report", report, "--overwrite") == 6
     release.set()
     out, error = capfd.readouterr()
-    assert "gave up on records, which did not finish" in error
+    assert "gave up on records (finishing), which did not end" in error
     assert "written:" not in out
     facts = read_json(report)
-    assert facts["error"] == "gave up on records, which did not finish"
+    assert facts["error"] == "gave up on records (finishing), which did not end"
     assert (facts["frames"]["written"], facts["frames"]["by_output"]) == (0, {"records": 0})
 
 
