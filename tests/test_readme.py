@@ -93,6 +93,7 @@ def test_the_stage_of_the_page_runs_in_the_graph_of_the_page(checkout: Path) -> 
         ("numpy_in_out.py", [], "labels (360, 640) uint8"),
         ("stage_in_python.py", [], "20 frames"),
         ("folder_to_masks.py", ["images", "labels"], "3 label maps in labels/"),
+        ("prelabel_video.py", ["demo.mp4", "labelled", "0.1"], "4 images in labelled/train/"),
         ("two_cameras_alerts.py", ["demo.mp4", "other.mp4", "0"], "late_frames_total"),
         ("own_onnx.py", ["mine.onnx", "ground,wall,sky", "demo.mp4", "own.jsonl"], "12 frames at"),
     ],
