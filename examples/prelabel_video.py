@@ -2,8 +2,8 @@
 
 python examples/prelabel_video.py drive.mp4 data/own 2
 
-Every label map is a PNG with a palette, to be corrected in any program that keeps the palette; then train on the folder:
-docs/own_data.md.
+Every label map is a PNG with a palette, to be corrected in any program that keeps the palette; then train on the
+folder: docs/own_data.md.
 """
 
 import sys
