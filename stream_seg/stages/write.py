@@ -63,6 +63,7 @@ class Write:
     preset: Annotated[Preset, Field(description="x264 preset; a faster one makes a larger file")] = "veryfast"
     rate: Annotated[float | None, Field(ge=1, le=240, description="frames/s in a .mkv header; none: measured")] = None
     threads: Annotated[int | None, Field(ge=1, le=64, description="encoder threads; none: by number of cores")] = None
+    title: Annotated[str | None, Field(description="title in the header of the file")] = None
 
     @classmethod
     def argument(cls, text: str) -> dict[str, object] | None:
@@ -143,6 +144,8 @@ class Video:
         settings, tick = self._settings, self._clock.tick
         # With the index at the front, a file plays while it is still loading.
         container = av.open(str(self._partial), "w", options={"movflags": "+faststart"} if self._mp4 else {})
+        if settings.title:
+            container.metadata["title"] = settings.title
         # By the first two frames, within what an encoder accepts.
         usual_rate = min(max(1 / (self._clock.interval * tick), Fraction(1)), Fraction(240))
         rate = Fraction(settings.rate) if settings.rate else usual_rate
