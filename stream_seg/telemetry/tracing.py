@@ -5,14 +5,16 @@ A frame carries the stamps of all its stages, so the whole trace is made when an
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stream_seg.config.document import TracesConfig
-from stream_seg.errors import ConfigError
-from stream_seg.files import require_writable
+from stream_seg.errors import ConfigError, OutputError
+from stream_seg.files import map_write_errors, require_writable
 from stream_seg.frame import Frame
 from stream_seg.runtime.graph import Graph
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
 INSTALL = "pip install '.[trace]'"
+LONGEST_SPAN = 1 << 16
+"""Bytes of a line of traces, at most."""
 EXPORT_TIMEOUT_S = 1.0
 """Time that a collector may take for a batch; the end of a run waits no longer for a missing collector."""
 
@@ -77,12 +81,28 @@ def _emit(tracer: Tracer, frame: Frame, *, late: bool) -> None:
     frame_span.end(frame.stamps[-1].ended_ns + to_epoch_ns)
 
 
+def _require_traces(path: Path) -> None:
+    """Raise OutputError unless traces may be appended to a file: a new or an empty one, or one that holds traces."""
+    with map_write_errors(path):
+        if not path.is_file() or not path.stat().st_size:
+            return
+        with path.open("rb") as file:
+            first = file.readline(LONGEST_SPAN)
+    try:
+        holds_traces = {"name", "context"} <= json.loads(first).keys()
+    except (ValueError, AttributeError):
+        holds_traces = False
+    if not holds_traces:
+        raise OutputError(f"cannot write {path}: the file exists and holds no traces; choose another one")
+
+
 @contextmanager
 def _exporter(config: TracesConfig) -> Iterator[SpanExporter]:
     if config.file is not None:
         from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
         require_writable(config.file)
+        _require_traces(config.file)
         with config.file.open("a", encoding="utf-8") as file:
             yield ConsoleSpanExporter(out=file, formatter=lambda span: f"{span.to_json(indent=None)}\n")
         return

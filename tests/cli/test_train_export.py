@@ -264,19 +264,8 @@ def test_exported_weights_can_be_trained_and_exported(
     assert run_cli("export", "road", "--weights", out, "--out", again) == 0
     first, rounded = (evaluate_images(path, folder, precision="f32") for path in (folder / "out" / "road.onnx", again))
     assert rounded["miou"] == pytest.approx(first["miou"], abs=0.01)
-    code, line = run_refused(
-        capfd,
-        "export",
-        "road",
-        "--weights",
-        best,
-        "--out",
-        tmp_path / "x.safetensors",
-        "--data",
-        folder,
-        "--held",
-        "val",
-    )
+    more = ("--out", tmp_path / "x.safetensors", "--data", folder, "--held", "val")
+    code, line = run_refused(capfd, "export", "road", "--weights", best, *more)
     assert (code, line) == (
         2,
         "--held: requires --data and an int8 form to compare, which only an export to .onnx has",
