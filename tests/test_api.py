@@ -102,7 +102,7 @@ def test_a_stream_knows_its_length(tmp_path: Path) -> None:
         ({"source": DRIVE, "network": "raod"}, stream_seg.ConfigError, "unknown network 'raod'"),
         ({"source": DRIVE, "every": 0}, stream_seg.ConfigError, "segment.every: expected whole number >= 1"),
         (
-            {"source": DRIVE, "backend": "abacus"},
+            {"source": DRIVE, "device": "abacus"},
             stream_seg.ConfigError,
             "segment.backend: expected auto or .*, got 'abacus'",
         ),
@@ -388,7 +388,7 @@ def test_a_stage_may_be_called_frames() -> None:
 
 def test_an_engine_segments_one_image_of_any_size() -> None:
     image = next(iter(Synthetic(width=160, height=96)(iter(())))).image
-    with stream_seg.open_engine("road", backend="onnxruntime", precision="f32") as engine:
+    with stream_seg.open_engine("road", device="onnxruntime", precision="f32") as engine:
         result = engine(image)
         assert result.labels.shape == (96, 160)
         assert result.labels_at((48, 80)).shape == (48, 80)

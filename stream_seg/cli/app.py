@@ -157,6 +157,10 @@ def run(
     no_smooth: switches.NoSmooth = False,
     classes: switches.Classes = None,
     opacity: switches.Opacity = None,
+    start: switches.Start = None,
+    duration: switches.Duration = None,
+    loop: switches.Loop = False,
+    fps: switches.Fps = None,
     report_file: Annotated[
         Path | None, typer.Option("--report", metavar="FILE", help="Write the figures of the run as JSON.")
     ] = None,

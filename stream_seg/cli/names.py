@@ -29,6 +29,9 @@ def fill_names(command: Any, arguments: Sequence[str]) -> None:
     commands = [command]
     for one in commands:
         commands.extend(getattr(one, "commands", {}).values())
+        for parameter in one.params:
+            if getattr(parameter, "is_flag", False) and parameter.metavar is None:
+                parameter.metavar = ""  # a flag takes no value; typer would show its type
         for parameter, (placeholder, text) in product(one.params, names.items()):
             if placeholder in (getattr(parameter, "help", None) or ""):
                 parameter.help = parameter.help.replace(placeholder, text)

@@ -30,13 +30,13 @@ Every: TypeAlias = Annotated[
     str | None,
     typer.Option(
         metavar="N|auto",
-        help="Run the network on every Nth frame, and move its labels between; auto: as the motion asks. Default: 1.",
+        help="Run the network on every Nth frame, and move its labels between; auto: as the motion needs. Default: 1.",
         rich_help_panel=NETWORK,
     ),
 ]
 Threads: TypeAlias = Annotated[
     int | None,
-    typer.Option(min=1, max=256, help="CPU threads of the network. Default: 1.", rich_help_panel=NETWORK),
+    typer.Option(min=1, max=256, metavar="N", help="CPU threads of the network. Default: 1.", rich_help_panel=NETWORK),
 ]
 NoSmooth: TypeAlias = Annotated[
     bool,
@@ -52,7 +52,36 @@ Classes: TypeAlias = Annotated[
 ]
 Opacity: TypeAlias = Annotated[
     float | None,
-    typer.Option(min=0, max=1, help="Opacity of the class colours. Default: 0.5.", rich_help_panel=DRAWING),
+    typer.Option(
+        min=0, max=1, metavar="N", help="Opacity of the class colours. Default: 0.5.", rich_help_panel=DRAWING
+    ),
+]
+
+Start: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Begin at the first frame at this time: seconds or [HH:]MM:SS. Default: 0.",
+        rich_help_panel=TIME,
+    ),
+]
+Duration: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="End after so much video. Default: at its end.", rich_help_panel=TIME),
+]
+Loop: TypeAlias = Annotated[
+    bool,
+    typer.Option("--loop", help="Play a file over and over at its own speed, until Ctrl-C.", rich_help_panel=TIME),
+]
+Fps: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01,
+        max=1000,
+        metavar="N",
+        help="Frames per second of the output: drops frames, and repeats them in videos. Default: those of the input.",
+        rich_help_panel=TIME,
+    ),
 ]
 
 
@@ -70,7 +99,8 @@ def read_switches(parameters: Mapping[str, Any]) -> dict[str, Any]:
     if (every := values["every"]) is not None and every.isdecimal():
         values["every"] = int(every)
     values["classes"] = split_names(values["classes"] or ()) or None
-    return {**values, "smooth": False if parameters.get("no_smooth") else None}
+    flags = {"loop": True if parameters.get("loop") else None, "smooth": False if parameters.get("no_smooth") else None}
+    return values | flags
 
 
 def split_names(texts: Sequence[str]) -> list[str]:

@@ -28,6 +28,7 @@ SWITCHES: Mapping[str, Switch] = MappingProxyType(
     {
         "network": Switch("network", "labels"),
         "device": Switch("backend", "labels"),
+        "precision": Switch("precision", "labels"),
         "size": Switch("size", "labels"),
         "every": Switch("every", "labels"),
         "threads": Switch("threads", "labels"),
