@@ -24,9 +24,10 @@ from av.video.reformatter import VideoReformatter
 
 from stream_seg.errors import SourceError
 from stream_seg.sources.container import WIDEST_PIXEL, allow_allocation
+from stream_seg.sources.convert import to_upright_bgr
 from stream_seg.sources.excerpt import Excerpt
 from stream_seg.sources.uri import IMAGE_SUFFIXES, Source
-from stream_seg.sources.video import DecodedFrame, DecodedFrames, to_upright_bgr
+from stream_seg.sources.video import DecodedFrame, DecodedFrames
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -97,7 +98,7 @@ def decode_image_files(
         if decoded is None:
             yield None
         else:
-            image = to_upright_bgr(decoded[0], reformatter, mirrored=decoded[1])
+            image = to_upright_bgr(decoded[0], reformatter, name=str(path), mirrored=decoded[1])
             yield DecodedFrame(image, number, 1, time_base, captured_ns)
     excerpt.check_begun(source.display)
 

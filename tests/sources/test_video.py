@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from av.video.reformatter import VideoReformatter
 
-from stream_seg.sources.video import to_upright_bgr
+from stream_seg.sources.convert import to_upright_bgr
 
 MATRICES = {"709": (0.2126, 0.0722), "601": (0.299, 0.114), "2020": (0.2627, 0.0593)}
 SPACES = {"709": 1, "601": 6, "2020": 9, "unspecified": 2}
@@ -29,7 +29,7 @@ def yuv_frame(
 
 
 def max_error(frame: av.VideoFrame, rgb: tuple[int, int, int]) -> int:
-    image = to_upright_bgr(frame, VideoReformatter())
+    image = to_upright_bgr(frame, VideoReformatter(), name="a test")
     return int(np.abs(image.astype(int) - rgb[::-1]).max())
 
 
@@ -69,9 +69,9 @@ def test_every_pixel_format_is_converted_to_a_new_array(pix_fmt: str) -> None:
         format=pix_fmt, threads=1
     )
     reformatter = VideoReformatter()
-    first, second = to_upright_bgr(gray, reformatter), to_upright_bgr(gray, reformatter)
+    first, second = to_upright_bgr(gray, reformatter, name="a test"), to_upright_bgr(gray, reformatter, name="a test")
     assert (first.shape, first.dtype, first.flags.c_contiguous) == ((242, 322, 3), np.uint8, True)
     assert np.abs(first.astype(int) - 150).max() <= 4  # FFmpeg's conversion to YUV is off by one
     first[:] = 0
     assert second.min() > 0
-    assert to_upright_bgr(gray, reformatter).min() > 0
+    assert to_upright_bgr(gray, reformatter, name="a test").min() > 0

@@ -1,0 +1,177 @@
+"""Decode the packets of a video to frames, and count every frame that is lost on the way.
+
+PyAV returns all frames of a decoder in one list, and an error ends it: the frames behind it are lost without a word
+when the decoder is emptied at the end. So packets and frames are counted, and the end of a file is decoded again, with
+one thread, if frames are missing there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from itertools import chain
+from typing import TypeAlias
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from stream_seg.errors import Reason, SourceError
+from stream_seg.sources.container import explain_error, strip_address
+
+Opened: TypeAlias = tuple[InputContainer, VideoStream]
+
+INDEXED_FORMATS = ("mp4", "matroska", "avi")
+"""FFmpeg's names of the containers in which a corrupt packet is one that the end of the file truncates."""
+ONE_FRAME_PER_PACKET = frozenset((
+    "av1", "dnxhd", "ffv1", "h264", "hevc", "libdav1d", "mjpeg", "mpeg1video", "mpeg2video", "png", "prores", "vp9",
+    "vvc",
+))  # fmt: skip
+"""FFmpeg's names of decoders that lose a frame where a packet has none. Packets of others may be empty by design: VP8
+has hidden frames, MPEG-4 leaves out images that do not change."""
+LONGEST_REORDERING = 16
+"""Frames that a decoder may hold back to sort them, by the standards of H.264 and HEVC."""
+AUTOMATIC_THREADS = 16
+"""Threads that FFmpeg starts at most by itself."""
+
+
+class TruncatedError(SourceError):
+    """A stream ended before its end."""
+
+
+class EncryptedError(TruncatedError):
+    """A stream whose packets are encrypted from here on."""
+
+    def __init__(self) -> None:
+        super().__init__("encrypted; only unencrypted video can be decoded", reason="not allowed")
+
+
+def decode_frames(
+    container: InputContainer,
+    stream: VideoStream,
+    *,
+    live: bool = False,
+    moved: bool = False,
+    reopen: Callable[[], AbstractContextManager[Opened]] | None = None,
+) -> Iterator[av.VideoFrame | None]:
+    """Yield frames as decoded, None for one that is damaged or lost. Raises TruncatedError at the end of a truncated
+    stream, EncryptedError where it is encrypted.
+
+    `moved`: the stream is not at its beginning; the index promises the frames from the first packet on. `reopen` opens
+    a file again, to decode its end with one thread.
+    """
+    expected, read, truncated = count_indexed_frames(container, stream), 0, False
+    failure: TruncatedError | None = None
+    balance = _Balance(stream, live=live)
+    try:
+        for packet in container.demux(stream):
+            if moved and packet.size:
+                moved = False
+                expected = 0 if packet.dts is None else count_indexed_frames(container, stream, since=packet.dts)
+            if packet.has_sidedata("encryption_info"):
+                failure = EncryptedError()
+                break
+            # In streams (mpegts, hls, rtsp) the flag means that some part of the packet is missing.
+            if packet.is_corrupt and any(name in container.format.name for name in INDEXED_FORMATS):
+                truncated = True
+            elif packet.size:  # an empty packet would end the decoder
+                read += not packet.is_discard
+                balance.add_packet(packet)
+                yield from balance.count(_decode_packet(stream, packet))
+    except av.FFmpegError as error:
+        reason, message = explain_error(error)
+        failure = _truncated(message, reason, strip_address(error))
+    except IndexError as error:  # of PyAV, after the last packet, if streams appear while it reads
+        failure = _truncated("streams appear that its beginning does not list", "broken", error)
+    # Frames that the decoder still holds come before the error.
+    yield from balance.count(_decode_packet(stream, None))
+    if failure is None and not truncated and reopen is not None and balance.lost and balance.last_pts is not None:
+        yield from balance.count(_decode_end(reopen, after=balance.last_pts))
+    if not live:
+        yield from [None] * balance.lost
+    if failure is not None:
+        raise failure
+    if read < expected:
+        raise TruncatedError(f"its index lists {expected} frames")
+    if truncated:
+        raise TruncatedError("its last frame is incomplete")
+
+
+def count_indexed_frames(container: InputContainer, stream: VideoStream, *, since: int | None = None) -> int:
+    """Return the number of frames in the index of an mp4, without those that its edit list cuts; 0 for other formats,
+    whose frame counts are guesses of the program that wrote the header. `since`: from this decoding time on."""
+    if "mp4" not in container.format.name or not stream.frames:
+        return 0
+    entries = [entry for entry in stream.index_entries if not entry.is_discard]
+    return sum(since is None or entry.timestamp >= since for entry in entries)
+
+
+class _Balance:
+    """Packets sent to a decoder, and frames that came back."""
+
+    def __init__(self, stream: VideoStream, *, live: bool) -> None:
+        self._sent = self._returned = 0
+        self._reliable, self._joining = stream.codec_context.name in ONE_FRAME_PER_PACKET, live
+        self._longest_delay = LONGEST_REORDERING + (stream.codec_context.thread_count or AUTOMATIC_THREADS)
+        self._first_pts: int | None = None
+        self.last_pts: int | None = None
+        """Time of the last frame, in ticks of the stream."""
+
+    @property
+    def lost(self) -> int:
+        """Number of frames that are missing or still in the decoder."""
+        return max(0, self._sent - self._returned) if self._reliable else 0
+
+    def add_packet(self, packet: av.Packet[VideoStream]) -> None:
+        """Count a packet. One before the first key frame in time refers to frames before the beginning."""
+        if self._first_pts is None:
+            self._first_pts = packet.pts
+        self._sent += not packet.is_discard and self._is_inside(packet.pts)
+
+    def count(self, frames: Iterable[av.VideoFrame | None]) -> Iterator[av.VideoFrame | None]:
+        """Yield frames, None for a damaged one, and None for each that cannot be in the decoder any more."""
+        for frame in frames:
+            if frame is None:
+                self._returned += 1
+                yield None
+                continue
+            self._returned += self._is_inside(frame.pts)
+            self.last_pts = frame.pts
+            self._reliable &= not frame.interlaced_frame  # the packets of some are fields
+            if self._joining:  # a stream that is joined in the middle begins with packets that have no key frame yet
+                self._joining, self._sent, self._returned = False, 0, 0
+            yield None if frame.is_corrupt else frame
+        while self.lost > self._longest_delay:
+            self._returned += 1
+            yield None
+
+    def _is_inside(self, pts: int | None) -> bool:
+        return pts is None or self._first_pts is None or pts >= self._first_pts
+
+
+def _decode_packet(stream: VideoStream, packet: av.Packet[VideoStream] | None) -> list[av.VideoFrame | None]:
+    try:
+        return [*stream.decode(packet)]
+    except av.FFmpegError:
+        return [None]
+
+
+def _decode_end(reopen: Callable[[], AbstractContextManager[Opened]], *, after: int) -> Iterator[av.VideoFrame]:
+    """Yield the frames of a file after the time `after`, decoded with one thread: no frame is lost with an error."""
+    try:
+        with reopen() as (container, stream):
+            stream.codec_context.thread_count = 1
+            container.seek(after, stream=stream)
+            packets = (packet for packet in container.demux(stream) if packet.size)
+            for packet in chain(packets, (None,)):
+                for frame in _decode_packet(stream, packet):
+                    if frame is not None and frame.pts is not None and frame.pts > after:
+                        yield frame
+    except (av.FFmpegError, IndexError, SourceError):
+        return  # the frames stay lost, and are counted
+
+
+def _truncated(message: str, reason: Reason, cause: BaseException) -> TruncatedError:
+    error = TruncatedError(message, reason=reason)
+    error.__cause__ = cause
+    return error
