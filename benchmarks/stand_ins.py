@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import TypeAlias
 
+from stream_seg.config.document import MetricsConfig
 from stream_seg.config.graph_file import Config, Node
 from stream_seg.frame import Frame
 from stream_seg.runtime.graph import Graph
@@ -127,7 +128,7 @@ def run_graph(
     nodes.append(Node("output", "output", (nodes[-1].name,), None, clock.wrap_output(output)))
     graph = Graph(Config(tuple(nodes), policy, None))
     register(graph)
-    with serve_metrics(graph, host="127.0.0.1", port=0), graph:
+    with serve_metrics(graph, MetricsConfig(port=0)), graph:
         graph.wait()
         cpu_ms = clock.read_ms()
     if graph.error is not None:

@@ -14,13 +14,13 @@ from pydantic.dataclasses import dataclass
 
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.files import expand_home
-from stream_seg.redact import name_secret_file, redact_secrets
+from stream_seg.redact import redact_secrets
 from stream_seg.stages.base import STRICT, Context, Frames, Traits
 from stream_seg.stages.playback import PACE, STAY, Playback, resolve_pace, resolve_stay
+from stream_seg.web.access import read_token
 from stream_seg.web.hosts import is_loopback
 
 TOKEN_ENV = "STREAM_SEG_TOKEN"  # noqa: S105 - the name of an environment variable
-MIN_CHARS = 12  # of a token
 
 File = Annotated[Path, AfterValidator(expand_home)]
 
@@ -97,9 +97,10 @@ class Serve:
             from stream_seg.web.state import PageState
         except ImportError as error:
             raise OutputError(f"serve: {error}; install it with: pip install '.[web]'") from error
+        token = read_token(self.token_file, TOKEN_ENV, where="serve", error=OutputError)
         page = PageState(self.context.streams, self.context.ended, opacity=self.opacity, shown=self.classes)
         playback = Playback(self.context, pace=bool(self.pace))
-        with serve_page(self, self.read_token(), self.context.registry, page) as url:
+        with serve_page(self, token, self.context.registry, page) as url:
             self.context.announce(f"page at {url}")
             for frame in frames:
                 playback.hold(frame)
@@ -109,17 +110,3 @@ class Serve:
             if self.stay and not self.context.stopping():
                 self.context.announce(f"ended; page stays at {url}, Ctrl-C to quit")
                 playback.wait_while(page.check)
-
-    def read_token(self) -> str | None:
-        """Return the token, None without one. Raises OutputError if it is too short or its file cannot be read."""
-        token, where = os.environ.get(TOKEN_ENV) or None, TOKEN_ENV
-        if self.token_file is not None:
-            where = name_secret_file("token_file", self.token_file)
-            try:
-                token = self.token_file.read_text(encoding="utf-8").partition("\n")[0].strip()
-            except (OSError, UnicodeDecodeError) as error:
-                reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-                raise OutputError(f"serve: {where}: {reason}") from error
-        if token is not None and len(token) < MIN_CHARS:
-            raise OutputError(f"serve: {where}: the token has {len(token)} characters; the minimum is {MIN_CHARS}")
-        return token

@@ -1,13 +1,14 @@
 """The metrics server: one thread per connection, with limits on the number and the duration of connections.
 
 Bound to a loopback address it rejects any `Host` header that is neither an IP address nor localhost, which stops DNS
-rebinding. Bound to another address it answers everybody.
+rebinding. Bound to another address it allows every host name. With a token it answers only requests that carry it.
 """
 
 from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import time
 from contextlib import suppress
 from threading import Condition
@@ -17,6 +18,7 @@ from wsgiref.simple_server import WSGIRequestHandler
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
+from stream_seg.web.access import Rejection, TokenVerifier
 from stream_seg.web.hosts import is_allowed_host, is_loopback
 
 LOG = logging.getLogger(__name__)
@@ -29,12 +31,23 @@ ADMIT_TIMEOUT_S = 1.0
 
 
 class MetricsServer(ThreadingWSGIServer):
-    """Listen from construction on; `serve_forever` answers. Raise OSError if the address cannot be bound."""
+    """Listen from construction on; `serve_forever` answers. Raise OSError if the address cannot be bound.
+
+    With `tls`, the context of a certificate, it speaks https only.
+    """
 
     request_queue_size = 128
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
-        self.host = host
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        *,
+        token: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.host, self.tokens, self._tls = host, TokenVerifier(token), tls
         self._connections: dict[socket.socket, float] = {}  # accepted at, oldest first
         self.answering: set[socket.socket] = set()  # those with a complete request, not closed in favor of new ones
         self.changed = Condition()
@@ -43,6 +56,13 @@ class MetricsServer(ThreadingWSGIServer):
         super().__init__((str(address[0]), port), _Handler)
         self.loopback_only = is_loopback(str(self.server_address[0]))
         self.set_app(make_wsgi_app(registry))
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Accept a connection. The TLS handshake follows in its thread, with the first byte that is read."""
+        connection, address = super().get_request()
+        if self._tls is not None:
+            connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, address
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self.changed:
@@ -91,9 +111,23 @@ class _Handler(WSGIRequestHandler):
         if self.server.loopback_only and not is_allowed_host(self.headers.get("Host", ""), (self.server.host,)):
             self.send_error(421, "host name not allowed; use the IP address")
             return False
+        address = str(self.client_address[0])
+        rejection = self.server.tokens.reject_header(self.headers.get("Authorization", ""), address)
+        if rejection is not None:
+            self._send_rejection(rejection)
+            return False
         with self.server.changed:
             self.server.answering.add(self.connection)
         return True
+
+    def _send_rejection(self, rejection: Rejection) -> None:
+        status, message, headers = rejection
+        body = f"{message}\n".encode()
+        self.send_response(status)
+        for name, value in {**headers, "Content-Type": "text/plain", "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - named by the standard library
         """Do not log requests."""
@@ -102,4 +136,4 @@ class _Handler(WSGIRequestHandler):
 def _shut_down(connection: socket.socket) -> None:
     """End a connection. The thread that reads or writes it wakes up and closes it."""
     with suppress(OSError):  # the client has disconnected already
-        connection.shutdown(socket.SHUT_RDWR)
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)  # that of a TLS socket is not safe while another reads

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from stream_seg.schema.validation import describe_unknown
-from stream_seg.web.auth import COOKIE, SESSION_S, TokenAuth, error_response
+from stream_seg.web.auth import COOKIE, SESSION_S, TokenAuth, client_address, error_response
 from stream_seg.web.mjpeg import MjpegStreams
 from stream_seg.web.renderer import encode_jpeg, encode_png, render
 from stream_seg.web.requests import handle_http_error, json_response, parse_view, parse_width, read_body, read_settings
@@ -134,9 +134,9 @@ class Page:
 
     async def login(self, request: Request) -> Response:
         token = parse_qs((await read_body(request)).decode(errors="replace")).get("token", [""])[0]
-        rejection = self.auth.reject(token, request.scope)
+        rejection = self.auth.reject(token, client_address(request.scope))
         if rejection is not None:
-            return RedirectResponse(f"/login?error={rejection.status_code}", 303)
+            return RedirectResponse(f"/login?error={rejection.status}", 303)
         response, session = RedirectResponse("/", 303), self.auth.create_session()
         secure = request.url.scheme == "https" or request.headers.get("origin", "").startswith("https:")
         response.set_cookie(COOKIE, session, SESSION_S, httponly=True, samesite="strict", secure=secure)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 import struct
 import time
 from collections.abc import Iterator
@@ -18,8 +17,9 @@ from prometheus_client import CollectorRegistry
 from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from stream_seg.errors import ConfigError, OutputError
+from stream_seg.errors import OutputError
 from stream_seg.redact import redact_secrets
+from stream_seg.web.access import load_certificate
 from stream_seg.web.app import Page
 from stream_seg.web.auth import AccessGuard, TokenAuth
 from stream_seg.web.hosts import format_host
@@ -150,11 +150,9 @@ def _configure_uvicorn(config: ServeConfig, guard: AccessGuard) -> uvicorn.Confi
         ssl_certfile=config.certfile,
         ssl_keyfile=config.keyfile and str(config.keyfile),
     )
-    try:
-        uvicorn_config.load()
-    except (ssl.SSLError, OSError) as error:
-        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
-        raise ConfigError(f"serve: certfile {config.certfile}, keyfile {config.keyfile}: {reason}") from error
+    if config.certfile and config.keyfile:
+        load_certificate(config.certfile, config.keyfile, where="serve")  # with better errors than uvicorn's
+    uvicorn_config.load()
     return uvicorn_config
 
 

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import nullcontext
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +16,6 @@ import av
 import cv2
 import pytest
 
-from stream_seg import api
 from stream_seg.config.graph_file import check
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.runtime.graph import Graph
@@ -196,7 +194,7 @@ def test_the_demo_runs_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_run_imports_no_torch(tmp_path: Path) -> None:
     """The import takes seconds and gigabytes, and an installation without extras has no torch."""
     script = (
-        "import sys; from stream_seg.cli.app import main\n"
+        "import sys; from stream_seg.cli.program import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "print(sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'nncf', 'onnx', 'onnxruntime'}))"
@@ -213,13 +211,3 @@ def test_a_page_that_waits_for_the_time_of_a_frame_notices_the_end() -> None:
     assert not page.context.stopping()
     graph.stop_requested.set()
     assert page.context.stopping()
-
-
-@pytest.mark.parametrize(("host", "shown"), [("::1", "[::1]"), ("127.0.0.1", "127.0.0.1")])
-def test_the_address_of_the_metrics_works_in_a_browser(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], host: str, shown: str
-) -> None:
-    monkeypatch.setattr(api, "serve_metrics", lambda *_, **__: nullcontext(9108))
-    settings = ("--set", f"metrics.host={host}", "--metrics-port", 0)
-    assert run_cli("run", f"{ENDLESS_DRIVE}&frames=1", tmp_path / "o.jsonl", *settings) == 0
-    assert f"metrics at http://{shown}:9108/metrics\n" in capsys.readouterr().err

@@ -30,9 +30,11 @@ from stream_seg.stages.show import Show
 image = np.empty((200, 300, 3), np.uint8)
 image[:, :150], image[:, 150:] = (0, 0, 250), (0, 250, 0)  # red at the left, green at the right
 
+count = int(sys.argv[2])
+
 def frames():
     seq = 0
-    while True:
+    while seq != count:
         yield Frame("front", seq, seq, Fraction(1, 50), 0, image)
         seq += 1
         if seq == 10:
@@ -41,7 +43,7 @@ def frames():
 
 def run(title):
     try:
-        for _ in Show(title=title, max_width=150)(frames()):
+        for _ in Show(title=title, max_width=150, stay=True)(frames()):
             pass
         print("ended", flush=True)
     except OutputError as error:
@@ -81,8 +83,8 @@ def display() -> Iterator[dict[str, str]]:
         server.terminate()
 
 
-def start(environment: dict[str, str], runs: int = 1) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", SHOW, str(runs)]
+def start(environment: dict[str, str], runs: int = 1, *, frames: int = -1) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SHOW, str(runs), str(frames)]
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -113,6 +115,13 @@ def test_a_key_ends_the_run(display: dict[str, str], key: str) -> None:
         assert press(key, show, display) == "ended\n"
         assert show.communicate(timeout=20) == ("", "")
         assert show.returncode == 0
+
+
+def test_the_last_image_stays_until_q(display: dict[str, str]) -> None:
+    with start(display, frames=10) as show:
+        assert show.stdout is not None
+        assert show.stdout.readline() == "shown\n"
+        assert press("q", show, display) == "ended\n"
 
 
 def test_closing_the_window_ends_the_run(display: dict[str, str]) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import logging
 import re
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread, active_count
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+import httpx
 import numpy as np
 import psutil
 import pytest
@@ -20,26 +23,33 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from stream_seg.config.document import METRICS_TOKEN_ENV, MetricsConfig
+from stream_seg.config.graph_file import check
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.errors import ConfigError
 from stream_seg.frame import RESETS, EngineInfo, Semantic, Signal, Temporal
 from stream_seg.runtime.graph import Graph
 from stream_seg.stages.base import Frames
+from stream_seg.telemetry import metrics
 from stream_seg.telemetry import server as metrics_server
 from stream_seg.telemetry.metrics import register, serve_metrics
+from stream_seg.web.access import MAX_FAILURES
 from tests.support.fake_stages import Camera, Ledger, Work, make_chain, make_config, make_node
 from tests.support.flood import is_closed, open_connection
 from tests.support.frames import make_frame
+from tests.support.program import make_certificate
 
 METRICS_PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
 @contextmanager
-def serving(graph: Graph, *, host: str, port: int) -> Iterator[int]:
-    """Register and serve the metrics of a graph; yield the port."""
+def serving(graph: Graph, **keys: object) -> Iterator[int]:
+    """Register and serve the metrics of a graph on a free port; yield the port. `keys` are those of `metrics`."""
     register(graph)
-    with serve_metrics(graph, host=host, port=port) as bound_port:
-        yield bound_port
+    with serve_metrics(graph, MetricsConfig.model_validate({"port": 0, **keys})) as url:
+        port = urlsplit(url).port
+        assert port is not None
+        yield port
 
 
 def scrape(port: int) -> dict[str, float]:
@@ -57,7 +67,7 @@ def scrape(port: int) -> dict[str, float]:
 def test_a_scrape_agrees_with_the_frames_that_an_output_received() -> None:
     sink = Ledger()
     graph = Graph(make_config(make_chain(Camera(50), Work(), sink)))
-    with serving(graph, host="127.0.0.1", port=0) as port, graph:
+    with serving(graph) as port, graph:
         assert graph.wait(10)
         samples = scrape(port)
     assert len(sink.numbers) == 50
@@ -78,7 +88,7 @@ def test_late_frames_are_counted_by_stream() -> None:
     strict, lenient = (replace(make_config(nodes), deadline_ms=deadline_ms) for deadline_ms in (15.0, 10_000.0))
     for deadline_config, late in ((strict, {"front": 4, "rear": 2}), (lenient, {"front": 0, "rear": 0})):
         graph, began_s = Graph(deadline_config), time.time()
-        with serving(graph, host="127.0.0.1", port=0) as port, graph:
+        with serving(graph) as port, graph:
             assert graph.wait(10)
             samples = scrape(port)
             ages = {stream: graph.workers[-1].ages[stream].last_s for stream in ("front", "rear")}
@@ -105,7 +115,7 @@ def test_every_series_exists_before_the_first_frame_and_is_documented() -> None:
         make_node("sink", "output", Ledger(), "smooth"),
     ]
     graph = Graph(make_config(nodes))
-    with serving(graph, host="127.0.0.1", port=0) as port, graph:
+    with serving(graph) as port, graph:
         before = scrape(port)
         release.set()
         assert graph.wait(10)
@@ -130,7 +140,7 @@ def test_a_smoothing_stage_has_resets_and_confidence() -> None:
 
     outage_seq = -1
     graph = Graph(make_config(make_chain(Camera(4), smooth, Ledger())))
-    with serving(graph, host="127.0.0.1", port=0) as port, graph:
+    with serving(graph) as port, graph:
         assert graph.wait(10)
         samples = scrape(port)
     resets = {reason: samples[f"stream_seg_resets_total reason={reason} stage=work"] for reason in RESETS}
@@ -139,7 +149,7 @@ def test_a_smoothing_stage_has_resets_and_confidence() -> None:
     assert "stream_seg_motion_confidence stage=sink stream=camera" not in samples
     outage_seq = 3
     graph = Graph(make_config(make_chain(Camera(4), smooth, Ledger())))
-    with serving(graph, host="127.0.0.1", port=0) as port, graph:
+    with serving(graph) as port, graph:
         assert graph.wait(10)
         assert scrape(port)["stream_seg_motion_confidence stage=work stream=camera"] == 0
 
@@ -149,7 +159,7 @@ def test_a_smoothing_stage_has_series_only_of_streams_that_reach_it() -> None:
     filters = [make_node(f"smooth {camera.name}", "smooth", Work(), camera.name) for camera in cameras]
     sink = make_node("sink", "output", Ledger(), *(smooth.name for smooth in filters))
     graph = Graph(make_config([*cameras, *filters, sink]))
-    with serving(graph, host="127.0.0.1", port=0) as port, graph:
+    with serving(graph) as port, graph:
         assert graph.wait(10)
         confidences = [name for name in scrape(port) if "motion_confidence" in name]
     assert sorted(confidences) == [
@@ -171,7 +181,7 @@ def test_a_labelling_stage_has_a_quality_level_and_its_changes() -> None:
         make_node("sink", "output", Ledger(), "segment"),
     ]
     graph = Graph(make_config(nodes))
-    with serving(graph, host="127.0.0.1", port=0) as port, graph:
+    with serving(graph) as port, graph:
         assert graph.wait(10)
         samples = scrape(port)
     assert samples["stream_seg_quality_level stage=segment"] == 2
@@ -181,9 +191,9 @@ def test_a_labelling_stage_has_a_quality_level_and_its_changes() -> None:
 
 def test_a_port_in_use_is_rejected() -> None:
     graph = Graph(make_config(make_chain(Camera(1), Work(), Ledger())))
-    with serving(graph, host="127.0.0.1", port=0) as port:
+    with serving(graph) as port:
         rejected = pytest.raises(ConfigError, match=f"cannot serve on 127.0.0.1:{port}")
-        with rejected, serve_metrics(graph, host="127.0.0.1", port=port):
+        with rejected, serve_metrics(graph, MetricsConfig(port=port)):
             pass
 
 
@@ -212,7 +222,7 @@ def wait_for(condition: Callable[[], bool], timeout_s: float) -> None:
 
 def test_slow_connections_are_limited_and_scrapes_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     process, limit = psutil.Process(), metrics_server.MAX_CONNECTIONS
-    with serving(idle_graph(), host="127.0.0.1", port=0) as port:
+    with serving(idle_graph()) as port:
         threads, files = active_count(), process.num_fds() + 60
         connections = [open_connection(port, b"GET /metrics HTTP/1.1\r\nHost: 127") for _ in range(60)]
         try:
@@ -269,7 +279,7 @@ def test_a_connection_that_is_being_answered_is_not_closed_for_a_new_one(monkeyp
 
 def test_sending_single_bytes_does_not_keep_a_connection_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_server, "TIMEOUT_S", 0.5)
-    with serving(idle_graph(), host="127.0.0.1", port=0) as port, open_connection(port, b"GET /metrics") as connection:
+    with serving(idle_graph()) as port, open_connection(port, b"GET /metrics") as connection:
         end_s = time.monotonic() + 10
         while not is_closed(connection):
             assert time.monotonic() < end_s
@@ -278,7 +288,7 @@ def test_sending_single_bytes_does_not_keep_a_connection_open(monkeypatch: pytes
 
 
 def test_an_unknown_host_name_is_rejected() -> None:
-    with serving(idle_graph(), host="127.0.0.1", port=0) as port:
+    with serving(idle_graph()) as port:
         assert status_for_host("evil.example", port) == status_for_host("localhost.evil.example:80", port) == 421
         assert status_for_host("", port) == 421
         assert status_for_host(f"localhost:{port}", port) == status_for_host(f"[::1]:{port}", port) == 200
@@ -286,15 +296,18 @@ def test_an_unknown_host_name_is_rejected() -> None:
 
 def test_a_public_address_allows_every_host_name_and_logs_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    with serving(idle_graph(), host="127.0.0.1", port=0):
+    with serving(idle_graph()):
         assert not caplog.messages
-    with serving(idle_graph(), host="0.0.0.0", port=0) as port:
-        assert caplog.messages == ["metrics.host 0.0.0.0: everyone who reaches it can read them; there is no token"]
+    with serving(idle_graph(), host="0.0.0.0") as port:
+        assert caplog.messages == [
+            "metrics.host 0.0.0.0: everyone who reaches it can read them; set metrics.token_file or "
+            "STREAM_SEG_METRICS_TOKEN"
+        ]
         assert status_for_host("camera-box", port) == 200
 
 
 def test_the_formats_of_a_scrape() -> None:
-    with serving(idle_graph(), host="127.0.0.1", port=0) as port:
+    with serving(idle_graph()) as port:
         url = f"http://127.0.0.1:{port}/metrics"
         with urlopen(Request(url, headers={"Accept-Encoding": "gzip"}), timeout=5) as response:
             assert response.headers["Content-Encoding"] == "gzip"
@@ -304,3 +317,115 @@ def test_the_formats_of_a_scrape() -> None:
         with urlopen(Request(url, headers=openmetrics), timeout=5) as response:
             assert response.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
             assert response.read().endswith(b"# EOF\n")
+
+
+@pytest.mark.parametrize(("host", "shown"), [("::1", "[::1]"), ("127.0.0.1", "127.0.0.1")])
+def test_the_url_of_the_metrics_works_in_a_browser(monkeypatch: pytest.MonkeyPatch, host: str, shown: str) -> None:
+    server = metrics_server.MetricsServer
+    on_ipv4 = lambda _, port, registry, **keys: server("127.0.0.1", port, registry, **keys)  # noqa: E731 - IPv6 may be off
+    monkeypatch.setattr(metrics, "MetricsServer", on_ipv4)
+    with serve_metrics(idle_graph(), MetricsConfig(host=host, port=0)) as url:
+        assert re.fullmatch(rf"http://{re.escape(shown)}:\d+/metrics", url)
+
+
+TOKEN = "canary-0123456789"
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> Path:
+    path = tmp_path / "token"
+    path.write_text(f"{TOKEN}\n")
+    return path
+
+
+def status_with(authorization: str, port: int) -> int:
+    """Return the HTTP status of a scrape with this `Authorization` header; only status 200 comes with metrics."""
+    url = f"http://127.0.0.1:{port}/metrics"
+    response = httpx.get(url, headers={"Authorization": authorization} if authorization else {}, trust_env=False)
+    assert ("stream_seg_fps" in response.text) is (response.status_code == 200)
+    return response.status_code
+
+
+def test_with_a_token_only_requests_that_carry_it_are_answered(
+    token_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with serving(idle_graph(), token_file=token_file, host="0.0.0.0", plain=True) as port:
+        assert status_with(f"Bearer {TOKEN}", port) == 200
+        response = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False)
+        assert (response.status_code, response.headers["WWW-Authenticate"]) == (401, "Bearer")
+        assert status_with(f"Basic {TOKEN}", port) == 401
+        statuses = [status_with(f"Bearer {TOKEN} {number}", port) for number in range(MAX_FAILURES + 1)]
+        assert statuses == [401] * MAX_FAILURES + [429]
+        assert status_with(f"Bearer {TOKEN}", port) == 429  # of an address that guesses
+    assert TOKEN not in caplog.text
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_the_token_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(METRICS_TOKEN_ENV, TOKEN)
+    with serving(idle_graph()) as port:
+        assert status_with("", port) == 401
+        assert status_with(f"bearer {TOKEN}", port) == 200
+
+
+def test_tls(token_file: Path, tmp_path: Path) -> None:
+    key, certificate = make_certificate(tmp_path)
+    keys = {"certfile": certificate, "keyfile": key, "token_file": token_file, "host": "0.0.0.0"}
+    trusted = ssl.create_default_context(cafile=certificate)
+    with serving(idle_graph(), **keys) as port:
+        slow = [open_connection(port, b"") for _ in range(3)]  # a handshake that never comes holds up nobody
+        with httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=trusted, trust_env=False, timeout=5) as client:
+            right = client.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
+            assert "stream_seg_fps" in right.text
+            assert client.get("/metrics").status_code == 401
+        with pytest.raises(httpx.TransportError):
+            status_with(f"Bearer {TOKEN}", port)  # not encrypted
+        for connection in slow:
+            connection.close()
+
+
+def test_slow_tls_connections_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics_server, "TIMEOUT_S", 0.2)
+    key, certificate = make_certificate(tmp_path)
+    with serving(idle_graph(), certfile=certificate, keyfile=key) as port:
+        connections = [open_connection(port, start) for start in (b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\n")]
+        wait_for(lambda: all(map(is_closed, connections)), timeout_s=10)
+        for connection in connections:
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"certfile": "a.pem"}, "metrics: certfile and keyfile must be set together"),
+        ({"host": "0.0.0.0", "token_file": "x/token"}, "metrics: host 0.0.0.0 needs TLS for its token: set certfile"),
+    ],
+)
+def test_invalid_keys_are_rejected(keys: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError) as rejected:
+        check({"stages": {"synthetic": {}, "show": {"input": "synthetic"}}, "metrics": {"port": 0, **keys}}, where="g")
+    assert str(rejected.value).startswith(f"g: {message}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("short\n", "has 5 characters; the minimum is 12"), (None, "No such file or directory")]
+)
+def test_an_invalid_token_file_is_rejected(tmp_path: Path, text: str | None, message: str) -> None:
+    if text is not None:
+        (tmp_path / "token").write_text(text)
+    with (
+        pytest.raises(ConfigError, match=f"^metrics: token_file: .*{message}$"),
+        serving(idle_graph(), token_file=tmp_path / "token"),
+    ):
+        pass
+
+
+def test_an_invalid_certificate_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "a.pem").write_text("nothing")
+    keys = {"certfile": tmp_path / "a.pem", "keyfile": tmp_path / "a.pem"}
+    with (
+        pytest.raises(ConfigError, match=r"^metrics: certfile .*a\.pem, keyfile .*a\.pem: "),
+        serving(idle_graph(), **keys),
+    ):
+        pass

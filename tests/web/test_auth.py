@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from stream_seg.web.auth import COOKIE, DRAIN_S, MAX_FAILURES, SESSION_S, FailureLimiter, TokenAuth
+from stream_seg.web.access import DRAIN_S, MAX_FAILURES, FailureLimiter
+from stream_seg.web.auth import COOKIE, SESSION_S, TokenAuth
 from stream_seg.web.hosts import is_allowed_host
 from tests.support.page_client import PageClient, make_segmented_frame, run_page
 from tests.support.time_limits import TimeLimit
