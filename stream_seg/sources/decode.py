@@ -52,17 +52,19 @@ def decode_frames(
     *,
     live: bool = False,
     moved: bool = False,
+    since: int | None = None,
     reopen: Callable[[], AbstractContextManager[Opened]] | None = None,
 ) -> Iterator[av.VideoFrame | None]:
     """Yield frames as decoded, None for one that is damaged or lost. Raises TruncatedError at the end of a truncated
     stream, EncryptedError where it is encrypted.
 
-    `moved`: the stream is not at its beginning; the index promises the frames from the first packet on. `reopen` opens
-    a file again, to decode its end with one thread.
+    `moved`: the stream is not at its beginning; the index promises the frames from the first packet on. `since` is the
+    time, in ticks of the stream, from which on lost frames are counted. `reopen` opens a file again, to decode its end
+    with one thread.
     """
     expected, read, truncated = count_indexed_frames(container, stream), 0, False
     failure: TruncatedError | None = None
-    balance = _Balance(stream, live=live)
+    balance = _Balance(stream, live=live, first_pts=since)
     try:
         for packet in container.demux(stream):
             if moved and packet.size:
@@ -107,13 +109,13 @@ def count_indexed_frames(container: InputContainer, stream: VideoStream, *, sinc
 
 
 class _Balance:
-    """Packets sent to a decoder, and frames that came back."""
+    """Packets sent to a decoder, and frames that came back, of those from the time `first_pts` on."""
 
-    def __init__(self, stream: VideoStream, *, live: bool) -> None:
+    def __init__(self, stream: VideoStream, *, live: bool, first_pts: int | None) -> None:
         self._sent = self._returned = 0
         self._reliable, self._joining = stream.codec_context.name in ONE_FRAME_PER_PACKET, live
         self._longest_delay = LONGEST_REORDERING + (stream.codec_context.thread_count or AUTOMATIC_THREADS)
-        self._first_pts: int | None = None
+        self._first_pts = first_pts
         self.last_pts: int | None = None
         """Time of the last frame, in ticks of the stream."""
 

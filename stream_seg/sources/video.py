@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator, Mapping
 from fractions import Fraction
@@ -80,14 +81,18 @@ def decode_video(
         timed, start_ns = not source.live or _has_times(container), time.monotonic_ns()
         time_base = (stream.time_base or Fraction(1, av.time_base)) if timed else MILLISECOND
         converter, last = Converter(source.display), None
+        begin_s = None if source.live else _begin_of(container)
+        since = None
+        if begin_s is not None and excerpt.start_s:
+            since = math.ceil((begin_s + excerpt.start_s) / time_base)
         frames = decode_frames(
             container,
             stream,
             live=source.live,
             moved=target is not None,
+            since=since,
             reopen=open_again if source.kind == "file" and threads != 1 else None,
         )
-        begin_s = None if source.live else _begin_of(container)
         if target is not None:
             container.seek(target, stream=stream)
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import av
 import pytest
 
 from stream_seg.errors import ConfigError, SourceError
-from stream_seg.frame import NONE_MISSED
+from stream_seg.frame import NONE_MISSED, Frame
 from stream_seg.sources.excerpt import Excerpt, parse_time
 from stream_seg.sources.live import Update
 from stream_seg.sources.reader import QueuedFrame
@@ -47,9 +47,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def numbers(uri: Path, **keys: Any) -> list[int]:
-    """Return the numbers of the frames; none may be missing."""
-    frames = list(Capture(uri=str(uri), **keys)(iter(())))
+    """Return the numbers of the frames; none may be missing, or counted as missing."""
+    frames, lost = list[Frame](), list[Mapping[str, int]]()
+
+    def run() -> Iterator[Frame]:
+        lost.append((yield from Capture(uri=str(uri), **keys)(iter(()))))
+
+    frames.extend(run())
     assert [frame.seq for frame in frames] == list(range(len(frames)))
+    assert lost == [{}]
     return [read_number(frame.image) for frame in frames]
 
 
@@ -58,6 +64,7 @@ def test_a_start_is_exact_in_every_container(name: str, folder: Path) -> None:
     for start_s in (0, 0.05, 1.99, 2.01, 3.9, 3.96, 4.0, 4.04, 5.9, 5.96, 7.9):
         first = math.ceil(Fraction(str(start_s)) * RATE)
         assert numbers(folder / name, start_s=start_s, duration_s=0.2) == list(range(first, min(first + 5, COUNT)))
+    assert numbers(folder / name, start_s=4.5) == list(range(113, COUNT))
 
 
 def test_times_and_totals_follow_the_excerpt(folder: Path) -> None:
