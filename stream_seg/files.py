@@ -14,7 +14,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
@@ -141,7 +141,7 @@ def require_writable(path: Path) -> None:
     with map_write_errors(path):
         if path.is_dir():
             raise OutputError(f"cannot write {path}: it exists and is not a file")
-        require_folder(_resolve(path).parent, path)
+        require_folder(resolve_path(path).parent, path)
 
 
 @contextmanager
@@ -162,13 +162,13 @@ def replace_file(path: Path, content: bytes) -> None:
 
 def partial_path(path: Path) -> Path:
     """Return the path at which an output is written before it gets its name. Raises OutputError for an invalid path."""
-    target = _resolve(path)
+    target = resolve_path(path)
     if not target.name:
         raise OutputError(f"cannot write {path}: it exists and is not a file")
     return target.with_name(f".{target.stem}.partial{target.suffix}")
 
 
-def _resolve(path: Path) -> Path:
+def resolve_path(path: Path) -> Path:
     """Return the path behind all links."""
     try:
         return Path(os.path.realpath(path))
@@ -179,7 +179,7 @@ def _resolve(path: Path) -> Path:
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield the empty partial file of an output for the body to write; see the module docstring."""
-    target, partial = _resolve(path), partial_path(path)
+    target, partial = resolve_path(path), partial_path(path)
     with map_write_errors(path):
         if target.exists() and not target.is_file():
             raise OutputError(f"cannot write {path}: it exists and is not a file")
@@ -212,25 +212,6 @@ def _lock_partial(descriptor: int, partial: Path, path: Path) -> None:
         if not ours:
             raise OutputError(f"cannot write {path}: another output is writing it; give each its own path")
         os.ftruncate(descriptor, 0)
-
-
-@contextmanager
-def atomic_files(template: Path) -> Iterator[Callable[[str], Path]]:
-    """Yield a function from a stream to its partial file: one for all, or with `{stream}` in the name one for each."""
-    with ExitStack() as files:
-        partials: dict[Path, Path] = {}
-
-        def partial_of(stream: str) -> Path:
-            path = fill_stream(template, stream)
-            if path not in partials:
-                partials[path] = files.enter_context(atomic_file(path))
-            return partials[path]
-
-        if STREAM in template.name:
-            make_folder(template.parent, template)
-        else:
-            partial_of("")  # an output that cannot be written is an error before the first frame
-        yield partial_of
 
 
 def is_file(path: Path, *, error: type[StreamSegError]) -> bool:

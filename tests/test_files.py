@@ -10,7 +10,6 @@ import pytest
 from stream_seg.errors import OutputError
 from stream_seg.files import (
     atomic_file,
-    atomic_files,
     complete_template,
     fill_stream,
     fill_time,
@@ -141,15 +140,6 @@ def test_a_small_file_is_replaced_atomically(tmp_path: Path) -> None:
     replace_file(tmp_path / "a.png", b"1")
     replace_file(tmp_path / "a.png", b"22")
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("a.png", b"22")]
-
-
-def test_each_stream_has_its_own_file(tmp_path: Path) -> None:
-    with atomic_files(tmp_path / "out-{stream}.txt") as partial_of:
-        for stream in ("front", "rear", "front"):
-            with partial_of(stream).open("a") as file:
-                file.write(stream)
-    assert (tmp_path / "out-front.txt").read_text() == "frontfront"
-    assert (tmp_path / "out-rear.txt").read_text() == "rear"
 
 
 @pytest.mark.parametrize("stream", ["", "..", "a/b", ".hidden", "a\0b", "a\nb"])

@@ -29,7 +29,7 @@ LOG = logging.getLogger(__name__)
 DRAIN_S = 1.0
 """Time that a stopped graph works on the frames under way before it drops them."""
 FINISH_S = 30.0
-"""Time that a stopped graph waits for outputs to finish their files: the index of an mp4 moves to its front."""
+"""Time that a stopped graph waits for outputs to finish their files, since a disk may be slow."""
 REMOVE_S = 6.0
 """Time that a removed source may take to end: a read may take as long as its time-out."""
 POLL_S = 0.05
@@ -57,6 +57,7 @@ class Graph:
         """Set, for example by a signal handler, to request the end of the run; whoever waits then calls `stop`."""
         self._entered = self._stopping = False
         self.error: StreamSegError | None = None
+        self._truncated: list[str] = []  # files that lack the end of their stream
         self.registry = CollectorRegistry()
         """Metrics of this graph; stages may add their own."""
         self.policy: Policy = ("latest" if config.live else "every") if config.policy == "auto" else config.policy
@@ -133,6 +134,8 @@ class Graph:
         self.stop()
         self.wait(DRAIN_S)
         self._end_stages()
+        if self.error is not None and self._truncated:
+            self.error.args = (f"{self.error}; truncated: {', '.join(self._truncated)}",)
 
     def _end_stages(self) -> None:
         """Drop the frames under way, and wait for the stages: outputs finish their files."""
@@ -325,6 +328,13 @@ class Graph:
         """Return whether the source of a stream has ended."""
         return any(source.source.state == "ended" for source in self._sources_of(stream))
 
+    def _is_complete(self, stream: str, seq: int) -> bool:
+        """Return whether `seq` is the number of the last frame of a stream; True for that of a removed source."""
+        return all(
+            (source.exhausted or source.failed) and source.last is not None and source.last.seq == seq
+            for source in self._sources_of(stream)
+        )
+
     def _sources_of(self, stream: str) -> Iterator[Worker]:
         return (worker for worker in self.workers if worker.is_source and stream in worker.ages)
 
@@ -345,6 +355,10 @@ class Graph:
             stopping=self.ending,
             live=self._is_live,
             ended=self._has_ended,
+            complete=self._is_complete,
+            fail=self.fail,
+            failed=lambda: self.error is not None,
+            truncated=self._truncated.append,
             streams=worker.streams,
             announce=self._announce,
             busy=worker.activity.expect,

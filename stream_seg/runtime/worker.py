@@ -35,6 +35,8 @@ class Owner(Protocol):
 
     def stop(self) -> None: ...
 
+    def ending(self) -> bool: ...
+
     def on_end(self, worker: Worker, /) -> None: ...
 
 
@@ -51,6 +53,7 @@ class Worker:
         self.taken = self.yielded = 0
         self.placeholders = 0  # frames among `yielded` that stand in for a missing image
         self.failed = False
+        self.exhausted = False  # the stage has ended by itself, before the run was to end
         self.added = False  # a source that joined a running graph
         self.finishing = False  # the input has ended
         self.activity = Activity()
@@ -161,6 +164,7 @@ class Worker:
                     return
                 self.activity.enter("working", frame, place="after")
                 self._began_ns = time.monotonic_ns()
+            self.exhausted = not self._owner.ending()
 
     def _frames(self) -> Generator[Frame, None, None]:
         """Yield the frames of the stage; count the value of its generator as missed frames."""

@@ -104,6 +104,14 @@ class Context:
     """Return whether a stream comes from a live source."""
     ended: Callable[[str], bool] = lambda stream: False
     """Return whether the source of a stream has ended; its last frames may still be under way."""
+    complete: Callable[[str, int], bool] = lambda stream, seq: False
+    """Return whether `seq` is the number of the last frame of a stream, whose source has ended or failed by itself."""
+    fail: Callable[[StreamSegError], None] = lambda error: None
+    """End the run with an error, from a thread of the stage."""
+    failed: Callable[[], bool] = lambda: False
+    """Return whether an error ends the run."""
+    truncated: Callable[[str], None] = lambda file: None
+    """Name a file that lacks the end of its stream: the error of the run lists it."""
     streams: Callable[[], Collection[str]] | None = None
     """Return the streams that reach the stage now; None: unknown, every stream that ever came."""
     announce: Callable[[str], None] = lambda message: None

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from stream_seg.files import atomic_files, map_write_errors, path_validator, require_semantic
+from stream_seg.files import path_validator, require_semantic
 from stream_seg.frame import Frame
 from stream_seg.ops.labels import class_shares
-from stream_seg.stages.base import STRICT, Frames, Traits
+from stream_seg.stages.base import STRICT, Context, Frames, Traits
+from stream_seg.stages.growing_file import GrowingFile
+from stream_seg.stages.recorder import Recorder
+from stream_seg.stages.rotation import KeepGb, Rotation, SegmentMb, SegmentS
 
 
 @dataclass(config=STRICT)
@@ -41,26 +44,57 @@ class Records:
         AfterValidator(path_validator(".jsonl")),
         Field(description="the file, .jsonl; with {stream} in its name, one file per stream"),
     ]
-
     classes: Annotated[list[str] | None, Field(min_length=1, description="classes to list; none: all")] = None
+    segment_s: SegmentS = None
+    segment_mb: SegmentMb = None
+    keep_gb: KeepGb = None
 
     @classmethod
     def argument(cls, text: str) -> dict[str, object] | None:
         """Return the keys for a command-line OUTPUT; None for one that is no table."""
         return {"path": text} if "://" not in text and Path(text).suffix.lower() == ".jsonl" else None
 
+    def __post_init__(self) -> None:
+        self._context = Context()
+
+    def bind(self, context: Context) -> Records:
+        """Return the stage with the context of a graph, and with the time or a number in its path where that is due."""
+        bound = replace(self, path=self._rotation.bind(self.path, context))
+        bound._context = context
+        return bound
+
     def __call__(self, frames: Frames) -> Frames:
-        with atomic_files(self.path) as partial_of, ExitStack() as open_files:
-            files: dict[Path, BinaryIO] = {}
+        with Recorder(self.path, self._begin, rotation=self._rotation, context=self._context) as recorder:
             for frame in frames:
-                line = json.dumps(record(frame, self.classes)).encode() + b"\n"
-                partial = partial_of(frame.stream)
-                if partial not in files:
-                    files[partial] = open_files.enter_context(_open_file(partial, self.path))
-                with map_write_errors(self.path):
-                    files[partial].write(line)
-                    files[partial].flush()  # a crash loses no line
+                recorder.add(frame)
                 yield frame
+
+    @property
+    def _rotation(self) -> Rotation:
+        return Rotation(self.segment_s, self.segment_mb, self.keep_gb)
+
+    def _begin(self, file: GrowingFile, _: Frame) -> Lines:
+        return Lines(file, self.classes)
+
+
+class Lines:
+    """Records in a growing file."""
+
+    def __init__(self, file: GrowingFile, classes: Sequence[str] | None) -> None:
+        self._file, self._classes = file, classes
+        self._lines = 0
+
+    def add(self, frame: Frame) -> None:
+        """Write the line of a frame. Raises OSError, and ConfigError for a frame without classes."""
+        self._file.write(json.dumps(record(frame, self._classes)).encode() + b"\n")
+        self._lines += 1
+
+    def close(self) -> None:
+        """Do nothing: every line is complete."""
+
+    def extent(self) -> str:
+        """Return the number of complete lines."""
+        return f"{self._lines} lines"
 
 
 def record(frame: Frame, classes: Sequence[str] | None = None) -> dict[str, Any]:
@@ -86,18 +120,3 @@ def record(frame: Frame, classes: Sequence[str] | None = None) -> dict[str, Any]
         "latency_ms": round((time.monotonic_ns() - frame.captured_ns) / 1e6, 3),
         "missed": dict(frame.missed),
     }
-
-
-@contextmanager
-def _open_file(partial: Path, path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing.
-
-    After a failed write the buffer still holds data, so closing fails too, and raises the same OutputError.
-    """
-    with map_write_errors(path):
-        file = partial.open("wb")
-    try:
-        yield file
-    finally:
-        with map_write_errors(path):
-            file.close()

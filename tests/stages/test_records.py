@@ -22,6 +22,7 @@ from stream_seg.errors import ConfigError, OutputError
 from stream_seg.frame import EngineInfo, Frame, Semantic
 from stream_seg.stages.records import Records
 from stream_seg.types import Classes
+from tests.support.program import list_folder
 
 CLASSES = Classes(("road", "sky", "élan"), ((128, 64, 128), (70, 130, 180), (1, 2, 3)))
 SEMANTIC = Semantic(
@@ -69,7 +70,7 @@ def test_a_crash_loses_no_line(tmp_path: Path) -> None:
     stage = Records(tmp_path / "out.jsonl")(frames(3))
     next(stage)
     next(stage)
-    assert len(lines(tmp_path / ".out.partial.jsonl")) == 2
+    assert len(lines(tmp_path / "out.partial.jsonl")) == 2
     stage.close()  # type: ignore[attr-defined]
     assert [record["seq"] for record in lines(tmp_path / "out.jsonl")] == [0, 1]
 
@@ -103,7 +104,7 @@ def test_bad_paths(tmp_path: Path) -> None:
         Records("out.json")  # type: ignore[arg-type]
 
 
-def test_a_file_that_cannot_grow_is_removed(tmp_path: Path) -> None:
+def test_a_file_that_cannot_grow_keeps_its_lines(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from stream_seg.errors import OutputError\n"
         "from tests.stages.test_records import Records, frames\n"
@@ -120,4 +121,8 @@ def test_a_file_that_cannot_grow_is_removed(tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, str(path)]
     run = subprocess.run(command, cwd=root, preexec_fn=limit, capture_output=True, text=True, check=True)
     assert (run.stdout, run.stderr) == (f"cannot write {path}: the file is larger than this system allows\n", "")
-    assert list(tmp_path.iterdir()) == []
+    assert list_folder(tmp_path) == ["out.partial.jsonl"]
+    content = (tmp_path / "out.partial.jsonl").read_text()
+    assert content.endswith("\n")
+    assert [json.loads(line)["seq"] for line in content.splitlines()] == list(range(content.count("\n")))
+    assert content.count("\n") > 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -18,9 +19,11 @@ from pydantic import ValidationError
 
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.frame import Frame
-from stream_seg.stages.write import Write, fit_image
+from stream_seg.stages.video_file import fit_image
+from stream_seg.stages.write import Write
 from stream_seg.types import Image
-from tests.support.clips import number_image, read_number, read_video
+from tests.support.clips import list_boxes, number_image, read_number, read_video
+from tests.support.program import list_folder
 
 TICK = Fraction(1, 12800)
 IRREGULAR = [7, 512, 1024, 1025, 1700, 4000, 4001, 9000, 9512, 15000]
@@ -146,10 +149,13 @@ def test_colours_are_preserved(tmp_path: Path) -> None:
             assert np.abs(centers.astype(int) - colours).max() <= 4
 
 
-def test_the_index_is_at_the_front(tmp_path: Path) -> None:
-    write(tmp_path / "out.mp4", frames(range(5)))
-    content = (tmp_path / "out.mp4").read_bytes()
-    assert 0 < content.index(b"moov") < content.index(b"mdat")
+def test_a_finished_file_is_an_ordinary_mp4(tmp_path: Path) -> None:
+    """Without fragments: all frames are in one block, and one index lists them."""
+    path = tmp_path / "out.mp4"
+    write(path, frames(range(0, 60 * 512, 512)))
+    assert list_boxes(path) == ["ftyp", "free", "mdat", "moov"]
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].frames == 60
 
 
 @pytest.mark.parametrize("size", [(63, 97), (3, 3), (64, 97)])
@@ -211,9 +217,9 @@ def test_an_unwritable_output_is_an_error_before_the_first_frame(tmp_path: Path)
 
 def test_each_stream_has_its_own_file(tmp_path: Path) -> None:
     both = [frame for pair in zip(frames(range(4)), frames(range(4), stream="rear"), strict=True) for frame in pair]
-    with pytest.raises(ConfigError, match=r"front and rear cannot share .*out\.mp4; .*out-\{stream\}\.mp4"):
+    with pytest.raises(ConfigError, match=r"front, rear cannot share .*out\.mp4; .*out-\{stream\}\.mp4"):
         list(Write(tmp_path / "out.mp4")(iter(both)))
-    assert list(tmp_path.iterdir()) == []
+    assert list_folder(tmp_path) == ["out.partial.mp4"]
     list(Write(tmp_path / "out-{stream}.mp4")(iter(both)))
     assert [len(read_video(tmp_path / f"out-{stream}.mp4")) for stream in ("front", "rear")] == [4, 4]
 
@@ -230,40 +236,59 @@ def test_settings_are_checked() -> None:
 
 
 FILL = """
-import resource, signal, sys
+import os, resource, signal, sys
 from fractions import Fraction
 import numpy as np
 from stream_seg.errors import OutputError
 from stream_seg.frame import Frame
+from stream_seg.stages.base import Context
 from stream_seg.stages.write import Write
+from tests.support.clips import count_frames
 if sys.argv[2] == "limit":
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 noise = np.random.default_rng(0)
 frames = (Frame("a", n, n, Fraction(1, 30), 0, noise.integers(0, 256, (240, 320, 3), np.uint8)) for n in range(60))
+names = []
+stage = Write(sys.argv[1], preset="ultrafast").bind(Context(recorded=True, truncated=names.append))
 try:
-    print(len(list(Write(sys.argv[1], preset="ultrafast")(frames))))
+    print(len(list(stage(frames))))
 except OutputError as error:
     print(error)
+    print(*names)
+folder = os.path.dirname(sys.argv[1])
+print(*((name, count_frames(f"{folder}/{name}")) for name in os.listdir(folder)))
 """
 
 
+def check_filled(path: Path, output: str, reason: str) -> None:
+    """Check what FILL prints: the error, the file that it names, and how many of its frames can be decoded."""
+    error, name, counts = output.splitlines()
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    assert error == f"cannot write {path}: {reason}"
+    assert (match := re.fullmatch(rf"{re.escape(str(partial))} after (\d+) frames \((\d\.\d\d) s\)", name)), name
+    assert int(match[1]) > 1
+    assert float(match[2]) == pytest.approx(int(match[1]) / 30, abs=0.01)
+    assert counts == str((partial.name, int(match[1])))
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_file_that_exceeds_a_limit_is_removed(tmp_path: Path, suffix: str) -> None:
+def test_a_file_that_exceeds_a_limit_keeps_its_frames(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out{suffix}"
     command = [sys.executable, "-c", FILL, str(path), "limit"]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert (run.stdout, run.stderr) == (f"cannot write {path}: the file is larger than this system allows\n", "")
-    assert list(tmp_path.iterdir()) == []
+    assert run.stderr == ""
+    check_filled(path, run.stdout, "the file is larger than this system allows")
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_full_disk_is_an_error(tmp_path: Path, suffix: str) -> None:
+def test_a_full_disk_keeps_the_frames(tmp_path: Path, suffix: str) -> None:
     small_disk = f"mount -t tmpfs -o size=200k none '{tmp_path}' && "
     if not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "sh", "-c", f"{small_disk} true"]).returncode:
         pytest.skip("a small disk cannot be mounted here")
     path = tmp_path / f"out{suffix}"
-    script = f"{small_disk} '{sys.executable}' -c \"$0\" '{path}' disk && ls -A '{tmp_path}'"
+    script = f"{small_disk} '{sys.executable}' -c \"$0\" '{path}' disk"
     command = ["unshare", "-rm", "sh", "-c", script, FILL]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert (run.stdout, run.stderr) == (f"cannot write {path}: disk full\n", "")
+    assert run.stderr == ""
+    check_filled(path, run.stdout, "disk full")

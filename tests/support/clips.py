@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -76,3 +77,22 @@ def read_video(path: Path) -> list[tuple[Fraction, Image]]:
     """Return (time in seconds, image) of every frame, decoded without stream_seg."""
     with av.open(str(path)) as container:
         return [(frame.pts * frame.time_base, frame.to_ndarray(format="bgr24")) for frame in container.decode(video=0)]
+
+
+def count_frames(path: Path | str) -> int:
+    """Return the number of frames that a player gets from a file, which may be cut off anywhere after its header."""
+    number = 0
+    with av.open(str(path)) as container, suppress(av.InvalidDataError):
+        for _ in container.decode(video=0):
+            number += 1
+    return number
+
+
+def list_boxes(path: Path) -> list[str]:
+    """Return the types of the boxes of an MP4 at its top level."""
+    content, position, types = path.read_bytes(), 0, []
+    while position < len(content):
+        size = int.from_bytes(content[position : position + 4], "big")
+        types.append(content[position + 4 : position + 8].decode("latin-1"))
+        position += size
+    return types

@@ -1,0 +1,221 @@
+"""Files that grow while a recording runs, and keep what was written through a crash, a power cut or a full disk.
+
+A recording NAME.SUFFIX grows in NAME.partial.SUFFIX beside it, locked by its writer. It gets its name when it is
+complete, and keeps the partial one otherwise. The partial file of a killed run is never touched: the next run writes to
+NAME.partial-2.SUFFIX.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from threading import Lock
+
+from stream_seg.errors import OutputError
+from stream_seg.files import make_folder, map_write_errors, resolve_path
+
+sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
+
+
+class GrowingFile:
+    """A binary file that is written under a partial name. PyAV and the stage write to it, a `Keeper` syncs it.
+
+    After a failed write every later one fails as well. Raises OutputError if the file cannot be created, or if another
+    output writes it.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool) -> None:
+        self.path, self._overwrite = path, overwrite
+        self._target = resolve_path(path)
+        self._created_folder = not self._target.parent.exists()
+        self.failure: OSError | None = None
+        """The first error of writing, of syncing, or of looking for the file."""
+        self._position = self._complete = self._synced = self.size = 0
+        self._closing = Lock()  # so that no other thread uses a descriptor that is closed
+        with map_write_errors(path):
+            if self._target.exists() and not self._target.is_file():
+                raise OutputError(f"cannot write {path}: it exists and is not a file")
+            make_folder(self._target.parent, path)
+            self.partial, self._descriptor = claim_partial(self._target, path)
+            self._sync_folder()
+
+    @property
+    def name(self) -> str:
+        """Path of the partial file."""
+        return str(self.partial)
+
+    @property
+    def closed(self) -> bool:
+        """True after an error or the end: PyAV writes no more then."""
+        return self.failure is not None or self._descriptor < 0
+
+    def write(self, data: bytes) -> int:
+        """Write all of `data` at the position. Raises the OSError of the first failure, now and at every later call."""
+        if self.failure is not None:
+            raise self.failure
+        try:
+            if self._position < self.size:  # a header that refers to what follows must not reach the disk before it
+                sync_data(self._descriptor)
+            written = 0
+            while written < len(data):
+                written += os.pwrite(self._descriptor, memoryview(data)[written:], self._position + written)
+        except OSError as error:
+            self.failure = error
+            raise
+        self._position += written
+        self.size = max(self.size, self._position)
+        return written
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move the position, as `io.IOBase.seek` does."""
+        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def commit(self) -> None:
+        """Note that the file is readable up to its present size."""
+        self._complete = self.size
+
+    def sync(self) -> None:
+        """Sync new content to the disk, and look for the file in its folder. Callable from any thread.
+
+        Raises OutputError for the first failure; the writer of the file meets it at its next write.
+        """
+        with self._closing, map_write_errors(self.path):
+            if self.closed:
+                return
+            try:
+                self._require_present()
+                if self.size != self._synced:
+                    synced = self.size
+                    sync_data(self._descriptor)
+                    self._synced = synced
+            except OSError as error:
+                self.failure = self.failure or error
+                raise
+
+    def finish(self) -> None:
+        """Give the complete file its name. Raises OutputError if the file is gone or the name is taken."""
+        with map_write_errors(self.path):
+            self._require_present()
+            sync_data(self._descriptor)
+            publish(self.partial, self._target, overwrite=self._overwrite)
+            self._sync_folder()
+            self.close()
+
+    def keep(self) -> bool:
+        """Close the file under its partial name, after a failure without what follows the last `commit`.
+
+        Returns False if nothing is left: the file is gone, or empty and removed.
+        """
+        if self.failure is not None:
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, self._complete)
+            self.size = self._complete
+        if not self.size:
+            self.discard()
+            return False
+        present = self._is_present()
+        self.close()
+        return present
+
+    def close(self) -> None:
+        """Close the file; it keeps the name that it has. Closing twice is allowed."""
+        with self._closing:
+            if self._descriptor >= 0:
+                with suppress(OSError):
+                    sync_data(self._descriptor)
+                os.close(self._descriptor)
+                self._descriptor = -1
+
+    def discard(self) -> None:
+        """Remove a file without content, and its folder if that was created for it and is empty."""
+        with suppress(OSError):
+            if self._is_present():
+                self.partial.unlink()
+            if self._created_folder:
+                self._target.parent.rmdir()
+        self.close()
+
+    def _require_present(self) -> None:
+        """Raise OSError if the partial file was deleted, moved or replaced, or its device does not answer."""
+        if not self._is_present():
+            message = f"{self.partial.name} was deleted, moved or replaced during the run"
+            raise FileNotFoundError(errno.ENOENT, message)
+
+    def _is_present(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self.partial.lstat())
+        except FileNotFoundError:
+            return False
+
+    def _sync_folder(self) -> None:
+        """Sync the name of the file to the disk, where the file system can."""
+        with suppress(OSError):
+            folder = os.open(self._target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+
+def claim_partial(target: Path, path: Path) -> tuple[Path, int]:
+    """Create and lock the partial file of `target`. Return its path and its open descriptor.
+
+    A file with content, a link or anything else of that name is left alone, and the next number is tried. Raises
+    OutputError, which names `path`, if another output has locked the file.
+    """
+    for number in count(1):
+        suffix = f".partial{'' if number == 1 else f'-{number}'}{target.suffix}"
+        partial = target.with_name(target.stem + suffix)
+        try:
+            descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        except OSError:
+            if os.path.lexists(partial):
+                continue
+            raise
+        try:
+            if _lock(descriptor, partial):
+                return partial, descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            raise OutputError(f"cannot write {path}: another output is writing it; give each its own path") from None
+        os.close(descriptor)
+    raise AssertionError("unreachable")
+
+
+def _lock(descriptor: int, partial: Path) -> bool:
+    """Lock an open file. Return whether it is empty and still has its name. Raises BlockingIOError if it is locked."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        pass  # this file system has no locks
+    status = os.fstat(descriptor)
+    with suppress(FileNotFoundError):  # another run has just finished or discarded it
+        return stat.S_ISREG(status.st_mode) and not status.st_size and os.path.samestat(status, partial.lstat())
+    return False
+
+
+def publish(partial: Path, target: Path, *, overwrite: bool) -> None:
+    """Give a complete file its name. Without `overwrite`, raises OutputError if something has that name by now."""
+    if overwrite:
+        os.replace(partial, target)
+        return
+    try:
+        os.link(partial, target, follow_symlinks=False)
+    except OSError:  # the name is taken, or the file system has no hard links
+        if os.path.lexists(target):
+            raise OutputError(f"cannot write {target}: it exists by now; the recording is in {partial}") from None
+        os.rename(partial, target)
+    else:
+        partial.unlink()
