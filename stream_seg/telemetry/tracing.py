@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from stream_seg.config.document import TracesConfig
 from stream_seg.errors import ConfigError, OutputError
-from stream_seg.files import map_write_errors, require_writable
+from stream_seg.files import make_folder, map_write_errors, require_writable
 from stream_seg.frame import Frame
 from stream_seg.runtime.graph import Graph
 
@@ -103,6 +103,7 @@ def _exporter(config: TracesConfig) -> Iterator[SpanExporter]:
 
         require_writable(config.file)
         _require_traces(config.file)
+        make_folder(config.file.parent, config.file)
         with config.file.open("a", encoding="utf-8") as file:
             yield ConsoleSpanExporter(out=file, formatter=lambda span: f"{span.to_json(indent=None)}\n")
         return

@@ -108,9 +108,31 @@ def test_a_collector_receives_the_spans(unused_port: int) -> None:
     assert b"stream_seg" in b"".join(requests)
 
 
+@pytest.mark.parametrize("content", [b"notes", b'{"frame": 1}\n', b"[1]\n", b"\xff\xd8\xff\n", b"{" * 100_000])
+def test_traces_are_not_appended_to_a_file_of_another_kind(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "mine"
+    path.write_bytes(content)
+    graph = Graph(make_config(make_chain(Camera(1), Work(), Ledger())))
+    with (
+        pytest.raises(OutputError, match="the file exists and holds no traces"),
+        trace_frames(graph, TracesConfig(file=path), deadline_ms=60_000),
+    ):
+        pass
+    assert path.read_bytes() == content
+
+
+def test_traces_of_a_restarted_program_follow_those_before(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "traces.jsonl"
+    for number in (1, 2):
+        graph = Graph(make_config(make_chain(Camera(1), Work(), Ledger())))
+        with trace_frames(graph, TracesConfig(file=path, sample=1), deadline_ms=60_000), graph:
+            assert graph.wait(10)
+        assert len(path.read_text().splitlines()) == 4 * number
+
+
 def test_an_unwritable_file_is_refused(tmp_path: Path) -> None:
     graph = Graph(make_config(make_chain(Camera(1), Work(), Ledger())))
-    traces = TracesConfig(file=tmp_path / "nowhere" / "traces.jsonl")
+    traces = TracesConfig(file=tmp_path / "no" / "where" / "traces.jsonl")
     with pytest.raises(OutputError, match="no such folder"), trace_frames(graph, traces, deadline_ms=1):
         pass
 

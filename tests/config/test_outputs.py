@@ -1,0 +1,55 @@
+"""An output is never a file that the graph reads, with and without `overwrite`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stream_seg.config.graph_file import check
+from stream_seg.config.outputs import check_files, output_paths, refuse_overwriting
+from stream_seg.errors import OutputError
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    "source", ["clip.mp4", "net.onnx", "mapped.onnx", "password", "certificate", "graph.yaml", "link", "hard"]
+)
+def test_a_file_that_the_graph_reads_is_no_output(tmp_path: Path, source: str, overwrite: bool) -> None:
+    names = ("clip.mp4", "net.onnx", "mapped.onnx", "password", "certificate", "graph.yaml")
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "link").symlink_to("net.onnx")
+    (tmp_path / "hard").hardlink_to(tmp_path / "clip.mp4")
+    paths = {name: str(tmp_path / name) for name in names}
+    stages: dict[str, Any] = {
+        "capture": {"uri": paths["clip.mp4"], "password_file": paths["password"]},
+        "segment": {"input": "capture", "network": paths["net.onnx"]},
+        "again": {"stage": "segment", "input": "segment", "network": {"onnx": paths["mapped.onnx"]}},
+        "serve": {"input": "again", "certfile": paths["certificate"], "keyfile": paths["certificate"]},
+        "records": {"input": "again", "path": str(tmp_path / "o.jsonl")},
+    }
+    config = check({"stages": stages, "overwrite": overwrite}, where="graph")
+    refuse_overwriting(config, report_file=tmp_path / "report.json")
+    with pytest.raises(OutputError, match=f"{source}: is the input as well"):
+        refuse_overwriting(config, report_file=tmp_path / source, inputs=[Path(paths["graph.yaml"])])
+
+
+def test_the_path_of_an_output_is_no_input(tmp_path: Path) -> None:
+    (tmp_path / "o.jsonl").touch()
+    stages = {"synthetic": {}, "records": {"input": "synthetic", "path": str(tmp_path / "o.jsonl")}}
+    config = check({"stages": stages, "overwrite": True}, where="graph")
+    refuse_overwriting(config)
+    assert output_paths(config) == [("records", tmp_path / "o.jsonl")]
+
+
+def test_files_of_a_command(tmp_path: Path) -> None:
+    new, old = tmp_path / "new.json", tmp_path / "old.json"
+    old.touch()
+    check_files([new], overwrite=False, inputs=[old, None, "road"])
+    with pytest.raises(OutputError, match=r"old\.json: the file exists"):
+        check_files([new, old], overwrite=False)
+    check_files([new, old], overwrite=True)
+    with pytest.raises(OutputError, match=r"old\.json: is an input as well"):
+        check_files([new, old], overwrite=True, inputs=[str(old)])
