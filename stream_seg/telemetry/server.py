@@ -10,6 +10,7 @@ import logging
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from threading import Condition
 from typing import Any
@@ -19,6 +20,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from stream_seg.web.access import Rejection, TokenVerifier
+from stream_seg.web.exposition import choose_format
 from stream_seg.web.hosts import is_allowed_host, is_loopback
 
 LOG = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ class MetricsServer(ThreadingWSGIServer):
         self.address_family, _, _, _, address = addresses[0]
         super().__init__((str(address[0]), port), _Handler)
         self.loopback_only = is_loopback(str(self.server_address[0]))
-        self.set_app(make_wsgi_app(registry))
+        self.set_app(_make_app(registry))
 
     def get_request(self) -> tuple[Any, Any]:
         """Accept a connection. The TLS handshake follows in its thread, with the first byte that is read."""
@@ -131,6 +133,17 @@ class _Handler(WSGIRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - named by the standard library
         """Do not log requests."""
+
+
+def _make_app(registry: CollectorRegistry) -> Callable[..., Any]:
+    """Return the application of the metrics, which gets only `Accept` headers that it can parse."""
+    app = make_wsgi_app(registry)
+
+    def call(environ: dict[str, Any], start_response: Any) -> Any:
+        _, content_type = choose_format(environ.get("HTTP_ACCEPT", ""))
+        return app({**environ, "HTTP_ACCEPT": content_type}, start_response)
+
+    return call
 
 
 def _shut_down(connection: socket.socket) -> None:

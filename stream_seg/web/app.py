@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import time
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +11,8 @@ from threading import Lock
 from typing import Any
 from urllib.parse import parse_qs
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import gzip_accepted
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -21,6 +23,7 @@ from starlette.types import ASGIApp
 
 from stream_seg.schema.validation import describe_unknown
 from stream_seg.web.auth import COOKIE, SESSION_S, TokenAuth, client_address, error_response
+from stream_seg.web.exposition import choose_format
 from stream_seg.web.mjpeg import MjpegStreams
 from stream_seg.web.renderer import encode_jpeg, encode_png, render
 from stream_seg.web.requests import handle_http_error, json_response, parse_view, parse_width, read_body, read_settings
@@ -79,9 +82,15 @@ class Page:
         ready = self.state.is_ready()
         return PlainTextResponse("ready\n" if ready else "no source is up\n", 200 if ready else 503)
 
-    async def metrics(self, _: Request) -> Response:
-        text = await self._compute(lambda: generate_latest(self.registry), "metrics")
-        return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def metrics(self, request: Request) -> Response:
+        """Answer in the format and compression that the request accepts, as the metrics port does."""
+        encode, content_type = choose_format(request.headers.get("accept", ""))
+        headers = {"Content-Type": content_type}
+        text = await self._compute(lambda: encode(self.registry), content_type)
+        if gzip_accepted(request.headers.get("accept-encoding", "")):
+            text = await self._compute(lambda: gzip.compress(text), f"gzip {content_type}")
+            headers["Content-Encoding"] = "gzip"
+        return Response(text, headers=headers)
 
     async def openapi(self, _: Request) -> Response:
         return json_response(openapi())

@@ -317,6 +317,9 @@ def test_the_formats_of_a_scrape() -> None:
         with urlopen(Request(url, headers=openmetrics), timeout=5) as response:
             assert response.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
             assert response.read().endswith(b"# EOF\n")
+        odd = {"Accept": "application/openmetrics-text; version=x"}
+        with urlopen(Request(url, headers=odd), timeout=5) as response:
+            assert response.headers["Content-Type"].startswith("text/plain; version=")
 
 
 @pytest.mark.parametrize(("host", "shown"), [("::1", "[::1]"), ("127.0.0.1", "127.0.0.1")])

@@ -167,6 +167,21 @@ def test_stats_include_the_series_and_the_drops_of_the_graph(page: PageClient) -
     assert 'stream_seg_dropped_frames_total{link="a->b",reason="superseded"} 7.0' in page.get("/metrics").text
 
 
+def test_metrics_come_in_the_format_that_the_scraper_accepts(page: PageClient) -> None:
+    Counter("frames", "Frames.", registry=page.registry).inc(7)
+    text = page.get("/metrics", headers={"Accept-Encoding": "identity"})
+    assert text.headers["content-type"].startswith("text/plain; version=")
+    assert "content-encoding" not in text.headers
+    assert "\nframes_total 7.0\n" in text.text
+    openmetrics = page.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert openmetrics.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert openmetrics.headers["content-encoding"] == "gzip"
+    assert "\nframes_total 7.0\n" in openmetrics.text
+    assert openmetrics.text.endswith("# EOF\n")
+    odd = page.get("/metrics", headers={"Accept": "application/openmetrics-text; version=x"})
+    assert odd.headers["content-type"].startswith("text/plain; version=")
+
+
 def test_the_description_matches_the_server(page: PageClient) -> None:
     """All references resolve, all paths are served, and all answers match their schemas."""
     page.put(make_segmented_frame(0))
