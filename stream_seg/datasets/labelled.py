@@ -11,7 +11,8 @@ import psutil
 
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.errors import ConfigError, SourceError
-from stream_seg.sources.images import MAX_PIXELS, read_image_file
+from stream_seg.sources.image_header import read_image_file
+from stream_seg.sources.images import MAX_PIXELS
 from stream_seg.types import VOID, Classes, Image, Labels
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")

@@ -15,11 +15,12 @@ from urllib.parse import urlsplit
 
 import av
 from av.container import InputContainer
+from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from stream_seg.errors import Reason, SourceError
 from stream_seg.sources.rtsp_redirect import probe_redirect
-from stream_seg.sources.uri import Source
+from stream_seg.sources.uri import HEIF_SUFFIXES, IMAGE_SUFFIXES, Source
 
 PROTOCOLS = {"file": "file", "http": "http,https,httpproxy,tcp,tls,crypto", "rtsp": "rtsp,rtsps,rtp,srtp,udp,tcp,tls"}
 """Protocols that FFmpeg may use, by kind of source: a playlist on disk reaches no network, one on a server no file."""
@@ -27,6 +28,10 @@ PLAYLIST_FORMATS = frozenset(
     ("concat", "dash", "hls", "image2", "image2pipe", "imf", "lavfi", "sdp", "vapoursynth", "webm_dash_manifest")
 )
 """Formats that name other files or hosts; they are never opened."""
+IMAGE_BRANDS = frozenset(("avif", "heic", "heim", "heis", "heix", "mif1"))
+"""Brands of HEIC and AVIF images, of which FFmpeg shows a single tile."""
+BEGIN_BYTES = 1 << 20
+"""Bytes at the beginning of an mp4 in which a sample entry of encrypted video is searched."""
 NO_DATA = "no data arrived in time"
 UNAUTHORIZED = "401: user or password missing or wrong; write SCHEME://USER:PASSWORD@HOST/PATH"
 REDIRECT = "the server redirects to another address, which is not followed"
@@ -92,7 +97,9 @@ def open_video(
     def open_within(open_s: float) -> InputContainer:
         nonlocal deadline_s
         deadline_s = time.monotonic() + open_s
-        return av.open(address, format=container_format, options=options, timeout=(open_s, timeouts_s[1]))
+        timeout = open_s, timeouts_s[1]
+        # Titles and comments are not used; one that is not UTF-8 would be an error.
+        return av.open(address, format=container_format, options=options, timeout=timeout, metadata_errors="replace")
 
     try:
         if source.kind == "rtsp" and stay_on_host:
@@ -104,10 +111,26 @@ def open_video(
         raise SourceError(f"{source.display}: cannot be opened: {message}", reason=kind) from strip_address(error)
     with container:
         stream = container.streams.best("video")
-        # FFmpeg takes any text named .txt for terminal art, and draws it.
-        if not isinstance(stream, VideoStream) or container.format.name == "tty":
-            raise SourceError(f"{source.display}: cannot be opened: it contains no video")
+        if fault := _explain_unusable(container, stream):
+            raise SourceError(f"{source.display}: cannot be opened: {fault}")
+        assert isinstance(stream, VideoStream)
         yield container, stream
+
+
+def _explain_unusable(container: InputContainer, stream: Stream | None) -> str | None:
+    """Return why the best stream of a container is no video that can be decoded; None if it is one."""
+    # FFmpeg takes any text named .txt for terminal art, and draws it.
+    if not isinstance(stream, VideoStream) or container.format.name == "tty":
+        return "it contains no video"
+    if stream.disposition & Disposition.attached_pic:
+        return "it contains no video, only the picture of an album"
+    if container.metadata.get("major_brand") in IMAGE_BRANDS:
+        return f"it is an image; its name must end in {' or '.join(HEIF_SUFFIXES)}"
+    if "enc_key_id" in stream.metadata:
+        return "it is encrypted"
+    if stream.codec_context is None:  # a codec that FFmpeg does not know
+        return "FFmpeg has no decoder for its video"
+    return None
 
 
 def explain_error(error: av.FFmpegError) -> tuple[Reason, str]:
@@ -128,15 +151,16 @@ def _explain_open_error(error: av.FFmpegError, source: Source, *, in_time: bool)
     """Explain why a source cannot be opened: FFmpeg has one error number for several causes."""
     if error.errno == errno.ENOMEM:
         return "not allowed", "it needs more memory than a video may take"
-    if _is_mp4_without_index(source):
-        return "broken", "the file ends before its index (moov)"
+    if begin := _begin_of_mp4(source):
+        return "broken", "it is encrypted" if b"encv" in begin else "the file ends before its index (moov)"
     if source.kind in ("rtsp", "http"):
         if not in_time:  # over RTSP, an answer that never came is invalid data
             return "no data", NO_DATA
         if error.errno == errno.EIO and not _resolves(source):
             return "dns", "the host name has no address"
     if source.kind in ("file", "http") and error.errno == errno.EINVAL:
-        return "not allowed", "a list of other files or addresses (a playlist) is never followed"
+        playlist = "a list of other files or addresses (a playlist) is never followed"
+        return "not allowed", f"{playlist}; an image must end in {', '.join(IMAGE_SUFFIXES)}"
     if source.kind == "http" and error.errno == errno.EIO:
         # One number for both; only FFmpeg's log tells them apart.
         return "broken", f"the answer is truncated and not a video that FFmpeg can read, or {REDIRECT}"
@@ -182,9 +206,11 @@ def _open_rtsp_on_host(
     return open_within(open_s / 2)  # some servers accept one client at a time, and the probe is closed now
 
 
-def _is_mp4_without_index(source: Source) -> bool:
+def _begin_of_mp4(source: Source) -> bytes:
+    """Return the first bytes of an mp4 file, empty for any other."""
     if source.kind == "file":
         # A file that cannot be opened here cannot be opened by FFmpeg either, and its error says why.
         with suppress(OSError), Path(source.address).open("rb") as file:
-            return file.read(12)[4:8] == b"ftyp"
-    return False
+            begin = file.read(BEGIN_BYTES)
+            return begin if begin[4:8] == b"ftyp" else b""
+    return b""

@@ -29,7 +29,8 @@ Kind: TypeAlias = Literal["file", "images", "camera", "rtsp", "http", "synth"]
 SCHEMES: dict[str, Kind] = {"rtsp": "rtsp", "rtsps": "rtsp", "http": "http", "https": "http", "synth": "synth"}
 KNOWN_SCHEMES = ("rtsp", "rtsps", "http", "https", "file", "camera")
 """Values of `sources.schemes`."""
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+HEIF_SUFFIXES = (".avif", ".heic", ".heif", ".hif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", *HEIF_SUFFIXES)
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 """An http address whose path ends so is a file on a server; any other counts as a live stream."""
 ACCEPTED = "a video file, an image, a folder or glob of images, /dev/videoN or a camera number, " + ", ".join(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stream_seg.errors import SourceError
-from stream_seg.sources.images import ImageHeader, read_header, read_image_file
+from stream_seg.sources.image_header import ImageHeader, read_header, read_image_file
 
 SIZE = (37, 21)
 IMAGE = np.random.default_rng(0).integers(0, 255, (SIZE[1], SIZE[0], 3), np.uint8)
@@ -156,7 +156,7 @@ def test_a_header_takes_no_more_than_its_share_of_a_file(monkeypatch: pytest.Mon
     data = encode(".png")
     large = data[:33] + chunk(b"tExt", bytes(50_000)) + data[33:]
     assert header_of(large) == ImageHeader("png", *SIZE)
-    monkeypatch.setattr("stream_seg.sources.images.HEADER_BYTES", 49_000)
+    monkeypatch.setattr("stream_seg.sources.image_header.HEADER_BYTES", 49_000)
     assert header_of(large) is None
     assert header_of(data + bytes(100_000)) == ImageHeader("png", *SIZE)
 
@@ -164,7 +164,7 @@ def test_a_header_takes_no_more_than_its_share_of_a_file(monkeypatch: pytest.Mon
 def test_a_tiff_may_have_its_directory_and_other_images_far_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream_seg.sources.images.HEADER_BYTES", 5_000)
+    monkeypatch.setattr("stream_seg.sources.image_header.HEADER_BYTES", 5_000)
     data = encode(".tif", cv2.IMWRITE_TIFF_COMPRESSION, 1, image=np.zeros((50, 50, 3), np.uint8))
     assert struct.unpack_from("<I", data, 4)[0] > 5_000
     for suffix, content in ((".tif", data), (".png", encode(".png"))):
