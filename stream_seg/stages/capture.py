@@ -33,6 +33,7 @@ RECONNECT = (
     "reopen a source that disconnects; none: rtsp and live http always, a camera beside other sources too; "
     "a camera alone or a loop after its first frame, or if added to a running graph"
 )
+THREADS = "decoder threads; 0: one per core for a recording, one for a live source, which each more delays by a frame"
 IMAGE_RATE = 25.0
 """Default frames/s of image files."""
 PIXELS = r"^[1-9]\d*x[1-9]\d*$"
@@ -76,7 +77,7 @@ class Capture:
     ] = 5.0
     password_file: Annotated[Path | None, Field(description="file with the password of the user in the address")] = None
     max_pixels: Annotated[int, Field(ge=1, description="reject larger images and videos before decoding")] = MAX_PIXELS
-    threads: Annotated[int, Field(ge=0, le=64, description="decoder threads; 0 is one per core")] = 0
+    threads: Annotated[int, Field(ge=0, le=64, description=THREADS)] = 0
 
     def __post_init__(self) -> None:
         self._context = Context()
@@ -190,8 +191,9 @@ class Capture:
             return decode_image_files(source, rate=rate, max_pixels=self.max_pixels, excerpt=self._excerpt(source))
         options: dict[str, str] = {}
         if source.kind == "rtsp":
-            # Without fpsprobesize FFmpeg waits a second to estimate a frame rate that is not used.
-            options |= {"rtsp_transport": self.transport, "fpsprobesize": "0"}
+            # Without fpsprobesize FFmpeg waits a second to estimate a frame rate that is not used; without
+            # allowed_media_types it also sets up the sound and metadata of a camera, and waits for their first packets.
+            options |= {"rtsp_transport": self.transport, "fpsprobesize": "0", "allowed_media_types": "video"}
         if source.kind == "camera":
             requested = {"framerate": self.rate, "video_size": self.size}
             options |= {name: str(value) for name, value in requested.items() if value is not None}
