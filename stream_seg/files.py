@@ -154,10 +154,25 @@ def map_write_errors(path: Path) -> Iterator[None]:
         raise OutputError(f"cannot write {path}: {reason}") from error
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes, *, overwrite: bool = True) -> None:
     """Write a small file atomically: a reader sees the old content or the new, never a part."""
-    with atomic_file(path) as partial, map_write_errors(path):
+    with atomic_file(path, overwrite=overwrite) as partial, map_write_errors(path):
         partial.write_bytes(content)
+
+
+def publish(partial: Path, target: Path, *, overwrite: bool) -> None:
+    """Give a complete file its name. Without `overwrite`, raises OutputError if something has that name by now."""
+    if overwrite:
+        os.replace(partial, target)
+        return
+    try:
+        os.link(partial, target, follow_symlinks=False)
+    except OSError:  # the name is taken, or the file system has no hard links
+        if os.path.lexists(target):
+            raise OutputError(f"cannot write {target}: it exists by now; the new content is in {partial}") from None
+        os.rename(partial, target)
+    else:
+        partial.unlink()
 
 
 def partial_path(path: Path) -> Path:
@@ -177,8 +192,12 @@ def resolve_path(path: Path) -> Path:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield the empty partial file of an output for the body to write; see the module docstring."""
+def atomic_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
+    """Yield the empty partial file of an output for the body to write; see the module docstring.
+
+    Without `overwrite`, raises OutputError if a file has the name at the end; what was written stays in the partial
+    file.
+    """
     target, partial = resolve_path(path), partial_path(path)
     with map_write_errors(path):
         if target.exists() and not target.is_file():
@@ -196,7 +215,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         finally:
             with map_write_errors(path):
                 if complete and partial.stat().st_size:
-                    os.replace(partial, target)
+                    publish(partial, target, overwrite=overwrite)
                 else:
                     partial.unlink()
 

@@ -215,3 +215,21 @@ def test_the_home_of_an_unknown_user_is_an_error(place: str, capfd: pytest.Captu
     output = capfd.readouterr().err
     assert output.splitlines()[-1].endswith(": unknown user or home folder")
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_name_that_is_taken_meanwhile_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """The new content stays beside it, where the error says."""
+    if not links:
+        monkeypatch.setattr("os.link", lambda *_, **__: (_ for _ in ()).throw(PermissionError(1, "no links here")))
+    path, partial = tmp_path / "out.txt", tmp_path / ".out.partial.txt"
+    replace_file(path, b"first", overwrite=False)
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(OutputError, match=f"out.txt: it exists by now; the new content is in {partial}"):
+        replace_file(path, b"second", overwrite=False)
+    assert (path.read_bytes(), partial.read_bytes()) == (b"first", b"second")
+    replace_file(path, b"third", overwrite=True)
+    assert path.read_bytes() == b"third"
+    assert list(tmp_path.iterdir()) == [path]

@@ -13,6 +13,7 @@ from stream_seg.config.outputs import check_files
 from stream_seg.datasets.labelled import Pairs, list_pairs, read_pair, read_pairs
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.files import require_writable
+from stream_seg.installation import install_hint
 
 if TYPE_CHECKING:
     from stream_seg.types import Classes
@@ -89,7 +90,8 @@ def export_command(options: ExportOptions) -> None:
         refuse_misfit(net, spec, pairs.images, where=where, size=size)
         refuse_worse(net, spec, pairs, classes, where=where, size=size)
     if options.weights_only or size is None:
-        save_weights(options.out, net.state_dict(), describe_weights(network, spec, classes, size, prefer))
+        about = describe_weights(network, spec, classes, size, prefer)
+        save_weights(options.out, net.state_dict(), about, overwrite=options.overwrite)
         print(options.out)
         return
     images = None
@@ -98,7 +100,8 @@ def export_command(options: ExportOptions) -> None:
         source = f"{split}, compared on {options.compare or split}"
         images = calibration_set(pairs, size, source=source, held_back=held_back)
     info = NetworkInfo(options.out.stem, size, spec, classes, prefer)
-    print("\n".join(str(file) for file in export_network(net, options.out, info, images=images)))
+    written = export_network(net, options.out, info, images=images, overwrite=options.overwrite)
+    print("\n".join(str(file) for file in written))
 
 
 def network_files(onnx: Path) -> list[Path]:
@@ -117,7 +120,7 @@ def require_modules(*modules: str, purpose: str) -> None:
     """Raise ConfigError for modules that are not installed."""
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
-        raise ConfigError(f"{purpose} needs {', '.join(missing)}: pip install '.[train]'")
+        raise ConfigError(f"{purpose} needs {', '.join(missing)}: {install_hint('[train]')}")
 
 
 def refuse_contradictions(options: ExportOptions, *, inputs: Collection[str]) -> None:
@@ -141,7 +144,7 @@ def refuse_contradictions(options: ExportOptions, *, inputs: Collection[str]) ->
 
 def _resolve_classes(text: str | None, weights: Weights) -> Classes:
     """Return the classes of --classes (a data set, names with commas, or a number), or those that the weights state."""
-    from stream_seg.datasets.palettes import PALETTES
+    from stream_seg.datasets.palettes import DATA_SETS
     from stream_seg.network.sidecar import make_classes
 
     if text is None:
@@ -150,10 +153,10 @@ def _resolve_classes(text: str | None, weights: Weights) -> Classes:
             raise ConfigError(f"--classes: is required, {reason}: a number, names, or camvid")
         return weights.classes
     names = [f"class{i}" for i in range(int(text))] if re.fullmatch(r"\d{1,3}", text) else text.split(",")
-    names = list(PALETTES[text].names) if text in PALETTES else [name.strip() for name in names]
+    names = list(DATA_SETS[text].names) if text in DATA_SETS else [name.strip() for name in names]
     if not 1 <= len(set(names)) == len(names) <= 255 or "" in names:
         raise ConfigError(f"--classes: expected 1 to 255 distinct names, or their number, got {text!r}")
     if weights.classes is not None and list(weights.classes.names) != names:
         theirs = ", ".join(weights.classes.names)
         raise ConfigError(f"--classes: the classes of {weights.source} are {theirs}; leave --classes out")
-    return weights.classes or make_classes(names, text if text in PALETTES else None, where="--classes")
+    return weights.classes or make_classes(names, None, where="--classes")

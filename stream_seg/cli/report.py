@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stream_seg.config.outputs import check_files
-from stream_seg.files import refuse_existing, replace_file, require_writable
+from stream_seg.files import replace_file, require_writable
 from stream_seg.runtime.report import Report
 
 
@@ -25,8 +25,7 @@ def check_json_file(path: Path | None, *, overwrite: bool, inputs: Iterable[str 
 def write_json(figures: dict[str, Any], path: Path | None, *, overwrite: bool = False) -> None:
     """Write figures as JSON, in one step; None: not at all. Raises OutputError if that fails."""
     if path is not None:
-        refuse_existing(path, overwrite=overwrite)
-        replace_file(path, (json.dumps(figures, indent=2) + "\n").encode())
+        replace_file(path, (json.dumps(figures, indent=2) + "\n").encode(), overwrite=overwrite)
 
 
 def print_report(report: Report, console: Console) -> None:

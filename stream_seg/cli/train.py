@@ -14,7 +14,7 @@ from stream_seg.cli.progress import progress
 from stream_seg.config.outputs import check_files
 from stream_seg.errors import OutputError
 from stream_seg.files import is_file, replace_file
-from stream_seg.runtime.signals import stop_on_signals
+from stream_seg.runtime.signals import StopSignals
 
 if TYPE_CHECKING:
     from stream_seg.training.checkpoint import Run
@@ -51,7 +51,7 @@ def train_command(
     job = prepare_job(recipe, data=data, where=str(recipe_file), checkpoint=checkpoint)
     keep_freed_memory()
     console, stop = Console(stderr=True), Event()
-    with stop_on_signals(stop), progress(console, recipe.steps, unit="steps", line_every_s=LINE_EVERY_S) as update:
+    with StopSignals(stop), progress(console, recipe.steps, unit="steps", line_every_s=LINE_EVERY_S) as update:
 
         def on_step(step: int, figures: dict[str, Any]) -> None:
             update(step, format_figures(figures))
@@ -62,7 +62,7 @@ def train_command(
         return
     best = "last.pt" if job.val is None else "best.pt"
     job.net.cpu().load_state_dict(read_weights(out / best)["average"])
-    _export(job, run, out, checkpoint=best)
+    _export(job, run, out, checkpoint=best, overwrite=overwrite or checkpoint is not None)
 
 
 def list_outputs(out: Path, recipe: Recipe, *, resume: bool) -> list[Path]:
@@ -77,7 +77,7 @@ def list_inputs(recipe: Recipe) -> list[str | Path]:
     return [source for source in (recipe.start, recipe.weights, recipe.backbone, teacher) if source is not None]
 
 
-def _export(job: Job, run: Run, out: Path, *, checkpoint: str) -> None:
+def _export(job: Job, run: Run, out: Path, *, checkpoint: str, overwrite: bool) -> None:
     """Export the network, score it as the pipeline runs it, and write its model card.
 
     A card that exists is kept, because the user may have filled it in, unless the run did further steps.
@@ -92,7 +92,7 @@ def _export(job: Job, run: Run, out: Path, *, checkpoint: str) -> None:
     source = f"{recipe.split}, compared on {recipe.val or recipe.split}"
     images = calibration_set(job.pairs, recipe.size, held_back=job.val, source=source)
     info = NetworkInfo(recipe.network, recipe.size, job.spec, job.classes)
-    written, figures = export_network(job.net, path, info, images=images), {}
+    written, figures = export_network(job.net, path, info, images=images, overwrite=overwrite), {}
     if job.val is not None:
         for precision in ("f32", "int8") if len(written) == 3 else ("f32",):
             with open_engine(open_network(path), precision=precision) as engine:
@@ -100,7 +100,7 @@ def _export(job: Job, run: Run, out: Path, *, checkpoint: str) -> None:
     card_path, count = path.with_suffix(".md"), len(images.fit)
     if run.step > run.first or not card_path.exists():
         text = format_model_card(job, run, path, figures=figures, checkpoint=checkpoint, calibration_images=count)
-        replace_file(card_path, text.encode())
+        replace_file(card_path, text.encode(), overwrite=overwrite)
     print("\n".join(str(file) for file in (*written, card_path)))
 
 

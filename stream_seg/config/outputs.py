@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -10,16 +11,19 @@ from typing import Any
 
 from stream_seg.config.graph_file import Config
 from stream_seg.errors import OutputError
-from stream_seg.files import fill_stream, partial_path, refuse_existing, require_writable
+from stream_seg.files import fill_stream, refuse_existing, require_writable, resolve_path
 from stream_seg.sources.images import list_input_files
 from stream_seg.stages.base import Stage
+
+PARTIAL = re.compile(r"\.partial(-\d+)?$")
+"""The end of the stem of a partial file, in which a recording grows."""
 
 
 def refuse_overwriting(config: Config, *, report_file: Path | None = None, inputs: Sequence[Path] = ()) -> None:
     """Raise OutputError if an output, the report or the traces would overwrite an input or each other.
 
-    `inputs` are files that are read besides those of the graph, such as the graph file. An output grows in a partial
-    file; that file must not be the input either, which a killed run may have left. None of this depends on `overwrite`.
+    `inputs` are files that are read besides those of the graph, such as the graph file. This does not depend on
+    `overwrite`.
     """
     written = output_paths(config)
     if config.traces is not None and config.traces.file is not None:
@@ -29,7 +33,7 @@ def refuse_overwriting(config: Config, *, report_file: Path | None = None, input
         written.append(("the report", report_file))
     writers: dict[Path, str] = {}
     for name, path in written:
-        first = writers.setdefault(partial_path(path), name)
+        first = writers.setdefault(_without_partial(path), name)
         if first != name:
             raise OutputError(f"{path}: {first} and {name} would both write it; give each its own path")
     sources = [node.stage.location() for node in config.sources if hasattr(node.stage, "location")]
@@ -37,9 +41,6 @@ def refuse_overwriting(config: Config, *, report_file: Path | None = None, input
     for _, path in written:
         if any(is_same_file(path, file) for file in read):
             raise OutputError(f"{path}: is the input as well; choose another name for the output")
-        partial = partial_path(path)
-        if any(is_same_file(partial, file) for file in read):
-            raise OutputError(f"{path}: would grow in {partial.name}, which is the input; choose another name for it")
 
 
 def output_paths(config: Config) -> list[tuple[str, Path]]:
@@ -68,6 +69,14 @@ def check_files(files: Iterable[Path], *, overwrite: bool, inputs: Iterable[str 
 def is_same_file(path: Path, other: Path) -> bool:
     """Return whether both paths exist, as far as this user may see, and are the same file."""
     return os.path.exists(path) and os.path.exists(other) and path.samefile(other)
+
+
+def _without_partial(path: Path) -> Path:
+    """Return the path behind all links, as the recording whose partial file it would be: o.mp4 of o.partial-2.mp4."""
+    target = resolve_path(path)
+    if not target.name:
+        raise OutputError(f"cannot write {path}: it exists and is not a file")
+    return target.with_name(PARTIAL.sub("", target.stem) + target.suffix)
 
 
 def _files_of_keys(config: Config) -> Iterator[Path]:

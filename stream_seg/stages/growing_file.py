@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Lock
 
 from stream_seg.errors import OutputError
-from stream_seg.files import make_folder, map_write_errors, resolve_path
+from stream_seg.files import make_folder, map_write_errors, publish, resolve_path
 
 sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
@@ -204,18 +204,3 @@ def _lock(descriptor: int, partial: Path) -> bool:
     with suppress(FileNotFoundError):  # another run has just finished or discarded it
         return stat.S_ISREG(status.st_mode) and not status.st_size and os.path.samestat(status, partial.lstat())
     return False
-
-
-def publish(partial: Path, target: Path, *, overwrite: bool) -> None:
-    """Give a complete file its name. Without `overwrite`, raises OutputError if something has that name by now."""
-    if overwrite:
-        os.replace(partial, target)
-        return
-    try:
-        os.link(partial, target, follow_symlinks=False)
-    except OSError:  # the name is taken, or the file system has no hard links
-        if os.path.lexists(target):
-            raise OutputError(f"cannot write {target}: it exists by now; the recording is in {partial}") from None
-        os.rename(partial, target)
-    else:
-        partial.unlink()

@@ -59,7 +59,7 @@ class LabelFolder:
         if not self._begun:
             self._begin(classes)
         _, png = cv2.imencode(".png", labels)  # OpenCV's defaults, level 1 and run lengths, are fast for flat areas
-        files.replace_file(self.path / f"{seq:06}.png", png.tobytes())
+        files.replace_file(self.path / f"{seq:06}.png", png.tobytes(), overwrite=self._overwrite)
 
     def require_present(self) -> None:
         """Raise OutputError if the folder was deleted, or another one has its name."""

@@ -19,7 +19,7 @@ from stream_seg.datasets.labelled import Pairs
 from stream_seg.engines.accuracy_gate import Limits, measure_accuracy
 from stream_seg.engines.cache_entry import hash_bytes
 from stream_seg.engines.calibration import HELD_BACK, CalibrationSet, Sample, quantize
-from stream_seg.files import atomic_file, map_write_errors, replace_file
+from stream_seg.files import atomic_file, map_write_errors, refuse_existing, replace_file
 from stream_seg.network.network import Network, bias_network
 from stream_seg.ops.resize import resize_image
 from stream_seg.types import Classes
@@ -60,17 +60,25 @@ class PortableNetwork(nn.Module):
 
 
 def export_network(
-    net: nn.Module, path: Path, info: NetworkInfo, *, images: CalibrationSet | None = None
+    net: nn.Module,
+    path: Path,
+    info: NetworkInfo,
+    *,
+    images: CalibrationSet | None = None,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Write NAME.onnx, NAME.json and, with `images`, NAME_int8.onnx. Return the paths of the files written.
 
     The int8 form is compared with float32 on `images`; NAME.json holds the report under `int8`. Beyond the limits of
-    the accuracy gate no int8 form is written, which is logged. Raises OutputError.
+    the accuracy gate no int8 form is written, which is logged. Raises OutputError, for files that exist as well unless
+    `overwrite` is set.
     """
     spec, int8, sidecar = info.spec, path.with_stem(f"{path.stem}_int8"), path.with_suffix(".json")
-    export_onnx(net, path, size=info.size, spec=spec)
+    for file in (path, sidecar, int8):
+        refuse_existing(file, overwrite=overwrite)
+    export_onnx(net, path, size=info.size, spec=spec, overwrite=overwrite)
     with map_write_errors(path):
-        for stale in (sidecar, int8):  # of a network that was here before
+        for stale in (sidecar, int8) if overwrite else ():  # of a network that was here before
             stale.unlink(missing_ok=True)
     f32 = Network(info.name, info.classes, info.size, path.read_bytes())
     if info.prefer:
@@ -91,8 +99,8 @@ def export_network(
     if images is not None:
         onnx, content["int8"] = _quantize(f32, images)
         if onnx is not None:
-            replace_file(int8, onnx)
-    replace_file(sidecar, f"{json.dumps(content, indent=2)}\n".encode())
+            replace_file(int8, onnx, overwrite=overwrite)
+    replace_file(sidecar, f"{json.dumps(content, indent=2)}\n".encode(), overwrite=overwrite)
     return [file for file in (path, int8, sidecar) if file.exists()]
 
 
@@ -116,9 +124,9 @@ def _quantize(network: Network, images: CalibrationSet) -> tuple[bytes | None, d
     return int8, {"sha256": hash_bytes(int8), "report": report}
 
 
-def export_onnx(net: nn.Module, path: Path, *, size: tuple[int, int], spec: InputSpec) -> None:
+def export_onnx(net: nn.Module, path: Path, *, size: tuple[int, int], spec: InputSpec, overwrite: bool = False) -> None:
     """Write `net` as a portable ONNX for any batch of images of `size` = (height, width). Raises OutputError."""
-    with atomic_file(path) as partial, map_write_errors(path):
+    with atomic_file(path, overwrite=overwrite) as partial, map_write_errors(path):
         torch.onnx.export(
             PortableNetwork(net, spec).eval(),
             (torch.zeros(2, *size, 3, dtype=torch.uint8),),

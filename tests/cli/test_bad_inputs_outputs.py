@@ -130,13 +130,19 @@ def test_the_input_is_never_overwritten(
     assert list_folder(folder) == ["hard.mp4", "in.mp4", "out", "symbolic.mp4"]
 
 
-def test_the_partial_output_of_a_killed_run_can_be_an_input(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    partial = write_clip(".o.partial.mkv")
+def test_the_partial_output_of_a_killed_run_can_be_an_input(folder: Path) -> None:
+    partial = write_clip("o.partial.mkv")
     before = partial.read_bytes()
-    code, line = run_failing(capfd, ".o.partial.mkv", "o.mkv")
-    assert (code, "o.mkv: would grow in .o.partial.mkv, which is the input" in line) == (OUTPUT, True)
+    assert run_cli("run", "o.partial.mkv", "o.mkv", "-q") == 0
     assert partial.read_bytes() == before
-    assert run_cli("run", ".o.partial.mkv", "saved.mkv", "-q") == 0
+    assert list_folder(folder) == ["o.mkv", "o.partial.mkv", "out"]
+
+
+def test_no_output_is_the_partial_file_of_another(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for other in ("o.partial.mp4", "./o.partial-2.mp4"):
+        code, line = run_failing(capfd, SHORT, "o.mp4", other)
+        assert (code, "write and write2 would both write it" in line) == (OUTPUT, True)
+    assert list_folder(folder) == ["out"]
 
 
 @pytest.mark.parametrize(
@@ -256,7 +262,7 @@ def test_an_image_of_20000_x_20000_is_rejected_before_it_is_decoded(folder: Path
     Path("bomb/0.png").write_bytes(make_png(PNG_BOMB_SIDE, PNG_BOMB_SIDE))
     # measured by the program itself: the system's figure for a child includes the memory of this process at the fork
     script = (
-        "import sys; from stream_seg.cli.app import main; from stream_seg.runtime.report import peak_rss_mib\n"
+        "import sys; from stream_seg.cli.program import main; from stream_seg.runtime.report import peak_rss_mib\n"
         "try: main(['run', 'bomb', 'out/o.mp4'])\n"
         "finally: print(peak_rss_mib())"
     )

@@ -357,7 +357,7 @@ def test_a_failed_export_keeps_the_previous_one(tmp_path: Path) -> None:
     for name in ("x.onnx", "x.json", "x_int8.onnx"):
         (tmp_path / name).write_bytes(b"as it was")
     with pytest.raises(RuntimeError):
-        export_network(Broken(), tmp_path / "x.onnx", NetworkInfo("x", (64, 96), spec, classes))
+        export_network(Broken(), tmp_path / "x.onnx", NetworkInfo("x", (64, 96), spec, classes), overwrite=True)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == dict.fromkeys(
         ("x.onnx", "x.json", "x_int8.onnx"), b"as it was"
     )

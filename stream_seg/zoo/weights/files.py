@@ -122,7 +122,7 @@ def format_names(names: Iterable[str], limit: int = 4) -> str:
     return ", ".join(names[:limit]) + more
 
 
-def save_weights(path: Path, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+def save_weights(path: Path, state: Mapping[str, Tensor], about: Mapping[str, Any], *, overwrite: bool = False) -> None:
     """Write a .safetensors file for `open_weights`, with `about` from `source.describe_weights`. Raises OutputError.
 
     Kernels are rounded to float16, statistics and biases are not.
@@ -130,4 +130,4 @@ def save_weights(path: Path, state: Mapping[str, Tensor], about: Mapping[str, An
     from safetensors.torch import save
 
     rounded = {name: (value.half() if value.ndim > 1 else value).contiguous() for name, value in state.items()}
-    replace_file(path, save(rounded, {METADATA: json.dumps(about)}))
+    replace_file(path, save(rounded, {METADATA: json.dumps(about)}), overwrite=overwrite)
