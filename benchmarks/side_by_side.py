@@ -71,7 +71,7 @@ def train(
 
 def _stream_seg(*arguments: str) -> None:
     """Run `stream-seg` in a new process that shares our terminal. Raises StreamSegError if it fails."""
-    if subprocess.run([sys.executable, "-m", "stream_seg.cli.app", *arguments]).returncode:
+    if subprocess.run([sys.executable, "-m", "stream_seg", *arguments]).returncode:
         raise StreamSegError(f"stream-seg {arguments[0]} failed")
 
 

@@ -119,7 +119,7 @@ def run_cameras(folder: Path, seconds: float) -> tuple[list[Sample], int]:
 @contextmanager
 def start_program(graph: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Start `stream-seg run`, and kill it at the end. Its log is beside the graph file."""
-    arguments = [sys.executable, "-m", "stream_seg.cli.app", "run", "--quiet", "--config", str(graph)]
+    arguments = [sys.executable, "-m", "stream_seg", "run", "--quiet", "--config", str(graph)]
     log = graph.with_suffix(".log").open("wb")
     with log, subprocess.Popen(arguments, stderr=log) as program:
         try:

@@ -89,7 +89,7 @@ def default_filters() -> dict[str, Stage]:
 
 def run_stream_seg(*arguments: str) -> None:
     """Run `stream-seg` in a new process. Raises StreamSegError with its last line of output if it fails."""
-    done = subprocess.run([sys.executable, "-m", "stream_seg.cli.app", *arguments], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "stream_seg", *arguments], capture_output=True, text=True)
     if done.returncode:
         raise StreamSegError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "stream-seg failed")
 

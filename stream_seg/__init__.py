@@ -8,11 +8,10 @@ docs/python.md describes the API.
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
+from importlib.abc import MetaPathFinder
 from typing import TYPE_CHECKING, Any
-
-with suppress(ImportError):  # the module that needs OpenCV reports that it is missing
-    import cv2  # noqa: F401 - before PyAV, whose own libxcb would hang OpenCV's windows (PyAV issue 978)
 
 if TYPE_CHECKING:
     from stream_seg.api import FrameStream, ImageEngine, Pipeline, open, open_engine, run  # noqa: A004
@@ -38,6 +37,19 @@ __all__ = [
     "open_engine",
     "run",
 ]
+
+
+class _OpenCVBeforePyAV(MetaPathFinder):
+    """Import OpenCV before PyAV, whose own libxcb would hang OpenCV's windows (PyAV issue 978)."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        """Find no module; the import of PyAV goes on with the other finders."""
+        if name == "av":
+            with suppress(ImportError):  # the module that needs OpenCV reports that it is missing
+                import cv2  # noqa: F401
+
+
+sys.meta_path.insert(0, _OpenCVBeforePyAV())  # and not here: the import would delay the first signal handler by 0.1 s
 
 _MODULES = {"Frame": "stream_seg.frame", "Report": "stream_seg.runtime.report"} | dict.fromkeys(
     ("ConfigError", "NetworkError", "OutputError", "SourceError", "StageError", "StreamSegError"), "stream_seg.errors"

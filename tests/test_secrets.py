@@ -40,7 +40,7 @@ RUN = """
 import sys
 import av.logging
 av.logging.set_level(av.logging.DEBUG)
-from stream_seg.cli.app import program
+from stream_seg.cli.program import program
 program()
 """
 """The program with FFmpeg's own log at its most verbose."""
@@ -167,7 +167,7 @@ def state(page: str) -> tuple[str, str | None]:
     ],
 )
 def test_errors_about_mistyped_arguments_do_not_contain_it(arguments: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "stream_seg.cli.app", "run", *arguments]
+    command = [sys.executable, "-m", "stream_seg", "run", *arguments]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
     assert run.returncode == (5 if "--report" in arguments else 4 if "x.onnx" in arguments[-1] else 2)
     assert CANARY not in run.stdout + run.stderr
@@ -175,7 +175,7 @@ def test_errors_about_mistyped_arguments_do_not_contain_it(arguments: list[str],
 
 
 def test_errors_about_unknown_commands_do_not_contain_it(tmp_path: Path) -> None:
-    for program in (["-m", "stream_seg.cli.app"], ["-m", "stream_seg.cli.app", "eval"]):
+    for program in (["-m", "stream_seg"], ["-m", "stream_seg", "eval"]):
         command = [sys.executable, *program, "rtsp://me:hunter2@host/live"]
         run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
         assert run.returncode == 2

@@ -7,13 +7,9 @@ the program as usual (130, 143 in a shell).
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import sys
-import threading
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,13 +18,11 @@ import typer
 from stream_seg import __version__
 from stream_seg.cli import engines as engines_commands
 from stream_seg.cli import switches
-from stream_seg.cli.names import BACKEND_HELP, PRECISION_HELP, fill_names
+from stream_seg.cli.names import BACKEND_HELP, PRECISION_HELP
 from stream_seg.cli.options import JsonFile, Overwrite
-from stream_seg.errors import ConfigError, StreamSegError
-from stream_seg.redact import redact_message
+from stream_seg.errors import ConfigError
 from stream_seg.telemetry.logs import LogFormat, configure
 
-INSTALL = "install again (pip install --force-reinstall .); on Debian and Ubuntu: apt install libgl1 libglib2.0-0"
 EXIT_CODES = (
     "Exit codes: 0 done (also after Ctrl-C), 1 unexpected, 2 argument or config, 3 input, 4 network, 5 output, 6 stage."
 )
@@ -53,62 +47,6 @@ app = typer.Typer(
     context_settings=HELP_OPTIONS,
 )
 app.add_typer(engines_commands.app)
-
-
-def program(*, only: str | None = None, name: str | None = None) -> None:
-    """Run `main` with the arguments of this process, and end the process.
-
-    A stage may hang in foreign code, such as the driver of a camera; a normal exit would unload that code under its
-    thread, and crash.
-    """
-    code: str | int | None = 0
-    try:
-        main(only=only, name=name)
-    except SystemExit as end:
-        code = end.code
-    if any(thread.daemon for thread in threading.enumerate()):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else int(code is not None))
-    sys.exit(code)
-
-
-def main(arguments: list[str] | None = None, *, only: str | None = None, name: str | None = None) -> None:
-    """Run a command. A known error becomes one line on standard error and its exit code.
-
-    `only`: the arguments are those of this command. `name`: the name of the program in help texts.
-    """
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback from an import; `run` sets its own handler
-    commands = typer.main.get_group(app)
-    command = commands.commands[only] if only else commands
-    fill_names(command, sys.argv[1:] if arguments is None else arguments)
-    for part in ("make_context", "invoke"):  # both raise errors about arguments
-        setattr(command, part, _redacting(getattr(command, part)))
-    try:
-        command.main(arguments, prog_name=name)
-    except StreamSegError as error:
-        print(f"stream-seg: {redact_message(str(error))}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except ImportError as error:
-        print(f"stream-seg: {redact_message(str(error))}; {INSTALL}", file=sys.stderr)
-        sys.exit(1)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _redacting(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a method of click so that the messages of its errors show no password."""
-
-    @wraps(method)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return method(*args, **kwargs)
-        except Exception as error:
-            if isinstance(message := getattr(error, "message", None), str):
-                error.message = redact_message(message)  # type: ignore[attr-defined]
-            raise
-
-    return call
 
 
 @app.callback(invoke_without_command=True)
@@ -212,6 +150,7 @@ def run(
         report_file=report_file,
         quiet=quiet,
         reloadable=config is not None,
+        signals=context.obj,
     )
 
 
@@ -454,7 +393,3 @@ def stages() -> None:
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     print(describe_stages({name: stage_class(name) for name in STAGES}, width=width))
-
-
-if __name__ == "__main__":
-    program()

@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from stream_seg.api import Pipeline, check_config
+from stream_seg.cli.guard import guard_process, raise_file_limit
 from stream_seg.cli.malloc import limit_heaps
 from stream_seg.cli.progress import progress
 from stream_seg.cli.report import print_report, write_json
@@ -22,7 +23,8 @@ from stream_seg.config.outputs import output_paths
 from stream_seg.errors import OutputError, StreamSegError
 from stream_seg.files import refuse_existing
 from stream_seg.runtime.reload import reloader
-from stream_seg.runtime.signals import stop_on_signals
+from stream_seg.runtime.signals import StopSignals
+from stream_seg.runtime.systemd import notify_systemd
 from stream_seg.stages.registry import StageLoader
 
 LOG = logging.getLogger(__name__)
@@ -39,11 +41,13 @@ def run(
     report_file: Path | None = None,
     quiet: bool = False,
     reloadable: bool = False,
+    signals: StopSignals | None = None,
 ) -> None:
     """Run the graph document that `read` returns to its end, and print its report.
 
-    A `reloadable` graph takes its sources from `read` again at SIGHUP. `note` is a line for the user. Raises the first
-    StreamSegError of any stage, after the files are finished and the report is written.
+    A `reloadable` graph takes its sources from `read` again at SIGHUP. `note` is a line for the user. `signals` handles
+    SIGINT and SIGTERM already. Raises the first StreamSegError of any stage, after the files are finished and the
+    report is written.
     """
 
     def read_config() -> Config:
@@ -61,27 +65,35 @@ def run(
         announce=console.print if not quiet else lambda message: None,
         attended=report_file is None,  # a run that reports is part of a batch
     )
-    with stop_on_signals(pipeline.graph.stop_requested):
+    graph = pipeline.graph
+    raise_file_limit(len(graph.workers) + len(graph.link_stats))
+    with ExitStack() as resources:
+        signals = signals or resources.enter_context(StopSignals())
+        signals.stop_with(graph.stop_requested)
+        resources.enter_context(guard_process(config.watchdog.freeze_s, alive=lambda: not graph.watchdog.blocked))
         pipeline.start()
+        notify_systemd("READY=1")
         if note and not quiet:
             console.print(note)
         try:
-            apply = reloader(pipeline.graph, config, read_config) if reloadable else None
+            apply = reloader(graph, config, read_config) if reloadable else None
             with _on_hangup(apply) as reload_if_requested:
                 _watch(pipeline, console, quiet=quiet, each=reload_if_requested)
         finally:
+            notify_systemd("STOPPING=1")
             pipeline.close()
         report = pipeline.report()
-    if report_file is not None:
-        write_json(report.to_dict(), report_file, overwrite=config.overwrite)
-    if not quiet and any(report.frames.by_output.values()):
-        print_report(report, Console(markup=False))
-        changed = [str(path) for path, identity in before.items() if _identity(path) not in (None, identity)]
-        if changed and not isinstance(pipeline.error, OutputError):
-            print(f"\nwritten: {', '.join(changed)}")
+        if report_file is not None:
+            write_json(report.to_dict(), report_file, overwrite=config.overwrite)
+        if not quiet and any(report.frames.by_output.values()):
+            changed = [str(path) for path, identity in before.items() if _identity(path) not in (None, identity)]
+            with suppress(*[OSError] if pipeline.error is not None else []):  # of standard output
+                print_report(report, Console(markup=False))
+                if changed and not isinstance(pipeline.error, OutputError):
+                    print(f"\nwritten: {', '.join(changed)}")
     if pipeline.error is not None:
         raise pipeline.error
-    if hanging := pipeline.graph.hanging():
+    if hanging := graph.hanging():
         print(f"did not wait for {', '.join(worker.node.name for worker in hanging)}", file=sys.stderr)
 
 

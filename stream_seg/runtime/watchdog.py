@@ -64,6 +64,8 @@ class Watchdog:
         self._thread = Thread(target=self._run, name="watchdog", daemon=True)
         self.stalls: Mapping[str, Stall] = {}
         """The stages that are stalled now, by name."""
+        self.blocked = False
+        """A stage is stalled, and no output has taken or finished a frame for as long."""
 
     def start(self) -> None:
         """Start the thread; `stop` follows."""
@@ -81,7 +83,7 @@ class Watchdog:
         step_s, self._checked_s = now_s - self._checked_s, now_s
         self._time_s += 0.0 if is_compiling() else min(step_s, LONGEST_STEP_S)
         running = [worker for worker in self._workers() if worker.activity.state not in ("new", "ended")]
-        seconds = {worker: self._seconds_without_progress(worker) for worker in running}
+        seconds = quiet = {worker: self._seconds_without_progress(worker) for worker in running}
         if any(worker.activity.state in BUSY for worker in running):
             seconds = {worker: time_s for worker, time_s in seconds.items() if worker.activity.state in BUSY}
         else:  # all stages wait for each other: a frame is lost in a link
@@ -97,6 +99,7 @@ class Watchdog:
         self._log_changes(stalls, running)
         self._watched = {worker: self._watched[worker] for worker in running}
         self.stalls = stalls
+        self.blocked = bool(stalls) and all(quiet[worker] >= self._stall_s for worker in running if worker.is_output)
 
     def _seconds_without_progress(self, worker: Worker) -> float:
         steps = worker.activity.steps

@@ -13,17 +13,13 @@ import numpy as np
 import pytest
 
 from stream_seg import __version__
-from stream_seg.backends.registry import BACKENDS
-from stream_seg.cli.export import require_modules
 from stream_seg.config.document import Document, MetricsConfig, SourcesConfig, StageKeys, TracesConfig
 from stream_seg.config.graph_file import check, read_document
 from stream_seg.config.overrides import default_document, with_input, with_outputs
-from stream_seg.errors import ConfigError
 from stream_seg.evaluation.images import evaluate_images
 from stream_seg.network.network import open_network
 from stream_seg.network.shipped import NETWORKS
 from stream_seg.stages.registry import STAGES, stage_class
-from stream_seg.telemetry import tracing as traces
 from stream_seg.zoo import BUILDERS
 from tests.evaluation.test_images import write_pair
 from tests.support import small_networks
@@ -217,7 +213,7 @@ def test_run_pipeline_is_the_same_command(tmp_path: Path) -> None:
 
 
 RUN_PIPELINE = (str(ROOT / "run_pipeline.py"),)
-STREAM_SEG = ("-m", "stream_seg.cli.app")
+STREAM_SEG = ("-m", "stream_seg")
 
 
 @pytest.mark.parametrize(
@@ -261,18 +257,9 @@ def test_the_table_of_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert output.err == ""
 
 
-def test_install_hints_name_the_checkout() -> None:
-    """stream-seg is on no package index: its extras are installed from the checkout."""
-    with pytest.raises(ConfigError) as caught:
-        require_modules("no_such_package", purpose="export")
-    hints = [str(caught.value), traces.INSTALL, *(backend.install for backend in BACKENDS.values())]
-    hints += [(ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/operation.md")]
-    assert all("pip install" in hint and "stream-seg[" not in hint for hint in hints)
-
-
 def test_a_package_that_cannot_be_imported_is_one_line() -> None:
     """Import OpenCV without libGL.so.1, as on a bare server."""
-    script = "import sys; sys.modules['cv2'] = None; from stream_seg.cli.app import main; main(['run'])"
+    script = "import sys; sys.modules['cv2'] = None; from stream_seg.cli.program import main; main(['run'])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert re.fullmatch(r"stream-seg: .*cv2.*apt install libgl1 libglib2.0-0\n", done.stderr)

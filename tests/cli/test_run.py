@@ -122,8 +122,8 @@ def test_a_file_of_an_older_run_is_not_reported_as_written(tmp_path: Path, unuse
     """Without its camera a run records placeholder frames, but makes no video of them."""
     video, lines = tmp_path / "o.mp4", tmp_path / "o.jsonl"
     video.write_text("an older run\n")
-    with start_program("run", f"rtsp://127.0.0.1:{unused_port}/live", video, lines) as program:
-        wait_until(lambda: count_lines(tmp_path / ".o.partial.jsonl") > 0, program)
+    with start_program("run", f"rtsp://127.0.0.1:{unused_port}/live", video, lines, "--overwrite") as program:
+        wait_until(lambda: count_lines(tmp_path / "o.partial.jsonl") > 0, program)
         program.terminate()
         out, _ = program.communicate(timeout=60)
     assert f"written: {lines}\n" in out
@@ -162,7 +162,7 @@ def test_the_keys_of_the_report_are_stable(tmp_path: Path) -> None:
 def test_a_live_run_drops_late_frames_and_counts_them(tmp_path: Path) -> None:
     report = tmp_path / "run.json"
     source = f"{ENDLESS_DRIVE}&paced=1&rate=200&frames=200"
-    assert run_cli("run", source, tmp_path / "o.jsonl", "--report", report, "--quiet") == 0
+    assert run_cli("run", source, tmp_path / "o.jsonl", "--report", report, "--quiet", "--overwrite") == 0
     facts = read_json(report)
     assert facts["policy"] == "latest"
     dropped = facts["frames"]["dropped"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from stream_seg.cli.app import main
+from stream_seg.cli.program import main
 from stream_seg.config.graph_file import check
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.frame import Frame
@@ -99,7 +99,7 @@ def test_a_port_in_use_is_rejected() -> None:
 def test_a_missing_package_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "stream_seg.web.server", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(OutputError, match=r"serve: .*uvicorn.*pip install '\.\[web\]'"):
+    with pytest.raises(OutputError, match=r"serve: .*uvicorn.*pip install .*\[web\]'"):
         next(Serve(port=0)(iter([make_frame(0)])))
 
 

@@ -30,7 +30,9 @@ def find_free_port() -> int:
 
 def run_cli(*arguments: object) -> int:
     """Run `stream-seg ARGUMENTS` in this process, and return its exit code."""
-    from stream_seg.cli.app import main  # not above: conftest.py imports this module, and most tests need no command
+    from stream_seg.cli.program import (
+        main,  # not above: conftest.py imports this module, and most tests need no command
+    )
 
     with pytest.raises(SystemExit) as exit_info:
         main([str(argument) for argument in arguments])
@@ -51,7 +53,7 @@ def run_failing(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[
 @contextmanager
 def start_program(*arguments: object) -> Iterator[subprocess.Popen[str]]:
     """Start `stream-seg ARGUMENTS` as a separate program, and kill it at the end of the body if it still runs."""
-    command = [sys.executable, "-m", "stream_seg.cli.app", *(str(argument) for argument in arguments)]
+    command = [sys.executable, "-m", "stream_seg", *(str(argument) for argument in arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
         try:
             yield program
