@@ -89,20 +89,25 @@ def fill_time(template: Path, time_s: float) -> Path:
 
 
 def free_path(path: Path) -> Path:
-    """Return the path if it does not exist, else the first of NAME-2.SUFFIX, NAME-3.SUFFIX ... that does not."""
+    """Return the first of NAME.SUFFIX, NAME-2.SUFFIX, NAME-3.SUFFIX ... that does not exist, nor its partial file."""
     numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
-    return next(candidate for candidate in itertools.chain([path], numbered) if not os.path.lexists(candidate))
+    return next(candidate for candidate in itertools.chain([path], numbered) if not _is_taken(candidate))
+
+
+def _is_taken(path: Path) -> bool:
+    return os.path.lexists(path) or os.path.lexists(path.with_name(f"{path.stem}.partial{path.suffix}"))
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
     """Raise OutputError if a file or a folder with content would be overwritten: a check before the work.
 
-    A path with `{time}` or `{part}` overwrites nothing. Devices and pipes (/dev/null) are written to, not replaced.
+    A path with `{time}` or `{part}` overwrites nothing. Hidden files in a folder do not count. Devices and pipes
+    (/dev/null) are written to, not replaced.
     """
     if overwrite or names_new_files(path):
         return
     with map_write_errors(path):
-        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        if path.is_file() or (path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir())):
             kind = "folder with content" if path.is_dir() else "file"
             raise OutputError(
                 f"cannot write {path}: the {kind} exists; choose another name, or overwrite it with --overwrite "
@@ -141,7 +146,8 @@ def require_writable(path: Path) -> None:
     with map_write_errors(path):
         if path.is_dir():
             raise OutputError(f"cannot write {path}: it exists and is not a file")
-        require_folder(resolve_path(path).parent, path)
+        if not _is_device(path):
+            require_folder(resolve_path(path).parent, path)
 
 
 @contextmanager
@@ -155,9 +161,23 @@ def map_write_errors(path: Path) -> Iterator[None]:
 
 
 def replace_file(path: Path, content: bytes, *, overwrite: bool = True) -> None:
-    """Write a small file atomically: a reader sees the old content or the new, never a part."""
+    """Write a small file atomically: a reader sees the old content or the new, never a part.
+
+    A device or a pipe is written to. Raises OutputError, also for a pipe that nobody reads.
+    """
+    if _is_device(path):
+        with map_write_errors(path), open(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC), "wb") as device:
+            os.set_blocking(device.fileno(), True)
+            device.write(content)
+        return
     with atomic_file(path, overwrite=overwrite) as partial, map_write_errors(path):
         partial.write_bytes(content)
+
+
+def _is_device(path: Path) -> bool:
+    """Return whether a path is a device, a pipe or a socket: something that a new file must not replace."""
+    with map_write_errors(path):
+        return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def publish(partial: Path, target: Path, *, overwrite: bool) -> None:

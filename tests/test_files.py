@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from pathlib import Path
 
@@ -194,11 +195,14 @@ def test_a_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
     path.touch()
     (tmp_path / "o-2.mp4").symlink_to("nowhere")
     assert free_path(path) == tmp_path / "o-3.mp4"
+    (tmp_path / "o-3.partial.mp4").touch()
+    assert free_path(path) == tmp_path / "o-4.mp4"
 
 
 def test_existing_outputs_are_refused_unless_they_may_be_overwritten(tmp_path: Path) -> None:
     (tmp_path / "o.mp4").touch()
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/.DS_Store").touch()
     (tmp_path / "full").mkdir()
     (tmp_path / "full/000000.png").touch()
     for name, kind in (("o.mp4", "file"), ("full", "folder with content")):
@@ -233,3 +237,19 @@ def test_a_name_that_is_taken_meanwhile_is_not_replaced(
     replace_file(path, b"third", overwrite=True)
     assert path.read_bytes() == b"third"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_device_or_a_pipe_is_written_to_and_never_replaced(tmp_path: Path) -> None:
+    pipe, received = tmp_path / "pipe", list[bytes]()
+    os.mkfifo(pipe)
+    require_writable(pipe)
+    refuse_existing(pipe, overwrite=False)
+    with pytest.raises(OutputError, match="pipe: No such device"):
+        replace_file(pipe, b"nobody reads this")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    replace_file(pipe, b"figures", overwrite=False)
+    received.append(os.read(reader, 100))
+    os.close(reader)
+    assert (received, list(tmp_path.iterdir()), pipe.is_fifo()) == ([b"figures"], [pipe], True)
+    replace_file(Path("/dev/null"), b"figures")
+    assert Path("/dev/null").is_char_device()

@@ -34,19 +34,24 @@ class Arguments:
 
 
 def complete_arguments(
-    source: str | None, outputs: Sequence[str], *, graph_file: bool = False, overwrite: bool = False
+    source: str | None,
+    outputs: Sequence[str],
+    *,
+    graph_file: bool = False,
+    overwrite: bool = False,
+    endless: bool = False,
 ) -> Arguments:
     """Return the arguments with those that are not named. Raises OutputError or ConfigError for further inputs.
 
     Without a graph file: no INPUT is the demo; no OUTPUT is a video beside a file, label maps beside images, and for
-    any other source a window, or a page where there is no screen.
+    any other source, or one that is played in a loop (`endless`), a window, or a page where there is no screen.
     """
     if source is None or (graph_file and not outputs):
         return Arguments(source, outputs) if graph_file else _demo()
     if outputs:
         refuse_further_inputs(source, outputs, overwrite=overwrite)
         return Arguments(source, outputs)
-    return _default_output(source, overwrite=overwrite)
+    return _watch(source) if endless else _default_output(source, overwrite=overwrite)
 
 
 def _demo() -> Arguments:
@@ -87,6 +92,10 @@ def _default_output(source: str, *, overwrite: bool) -> Arguments:
         video = shlex.join(["stream-seg", "run", source, f"{target}.mp4"])
         note = f"no OUTPUT: writes label maps to {target}/, dark to the eye; to look at: {video}"
         return Arguments(source, [f"{target}/"], note=note)
+    return _watch(source)
+
+
+def _watch(source: str) -> Arguments:
     if _has_screen():
         return Arguments(source, ["window"], note="no OUTPUT: shows a window; q quits")
     return Arguments(source, [PAGE], note="no OUTPUT and no screen: shows a page")

@@ -10,7 +10,6 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypeAlias
 
@@ -22,6 +21,7 @@ from stream_seg.files import (
     TIME,
     complete_template,
     fill_time,
+    free_path,
     map_write_errors,
     names_new_files,
     resolve_path,
@@ -90,8 +90,7 @@ def next_path(template: Path) -> Path:
     if PART in path.name:
         numbers = [int(match["part"]) for match, _ in _list_files(template)]
         path = path.with_name(path.name.replace(PART, f"{max(numbers, default=0) + 1:04}"))
-    taken = (path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(1))
-    return next(candidate for candidate in taken if not _is_taken(candidate))
+    return free_path(path)
 
 
 def prune(templates: Iterable[Path], keep_bytes: float) -> None:
@@ -135,11 +134,6 @@ def _list_files(template: Path) -> Iterator[tuple[re.Match[str], _File]]:
             match = pattern.fullmatch(entry.name)
             if match and stat.S_ISREG((status := entry.stat(follow_symlinks=False)).st_mode):
                 yield match, _File(status.st_mtime_ns, target.parent / entry.name, status.st_size)
-
-
-def _is_taken(path: Path) -> bool:
-    """Return whether a path or its partial file exists."""
-    return os.path.lexists(path) or os.path.lexists(path.with_name(f"{path.stem}.partial{path.suffix}"))
 
 
 def _is_locked(path: Path) -> bool:

@@ -130,6 +130,9 @@ def test_a_video_without_an_output_is_written_beside_it(folder: Path, capfd: pyt
         assert after.keys() - before.keys() == {f"videos/{name}"}
         assert all(after[path] == content for path, content in before.items())
     assert complete_arguments("videos/clip.mp4", [], overwrite=True).outputs == ["videos/clip_seg.mp4"]
+    Path("videos/clip_seg-3.partial.mp4").touch()  # of a run that goes on
+    assert complete_arguments("videos/clip.mp4", []).outputs == ["videos/clip_seg-4.mp4"]
+    assert complete_arguments("videos/clip.mp4", [], endless=True).outputs == [PAGE]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
