@@ -153,7 +153,11 @@ class _Part:
 
     def is_complete(self) -> bool:
         """Return whether the part has the last frame of each of its streams."""
-        return bool(self._last) and self.file.failure is None and all(self._context.complete(*last) for last in self._last.items())
+        return (
+            bool(self._last)
+            and self.file.failure is None
+            and all(self._context.complete(*last) for last in self._last.items())
+        )
 
     def finish(self) -> None:
         """Complete the file and give it its name. Raises OutputError."""

@@ -261,11 +261,11 @@ def test_sighup_applies_the_file_and_a_bad_file_changes_nothing(tmp_path: Path, 
         return {line.partition('"')[2].partition('"')[0] for line in ups if line.endswith(" 1.0")}
 
     def recorded_streams() -> set[str]:
-        lines = (tmp_path / ".o.partial.jsonl").read_text().splitlines()
+        lines = (tmp_path / "o.partial.jsonl").read_text().splitlines()
         return {line.partition('"stream": "')[2].partition('"')[0] for line in lines}
 
     write_graph(file, ["front"], records, unused_port)
-    with start_program("run", "--config", file) as program:
+    with start_program("run", "--config", file, "--overwrite") as program:
         wait_until(lambda: sources_up() == {"front"}, program)
         for names in (["front", "rear"], ["rear"], ["left", "rear"]):
             write_graph(file, names, records, unused_port)
@@ -294,8 +294,8 @@ def test_sighup_does_not_let_an_output_overwrite_an_input(tmp_path: Path) -> Non
     write = "{0}  write: {{input: [front{1}], path: '{2}/{{stream}}.mp4'}}\n"
     graph = "stages:\n" + SOURCE.replace("{0}", "front") + write
     file.write_text(graph.format("", "", tmp_path))
-    with start_program("run", "--config", file, "--set", "write.preset=ultrafast") as program:
-        wait_until(lambda: (tmp_path / ".front.partial.mp4").exists(), program)
+    with start_program("run", "--config", file, "--overwrite", "--set", "write.preset=ultrafast") as program:
+        wait_until(lambda: (tmp_path / "front.partial.mp4").exists(), program)
         file.write_text(graph.format(f"  a: {{stage: capture, uri: '{clip}', loop: true}}\n", ", a", tmp_path))
         assert "a.mp4: is the input as well" in reload_bad_file(program)
         file.write_text(graph.format("  a: {stage: synthetic, paced: !!bool maybe}\n", ", a", tmp_path))
