@@ -24,6 +24,7 @@ from starlette.types import ASGIApp
 from stream_seg.schema.validation import describe_unknown
 from stream_seg.web.auth import COOKIE, SESSION_S, TokenAuth, client_address, error_response
 from stream_seg.web.exposition import choose_format
+from stream_seg.web.health import answer_health
 from stream_seg.web.mjpeg import MjpegStreams
 from stream_seg.web.renderer import encode_jpeg, encode_png, render
 from stream_seg.web.requests import handle_http_error, json_response, parse_view, parse_width, read_body, read_settings
@@ -76,7 +77,8 @@ class Page:
         return Response((STATIC / name).read_bytes(), media_type=media_type, headers={"Cache-Control": "no-cache"})
 
     async def health(self, _: Request) -> Response:
-        return PlainTextResponse("ok\n")
+        status, text = answer_health(self.state.stalls(), secret=self.auth.token is not None)
+        return PlainTextResponse(text, status)
 
     async def ready(self, _: Request) -> Response:
         ready = self.state.is_ready()

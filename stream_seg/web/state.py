@@ -105,7 +105,8 @@ class StreamState:
 class PageState:
     """State shared by the pipeline, which calls `put`, and the page, which calls everything else.
 
-    `opacity` is the initial one, and `shown` are the classes that are not hidden at first; None for all.
+    `opacity` is the initial one, and `shown` are the classes that are not hidden at first; None for all. `stalls`
+    returns a line for each stage that makes no progress.
     """
 
     def __init__(
@@ -115,10 +116,11 @@ class PageState:
         *,
         opacity: float = 0.5,
         shown: Sequence[str] | None = None,
+        stalls: Callable[[], Sequence[str]] = tuple,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.clock, self._current_streams, self._source_ended = clock, current_streams, source_ended
-        self.settings = ViewSettings(opacity=opacity, hidden=[])
+        self.settings, self.stalls = ViewSettings(opacity=opacity, hidden=[]), stalls
         self._shown, self._known = shown, set[Classes]()
         self.ended = self.closed = False
         self.error: Exception | None = None

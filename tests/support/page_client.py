@@ -58,7 +58,7 @@ class PageClient:
         return self.http.get(path, **options)
 
     def end_stream(self) -> None:
-        """End the stage's frames, and with them the server."""
+        """End the stage's frames, and with them the server, unless it stays."""
         self._frames.put(None)
 
     def run_stage(self) -> None:
@@ -73,7 +73,8 @@ def run_page(
 ) -> Iterator[PageClient]:
     """Run a page while the body runs. `keys` are those of the stage. Raise the stage's error if it fails to start."""
     messages, registry = SimpleQueue[str](), CollectorRegistry()
-    stage = Serve(**{"port": 0, **keys}).bind(Context(announce=messages.put, registry=registry))
+    ended = Event()
+    stage = Serve(**{"port": 0, **keys}).bind(Context(announce=messages.put, registry=registry, stopping=ended.is_set))
     page = PageClient(stage, registry)
     errors: list[StreamSegError] = []
 
@@ -94,6 +95,7 @@ def run_page(
         try:
             yield page
         finally:
+            ended.set()
             page.end_stream()
             thread.join(5)
     assert not thread.is_alive()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +15,10 @@ import numpy as np
 import pytest
 
 from stream_seg.datasets.palettes import CAMVID
+from stream_seg.frame import Temporal
+from stream_seg.web.app import STATIC
 from tests.support.page_client import PageClient, feed_frames, make_segmented_frame, run_page, wait_for
+from tests.support.time_limits import TimeLimit
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -191,6 +196,80 @@ def test_a_hidden_page_stops_its_stream_and_a_lost_server_is_reported(browser: B
         wait_in(tab, lambda: page.get("/api/stats").json()["viewers"] == 1)
         page.end_stream()
         tab.wait_for_selector("#connection.error:has-text('Disconnected. Reconnecting…')")
+
+
+def is_shown(tab: Page, selector: str) -> bool:
+    """Return True if an element of a scrim is on the screen, opaque, and not hidden by full screen."""
+    script = """(element) => {
+        const { left, top, width, height } = element.getBoundingClientRect();
+        const inside = width > 0 && left >= 0 && top >= 0 && left + width <= innerWidth && top + height <= innerHeight;
+        const opaque = getComputedStyle(element.closest(".scrim")).opacity === "1";
+        return inside && opaque && (document.fullscreenElement?.contains(element) ?? true);
+    }"""
+    return tab.locator(selector).count() > 0 and bool(tab.locator(selector).first.evaluate(script))
+
+
+def test_a_lost_server_is_reported_in_full_screen_and_comes_back(
+    browser: Browser, unused_port: int, time_limit: TimeLimit
+) -> None:
+    with browser.new_context() as context:
+        tab = context.new_page()
+        with run_page(port=unused_port) as page, feed_frames(page):
+            tab.goto(page.url)
+            tab.wait_for_selector(".tile.up")
+            tab.keyboard.press("f")
+            wait_in(tab, lambda: tab.evaluate("document.fullscreenElement?.dataset.source") == "front")
+            wait_in(tab, lambda: read_pixel(tab, ROAD) is not None)
+        with time_limit(3):
+            wait_in(tab, lambda: is_shown(tab, ".tile:fullscreen.dimmed .scrim b:text('disconnected')"))
+        assert "disconnected" in tab.inner_text("figcaption")
+        with run_page(port=unused_port) as page:
+            tab.wait_for_selector("#connection:not(.error)", state="attached")  # before its first frame
+            with feed_frames(page):
+                tab.wait_for_selector(".tile:fullscreen.up:not(.dimmed)")
+                first = read_pixel(tab, ROAD)
+                wait_in(tab, lambda: read_pixel(tab, ROAD) != first)
+
+
+def test_a_server_that_hangs_is_reported(browser: Browser, time_limit: TimeLimit) -> None:
+    with run_page() as page, feed_frames(page), browser.new_context() as context:
+        tab = context.new_page()
+        tab.goto(page.url)
+        tab.wait_for_selector(".tile.up")
+        with time_limit(3):
+            tab.route("**/healthz", lambda route: None)  # as if its network cable had been cut
+            tab.wait_for_selector("#connection.error:has-text('Disconnected. Reconnecting…')")
+            tab.wait_for_selector(".tile.dimmed .scrim b:has-text('disconnected')")
+        tab.unroute("**/healthz")
+        tab.wait_for_selector(".tile.up:not(.dimmed)")
+
+
+def test_a_lost_server_is_reported_within_3_s() -> None:
+    """The tests above measure it on an idle machine only: the next poll, and the longest wait for its answer."""
+    script = (STATIC / "page.js").read_text(encoding="utf-8")
+    times_ms = dict(re.findall(r"^const (POLL_MS|SILENT_MS) = (\d+);", script, re.MULTILINE))
+    assert sum(map(int, times_ms.values())) == 2500
+
+
+def test_a_recording_that_is_over_shows_its_last_image(browser: Browser) -> None:
+    with run_page(stay=True) as page, open_page(browser, page) as tab:
+        page.put(make_segmented_frame(0, grey=200))
+        page.end_stream()
+        tab.wait_for_selector(".tile.ended:not(.dimmed)")
+        assert tab.inner_text("figcaption").strip() == "front · ended"
+        tab.click("[data-view=original]")
+        wait_in(tab, lambda: has_colour(tab, SKY, np.full(3, 200)))
+
+
+def test_the_quality_level_and_its_meaning(browser: Browser) -> None:
+    with run_page() as page, open_page(browser, page) as tab:
+        frame = make_segmented_frame(0)
+        page.put(replace(frame, temporal=Temporal(key=False, quality_level=4, every=5, input_size=(192, 320))))
+        text = "Quality level 4: the network runs on every 5th frame, at 320×192."
+        tab.wait_for_selector(f"#quality:text-is('{text}')")
+        page.put(replace(frame, temporal=Temporal(input_size=(384, 640))))
+        text = "Quality level 0 (full): the network runs on every frame, at 640×384."
+        tab.wait_for_selector(f"#quality:text-is('{text}')")
 
 
 def test_the_login(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:

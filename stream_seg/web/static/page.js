@@ -1,7 +1,11 @@
 // The page: polls the API once a second. Live images arrive as endless MJPEG responses of their <img> elements.
 import { drawChart } from "/static/charts.js";
 
-const MAX_LIVE = 4; // live streams at once: browsers open six connections per server, and the API needs one
+const MAX_LIVE = 4; // live streams at once: browsers open six connections per server, and the API needs some
+const POLL_MS = 1000;
+const SILENT_MS = 1500; // without an answer to /healthz for this long the server is gone: reported within 3 s
+const SLOW_MS = 10000; // an API request that takes longer is given up
+const DISCONNECTED = "Disconnected. Reconnecting…";
 const $ = (id) => document.getElementById(id);
 const tiles = new Map(); // source id -> <figure>
 let sources = [];
@@ -10,10 +14,13 @@ let showAll = false;
 let view = "overlay";
 let settings = { opacity: 0.5, hidden: [] };
 let changedAt = 0; // last change of the settings by this viewer: responses to older requests are outdated
-let connected = false;
+let connected = true; // false while the server does not answer
 
 async function request(path, options) {
-  const response = await fetch(path, options);
+  const response = await fetch(path, { ...options, signal: AbortSignal.timeout(SLOW_MS) }).catch(() => {
+    setConnected(false);
+    throw new Error(DISCONNECTED);
+  });
   if (response.status === 401) location.assign("/login");
   if (!response.ok) throw new Error((await response.json()).error);
   return response.json();
@@ -80,16 +87,24 @@ function updateTiles() {
 
 function updateCaption(source) {
   const figure = tiles.get(source.id);
-  const up = source.state === "up";
+  if (!figure) return;
+  const state = connected ? source.state : "disconnected";
+  const reason = connected ? source.reason : "the server does not answer";
+  const up = state === "up";
   figure.classList.toggle("up", up);
-  figure.classList.toggle("down", source.state === "down");
-  figure.classList.toggle("dimmed", !up && !source.placeholder); // a placeholder frame shows the state itself
-  figure.querySelector("b").textContent = source.state;
-  figure.querySelector("small").textContent = [source.reason, `last image ${Math.round(source.since_s)} s ago`].filter(Boolean).join(" · ");
+  figure.classList.toggle("down", ["down", "disconnected"].includes(state));
+  figure.classList.toggle("ended", state === "ended");
+  // A placeholder frame shows the state itself, and the last image of a recording stays as it is.
+  figure.classList.toggle("dimmed", !connected || !(up || state === "ended" || source.placeholder));
+  figure.querySelector("b").textContent = state;
+  figure.querySelector("small").textContent = connected ? [reason, `last image ${formatSeconds(source.since_s)} ago`].filter(Boolean).join(" · ") : reason;
   const small = !showAll && source.id !== selected;
-  const details = up ? `${source.fps.toFixed(0)} fps` + (small ? "" : ` · ${source.width}×${source.height}`) : [source.state, source.reason].filter(Boolean).join(", ");
+  const size = small ? "" : ` · ${source.width}×${source.height}`;
+  const details = up ? `${source.fps.toFixed(0)} fps${size}` : [state, reason].filter(Boolean).join(", ");
   figure.querySelector("figcaption span").textContent = `${source.id} · ${details}`;
 }
+
+const formatSeconds = (seconds) => (seconds < 100 ? `${Math.round(seconds)} s` : `${Math.round(seconds / 60)} min`);
 
 // statistics and classes
 
@@ -105,9 +120,16 @@ function updateStats(stats) {
   $("dropped").textContent = `${series.dropped.at(-1) ?? 0} (${source.dropped} total)`;
   $("source-name").textContent = source.id;
   $("engine").textContent = source.engine ?? (source.placeholder ? "" : "No segmentation of this source.");
+  $("quality").textContent = source.quality ? describeQuality(source.quality) : "";
   $("logout").hidden = !stats.login;
   $("connection").textContent = `${stats.viewers} of ${stats.max_viewers} live streams in use`;
 }
+
+function describeQuality({ level, every, size: [height, width] }) {
+  const frames = every === 1 ? "every frame" : every === "auto" ? "key frames as the motion needs" : `every ${ORDINALS[every] ?? `${every}th`} frame`;
+  return `Quality level ${level}${level ? "" : " (full)"}: the network runs on ${frames}, at ${width}×${height}.`;
+}
+const ORDINALS = { 2: "second", 3: "third" };
 
 function updateLegend(classes) {
   const list = $("legend");
@@ -231,19 +253,29 @@ document.addEventListener("visibilitychange", () => {
 // polling
 
 function showError(error) {
-  connected = false;
-  $("connection").textContent = error instanceof TypeError ? "Disconnected. Reconnecting…" : error.message;
+  $("connection").textContent = error.message;
   $("connection").classList.add("error");
+}
+
+function setConnected(answers) {
+  if (answers === connected) return;
+  connected = answers;
+  if (connected) {
+    stopLiveImages(); // the next refresh opens them again
+  } else {
+    showError(new Error(DISCONNECTED));
+    sources.forEach(updateCaption);
+  }
 }
 
 async function refresh() {
   const requestedAt = Date.now();
   const paths = ["/api/sources", "/api/classes", "/api/stats", "/api/view"];
   const [newSources, classes, stats, newSettings] = await Promise.all(paths.map((path) => request(path)));
-  sources = newSources;
+  setConnected(true);
+  // A server that starts again has no source before its first frame: the tiles, and full screen, stay meanwhile.
+  sources = newSources.length ? newSources : sources.map((source) => ({ ...source, state: "starting", reason: null, placeholder: false }));
   if (requestedAt > changedAt + 300) settings = newSettings;
-  if (!connected) stopLiveImages();
-  connected = true;
   $("connection").classList.remove("error");
   updateTiles();
   sources.forEach(updateCaption);
@@ -252,10 +284,15 @@ async function refresh() {
   updateStats(stats);
 }
 
-async function poll() {
-  if (!document.hidden) await refresh().catch(showError);
-  setTimeout(poll, 1000);
+/** Call a function again and again while the page is visible, each time POLL_MS after it has finished. */
+async function repeat(task) {
+  if (!document.hidden) await task();
+  setTimeout(repeat, POLL_MS, task);
 }
 
 setTheme(localStorage.getItem("theme"));
-poll();
+repeat(async () => {
+  const options = { cache: "no-store", priority: "high", signal: AbortSignal.timeout(SILENT_MS) };
+  await fetch("/healthz", options).then(() => setConnected(true), () => setConnected(false));
+});
+repeat(async () => connected && refresh().catch(showError));
