@@ -73,7 +73,7 @@ def open(  # noqa: A001 - called as stream_seg.open
     second; a live source yields the newest one each time. Raises ConfigError, SourceError or NetworkError.
     """
     switches = _switches(
-        network=network, device=device, precision=precision, size=size, every=every, threads=threads, smooth=smooth,
+        network=network, device=device, precision=precision, size=size, every=every, threads=threads, smoothing=smooth,
         start=start, duration=duration, loop=loop, fps=fps,
     )  # fmt: skip
     document = _make_document(source, (), switches)
@@ -109,7 +109,7 @@ def run(
     if not outputs:
         raise ConfigError("run: no output; name at least one, such as out.mp4")
     switches = _switches(
-        network=network, device=device, precision=precision, size=size, every=every, threads=threads, smooth=smooth,
+        network=network, device=device, precision=precision, size=size, every=every, threads=threads, smoothing=smooth,
         classes=classes, opacity=opacity, start=start, duration=duration, loop=loop, fps=fps,
     )  # fmt: skip
     document = _make_document(source, [fspath(output) for output in outputs], switches)

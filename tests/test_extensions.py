@@ -181,15 +181,15 @@ def test_a_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     ones = backends.Backend(
         title="Ones",
         packages=("numpy",),
-        install="pip install numpy",
+        install=("numpy",),
         precisions=("f32",),
         find_device=lambda: Device("a test", precisions=("f32",)),
         create_engine=create_engine,
     )
     monkeypatch.setitem(backends.BACKENDS, "ones", ones)
-    with stream_seg.open_engine("road", backend="ones") as engine:
+    with stream_seg.open_engine("road", device="ones") as engine:
         assert (engine(np.zeros((32, 48, 3), np.uint8)).labels == 1).all()
-    report = stream_seg.run(DRIVE, tmp_path / "o.jsonl", smooth=False, backend="ones")
+    report = stream_seg.run(DRIVE, tmp_path / "o.jsonl", smooth=False, device="ones")
     assert report.engine is not None
     assert (report.engine.backend, report.engine.precision) == ("ones", "f32")
     assert run_cli("doctor") in (0, 1)
@@ -197,7 +197,7 @@ def test_a_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert run_cli("stages") == 0
     assert "or ones" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(stream_seg.ConfigError, match="ones"):
-        stream_seg.open_engine("road", backend="twos")
+        stream_seg.open_engine("road", device="twos")
 
 
 def test_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

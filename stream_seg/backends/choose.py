@@ -26,7 +26,7 @@ def find_missing(name: str) -> str | None:
     """Return the reason why a backend cannot work on this machine, None if it can. Imports no backend."""
     backend = get_backend(name)
     if backend.find_package() is None or not all(find_spec(package) for package in backend.requires):
-        return f"not installed: {backend.install}"
+        return f"not installed: {backend.install_hint()}"
     return backend.find_obstacle()
 
 
@@ -54,7 +54,7 @@ def pick_backend(backend: str, *, available: Collection[str]) -> tuple[str, str]
         missing += [] if entry.needs_gpu else [name]
     if backend == "gpu":
         raise NetworkError(f"backend gpu: {find_missing(name) or 'not available'}")
-    raise NetworkError(f"no backend is installed: {BACKENDS['openvino'].install}")
+    raise NetworkError(f"no backend is installed: {BACKENDS['openvino'].install_hint()}")
 
 
 def find_target(name: str, compute_capability: str | None = None) -> Target:
@@ -108,4 +108,4 @@ def _import_errors(name: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise NetworkError(f"backend {name} does not load ({error}): {BACKENDS[name].install}") from error
+        raise NetworkError(f"backend {name} does not load ({error}): {BACKENDS[name].install_hint()}") from error

@@ -15,6 +15,7 @@ from stream_seg.backends.engine import Device, Engine
 from stream_seg.backends.tensorrt import api as tensorrt_api
 from stream_seg.backends.tensorrt import backend as tensorrt
 from stream_seg.errors import ConfigError
+from stream_seg.installation import install_hint
 from stream_seg.network.network import Network
 from stream_seg.schema.validation import describe_unknown
 
@@ -38,15 +39,15 @@ class Backend:
     """A library that runs networks.
 
     `packages` are import names, one of which must be installed; its version is part of an engine's cache key. All of
-    `requires`, import names too, must be installed. `precisions` are those that the backend has on any device.
-    `find_device` returns the device of this machine, and with a compiler that of a compute capability, its argument.
-    `create_engine`(network, precision=, threads=) opens a network in one of the device's precisions. `find_obstacle`
-    returns the reason why an installed backend cannot work, None if it can.
+    `requires`, import names too, must be installed. `install` are requirements, each of which brings them. `precisions`
+    are those that the backend has on any device. `find_device` returns the device of this machine, and with a compiler
+    that of a compute capability, its argument. `create_engine`(network, precision=, threads=) opens a network in one
+    of the device's precisions. `find_obstacle` returns the reason why an installed backend cannot work, None if it can.
     """
 
     title: str
     packages: tuple[str, ...]
-    install: str
+    install: tuple[str, ...]
     precisions: tuple[str, ...]
     find_device: Callable[..., Device]
     create_engine: Callable[..., Engine]
@@ -54,6 +55,11 @@ class Backend:
     find_obstacle: Callable[[], str | None] = lambda: None
     needs_gpu: bool = False
     compiler: Compiler | None = None
+    install_note: str = ""
+
+    def install_hint(self) -> str:
+        """Return the command that installs the backend."""
+        return " or ".join(map(install_hint, self.install)) + self.install_note
 
     def find_package(self) -> str | None:
         """Return the import name of the installed package, None if there is none."""
@@ -82,7 +88,7 @@ BACKENDS: dict[str, Backend] = {
     "tensorrt": Backend(
         title="TensorRT",
         packages=tensorrt_api.PACKAGES,
-        install="pip install '.[tensorrt]' or '.[tensorrt-rtx]'",
+        install=("[tensorrt]", "[tensorrt-rtx]"),
         precisions=("int8", "fp8", "fp16", "f32"),
         find_device=tensorrt.find_device,
         create_engine=tensorrt.create_engine,
@@ -94,7 +100,7 @@ BACKENDS: dict[str, Backend] = {
     "openvino": Backend(
         title="OpenVINO",
         packages=("openvino",),
-        install="pip install openvino",
+        install=("openvino",),
         precisions=("int8", "bf16", "f32"),
         find_device=openvino.find_device,
         create_engine=openvino.create_engine,
@@ -102,7 +108,7 @@ BACKENDS: dict[str, Backend] = {
     "onnxruntime": Backend(
         title="ONNX Runtime",
         packages=("onnxruntime",),
-        install="pip install onnxruntime",
+        install=("onnxruntime",),
         precisions=("int8", "fp16", "f32"),
         find_device=onnxruntime.find_device,
         create_engine=onnxruntime.create_engine,
@@ -110,7 +116,8 @@ BACKENDS: dict[str, Backend] = {
     "torch": Backend(
         title="torch",
         packages=("torch",),
-        install="pip install '.[torch]', on Python 3.11 or newer",
+        install=("[torch]",),
+        install_note=", on Python 3.11 or newer",
         precisions=("fp16", "bf16", "f32"),
         find_device=torch.find_device,
         create_engine=torch.create_engine,

@@ -26,6 +26,7 @@ from stream_seg.engines.calibration import quantize
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.frame import Frame
+from stream_seg.installation import install_hint
 from stream_seg.network.network import Network, is_network, open_network, save_network
 from stream_seg.ops.resize import resize_image
 from stream_seg.schema.validation import describe_unknown
@@ -150,7 +151,7 @@ def build_untrained(name: str, folder: Path, *, size: tuple[int, int], calibrati
         from stream_seg.training.setup import refuse_size
         from stream_seg.zoo.weights.input_spec import InputSpec
     except ImportError as error:
-        raise NetworkError(f"building {name} needs torch ({error}): pip install '.[torch]'") from error
+        raise NetworkError(f"building {name} needs torch ({error}): {install_hint('[torch]')}") from error
     torch.manual_seed(1)
     refuse_size(name, size, classes=len(CAMVID))
     path = folder / f"{name}_{size[0]}x{size[1]}.onnx"

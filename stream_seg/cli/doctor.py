@@ -24,9 +24,9 @@ from stream_seg.backends.registry import BACKENDS, Backend, package_version
 from stream_seg.engines.cache import cache_folder, read_entries
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import OutputError, StreamSegError
+from stream_seg.installation import install_hint, reinstall_hint
 from stream_seg.network.network import open_network
 
-NO_X264 = "FFmpeg has no libx264, which mp4 needs: pip install --force-reinstall av"
 PACKAGES = ("onnxruntime-gpu", "nncf", "opencv-python", "av", "numpy", "numba", "pyzmq")
 """Distributions to report besides those of the backends."""
 CPU_FLAGS = {
@@ -71,8 +71,8 @@ def examine(*, available: Collection[str] | None = None) -> tuple[dict[str, Any]
     except StreamSegError as error:
         return facts, str(error)
     except ImportError as error:
-        return facts, f"{error}; install again: pip install --force-reinstall ."
-    return facts, None if facts["h264"] else NO_X264
+        return facts, f"{error}; install again: {reinstall_hint()}"
+    return facts, None if facts["h264"] else f"FFmpeg has no libx264, which mp4 needs: {reinstall_hint('av')}"
 
 
 def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
@@ -136,7 +136,8 @@ def check_window() -> dict[str, str | None]:
         require_display()
     except OutputError as error:
         return {"toolkit": toolkit, "lack": str(error).removeprefix("cannot show a window: ")}
-    return {"toolkit": toolkit, "lack": None if toolkit else "this OpenCV has no windows; pip install opencv-python"}
+    lack = None if toolkit else f"this OpenCV has no windows: {reinstall_hint('opencv-python')}"
+    return {"toolkit": toolkit, "lack": lack}
 
 
 def _examine_cache() -> dict[str, Any]:
@@ -190,7 +191,7 @@ def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "GPU", "none (nvidia-smi lists none)"
     for backend in BACKENDS.values():
         yield backend.title, _describe_backend(backend, facts)
-    yield "NNCF", versions["nncf"] or "not installed; int8 of other networks needs it"
+    yield "NNCF", versions["nncf"] or f"not installed; int8 of other networks needs it: {install_hint('[quantize]')}"
     if "window" in facts:
         lack = facts["window"]["lack"]
         window = f"windows by {facts['window']['toolkit']}" if lack is None else f"no window: {lack}"
@@ -213,7 +214,7 @@ def _describe_backend(backend: Backend, facts: dict[str, Any]) -> str:
     packages = (name.replace("_", "-") for name in backend.packages)
     versions = {name: version for name in packages if (version := facts["versions"].get(name))}
     if not versions:
-        hint = f"; to use the GPU: {backend.install}" if backend.needs_gpu and facts["gpus"] else ""
+        hint = f"; to use the GPU: {backend.install_hint()}" if backend.needs_gpu and facts["gpus"] else ""
         return f"not installed{hint}"
     named = len(backend.packages) > 1
     text = ", ".join(f"{name} {version}" if named else version for name, version in versions.items())

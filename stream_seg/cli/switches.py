@@ -99,8 +99,8 @@ def read_switches(parameters: Mapping[str, Any]) -> dict[str, Any]:
     if (every := values["every"]) is not None and every.isdecimal():
         values["every"] = int(every)
     values["classes"] = split_names(values["classes"] or ()) or None
-    flags = {"loop": True if parameters.get("loop") else None, "smooth": False if parameters.get("no_smooth") else None}
-    return values | flags
+    values["loop"] = parameters.get("loop") or None
+    return {**values, "smoothing": False if parameters.get("no_smooth") else None}
 
 
 def split_names(texts: Sequence[str]) -> list[str]:

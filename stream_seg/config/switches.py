@@ -53,15 +53,15 @@ def apply_switches(
 ) -> dict[str, Any]:
     """Return the document with `values`, by switch, set on its stages; None leaves the document's own.
 
-    The value False of `smooth` removes the stages that smooth labels over time. Raises ConfigError for a switch that
+    The value False of `smoothing` removes the stages that smooth labels over time. Raises ConfigError for a switch that
     no stage takes; `where` names the graph in it, and `prefix` comes before the name of the switch.
     """
     draft = Draft(document, loader or StageLoader())
     for name, value in values.items():
-        if value is None or (name, value) == ("smooth", True):
+        if value is None or (name, value) == ("smoothing", True):
             continue
-        if name == "smooth":
-            name, missing, stages = f"{'no-' * bool(prefix)}smooth", "no stage smooths the labels", _smoothing(draft)
+        if name == "smoothing":
+            name, missing, stages = "no-smooth", "no stage smooths the labels", _smoothing(draft)
             _remove(draft, stages)
         else:
             switch = SWITCHES[name]

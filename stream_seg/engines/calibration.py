@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from stream_seg.datasets.labelled import read_labels
 from stream_seg.engines.cache_entry import hash_bytes
 from stream_seg.errors import ConfigError, NetworkError, SourceError
+from stream_seg.installation import install_hint
 from stream_seg.ops.resize import resize_image
 from stream_seg.sources.images import MAX_PIXELS, decode_image_files, list_image_files
 from stream_seg.sources.uri import Source, parse_source
@@ -149,7 +150,7 @@ def nncf_version() -> str:
     try:
         return version("nncf")
     except PackageNotFoundError as error:
-        raise NetworkError("int8 needs NNCF: pip install '.[quantize]'") from error
+        raise NetworkError(f"int8 needs NNCF: {install_hint('[quantize]')}") from error
 
 
 def quantize(onnx: bytes, images: Sequence[Image], settings: QuantizeSettings | None = None, *, name: str) -> bytes:

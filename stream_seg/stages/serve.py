@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.files import expand_home
+from stream_seg.installation import install_hint
 from stream_seg.redact import redact_secrets
 from stream_seg.stages.base import STRICT, Context, Frames, Traits
 from stream_seg.stages.playback import PACE, STAY, Playback, resolve_pace, resolve_stay
@@ -96,9 +97,15 @@ class Serve:
             from stream_seg.web.server import serve_page
             from stream_seg.web.state import PageState
         except ImportError as error:
-            raise OutputError(f"serve: {error}; install it with: pip install '.[web]'") from error
+            raise OutputError(f"serve: {error}; install it with: {install_hint('[web]')}") from error
         token = read_token(self.token_file, TOKEN_ENV, where="serve", error=OutputError)
-        page = PageState(self.context.streams, self.context.ended, opacity=self.opacity, shown=self.classes)
+        page = PageState(
+            self.context.streams,
+            self.context.ended,
+            opacity=self.opacity,
+            shown=self.classes,
+            stalls=self.context.stalls,
+        )
         playback = Playback(self.context, pace=bool(self.pace))
         with serve_page(self, token, self.context.registry, page) as url:
             self.context.announce(f"page at {url}")

@@ -16,6 +16,7 @@ from stream_seg.config.document import TracesConfig
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.files import make_folder, map_write_errors, require_writable
 from stream_seg.frame import Frame
+from stream_seg.installation import install_hint
 from stream_seg.runtime.graph import Graph
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Tracer
 
-INSTALL = "pip install '.[trace]'"
 LONGEST_SPAN = 1 << 16
 """Bytes of a line of traces, at most."""
 EXPORT_TIMEOUT_S = 1.0
@@ -41,7 +41,7 @@ def trace_frames(graph: Graph, config: TracesConfig, *, deadline_ms: float) -> I
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise ConfigError(f"traces: needs OpenTelemetry ({error}): {INSTALL}") from error
+        raise ConfigError(f"traces: needs OpenTelemetry ({error}): {install_hint('[trace]')}") from error
     with _exporter(config) as exporter:
         provider = TracerProvider(resource=Resource.create({"service.name": "stream_seg"}), shutdown_on_exit=False)
         provider.add_span_processor(BatchSpanProcessor(exporter, export_timeout_millis=1000 * EXPORT_TIMEOUT_S))
@@ -110,5 +110,7 @@ def _exporter(config: TracesConfig) -> Iterator[SpanExporter]:
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError as error:
-        raise ConfigError(f"traces.endpoint: needs OpenTelemetry's exporter ({error}): {INSTALL}") from error
+        raise ConfigError(
+            f"traces.endpoint: needs OpenTelemetry's exporter ({error}): {install_hint('[trace]')}"
+        ) from error
     yield OTLPSpanExporter(endpoint=config.endpoint, timeout=EXPORT_TIMEOUT_S)

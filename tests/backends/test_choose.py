@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from stream_seg.backends.registry import BACKENDS, Backend, backend_names, preci
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.frame import EngineInfo
+from stream_seg.installation import install_hint
 from stream_seg.network.network import Network, open_network
 from tests.support import small_networks
 
@@ -50,17 +52,16 @@ def test_auto_picks_the_first_available(backend: str, available: tuple[str, ...]
 
 
 def test_unknown_and_missing_backends_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(
-        ConfigError, match=r"unknown backend 'cuda' \(known: auto, cpu, gpu, tensorrt, openvino, "
-    ):
+    with pytest.raises(ConfigError, match=r"unknown backend 'cuda' \(known: auto, cpu, gpu, tensorrt, openvino, "):
         pick_backend("cuda", available=available_backends())
-    with pytest.raises(NetworkError, match="no backend is installed: pip install openvino"):
+    with pytest.raises(NetworkError, match=re.escape(f"no backend is installed: {install_hint('openvino')}")):
         pick_backend("auto", available=())
     monkeypatch.setitem(BACKENDS, "openvino", replace(BACKENDS["openvino"], packages=("no_such_package",)))
-    with pytest.raises(NetworkError, match="backend openvino: not installed: pip install openvino"):
+    hint = re.escape(install_hint("openvino"))
+    with pytest.raises(NetworkError, match=f"backend openvino: not installed: {hint}"):
         pick_backend("openvino", available=available_backends())
     monkeypatch.setitem(BACKENDS, "tensorrt", replace(BACKENDS["tensorrt"], packages=("no_such_package",)))
-    with pytest.raises(NetworkError, match=r"backend gpu: not installed: pip install '.*\[tensorrt\]'"):
+    with pytest.raises(NetworkError, match=r"backend gpu: not installed: .*\[tensorrt\]'"):
         pick_backend("gpu", available=("openvino",))
 
 
@@ -108,7 +109,7 @@ def test_auto_continues_where_a_backend_does_not_load(
     with caplog.at_level(logging.INFO), open_engine(network) as engine:
         assert engine.spec.info.backend == "onnxruntime"
     messages = [record.message for record in caplog.records]
-    assert "openvino does not load (libopenvino.so: no such file): pip install openvino" in messages[0]
+    assert f"openvino does not load (libopenvino.so: no such file): {install_hint('openvino')}" in messages[0]
     assert "onnxruntime (without openvino)" in messages[1]
     with pytest.raises(NetworkError, match="does not load"):
         open_engine(network, backend="openvino")
@@ -156,7 +157,7 @@ def test_a_registered_backend_is_available(network: Network, monkeypatch: pytest
     def find_device() -> Device:
         return Device("nowhere", ("int4", "f32"))
 
-    entry = Backend("Constant", ("numpy",), "pip install numpy", ("int4", "f32"), find_device, create_engine)
+    entry = Backend("Constant", ("numpy",), ("numpy",), ("int4", "f32"), find_device, create_engine)
     monkeypatch.setitem(BACKENDS, "constant", entry)
     assert backend_names()[-1] == available_backends()[-1] == "constant"
     assert precision_names() == ("auto", "int4", "int8", "fp8", "fp16", "bf16", "f32")

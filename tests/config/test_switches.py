@@ -54,7 +54,7 @@ def test_a_switch_sets_its_key_on_the_stages_that_have_it() -> None:
 
 
 def test_a_switch_that_was_not_used_changes_nothing() -> None:
-    values = {**dict.fromkeys(SWITCHES), "smooth": None}
+    values = {**dict.fromkeys(SWITCHES), "smoothing": None}
     assert apply_switches(document(), values, where="graph") == document()
     assert read_switches({"loop": False, "no_smooth": False}) == values
 
@@ -90,7 +90,7 @@ def test_size_and_threads_are_those_of_the_network_only() -> None:
 
 
 def test_without_smoothing_the_stages_behind_take_its_frames() -> None:
-    changed = apply_switches(document(), {"smooth": False}, where="graph")["stages"]
+    changed = apply_switches(document(), {"smoothing": False}, where="graph")["stages"]
     assert {name: keys.get("input") for name, keys in changed.items()} == {
         "capture": None,
         "segment": "capture",
@@ -99,9 +99,9 @@ def test_without_smoothing_the_stages_behind_take_its_frames() -> None:
         "records": "segment",
     }
     with pytest.raises(ConfigError, match="graph: --no-smooth: no stage smooths the labels; the stages are capture,"):
-        apply_switches({"stages": changed}, {"smooth": False}, where="graph")
-    with pytest.raises(ConfigError, match="graph: smooth: no stage smooths"):
-        apply_switches({"stages": changed}, {"smooth": False}, where="graph", prefix="")
+        apply_switches({"stages": changed}, {"smoothing": False}, where="graph")
+    with pytest.raises(ConfigError, match="graph: no-smooth: no stage smooths"):
+        apply_switches({"stages": changed}, {"smoothing": False}, where="graph", prefix="")
 
 
 def test_stages_that_smooth_are_known_by_their_trait() -> None:
@@ -114,7 +114,7 @@ def test_stages_that_smooth_are_known_by_their_trait() -> None:
         "other": {"stage": "overlay", "input": ["steadier"]},
         "records": {"input": ["other", "steady"], "path": "o.jsonl"},
     }
-    changed = apply_switches({"stages": stages}, {"smooth": False}, where="graph")["stages"]
+    changed = apply_switches({"stages": stages}, {"smoothing": False}, where="graph")["stages"]
     assert [*changed] == ["a", "b", "segment", "other", "records"]
     assert (changed["other"]["input"], changed["records"]["input"]) == ("segment", ["other", "segment"])
     assert stages["other"]["input"] == ["steadier"]
