@@ -6,12 +6,23 @@ import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from threading import Thread
+from typing import Protocol
 
 from stream_seg.errors import OutputError
-from stream_seg.stages.growing_file import GrowingFile
 
 SYNC_S = 0.5
 """Interval at which files are synced: a power cut costs what was written since, and a deleted file is noticed."""
+
+
+class Syncable(Protocol):
+    """A file or folder that is looked after until it is closed."""
+
+    @property
+    def closed(self) -> bool:
+        """True after an error or the end."""
+
+    def sync(self) -> None:
+        """Sync new content to the disk, and look for it. Raises OutputError."""
 
 
 class Keeper:
@@ -22,7 +33,7 @@ class Keeper:
 
     def __init__(self, fail: Callable[[OutputError], None], *, name: str) -> None:
         self._fail = fail
-        self._files: list[GrowingFile] = []
+        self._files: list[Syncable] = []
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name=f"{name} files", daemon=True)
 
@@ -34,7 +45,7 @@ class Keeper:
         self._tasks.put(None)
         self._thread.join()
 
-    def add(self, file: GrowingFile) -> None:
+    def add(self, file: Syncable) -> None:
         """Sync a file from now on, until it is closed."""
         self._files = [*(other for other in self._files if not other.closed), file]
 

@@ -36,6 +36,8 @@ class LabelFolder:
         self._created: list[Path] = []
         self._descriptor = -1
         self._begun = False
+        self.closed = False
+        """True after an error or the end."""
 
     def __enter__(self) -> LabelFolder:
         with files.map_write_errors(self.path):
@@ -61,6 +63,11 @@ class LabelFolder:
         _, png = cv2.imencode(".png", labels)  # OpenCV's defaults, level 1 and run lengths, are fast for flat areas
         files.replace_file(self.path / f"{seq:06}.png", png.tobytes(), overwrite=self._overwrite)
 
+    def sync(self) -> None:
+        """Look for the folder. Callable from any thread. Raises OutputError once if it is gone."""
+        if not self.closed:
+            self.require_present()
+
     def require_present(self) -> None:
         """Raise OutputError if the folder was deleted, or another one has its name."""
         try:
@@ -68,6 +75,7 @@ class LabelFolder:
         except OSError:
             present = False
         if not present:
+            self.closed = True
             raise OutputError(f"cannot write {self.path}: the folder was deleted or moved during the run")
 
     def _begin(self, classes: Classes) -> None:
@@ -112,6 +120,7 @@ class LabelFolder:
             )
 
     def _close(self) -> None:
+        self.closed = True
         for folder in self._created:  # from within, while the lock is held
             with suppress(OSError):  # it has content
                 folder.rmdir()

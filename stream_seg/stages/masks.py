@@ -16,6 +16,7 @@ from stream_seg import files
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.ops.labels import resize_labels
 from stream_seg.stages.base import STRICT, Context, Frames, Traits
+from stream_seg.stages.keeper import Keeper
 from stream_seg.stages.label_folder import LabelFolder
 
 
@@ -57,13 +58,14 @@ class Masks:
         _require_writable(self.path)
         shared, writer = files.STREAM not in str(self.path), ""
         known = self._context.streams() if self._context.streams else ()
-        with ExitStack() as open_folders:
+        with ExitStack() as open_folders, Keeper(self._context.fail, name=self._context.name) as keeper:
             folders: dict[str, LabelFolder] = {}
 
             def folder_of(stream: str) -> LabelFolder:
                 key = "" if shared else stream
                 if key not in folders:
                     folders[key] = open_folders.enter_context(self._make_folder(key))
+                    keeper.add(folders[key])
                 return folders[key]
 
             for stream in [""] if shared else known:

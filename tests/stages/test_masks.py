@@ -25,6 +25,7 @@ from stream_seg.stages.base import Context
 from stream_seg.stages.label_folder import LabelFolder
 from stream_seg.stages.masks import Masks
 from stream_seg.types import Classes
+from tests.support.program import wait_until
 
 CLASSES = Classes(("road", "sky"), ((128, 64, 128), (70, 130, 180)))
 ENGINE = EngineInfo("fake", "none", "u8", "cpu")
@@ -148,6 +149,19 @@ def test_a_folder_that_disappears_is_noticed_at_the_next_frame(
     with pytest.raises(OutputError, match="the folder was deleted or moved during the run"):
         next(run)
     assert loss == "replaced" or not folder.exists()
+
+
+def test_a_folder_that_disappears_is_noticed_while_no_frame_comes(tmp_path: Path) -> None:
+    errors: list[str] = []
+
+    def source() -> Iterator[Frame]:
+        yield from frames(0)
+        shutil.rmtree(tmp_path / "masks")
+        wait_until(lambda: errors, within_s=10)
+
+    run = masks(tmp_path / "masks", fail=lambda error: errors.append(str(error)))(source())
+    assert [frame.seq for frame in run] == [0]
+    assert errors == [f"cannot write {tmp_path / 'masks'}: the folder was deleted or moved during the run"]
 
 
 def test_the_folder_of_a_live_source_is_named_by_its_start(tmp_path: Path) -> None:
