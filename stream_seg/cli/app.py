@@ -126,7 +126,9 @@ def run(
     configure(
         verbose=verbose or before.get("verbose", False), log_format=log_format or before.get("log_format", "auto")
     )
-    arguments = complete_arguments(source, outputs or [], graph_file=config is not None, overwrite=overwrite)
+    arguments = complete_arguments(
+        source, outputs or [], graph_file=config is not None, overwrite=overwrite, endless=loop
+    )
     settings = [*(settings or []), *arguments.settings, *(["overwrite=true"] if overwrite else [])]
     if metrics_port is not None:
         settings.append(f"metrics.port={metrics_port}")
