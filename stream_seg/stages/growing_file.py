@@ -35,6 +35,8 @@ class GrowingFile:
         self._created_folder = not self._target.parent.exists()
         self.failure: OSError | None = None
         """The first error of writing, of syncing, or of looking for the file."""
+        self.whole = False
+        """The file is complete and on the disk."""
         self._position = self._complete = self._synced = self.size = 0
         self._closing = Lock()  # so that no other thread uses a descriptor that is closed
         with map_write_errors(path):
@@ -46,8 +48,9 @@ class GrowingFile:
 
     @property
     def name(self) -> str:
-        """Path of the partial file."""
-        return str(self.partial)
+        """Path of the partial file, in the folder as the user wrote it unless the file lies behind a link."""
+        beside = self.path.with_name(self.partial.name)
+        return str(beside if resolve_path(beside.parent) == self.partial.parent else self.partial)
 
     @property
     def closed(self) -> bool:
@@ -107,6 +110,7 @@ class GrowingFile:
         with map_write_errors(self.path):
             self._require_present()
             sync_data(self._descriptor)
+            self.whole = True
             publish(self.partial, self._target, overwrite=self._overwrite)
             self._sync_folder()
             self.close()
@@ -114,15 +118,11 @@ class GrowingFile:
     def keep(self) -> bool:
         """Close the file under its partial name, after a failure without what follows the last `commit`.
 
-        Returns False if nothing is left: the file is gone, or empty and removed.
+        Returns False if the file is gone.
         """
         if self.failure is not None:
             with suppress(OSError):
                 os.ftruncate(self._descriptor, self._complete)
-            self.size = self._complete
-        if not self.size:
-            self.discard()
-            return False
         present = self._is_present()
         self.close()
         return present
@@ -137,7 +137,7 @@ class GrowingFile:
                 self._descriptor = -1
 
     def discard(self) -> None:
-        """Remove a file without content, and its folder if that was created for it and is empty."""
+        """Remove a file without frames, and its folder if that was created for it and is empty."""
         with suppress(OSError):
             if self._is_present():
                 self.partial.unlink()

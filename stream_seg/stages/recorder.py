@@ -41,7 +41,7 @@ class Content(Protocol):
         """Write what completes the file."""
 
     def extent(self) -> str:
-        """Return how much the file holds up to its last `commit`, such as "43 frames (1.43 s)"."""
+        """Return how much the file holds up to its last `commit`, such as "43 frames (1.43 s)"; "" for nothing."""
 
 
 class Recorder:
@@ -59,7 +59,8 @@ class Recorder:
         self._begin, self._rotation, self._context = begin, rotation, context
         self._keeper = Keeper(self._fail, name=context.name)
         self._parts: dict[Path, _Part] = {}  # the growing file of each template, whose {stream} is filled
-        self._templates: dict[Path, None] = {}
+        self._templates: dict[Path, None] = {}  # of every file so far, in order
+        self._announced: set[Path] = set()
         self._clocks: dict[str, StreamClock] = {}
         self._failure: OutputError | None = None
 
@@ -83,7 +84,11 @@ class Recorder:
             del self._parts[template]
             self._keeper.run(partial(self._finish, part))
             part = None
-        (part or self._open(template)).add(frame, at, self._begin)
+        part = part or self._open(template)
+        part.add(frame, at, self._begin)
+        if TIME in template.name and template not in self._announced:
+            self._announced.add(template)
+            self._context.announce(f"recording to {part.file.path}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -105,10 +110,8 @@ class Recorder:
         replaces = self._context.overwrite and not names_new_files(template)
         part = self._parts[template] = _Part(GrowingFile(path, overwrite=replaces), self._context)
         self._keeper.add(part.file)
-        self._keeper.run(self._prune)
-        if TIME in template.name and template not in self._templates:
-            self._context.announce(f"recording to {path}")
         self._templates[template] = None
+        self._keeper.run(self._prune)
         return part
 
     def _finish(self, part: _Part) -> None:
@@ -170,10 +173,14 @@ class _Part:
             self.file.finish()
 
     def truncate(self) -> None:
-        """Close the file under its partial name, and name it as truncated in the error of the run."""
+        """Close the file under its partial name, and name it in the error of the run, unless it is empty or whole."""
+        extent = ""
         if self._content is not None:
             with suppress(OutputError), map_write_errors(self.file.path):
                 self._content.close()
                 self.file.commit()
-        if self.file.keep() and self._content is not None:
-            self._context.truncated(f"{self.file.partial} after {self._content.extent()}")
+            extent = self._content.extent()
+        if not extent:
+            self.file.discard()
+        elif self.file.keep() and not self.file.whole:
+            self._context.truncated(f"{self.file.name} after {extent}")

@@ -93,8 +93,8 @@ class Lines:
         """Do nothing: every line is complete."""
 
     def extent(self) -> str:
-        """Return the number of complete lines."""
-        return f"{self._lines} lines"
+        """Return the number of complete lines, "" for none."""
+        return f"{self._lines} lines" if self._lines else ""
 
 
 def record(frame: Frame, classes: Sequence[str] | None = None) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class VideoFile:
         self._encoder: tuple[OutputContainer, VideoStream] | None = None
         self._ends: list[int] = []  # of the last two packets in the container, in ticks
         self._packets = 0
-        self._closed = False
+        self._closing = self._closed = False
 
     def add(self, frame: Frame) -> None:
         """Encode a frame; the first is delayed, since the second determines the rate. Raises OSError or FFmpegError."""
@@ -85,17 +85,19 @@ class VideoFile:
         self._mux(container, stream.encode(converted))
 
     def close(self) -> None:
-        """Encode the delayed frames and finish the file. Raises OSError or FFmpegError."""
-        if self._first is not None:
-            container, stream = self._encoder or self._begin(self._first)
-            with container:
-                self._mux(container, stream.encode(None))
-            self._closed = True
+        """Encode the delayed frames and finish the file; only the first call does. Raises OSError or FFmpegError."""
+        if self._first is None or self._closing:
+            return
+        self._closing = True
+        container, stream = self._encoder or self._begin(self._first)
+        with container:
+            self._mux(container, stream.encode(None))
+        self._closed = True
 
     def extent(self) -> str:
-        """Return how much can be read back: all frames after `close`, else those whose fragment was written."""
+        """Return how much can be read: all frames after `close`, else those whose fragment was written; "" for none."""
         frames, end = (self._packets, self._ends[-1:]) if self._closed else (self._packets - 1, self._ends[:-1])
-        return f"{max(frames, 0)} frames ({float(sum(end) * self._clock.tick):.2f} s)"
+        return f"{frames} frames ({float(sum(end) * self._clock.tick):.2f} s)" if frames > 0 else ""
 
     def _mux(self, container: OutputContainer, packets: list[Any]) -> None:
         for packet in packets:

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.clips import number_image, read_video, write_video
-from tests.support.program import ENDLESS_DRIVE, list_folder, run_cli, run_failing
+from tests.support.clips import count_frames, number_image, read_video, write_video
+from tests.support.program import ENDLESS_DRIVE, count_lines, list_folder, run_cli, run_failing
 
 CONFIG, SOURCE, OUTPUT = 2, 3, 5
 SHORT = f"{ENDLESS_DRIVE}&frames=3"
@@ -236,13 +236,22 @@ def limit_file_size(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("output", "size"), [("o.mp4", 20_000), ("o.mkv", 20_000), ("o.jsonl", 5_000), ("masks/", 500)]
+    ("output", "size"), [("o.mp4", 100_000), ("o.mkv", 100_000), ("o.jsonl", 5_000), ("masks/", 500)]
 )
 def test_a_full_disk(folder: Path, capfd: pytest.CaptureFixture[str], output: str, size: int) -> None:
     with limit_file_size(size):
         code, line = run_failing(capfd, f"{ENDLESS_DRIVE}&frames=60&size=320x240&noise=20", f"out/{output}", "--quiet")
     assert (code, "is larger than" in line) == (OUTPUT, True), line
-    assert [path for path in Path("out").rglob("*") if path.is_file()] == []
+    files = [str(path) for path in Path("out").rglob("*") if path.is_file()]
+    if output == "masks/":
+        assert files == []
+        return
+    name, suffix = output.split(".")
+    assert files == [f"out/{name}.partial.{suffix}"]
+    match = re.search(rf"; truncated: {re.escape(files[0])} after (\d+) (frames|lines)", line)
+    assert match, line
+    partial = Path(files[0])
+    assert (count_lines(partial) if suffix == "jsonl" else count_frames(partial)) == int(match[1]) > 1
 
 
 def make_png(width: int, height: int) -> bytes:
