@@ -1,4 +1,4 @@
-"""How this copy of the package was installed: the command that adds packages to it, and the files that came with it."""
+"""Commands that add packages to this copy of the package, by the way it was installed, and the files beside it."""
 
 from __future__ import annotations
 

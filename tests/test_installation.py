@@ -13,6 +13,7 @@ from stream_seg.backends.registry import BACKENDS
 from stream_seg.cli.export import require_modules
 from stream_seg.errors import ConfigError
 from stream_seg.installation import find_file, install_hint, reinstall_hint
+from tests.support.program import run_cli
 
 ROOT = Path(__file__).parents[1]
 
@@ -90,3 +91,22 @@ def test_every_hint_is_a_command() -> None:
         require_modules("no_such_package", purpose="export")
     for backend in BACKENDS.values():
         assert "pip install" in backend.install_hint()
+
+
+def test_the_wheel_contains_the_files_that_help_names(capsys: pytest.CaptureFixture[str]) -> None:
+    tomllib = pytest.importorskip("tomllib", reason="is part of Python 3.11")
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    files = settings["data-files"].items()
+    targets = {target.removeprefix("share/stream-seg").strip("/"): patterns for target, patterns in files}
+    for target, patterns in targets.items():
+        for pattern in patterns:
+            assert list(ROOT.glob(pattern)), pattern
+            assert Path(pattern).parent == Path(target), "links between pages are relative"
+    for command, names in (("run", "configs"), ("train", "configs/train"), ("engines build", "engines")):
+        assert run_cli(*command.split(), "--help") == 0
+        shown = "".join(capsys.readouterr().out.split())
+        assert f"{find_file(names)}/" in shown
+        assert names in targets
+    assert run_cli("engines") in (0, 2)
+    assert str(find_file("docs/engines.md")) in "".join("".join(capsys.readouterr()).split())
+    assert "docs" in targets

@@ -79,7 +79,7 @@ def run(
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="The graph file (YAML); see configs/ for examples.")
+        Path | None, typer.Option("--config", "-c", help="The graph file (YAML), instead of the default graph.")
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -114,6 +114,8 @@ def run(
 
     A live input (camera, rtsp, http) drops old frames to stay at the newest one; a recording loses nothing. Ctrl-C or
     SIGTERM ends a run within two seconds, with playable files; a recording of hours takes up to 30 s.
+
+    Graph files to start from: {configs}
     """
     from stream_seg.cli.arguments import complete_arguments
     from stream_seg.cli.run import run as run_graph
@@ -274,7 +276,7 @@ def bench(
 def train(
     recipe: Annotated[
         Path,
-        typer.Argument(metavar="RECIPE", help="Network, data and schedule (YAML); see configs/train/."),
+        typer.Argument(metavar="RECIPE", help="Network, data and schedule (YAML)."),
     ],
     out: Annotated[
         Path | None,
@@ -286,7 +288,10 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Resume from FOLDER/last.pt, if it exists.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train a network on labelled images, and export it for the pipeline, with a model card."""
+    """Train a network on labelled images, and export it for the pipeline, with a model card.
+
+    Recipes to start from: {recipes}
+    """
     from stream_seg.cli.train import train_command
 
     train_command(recipe, out=out, data=data, resume=resume, overwrite=overwrite)

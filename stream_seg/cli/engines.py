@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="engines",
-    help="Build engines (compiled or quantized networks), list, check and remove them; see docs/engines.md.",
+    help="Build engines (compiled or quantized networks), list, check and remove them; see {docs}engines.md.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -52,12 +52,15 @@ def build(
         float | None, typer.Option(help="Required percentage of labels equal to f32, without labels.")
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A YAML with these options; see engines/. Options override it.")
+        Path | None, typer.Option(metavar="FILE", help="A YAML with these options, which override it.")
     ] = None,
     json_file: JsonFile = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Build an engine into the cache unless it is there: in the lowest precision that stays accurate."""
+    """Build an engine into the cache unless it is there: in the lowest precision that stays accurate.
+
+    Recipes to start from: {engines}
+    """
     from stream_seg.cli.engines_table import describe_engine
     from stream_seg.cli.report import check_json_file, write_json
     from stream_seg.engines.build import EngineRecipe, build_engine

@@ -1,4 +1,4 @@
-"""Fill the names of backends, precisions, inputs and outputs into help texts, when one is shown."""
+"""Fill the names of backends, inputs, outputs and files into help texts, when one is shown."""
 
 from __future__ import annotations
 
@@ -13,14 +13,23 @@ PRECISION_HELP = "{precisions}."
 def fill_names(command: Any, arguments: Sequence[str]) -> None:
     """Replace the placeholders in the help texts of a command and its subcommands, if help is requested.
 
-    The names are read from the registries at this point, which imports them; other calls stay fast.
+    The names are read from the registries at this point, which imports them; other calls stay fast. Files are named
+    where this copy has them.
     """
-    if not {"-h", "--help"} & set(arguments):
+    groups = getattr(command, "commands", None)  # without a command of theirs, they show help
+    if not {"-h", "--help"} & set(arguments) and (
+        groups is None or not all(hasattr(groups.get(name), "commands") for name in arguments)
+    ):
         return
     from stream_seg.backends.registry import backend_names, precision_names
     from stream_seg.config.overrides import argument_forms
+    from stream_seg.installation import find_file
 
     names = {
+        "{configs}": f"{find_file('configs')}/",
+        "{recipes}": f"{find_file('configs/train')}/",
+        "{engines}": f"{find_file('engines')}/",
+        "{docs}": f"{find_file('docs')}/",
         "{backends}": " or ".join(backend_names()),
         "{precisions}": " or ".join(precision_names()),
         "{inputs}": argument_forms("source"),
@@ -32,6 +41,6 @@ def fill_names(command: Any, arguments: Sequence[str]) -> None:
         for parameter in one.params:
             if getattr(parameter, "is_flag", False) and parameter.metavar is None:
                 parameter.metavar = ""  # a flag takes no value; typer would show its type
-        for parameter, (placeholder, text) in product(one.params, names.items()):
-            if placeholder in (getattr(parameter, "help", None) or ""):
-                parameter.help = parameter.help.replace(placeholder, text)
+        for described, (placeholder, text) in product((one, *one.params), names.items()):
+            if placeholder in (getattr(described, "help", None) or ""):
+                described.help = described.help.replace(placeholder, text)

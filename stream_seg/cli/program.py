@@ -16,15 +16,16 @@ from functools import wraps
 from typing import Any, TextIO, cast
 
 from stream_seg.errors import OutputError, StreamSegError, describe_exception, explain_shortage
+from stream_seg.installation import reinstall_hint
 from stream_seg.redact import redact_message
 from stream_seg.runtime.signals import StopSignals
 
-INSTALL = "install again (pip install --force-reinstall .); on Debian and Ubuntu: apt install libgl1 libglib2.0-0"
+LIBRARIES = "on Debian and Ubuntu: apt install libgl1 libglib2.0-0"
 STREAM_ERRORS = {errno.ENOSPC: "disk full", errno.EDQUOT: "disk quota used up", errno.EFBIG: "file too large"}
 """Errors of writing to standard output, whose OSError names no file."""
 
 
-def program(*, only: str | None = None, name: str | None = None, install: str = INSTALL) -> None:
+def program(*, only: str | None = None, name: str | None = None, install: str | None = None) -> None:
     """Run `main` with the arguments of this process, and end the process.
 
     A stage may hang in foreign code, such as the driver of a camera; a normal exit would unload that code under its
@@ -49,14 +50,14 @@ def main(
     *,
     only: str | None = None,
     name: str | None = None,
-    install: str = INSTALL,
+    install: str | None = None,
     signals: StopSignals | None = None,
 ) -> None:
     """Run a command. A known error becomes one line on standard error and its exit code.
 
     `only`: the arguments are those of this command. `name`: the name of the program in help texts. `install`: what to
-    do if a package is missing. `signals` handles the signals of this process; without it, Ctrl-C ends the process until
-    the command handles it.
+    do if a package is missing, by default to install again. `signals` handles the signals of this process; without it,
+    Ctrl-C ends the process until the command handles it.
     """
     before = signal.signal(signal.SIGINT, signal.SIG_DFL) if signals is None else None  # no traceback from an import
     try:
@@ -75,7 +76,8 @@ def main(
         print(f"stream-seg: {redact_message(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except ImportError as error:
-        print(f"stream-seg: {redact_message(str(error))}; {explain_shortage(error) or install}", file=sys.stderr)
+        advice = explain_shortage(error) or install or f"install again: {reinstall_hint()}; {LIBRARIES}"
+        print(f"stream-seg: {redact_message(str(error))}; {advice}", file=sys.stderr)
         sys.exit(1)
     finally:
         if before is not None:

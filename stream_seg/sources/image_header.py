@@ -16,6 +16,7 @@ from threading import Lock
 from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, TypeAlias, cast
 
 from stream_seg.errors import SourceError
+from stream_seg.installation import install_hint, reinstall_hint
 from stream_seg.sources.container import WIDEST_PIXEL
 
 if TYPE_CHECKING:
@@ -119,13 +120,14 @@ def _list_openers(begin: bytes, *, name: str) -> dict[str, Opener]:
         }
     if b"avif" in begin[8:] or b"avis" in begin[8:]:
         if not AvifImagePlugin.SUPPORTED:
-            raise SourceError(f"{name}: AVIF images need a Pillow with AVIF: pip install --force-reinstall pillow")
+            raise SourceError(f"{name}: AVIF images need a Pillow with AVIF: {reinstall_hint('pillow')}")
         return {"avif": AvifImagePlugin.AvifImageFile}
     if any(brand in begin[8:] for brand in (b"heic", b"heix", b"mif1")):
         try:
             from pillow_heif import HeifImageFile
         except ImportError as error:
-            raise SourceError(f"{name}: HEIC images need the package pillow-heif: pip install pillow-heif") from error
+            hint = install_hint("pillow-heif")
+            raise SourceError(f"{name}: HEIC images need the package pillow-heif: {hint}") from error
         return {"heif": HeifImageFile}
     return {}
 

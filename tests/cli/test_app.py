@@ -37,6 +37,7 @@ def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(*command.split(), "--help") == 0
     out = capsys.readouterr().out
     assert "Usage:" in out
+    assert "{" not in out.replace("{RECIPE}", "").replace("{NETWORK}", ""), "a placeholder"
     assert max(map(len, out.splitlines())) <= 100
 
 
@@ -132,7 +133,7 @@ def test_eval_with_a_bias_for_classes(tmp_path: Path) -> None:
         (["--data", "x" * 300], 3, "File name too long"),
         (["--network", f"{'x' * 300}.onnx"], 4, "x.onnx: File name too long"),
         (["--frames", "5"], 2, "--frames: needs --temporal"),
-        (["--json", "missing/e.json"], 5, "no such folder"),
+        (["--json", "missing/deep/e.json"], 5, "no such folder"),
     ],
 )
 def test_eval_refuses(
