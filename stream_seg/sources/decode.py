@@ -7,8 +7,9 @@ one thread, if frames are missing there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from fractions import Fraction
 from itertools import chain
 from typing import TypeAlias
 
@@ -18,17 +19,20 @@ from av.video.stream import VideoStream
 
 from stream_seg.errors import Reason, SourceError
 from stream_seg.sources.container import explain_error, strip_address
+from stream_seg.sources.excerpt import find_key_frame
 
 Opened: TypeAlias = tuple[InputContainer, VideoStream]
 
 INDEXED_FORMATS = ("mp4", "matroska", "avi")
 """FFmpeg's names of the containers in which a corrupt packet is one that the end of the file truncates."""
 ONE_FRAME_PER_PACKET = frozenset((
-    "av1", "dnxhd", "ffv1", "h264", "hevc", "libdav1d", "mjpeg", "mpeg1video", "mpeg2video", "png", "prores", "vp9",
-    "vvc",
+    "av1", "dnxhd", "ffv1", "h264", "hevc", "libdav1d", "mjpeg", "mpeg1video", "mpeg2video", "png", "prores", "vp8",
+    "vp9", "vvc",
 ))  # fmt: skip
-"""FFmpeg's names of decoders that lose a frame where a packet has none. Packets of others may be empty by design: VP8
-has hidden frames, MPEG-4 leaves out images that do not change."""
+"""FFmpeg's names of decoders that lose a frame where a packet gives none. In MPEG-4 a packet may say that the image
+does not change."""
+VP8_SHOWN = 0x10
+"""Bit in the first byte of a VP8 packet whose frame is not hidden."""
 LONGEST_REORDERING = 16
 """Frames that a decoder may hold back to sort them, by the standards of H.264 and HEVC."""
 AUTOMATIC_THREADS = 16
@@ -59,8 +63,8 @@ def decode_frames(
     stream, EncryptedError where it is encrypted.
 
     `moved`: the stream is not at its beginning; the index promises the frames from the first packet on. `since` is the
-    time, in ticks of the stream, from which on lost frames are counted. `reopen` opens a file again, to decode its end
-    with one thread.
+    time, in ticks of the stream, from which on lost frames are counted. `reopen` opens a file again, with one thread,
+    to decode its end.
     """
     expected, read, truncated = count_indexed_frames(container, stream), 0, False
     failure: TruncatedError | None = None
@@ -86,9 +90,13 @@ def decode_frames(
     except IndexError as error:  # of PyAV, after the last packet, if streams appear while it reads
         failure = _truncated("streams appear that its beginning does not list", "broken", error)
     # Frames that the decoder still holds come before the error.
-    yield from balance.count(_decode_packet(stream, None))
-    if failure is None and not truncated and reopen is not None and balance.lost and balance.last_pts is not None:
-        yield from balance.count(_decode_end(reopen, after=balance.last_pts))
+    rest = _decode_packet(stream, None)
+    whole = failure is None and not truncated
+    if reopen is not None and whole and balance.misses(rest):
+        yield from balance.count(frame for frame in rest if frame is not None)
+        yield from balance.count(_decode_end(reopen, after=balance.last_pts, errors=not balance.reliable))
+    else:
+        yield from balance.count(rest)
     if not live:
         yield from [None] * balance.lost
     if failure is not None:
@@ -113,22 +121,29 @@ class _Balance:
 
     def __init__(self, stream: VideoStream, *, live: bool, first_pts: int | None) -> None:
         self._sent = self._returned = 0
-        self._reliable, self._joining = stream.codec_context.name in ONE_FRAME_PER_PACKET, live
+        self._joining, self._vp8 = live, stream.codec_context.name == "vp8"
+        self.reliable = stream.codec_context.name in ONE_FRAME_PER_PACKET
+        """True if every packet holds one frame."""
         self._longest_delay = LONGEST_REORDERING + (stream.codec_context.thread_count or AUTOMATIC_THREADS)
         self._first_pts = first_pts
         self.last_pts: int | None = None
-        """Time of the last frame, in ticks of the stream."""
+        """Time of the latest frame, in ticks of the stream. A damaged stream may not end with it."""
 
     @property
     def lost(self) -> int:
         """Number of frames that are missing or still in the decoder."""
-        return max(0, self._sent - self._returned) if self._reliable else 0
+        return max(0, self._sent - self._returned) if self.reliable else 0
+
+    def misses(self, rest: Sequence[av.VideoFrame | None]) -> bool:
+        """Return True if the last frames of the decoder, `rest`, may lack some."""
+        return None in rest or self._sent > self._returned + len(rest)
 
     def add_packet(self, packet: av.Packet[VideoStream]) -> None:
         """Count a packet. One before the first key frame in time refers to frames before the beginning."""
         if self._first_pts is None:
             self._first_pts = packet.pts
-        self._sent += not packet.is_discard and self._is_inside(packet.pts)
+        hidden = packet.is_discard or (self._vp8 and not memoryview(packet)[0] & VP8_SHOWN)
+        self._sent += not hidden and self._is_inside(packet.pts)
 
     def count(self, frames: Iterable[av.VideoFrame | None]) -> Iterator[av.VideoFrame | None]:
         """Yield frames, None for a damaged one, and None for each that cannot be in the decoder any more."""
@@ -138,8 +153,9 @@ class _Balance:
                 yield None
                 continue
             self._returned += self._is_inside(frame.pts)
-            self.last_pts = frame.pts
-            self._reliable &= not frame.interlaced_frame  # the packets of some are fields
+            if frame.pts is not None:
+                self.last_pts = max(frame.pts, self.last_pts or frame.pts)
+            self.reliable &= not frame.interlaced_frame  # the packets of some are fields
             if self._joining:  # a stream that is joined in the middle begins with packets that have no key frame yet
                 self._joining, self._sent, self._returned = False, 0, 0
             yield None if frame.is_corrupt else frame
@@ -158,16 +174,27 @@ def _decode_packet(stream: VideoStream, packet: av.Packet[VideoStream] | None) -
         return [None]
 
 
-def _decode_end(reopen: Callable[[], AbstractContextManager[Opened]], *, after: int) -> Iterator[av.VideoFrame]:
-    """Yield the frames of a file after the time `after`, decoded with one thread: no frame is lost with an error."""
+def _decode_end(
+    reopen: Callable[[], AbstractContextManager[Opened]], *, after: int | None, errors: bool
+) -> Iterator[av.VideoFrame | None]:
+    """Yield the frames of a file after the time `after`, None for all of them; with `errors` also None for each packet
+    that cannot be decoded.
+
+    `reopen` gives the decoder one thread, which decodes a packet at once: an error then hides no other frame.
+    """
     try:
         with reopen() as (container, stream):
-            stream.codec_context.thread_count = 1
-            container.seek(after, stream=stream)
+            tick = stream.time_base or Fraction(1, av.time_base)
+            begin_s = Fraction(container.start_time or 0, av.time_base)
+            target = None if after is None else find_key_frame(container, stream, after * tick, begin_s=begin_s)
+        with reopen() as (container, stream):
+            if target is not None:
+                container.seek(target, stream=stream)
             packets = (packet for packet in container.demux(stream) if packet.size)
             for packet in chain(packets, (None,)):
                 for frame in _decode_packet(stream, packet):
-                    if frame is not None and frame.pts is not None and frame.pts > after:
+                    pts = frame.pts if frame is not None else packet.pts if packet is not None and errors else None
+                    if pts is not None and (after is None or pts > after):
                         yield frame
     except (av.FFmpegError, IndexError, SourceError):
         return  # the frames stay lost, and are counted

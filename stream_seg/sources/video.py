@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
 from typing import NamedTuple, TypeAlias
@@ -16,7 +17,7 @@ from av.video.stream import VideoStream
 from stream_seg.errors import SourceError
 from stream_seg.sources.container import WIDEST_PIXEL, allow_allocation, open_video
 from stream_seg.sources.convert import Converter, square_size
-from stream_seg.sources.decode import EncryptedError, TruncatedError, count_indexed_frames, decode_frames
+from stream_seg.sources.decode import EncryptedError, Opened, TruncatedError, count_indexed_frames, decode_frames
 from stream_seg.sources.excerpt import NEAR_S, Excerpt, find_key_frame
 from stream_seg.sources.uri import Source
 from stream_seg.types import Image
@@ -59,28 +60,32 @@ def decode_video(
     break, and with the number of the last one. A frame that the decoder flags as corrupt counts as not decoded: a mask
     of an image that the camera never saw would be a wrong answer that looks right.
 
-    `threads` = 0 is one per core for a recording, and one for a live source. With frame threads each thread delays the
-    output by a frame: at 30 frames/s on 16 cores by half a second. With slice threads H.264 has no such delay, but
-    FFmpeg does not flag most damaged frames.
+    `threads` = 0 is one per core for a recording, and one for a live source: each thread delays the output by a frame,
+    at 30 frames/s on 16 cores by half a second. Threads that share a frame (slices) have no such delay, but then FFmpeg
+    does not flag most damaged frames.
     """
     options, excerpt, target = {**options, "max_pixels": str(max_pixels)}, excerpt or Excerpt(), None
-    open_again = partial(open_video, source, options, timeouts_s=timeouts_s, stay_on_host=stay_on_host)
+
+    @contextmanager
+    def open_decoder(threads: int) -> Iterator[Opened]:
+        with open_video(source, options, timeouts_s=timeouts_s, stay_on_host=stay_on_host) as (container, stream):
+            _check_limits(source, stream, max_pixels=max_pixels)
+            allow_allocation(WIDEST_PIXEL * stream.width * stream.height)
+            stream.codec_context.options = {"max_pixels": str(max_pixels)}
+            if stream.codec_context.name == "mjpeg":  # half a JPEG would pass for a whole one
+                stream.codec_context.options |= {"err_detect": "explode"}
+            stream.codec_context.thread_count = threads
+            stream.thread_type = "FRAME"
+            yield container, stream
+
     if excerpt.start_s > NEAR_S:
-        with open_again() as (container, stream):
+        with open_decoder(1) as (container, stream):
             if (begin_s := _begin_of(container)) is not None:
                 target = find_key_frame(container, stream, begin_s + excerpt.start_s, begin_s=begin_s)
-    with open_again() as (container, stream):
-        aspect = _PixelAspect(stream)
-        _check_limits(source, stream, square_size(stream.width, stream.height, aspect.value), max_pixels=max_pixels)
-        allow_allocation(WIDEST_PIXEL * stream.width * stream.height)
-        stream.codec_context.options = {"max_pixels": str(max_pixels)}
-        if stream.codec_context.name == "mjpeg":  # half a JPEG would pass for a whole one
-            stream.codec_context.options |= {"err_detect": "explode"}
-        stream.codec_context.thread_count = threads or int(source.live)
-        stream.thread_type = "AUTO"
+    with open_decoder(threads or int(source.live)) as (container, stream):
         timed, start_ns = not source.live or _has_times(container), time.monotonic_ns()
         time_base = (stream.time_base or Fraction(1, av.time_base)) if timed else MILLISECOND
-        converter, last = Converter(source.display), None
+        converter, aspect, last = Converter(source.display), _PixelAspect(stream), None
         begin_s = None if source.live else _begin_of(container)
         since = None
         if begin_s is not None and excerpt.start_s:
@@ -91,7 +96,7 @@ def decode_video(
             live=source.live,
             moved=target is not None,
             since=since,
-            reopen=open_again if source.kind == "file" and threads != 1 else None,
+            reopen=partial(open_decoder, 1) if source.kind == "file" and threads != 1 else None,
         )
         if target is not None:
             container.seek(target, stream=stream)
@@ -158,7 +163,8 @@ class _PixelAspect:
         return self.value
 
 
-def _check_limits(source: Source, stream: VideoStream, square: tuple[int, int], *, max_pixels: int) -> None:
+def _check_limits(source: Source, stream: VideoStream, *, max_pixels: int) -> None:
+    square = square_size(stream.width, stream.height, stream.sample_aspect_ratio)
     for kind, (width, height) in (("", (stream.width, stream.height)), ("square ", square)):
         if width * height > max_pixels:
             fault = f"is {width}x{height} {kind}pixels, more than max_pixels ({max_pixels}) allows"
