@@ -196,6 +196,8 @@ def test_a_hidden_page_stops_its_stream_and_a_lost_server_is_reported(browser: B
         wait_in(tab, lambda: page.get("/api/stats").json()["viewers"] == 1)
         page.end_stream()
         tab.wait_for_selector("#connection.error:has-text('Disconnected. Reconnecting…')")
+        wait_in(tab, lambda: not tab.evaluate("document.querySelector('.tile img').naturalWidth"))
+        assert tab.evaluate("document.querySelector('.tile').clientHeight") > 300  # the tile keeps its shape
 
 
 def is_shown(tab: Page, selector: str) -> bool:

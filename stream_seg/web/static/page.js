@@ -38,7 +38,7 @@ function createTile(id) {
   figure.innerHTML = '<img alt=""><div class="scrim"><div><b></b><br><small></small></div></div><figcaption><i class="dot"></i><span></span></figcaption>';
   const image = figure.querySelector("img");
   image.alt = `video of ${id}`;
-  image.addEventListener("error", () => image.dataset.live && setTimeout(() => loadImage(id, true, true), 2000));
+  image.addEventListener("error", () => setTimeout(() => image.dataset.live && connected && loadImage(id, true, true), 2000));
   figure.addEventListener("click", () => (showAll || selected !== id) && select(id));
   $("tiles").append(figure);
   return figure;
@@ -99,6 +99,7 @@ function updateCaption(source) {
   figure.querySelector("b").textContent = state;
   figure.querySelector("small").textContent = connected ? [reason, `last image ${formatSeconds(source.since_s)} ago`].filter(Boolean).join(" · ") : reason;
   const small = !showAll && source.id !== selected;
+  figure.style.setProperty("--ratio", `${source.width} / ${source.height}`); // the tile keeps its shape without an image
   const size = small ? "" : ` · ${source.width}×${source.height}`;
   const details = up ? `${source.fps.toFixed(0)} fps${size}` : [state, reason].filter(Boolean).join(", ");
   figure.querySelector("figcaption span").textContent = `${source.id} · ${details}`;
