@@ -59,7 +59,7 @@ def test_build_list_show_verify_prune(cache: Path, capfd: pytest.CaptureFixture[
     built = read_json(Path("built.json"))
     assert (code, built["fresh"]) == (0, True)
     assert out.startswith(f"{built['name']}: built, f32 for onnxruntime on ")
-    assert "there already" in run_engines(capfd, *build)[1]
+    assert "there already" in run_engines(capfd, *build, "--overwrite")[1]
     code, out, _ = run_engines(capfd, "list")
     for cell in (built["name"].rpartition("-")[2][:8], "mine", "16x24", "f32", "MB"):
         assert cell in out
