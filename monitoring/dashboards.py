@@ -205,6 +205,11 @@ LIVE: Mapping[str, tuple[Chart, ...]] = MappingProxyType(
                 unit="s",
             ),
             Chart("Frames per second", {"{{stage}}": f"stream_seg_fps{{{INSTANCE}}}"}, unit="fps"),
+            Chart(
+                "Stages without progress",
+                {"{{instance}} {{stage}}": f"max by (instance, stage) (stream_seg_stage_stalled{{{INSTANCE}}})"},
+                description="1 while a stage makes no progress, such as one that hangs at a frame.",
+            ),
             Chart("Frames waiting in links", {"{{link}}": f"stream_seg_queue_depth_frames{{{INSTANCE}}}"}),
             Chart("Engines", {"": f"stream_seg_engine_info{{{INSTANCE}}}"}, kind="table"),
         ),

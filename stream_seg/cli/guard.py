@@ -11,6 +11,7 @@ from threading import Event, Thread
 from stream_seg.runtime.systemd import notify_systemd
 
 INTERVAL_S = 1.0
+"""Time between two signs of life; less for a `freeze_s` below four seconds."""
 FILES, FILES_PER_THREAD = 256, 4
 """Files that a process may open besides those of the graph, and for each stage and link."""
 
@@ -34,10 +35,10 @@ def guard_process(freeze_s: float, *, alive: Callable[[], bool]) -> Iterator[Non
     A thread arms a timer in C again and again (faulthandler), which fires if a library keeps the GIL for so long: exit
     code 1. 0: never. The same thread tells systemd's watchdog that the process lives, as long as `alive` returns True.
     """
-    ended = Event()
+    ended, interval_s = Event(), min(INTERVAL_S, freeze_s / 4 if freeze_s else INTERVAL_S)
 
     def keep_alive() -> None:
-        while not ended.wait(INTERVAL_S):
+        while not ended.wait(interval_s):
             arm()
             if alive():
                 notify_systemd("WATCHDOG=1")

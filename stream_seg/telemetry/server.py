@@ -10,8 +10,9 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from http import HTTPStatus
 from threading import Condition
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler
@@ -21,9 +22,12 @@ from prometheus_client.exposition import ThreadingWSGIServer
 
 from stream_seg.web.access import Rejection, TokenVerifier
 from stream_seg.web.exposition import choose_format
+from stream_seg.web.health import answer_health
 from stream_seg.web.hosts import is_allowed_host, is_loopback
 
 LOG = logging.getLogger(__name__)
+HEALTH = "/healthz"
+"""Path that needs no token."""
 TIMEOUT_S = 5.0
 """Connections that have not been answered after this time are closed."""
 MAX_CONNECTIONS = 16
@@ -48,6 +52,7 @@ class MetricsServer(ThreadingWSGIServer):
         *,
         token: str | None = None,
         tls: ssl.SSLContext | None = None,
+        stalls: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self.host, self.tokens, self._tls = host, TokenVerifier(token), tls
         self._connections: dict[socket.socket, float] = {}  # accepted at, oldest first
@@ -57,7 +62,7 @@ class MetricsServer(ThreadingWSGIServer):
         self.address_family, _, _, _, address = addresses[0]
         super().__init__((str(address[0]), port), _Handler)
         self.loopback_only = is_loopback(str(self.server_address[0]))
-        self.set_app(_make_app(registry))
+        self.set_app(_make_app(registry, lambda: answer_health(stalls(), secret=token is not None)))
 
     def get_request(self) -> tuple[Any, Any]:
         """Accept a connection. The TLS handshake follows in its thread, with the first byte that is read."""
@@ -113,8 +118,8 @@ class _Handler(WSGIRequestHandler):
         if self.server.loopback_only and not is_allowed_host(self.headers.get("Host", ""), (self.server.host,)):
             self.send_error(421, "host name not allowed; use the IP address")
             return False
-        address = str(self.client_address[0])
-        rejection = self.server.tokens.reject_header(self.headers.get("Authorization", ""), address)
+        address, public = str(self.client_address[0]), self.path == HEALTH
+        rejection = None if public else self.server.tokens.reject_header(self.headers.get("Authorization", ""), address)
         if rejection is not None:
             self._send_rejection(rejection)
             return False
@@ -135,11 +140,15 @@ class _Handler(WSGIRequestHandler):
         """Do not log requests."""
 
 
-def _make_app(registry: CollectorRegistry) -> Callable[..., Any]:
-    """Return the application of the metrics, which gets only `Accept` headers that it can parse."""
+def _make_app(registry: CollectorRegistry, health: Callable[[], tuple[int, str]]) -> Callable[..., Any]:
+    """Return the application: the metrics, with only `Accept` headers that they can parse, and at HEALTH the health."""
     app = make_wsgi_app(registry)
 
     def call(environ: dict[str, Any], start_response: Any) -> Any:
+        if environ["PATH_INFO"] == HEALTH:
+            status, text = health()
+            start_response(f"{status} {HTTPStatus(status).phrase}", [("Content-Type", "text/plain")])
+            return [text.encode()]
         _, content_type = choose_format(environ.get("HTTP_ACCEPT", ""))
         return app({**environ, "HTTP_ACCEPT": content_type}, start_response)
 
