@@ -13,9 +13,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
 
-from grafana_foundation_sdk.builders import dashboard, heatmap, prometheus, stat, statetimeline, table, timeseries
+from grafana_foundation_sdk.builders import (
+    common,
+    dashboard,
+    heatmap,
+    prometheus,
+    stat,
+    statetimeline,
+    table,
+    timeseries,
+)
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.common import BigValueColorMode
+from grafana_foundation_sdk.models.common import BigValueColorMode, StackingMode
 from grafana_foundation_sdk.models.dashboard import (
     DataSourceRef,
     ValueMap,
@@ -32,6 +41,8 @@ FOLDER = Path(__file__).parent / "dashboards"
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 INSTANCE = 'instance=~"$instance"'
 STREAM = f'{INSTANCE}, stream=~"$stream"'
+SERIES = ("timeseries", "stacked", "states")
+"""Kinds of panel that show one line for each program."""
 STATES = (("down", "red"), ("starting", "blue"), ("stalled", "orange"), ("up", "green"), ("ended", "text"))
 """States of a source and their colours; the chart shows the index in this list."""
 GPU_ROW = "GPU (dcgm-exporter)"
@@ -42,7 +53,8 @@ GPU_ROW = "GPU (dcgm-exporter)"
 class Chart:
     """A panel: its expressions by legend, and the unit of its axis.
 
-    `kind` is timeseries, stat, states, heatmap or table; `width` is in 24ths of the dashboard.
+    `kind` is timeseries, stacked, stat, states, heatmap or table; `width` is in 24ths of the dashboard. A dashboard
+    shows several programs, so lines are kept apart by `instance`, which the legends of SERIES begin with.
     """
 
     title: str
@@ -54,9 +66,9 @@ class Chart:
 
 
 def age_percentile(share: float) -> str:
-    """Return the expression of a percentile of the frame age, by stream; `share` is 0 to 1."""
+    """Return the expression of a percentile of the frame age, by program and stream; `share` is 0 to 1."""
     rate = f"rate(stream_seg_frame_age_seconds_bucket{{{STREAM}}}[$__rate_interval])"
-    return f"histogram_quantile({share}, sum by (stream, le) ({rate}))"
+    return f"histogram_quantile({share}, sum by (instance, stream, le) ({rate}))"
 
 
 def source_state_index() -> str:
@@ -148,6 +160,16 @@ LIVE: Mapping[str, tuple[Chart, ...]] = MappingProxyType(
                 description="superseded: replaced by a newer frame while a stage was busy, which bounds the frame age.",
             ),
         ),
+        "Classes": (
+            Chart(
+                "Class shares",
+                {"{{stream}} {{class}}": f"avg by (instance, stream, class) (stream_seg_class_share{{{STREAM}}})"},
+                unit="percentunit",
+                kind="stacked",
+                width=24,
+                description="Share of the image that each class covers, sampled at every scrape; the rest is void.",
+            ),
+        ),
         "Sources": (
             Chart("State", {"{{stage}}": source_state_index()}, kind="states", width=8),
             Chart(
@@ -199,7 +221,7 @@ LIVE: Mapping[str, tuple[Chart, ...]] = MappingProxyType(
             Chart(
                 "Time per frame, p95",
                 {
-                    "{{stage}}": "histogram_quantile(0.95, sum by (stage, le) "
+                    "{{stage}}": "histogram_quantile(0.95, sum by (instance, stage, le) "
                     f"(rate(stream_seg_stage_duration_seconds_bucket{{{INSTANCE}}}[$__rate_interval])))"
                 },
                 unit="s",
@@ -300,10 +322,13 @@ def build_panel(chart: Chart) -> Panel:
         panel = table.Panel()
     else:
         panel = timeseries.Panel().fill_opacity(8).line_width(1.5).min(0)
+        if chart.kind == "stacked":
+            panel = panel.fill_opacity(40).max(1).stacking(common.StackingConfig().mode(StackingMode.NORMAL).group("A"))
     panel = panel.title(chart.title).unit(chart.unit).datasource(SOURCE).span(chart.width).height(7)
     if chart.description:
         panel = panel.description(chart.description)
     for index, (legend, expression) in enumerate(chart.expressions.items()):
+        legend = f"{{{{instance}}}} {legend}" if chart.kind in SERIES and "{{instance}}" not in legend else legend
         query = prometheus.Dataquery().expr(expression).legend_format(legend).ref_id(chr(ord("A") + index))
         if chart.kind == "heatmap":
             query = query.format(PromQueryFormat.HEATMAP)

@@ -17,6 +17,7 @@ from stream_seg.errors import StageError, StreamSegError, describe_exception
 from stream_seg.frame import Age, Frame, Stamp
 from stream_seg.per_stream import FrameRate
 from stream_seg.runtime.activity import Activity
+from stream_seg.runtime.class_shares import ClassShares
 from stream_seg.runtime.counters import LabelCounters, SmoothingCounters, SourceCounters, SourceTotals
 from stream_seg.runtime.histogram import Ages, Samples
 from stream_seg.runtime.link import Receiver, Sender
@@ -62,6 +63,7 @@ class Worker:
         self.age_listeners: Mapping[str, deque[Age]] = {}  # of an output: the feedback queues of other stages, by name
         self.duration_ms, self.age_ms, self.overhead_ms = Samples(), Samples(), Samples()
         self.ages = dict(ages)  # by stream that reaches this stage; outputs measure them
+        self.class_shares = ClassShares()  # of an output
         self.trace: Callable[[Frame], None] | None = None  # of an output: called with every finished frame
         self.last: Frame | None = None
         self.resumed: Continuation | None = None  # of a source: continues the stream of a removed source
@@ -205,8 +207,10 @@ class Worker:
         self._count(frame)
         began_ns = frame.captured_ns if self.is_source else self._began_ns
         stamps = (*frame.stamps, Stamp(self.node.name, began_ns, now_ns))
-        if self.is_output and frame.signal is None:
-            self._measure_age(frame, stamps)
+        if self.is_output:
+            self.class_shares.add(frame)
+            if frame.signal is None:
+                self._measure_age(frame, stamps)
         if len(self.senders) > 1:
             frame.image.flags.writeable = False  # shared from here on: a stage that draws on the image copies it
         stamped = replace(frame, stamps=stamps)

@@ -11,9 +11,12 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from stream_seg.redact import redact_message
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LogFormat: TypeAlias = Literal["auto", "text", "json"]
 CONTEXT = ("stream", "seq")
@@ -22,11 +25,16 @@ BURST, BURST_S = 5, 10.0
 """At most BURST records of one message are written in BURST_S seconds; the next record says how many were not."""
 
 
-def configure(*, verbose: bool, log_format: LogFormat = "auto") -> None:
-    """Write the log to standard error: from INFO on with `verbose`, otherwise warnings and errors only."""
-    handler = logging.StreamHandler()
+def configure(*, verbose: bool, log_format: LogFormat = "auto", console: Console | None = None) -> None:
+    """Write the log to standard error: from INFO on with `verbose`, otherwise warnings and errors only.
+
+    `console`, if there is one, prints the lines above its progress bar. Warnings of Python and its libraries are part
+    of the log.
+    """
+    handler = logging.StreamHandler() if console is None else ConsoleHandler(console)
     text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
     handler.setFormatter(TextLines() if text else JsonLines())
+    logging.captureWarnings(True)
     handler.addFilter(RateLimit())
     root = logging.getLogger()
     for before in [h for h in root.handlers if isinstance(h.formatter, JsonLines | TextLines)]:
@@ -34,6 +42,21 @@ def configure(*, verbose: bool, log_format: LogFormat = "auto") -> None:
     root.addHandler(handler)
     root.setLevel(logging.INFO if verbose else logging.WARNING)
     logging.getLogger("stream_seg").setLevel(logging.DEBUG if verbose else logging.NOTSET)
+
+
+class ConsoleHandler(logging.Handler):
+    """Print records on a console, above its progress bar."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record; a line is broken by the terminal alone."""
+        try:
+            self._console.print(self.format(record), soft_wrap=True)
+        except Exception:  # noqa: BLE001 - as every handler does
+            self.handleError(record)
 
 
 class JsonLines(logging.Formatter):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def serve_metrics(graph: Graph, config: MetricsConfig) -> Iterator[str]:
     if config.certfile and config.keyfile:
         tls = load_certificate(config.certfile, config.keyfile, where="metrics")
     try:
-        server = MetricsServer(config.host, config.port, graph.registry, token=token, tls=tls)
+        server = MetricsServer(config.host, config.port, graph.registry, token=token, tls=tls, stalls=graph.stalls)
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(
@@ -134,8 +135,21 @@ def _ages(graph: Graph) -> Iterator[tuple[str, str, Ages]]:
 
 def _ages_of_running_sources(graph: Graph) -> Iterator[tuple[str, str, Ages]]:
     """Yield the ages of streams whose source has not ended."""
-    ended = {stream for w in graph.workers if w.is_source and w.source.state == "ended" for stream in w.ages}
+    ended = _ended_streams(graph)
     return (row for row in _ages(graph) if row[1] not in ended)
+
+
+def _ended_streams(graph: Graph) -> set[str]:
+    return {stream for w in graph.workers if w.is_source and w.source.state == "ended" for stream in w.ages}
+
+
+def _class_shares(graph: Graph) -> Iterator[tuple[str, str, str, float]]:
+    now_s, ended = time.monotonic(), _ended_streams(graph)
+    for worker in graph.workers:
+        for stream in worker.ages if worker.is_output else ():
+            if stream not in ended:
+                shares = worker.class_shares.measure(stream, now_s)
+                yield from ((worker.node.name, stream, name, share) for name, share in shares.items())
 
 
 def _link_counts(graph: Graph) -> Iterator[tuple[str, LinkCounts]]:
@@ -164,6 +178,9 @@ FAMILIES = (
     Family(GaugeMetricFamily, "stream_seg_fps", ("stage",),
            "Images per second that a stage yields, over the last two seconds.",
            lambda g: ((w.node.name, w.fps()) for w in g.workers)),
+    Family(GaugeMetricFamily, "stream_seg_stage_stalled", ("stage",),
+           "1 while a stage makes no progress.",
+           lambda g: ((w.node.name, w.node.name in g.watchdog.stalls) for w in g.workers)),
     Family(HistogramMetricFamily, "stream_seg_stage_duration_seconds", ("stage",),
            "Time that a stage spent on a frame.",
            lambda g: ((w.node.name, *_histogram(w.duration_ms)) for w in g.workers)),
@@ -208,6 +225,8 @@ FAMILIES = (
     Family(GaugeMetricFamily, "stream_seg_last_frame_timestamp_seconds", ("stage", "stream"),
            "Unix time at which an output finished its last frame; 0 before the first; absent for ended sources.",
            lambda g: ((name, stream, ages.last_s) for name, stream, ages in _ages_of_running_sources(g))),
+    Family(GaugeMetricFamily, "stream_seg_class_share", ("stage", "stream", "class"),
+           "Share of the image that a class covers in the newest frame of an output.", _class_shares),
     Family(CounterMetricFamily, "stream_seg_dropped_frames", ("link", "reason"),
            "Frames that a link dropped, by reason.",
            lambda g: (row for name, counts in _link_counts(g) for row in _each(name, counts.dropped))),

@@ -11,7 +11,7 @@ from textwrap import dedent
 import pytest
 import yaml
 
-from monitoring.dashboards import DASHBOARDS, FOLDER
+from monitoring.dashboards import DASHBOARDS, FOLDER, GPU_ROW, LIVE, MACHINE, SERIES
 from stream_seg.config.graph_file import check
 
 MONITORING = Path(__file__).parents[2] / "monitoring"
@@ -72,6 +72,22 @@ def test_the_alert_cases_fail_for_a_renamed_metric(tmp_path: Path) -> None:
 
 def test_the_dashboards_are_up_to_date_with_their_script() -> None:
     assert {path.name: path.read_text() for path in FOLDER.glob("*.json")} == dict(DASHBOARDS)
+
+
+def test_every_query_of_a_dashboard_filters_and_groups_by_program() -> None:
+    """Several programs share a dashboard: a query takes those that the variable selects, and lines are kept apart."""
+    for row, charts in [*LIVE.items(), *MACHINE.items()]:
+        if row == GPU_ROW:  # another exporter, with instances of its own
+            continue
+        for chart in charts:
+            for expression in chart.expressions.values():
+                metrics = re.findall(r"\b(?:stream_seg|process)_\w+", expression)
+                assert metrics
+                assert len(metrics) == expression.count('instance=~"$instance"'), expression
+                groups = re.findall(r"\bby \(([^)]*)\)", expression)
+                if chart.kind in SERIES:
+                    assert all("instance" in group.split(", ") for group in groups), expression
+                    assert groups or not re.search(r"\b(sum|max|min|avg)\b", expression), expression
 
 
 def test_compose_mounts_existing_files() -> None:

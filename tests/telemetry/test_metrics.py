@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Event, Thread, active_count
+from types import SimpleNamespace
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
@@ -28,11 +30,13 @@ from stream_seg.config.graph_file import check
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.errors import ConfigError
 from stream_seg.frame import RESETS, EngineInfo, Semantic, Signal, Temporal
+from stream_seg.ops import labels
 from stream_seg.runtime.graph import Graph
 from stream_seg.stages.base import Frames
 from stream_seg.telemetry import metrics
 from stream_seg.telemetry import server as metrics_server
 from stream_seg.telemetry.metrics import register, serve_metrics
+from stream_seg.types import VOID
 from stream_seg.web.access import MAX_FAILURES
 from tests.support.fake_stages import Camera, Ledger, Work, make_chain, make_config, make_node
 from tests.support.flood import is_closed, open_connection
@@ -127,7 +131,8 @@ def test_every_series_exists_before_the_first_frame_and_is_documented() -> None:
     assert after["stream_seg_frames_total outcome=out stage=camera"] == 1
     names = {re.sub(r"_(count|sum|created)$", "", series.split(" ")[0]) for series in before}
     documented = set(re.findall(r"`((?:stream_seg|process)_[a-z_]+)`", METRICS_PAGE.read_text(encoding="utf-8")))
-    assert names == documented
+    assert documented - names == {"stream_seg_class_share"}  # from the first frame with classes on
+    assert names <= documented
 
 
 def test_a_smoothing_stage_has_resets_and_confidence() -> None:
@@ -187,6 +192,62 @@ def test_a_labelling_stage_has_a_quality_level_and_its_changes() -> None:
     assert samples["stream_seg_quality_level stage=segment"] == 2
     assert samples["stream_seg_quality_changes_total reason=slow stage=segment"] == 2
     assert samples["stream_seg_quality_changes_total reason=spare stage=segment"] == 0
+
+
+def test_an_output_has_the_class_shares_of_its_newest_frame_computed_once_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s, computed, taken, release = [100.0], list[int](), SimpleQueue[int](), SimpleQueue[None]()
+    monkeypatch.setattr(metrics, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    measure = labels.class_shares
+    monkeypatch.setattr(labels, "class_shares", lambda *values: (computed.append(1), measure(*values))[1])
+
+    def segment(frames: Frames) -> Frames:
+        for received in frames:
+            label_map = np.zeros((4, 4), np.uint8)
+            label_map[: received.seq] = CAMVID.index("road")
+            label_map[3, 3] = VOID
+            semantic = Semantic(CAMVID, EngineInfo("road", "openvino", "int8", "CPU"), (4, 4), label_map=label_map)
+            outage = Signal("down", "refused", 0) if received.seq == 3 else None
+            yield replace(received, semantic=None if outage else semantic, signal=outage)
+
+    def sink(frames: Frames) -> Frames:
+        for received in frames:
+            release.get(timeout=10)
+            yield received
+            taken.put(received.seq)  # counted by now
+
+    def take(seq: int) -> None:
+        release.put(None)
+        assert taken.get(timeout=10) == seq
+
+    def shares(port: int) -> dict[str, float]:
+        samples = {name: value for name, value in scrape(port).items() if name.startswith("stream_seg_class_share ")}
+        return {name.split()[1].removeprefix("class="): value for name, value in samples.items() if value}
+
+    nodes = [
+        make_node("camera", "source", Camera(50)),
+        make_node("segment", "segment", segment, "camera"),
+        make_node("sink", "output", sink, "segment"),
+    ]
+    graph = Graph(make_config(nodes))
+    with serving(graph) as port, graph:
+        assert "stream_seg_class_share" not in "".join(scrape(port))
+        take(0)
+        assert shares(port) == {"sky": 15 / 16}
+        assert "stream_seg_class_share class=road stage=sink stream=camera" in scrape(port)
+        take(1)
+        assert shares(port) == {"sky": 15 / 16}  # not measured yet
+        now_s[0] += 1
+        assert shares(port) == shares(port) == {"road": 4 / 16, "sky": 11 / 16}
+        take(2)
+        take(3)
+        assert shares(port) == {}  # a placeholder
+        for _ in range(50):
+            release.put(None)
+        assert graph.wait(10)
+        assert shares(port) == {}  # the source has ended
+    assert len(computed) == 2
 
 
 def test_a_port_in_use_is_rejected() -> None:
