@@ -14,7 +14,7 @@ import stat
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 
 from stream_seg.errors import OutputError
 from stream_seg.files import make_folder, map_write_errors, publish, resolve_path
@@ -38,7 +38,7 @@ class GrowingFile:
         self.whole = False
         """The file is complete and on the disk."""
         self._position = self._complete = self._synced = self.size = 0
-        self._closing = Lock()  # so that no other thread uses a descriptor that is closed
+        self._closing = RLock()  # so that no other thread uses a descriptor that is closed
         with map_write_errors(path):
             if self._target.exists() and not self._target.is_file():
                 raise OutputError(f"cannot write {path}: it exists and is not a file")
@@ -107,7 +107,7 @@ class GrowingFile:
 
     def finish(self) -> None:
         """Give the complete file its name. Raises OutputError if the file is gone or the name is taken."""
-        with map_write_errors(self.path):
+        with self._closing, map_write_errors(self.path):  # `sync` must not look for the partial file meanwhile
             self._require_present()
             sync_data(self._descriptor)
             self.whole = True
@@ -138,12 +138,13 @@ class GrowingFile:
 
     def discard(self) -> None:
         """Remove a file without frames, and its folder if that was created for it and is empty."""
-        with suppress(OSError):
-            if self._is_present():
-                self.partial.unlink()
-            if self._created_folder:
-                self._target.parent.rmdir()
-        self.close()
+        with self._closing:
+            with suppress(OSError):
+                if self._is_present():
+                    self.partial.unlink()
+                if self._created_folder:
+                    self._target.parent.rmdir()
+            self.close()
 
     def _require_present(self) -> None:
         """Raise OSError if the partial file was deleted, moved or replaced, or its device does not answer."""
