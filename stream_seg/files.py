@@ -111,7 +111,7 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
             kind = "folder with content" if path.is_dir() else "file"
             raise OutputError(
                 f"cannot write {path}: the {kind} exists; choose another name, or overwrite it with --overwrite "
-                "(overwrite: true in a graph file)"
+                "(graph file: overwrite: true; Python: overwrite=True)"
             )
 
 

@@ -48,6 +48,14 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def fresh(checkout: Path, tmp_path: Path) -> Path:
+    """A checkout in which the commands of README have not written their files."""
+    for name in ("stream_seg", "examples", "docs", "demo.mp4"):
+        (tmp_path / name).symlink_to(checkout / name)
+    return tmp_path
+
+
 def run(command: list[str] | str, folder: Path) -> str:
     """Run a command in a checkout with its package and this environment's programs. Return its output."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -76,14 +84,14 @@ def test_a_command_of_the_readme(command: str, checkout: Path) -> None:
 @pytest.mark.parametrize(
     ("page", "number"), [(page, number) for page in PAGES for number in range(len(blocks(page, "python")))]
 )
-def test_a_python_block(page: str, number: int, checkout: Path) -> None:
-    run([sys.executable, "-c", blocks(page, "python")[number]], checkout)
+def test_a_python_block(page: str, number: int, checkout: Path, fresh: Path) -> None:
+    run([sys.executable, "-c", blocks(page, "python")[number]], checkout if page == "README.md" else fresh)
 
 
-def test_the_stage_of_the_page_runs_in_the_graph_of_the_page(checkout: Path) -> None:
-    (checkout / "my_stages.py").write_text(blocks("docs/own_stage.md", "python")[0])
-    (checkout / "graph.yaml").write_text(blocks("docs/own_stage.md", "yaml")[0])
-    assert "20 in, 20 out" in run(["stream-seg", "run", "--config", "graph.yaml"], checkout)
+def test_the_stage_of_the_page_runs_in_the_graph_of_the_page(fresh: Path) -> None:
+    (fresh / "my_stages.py").write_text(blocks("docs/own_stage.md", "python")[0])
+    (fresh / "graph.yaml").write_text(blocks("docs/own_stage.md", "yaml")[0])
+    assert "20 in, 20 out" in run(["stream-seg", "run", "--config", "graph.yaml"], fresh)
 
 
 @pytest.mark.parametrize(
