@@ -132,9 +132,7 @@ def _decode_with_pillow(path: Path, content: bytes, header: ImageHeader) -> Imag
         except Exception:  # noqa: BLE001 - whatever the decoder raises, the file is damaged
             return None
         if image.mode in ("F", "I"):
-            raise SourceError(
-                f"{path}: has pixels of 32 bits, whose black and white are unknown; convert it to 8 or 16"
-            )
+            raise SourceError(f"{path}: has pixels of 32 bits, whose white is unknown; convert them to 8 or 16 bits")
         if image.mode.startswith("I;16"):
             return np.asarray(cv2.cvtColor((np.asarray(image) >> 8).astype(np.uint8), cv2.COLOR_GRAY2BGR), np.uint8)
         bgr = cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2BGR)

@@ -1,5 +1,6 @@
 import io
 import struct
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -7,9 +8,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image as Pillow
 
 from stream_seg.errors import SourceError
+from stream_seg.installation import install_hint
 from stream_seg.sources.image_header import ImageHeader, read_header, read_image_file
+from stream_seg.sources.images import MAX_PIXELS, decode_image_files, list_image_files
+from stream_seg.sources.uri import parse_source
+from stream_seg.types import Image
+from tests.support.clips import number_image, read_number
 
 SIZE = (37, 21)
 IMAGE = np.random.default_rng(0).integers(0, 255, (SIZE[1], SIZE[0], 3), np.uint8)
@@ -179,3 +186,142 @@ def test_a_tiff_may_have_its_directory_and_other_images_far_behind(
                 read_image_file(path, max_pixels=10_000, limit="a test")
         else:
             assert read_image_file(path, max_pixels=10_000, limit="a test") is not None
+
+
+def read_image(path: Path) -> Image:
+    """Return the image that a source shows of a file."""
+    (frame,) = decode_image_files(parse_source(str(path)), rate=25, max_pixels=MAX_PIXELS)
+    assert frame is not None
+    return frame.image
+
+
+def error_of(path: Path) -> str:
+    with pytest.raises(SourceError) as caught:
+        read_image(path)
+    return str(caught.value)
+
+
+def tiled_tiff(image: np.ndarray, tile: int) -> bytes:
+    """Return an uncompressed TIFF in square tiles."""
+    height, width = image.shape[:2]
+    rows, columns = -(-height // tile), -(-width // tile)
+    padded = np.zeros((rows * tile, columns * tile, 3), np.uint8)
+    padded[:height, :width] = image[..., ::-1]
+    tiles = padded.reshape(rows, tile, columns, tile, 3).swapaxes(1, 2).tobytes()
+    count, size = rows * columns, tile * tile * 3
+    offsets = struct.pack(f"<{count}I", *(8 + number * size for number in range(count)))
+    sizes, bits = struct.pack(f"<{count}I", *[size] * count), struct.pack("<3H", 8, 8, 8)
+    at = 8 + len(tiles)
+    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, at), (259, 3, 1, 1), (262, 3, 1, 2), (277, 3, 1, 3)]
+    tags += [(322, 4, 1, tile), (323, 4, 1, tile), (324, 4, count, at + 6), (325, 4, count, at + 6 + len(offsets))]
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    head = struct.pack("<2sHI", b"II", 42, at + 6 + len(offsets) + len(sizes))
+    return head + tiles + bits + offsets + sizes + directory
+
+
+def test_a_tiled_tiff_is_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiled_tiff(IMAGE, 16))
+    assert np.array_equal(read_image(path), IMAGE)
+
+
+def test_a_tiff_of_one_huge_tile_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    data = tiled_tiff(IMAGE, 64)
+    path.write_bytes(data.replace(struct.pack("<HHII", 322, 4, 1, 64), struct.pack("<HHII", 322, 4, 1, 1 << 24)))
+    assert error_of(path).startswith(f"{path}: has tiles of 16777216x64 pixels, more than max_pixels")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "CMYK", "RGBA", "LAB", "I;16"])
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "jpeg"])
+def test_every_kind_of_tiff_is_decoded(tmp_path: Path, mode: str, compression: str) -> None:
+    if compression == "jpeg" and mode not in ("RGB", "L"):
+        pytest.skip("JPEG has no such pixels")
+    path, image = tmp_path / "a.tif", Pillow.fromarray(number_image(5, (64, 48))[..., ::-1])
+    if mode == "I;16":
+        deep = np.asarray(image.convert("L")).astype(np.uint16) * 257
+        Pillow.fromarray(deep).save(path, compression=compression)
+        expected = image.convert("L").convert("RGB")
+    else:
+        image.convert(mode).save(path, compression=compression)
+        expected = image.convert(mode).convert("RGB")
+    assert np.abs(read_image(path).astype(int) - np.asarray(expected)[..., ::-1]).mean() < 3
+
+
+def test_pixels_of_32_bits_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    Pillow.fromarray(np.ones((48, 64), np.float32)).save(path)
+    assert error_of(path) == f"{path}: has pixels of 32 bits, whose white is unknown; convert them to 8 or 16 bits"
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".png", ".tif", ".avif"])
+def test_an_animated_image_is_its_first_image(tmp_path: Path, suffix: str) -> None:
+    images = [Pillow.fromarray(number_image(number, (64, 48))[..., ::-1]) for number in (5, 6, 7)]
+    images[0].save(tmp_path / f"a{suffix}", save_all=True, append_images=images[1:])
+    assert read_number(read_image(tmp_path / f"a{suffix}")) == 5
+
+
+@pytest.mark.parametrize("suffix", [".avif", ".heic"])
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6])
+def test_avif_and_heic_are_decoded_and_upright(tmp_path: Path, suffix: str, orientation: int) -> None:
+    if suffix == ".heic":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    upright = number_image(5)
+    turned = {
+        1: upright,
+        3: upright[::-1, ::-1],
+        5: upright.swapaxes(0, 1),
+        6: np.rot90(upright),
+        8: np.rot90(upright, 3),
+    }
+    exif = Pillow.Exif()
+    exif[274] = orientation
+    path = tmp_path / f"a{suffix}"
+    Pillow.fromarray(np.ascontiguousarray(turned[orientation][..., ::-1])).save(path, exif=exif.tobytes(), quality=90)
+    image = read_image(path)
+    assert image.shape == upright.shape
+    assert image.flags.c_contiguous
+    assert np.abs(image.astype(int) - upright).mean() < 3
+    path.rename(tmp_path / "a.jpg")  # as some phones name them
+    assert np.array_equal(read_image(tmp_path / "a.jpg"), image)
+
+
+def test_a_heic_of_many_tiles_is_one_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    monkeypatch.setattr(pillow_heif.options, "GRID_TILE_SIZE", 128)
+    path = tmp_path / "a.heic"
+    Pillow.fromarray(number_image(5)[..., ::-1]).save(path, quality=90)
+    assert np.abs(read_image(path).astype(int) - number_image(5)).mean() < 3
+
+
+def test_heic_without_its_package_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    path = tmp_path / "a.heic"
+    path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(1000))
+    assert error_of(path) == f"{path}: HEIC images need the package pillow-heif: {install_hint('pillow-heif')}"
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".webp", ".avif", ".jpg", ".png", ".bmp"])
+def test_a_truncated_image_is_unreadable(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    Pillow.fromarray(IMAGE[..., ::-1]).save(path)
+    whole = path.read_bytes()
+    for share in (0.3, 0.6, 0.95):
+        path.write_bytes(whole[: int(share * len(whole))])
+        assert list(decode_image_files(parse_source(str(path)), rate=25, max_pixels=MAX_PIXELS)) == [None]
+
+
+def test_names_that_begin_with_a_dot_are_skipped(tmp_path: Path) -> None:
+    """macOS writes metadata of a.png into ._a.png beside it."""
+    for number in range(3):
+        (tmp_path / f"img_{number}.png").write_bytes(encode(".png"))
+        (tmp_path / f"._img_{number}.png").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        ")
+    names = [f"img_{number}.png" for number in range(3)]
+    for address in (tmp_path, tmp_path / "*.png", tmp_path / "**" / "*.png", tmp_path / "[.i]*.png"):
+        assert [path.name for path in list_image_files(parse_source(str(address)))] == names
+    assert [path.name for path in list_image_files(parse_source(str(tmp_path / "._img_0.png")))] == ["._img_0.png"]
+    for number in range(3):
+        (tmp_path / f"img_{number}.png").unlink()
+    with pytest.raises(SourceError, match="contains no image"):
+        list_image_files(parse_source(str(tmp_path)))
