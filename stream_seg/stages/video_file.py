@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import cv2
@@ -35,10 +35,11 @@ MOST_SLICES = 4
 BUFFER_BYTES = 2**20
 """FFmpeg hands packets to the file in pieces of this size."""
 FORMATS: dict[str, tuple[str, dict[str, str]]] = {
-    # Each frame is a fragment, written when the next one comes. At the end an index is appended, and 8 bytes at the
-    # beginning make one block of all fragments: an ordinary file, after milliseconds at any length.
-    ".mp4": ("mp4", {"movflags": "+hybrid_fragmented+frag_every_frame", "flush_packets": "1"}),
-    # Each frame is a cluster: ends after 1 ms.
+    # A fragment of 250 ms is written when the frame after it comes. At the end an index is appended, and 8 bytes at the
+    # beginning make one block of all fragments: an ordinary file, after milliseconds at any length. Shorter fragments
+    # would be read more slowly, and FFmpeg refuses a file that ends within certain 12 bytes of a fragment's header.
+    ".mp4": ("mp4", {"movflags": "+hybrid_fragmented", "frag_duration": "250000", "flush_packets": "1"}),
+    # A cluster ends after 1 ms, so each frame is one, written when the next one comes.
     ".mkv": ("matroska", {"cluster_time_limit": "1", "flush_packets": "1"}),
 }
 """FFmpeg's format and its options by suffix."""
@@ -55,11 +56,18 @@ class Encoding:
     title: str | None
 
 
+class Extent(NamedTuple):
+    """A number of frames, and the end of the last one in ticks."""
+
+    frames: int = 0
+    end: int = 0
+
+
 class VideoFile:
     """A video in a growing file, with the size and the ticks of its first frame.
 
-    A kill loses the last two frames: the encoder has one, whose duration the next one determines, and the container the
-    other. Raises OutputError for an image that H.264 cannot hold.
+    A kill loses the frame in the encoder, whose duration the next one determines, and the open fragment: 250 ms
+    in .mp4, one frame in .mkv. Raises OutputError for an image that H.264 cannot hold.
     """
 
     def __init__(self, file: GrowingFile, encoding: Encoding, first: Frame) -> None:
@@ -71,9 +79,8 @@ class VideoFile:
         self._reformatter = VideoReformatter()
         self._first: av.VideoFrame | None = None
         self._encoder: tuple[OutputContainer, VideoStream] | None = None
-        self._ends: list[int] = []  # of the last two packets in the container, in ticks
-        self._packets = 0
-        self._closing = self._closed = False
+        self._added, self._readable = Extent(), Extent()  # in the container, and in its fragments that were written
+        self._closing = False
 
     def add(self, frame: Frame) -> None:
         """Encode a frame; the first is delayed, since the second determines the rate. Raises OSError or FFmpegError."""
@@ -92,19 +99,20 @@ class VideoFile:
         container, stream = self._encoder or self._begin(self._first)
         with container:
             self._mux(container, stream.encode(None))
-        self._closed = True
+        self._readable = self._added
 
     def extent(self) -> str:
-        """Return how much can be read: all frames after `close`, else those whose fragment was written; "" for none."""
-        frames, end = (self._packets, self._ends[-1:]) if self._closed else (self._packets - 1, self._ends[:-1])
-        return f"{frames} frames ({float(sum(end) * self._clock.tick):.2f} s)" if frames > 0 else ""
+        """Return how much can be read, such as "43 frames (1.43 s)"; "" for nothing."""
+        frames, end = self._readable
+        return f"{frames} frames ({float(end * self._clock.tick):.2f} s)" if frames else ""
 
     def _mux(self, container: OutputContainer, packets: list[Any]) -> None:
         for packet in packets:
-            end = packet.pts + packet.duration
+            size, added = self._file.size, Extent(self._added.frames + 1, packet.pts + packet.duration)
             container.mux_one(packet)
-            self._ends = [*self._ends[-1:], end]
-            self._packets += 1
+            if self._file.size > size:  # the fragment before this packet
+                self._readable = self._added
+            self._added = added
 
     def _convert(self, frame: Frame) -> av.VideoFrame:
         converted = self._reformatter.reformat(

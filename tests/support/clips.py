@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import cv2
@@ -88,11 +89,19 @@ def count_frames(path: Path | str) -> int:
     return number
 
 
-def list_boxes(path: Path) -> list[str]:
-    """Return the types of the boxes of an MP4 at its top level."""
-    content, position, types = path.read_bytes(), 0, []
+class Box(NamedTuple):
+    """A box of an MP4 at its top level: type, and the range of its bytes."""
+
+    kind: str
+    begin: int
+    end: int
+
+
+def list_boxes(content: bytes) -> list[Box]:
+    """Return the boxes of an MP4 at its top level."""
+    boxes, position = [], 0
     while position < len(content):
-        size = int.from_bytes(content[position : position + 4], "big")
-        types.append(content[position + 4 : position + 8].decode("latin-1"))
-        position += size
-    return types
+        end = position + int.from_bytes(content[position : position + 4], "big")
+        boxes.append(Box(content[position + 4 : position + 8].decode("latin-1"), position, end))
+        position = end
+    return boxes
