@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from stream_seg.engines.cache import describe_other_version, find_entry, read_en
 from stream_seg.engines.cache_entry import Entry, Key, entry_name, hash_bytes, make_entry, read_secret
 from stream_seg.engines.cache_write import lock_key, remove_engine, store_engine
 from stream_seg.engines.calibration import IMAGE_COUNT, CalibrationSet, QuantizeSettings, quantize, sample_source
-from stream_seg.errors import ConfigError, NetworkError
+from stream_seg.errors import ConfigError, NetworkError, OutputError
 from stream_seg.network.network import Network, open_network
 from stream_seg.network.sidecar import AccuracyReport, Size
 
@@ -57,10 +58,15 @@ class Reporter:
 
 @dataclass(frozen=True)
 class BuildResult:
-    """An engine in the cache. `fresh` is False if it was there already."""
+    """An engine with its entry in the cache. `fresh` is False if it was there already.
+
+    `fault` is the reason why it is not in the cache, though it was built.
+    """
 
     entry: Entry
     fresh: bool
+    engine: bytes = field(default=b"", repr=False, compare=False)
+    fault: str | None = None
 
 
 def build_engine(recipe: EngineRecipe, *, folder: Path, report: Reporter) -> BuildResult:
@@ -75,9 +81,18 @@ def build_engine(recipe: EngineRecipe, *, folder: Path, report: Reporter) -> Bui
 
 
 def build_for_target(
-    network: Network, target: Target, recipe: EngineRecipe, *, folder: Path, report: Reporter
+    network: Network,
+    target: Target,
+    recipe: EngineRecipe,
+    *,
+    folder: Path,
+    report: Reporter,
+    must_store: bool = True,
 ) -> BuildResult:
-    """Build a network for a target: each precision in turn, from the requested one up, until one passes the gate."""
+    """Build a network for a target: each precision in turn, from the requested one up, until one passes the gate.
+
+    Without `must_store`, a cache that is full or cannot be trusted is the `fault` of the result, and no error.
+    """
     secret, precisions = read_secret(), _list_precisions(recipe, network, target)
     images, classes = CalibrationSet("", (), ()), len(network.classes)
     if recipe.calibrate or recipe.labels or precisions != ("f32",):  # f32 is the reference and not compared
@@ -87,19 +102,43 @@ def build_for_target(
     suffix = build.backend.compiler.suffix if build.backend.compiler else ".onnx"
     refused: list[str] = []
     for precision in precisions:
-        key = build.make_key(precision)
-        with lock_key(folder, key):
-            if entry := build.find_cached(folder, key):
-                return BuildResult(entry, fresh=False)
+        key, faults = build.make_key(precision), _CacheFaults(tolerated=not must_store)
+        with ExitStack() as lock:
+            with faults.noted():
+                lock.enter_context(lock_key(folder, key))
+            if faults.first is None and (entry := build.find_cached(folder, key)):
+                return BuildResult(entry, fresh=False, engine=read_engine(folder, entry))
             engine, gate = build.build(precision)
             if gate is None or gate["refused"] is None:
                 entry = make_entry(network.name, key, engine, suffix=suffix, gate=gate, refused=refused, secret=secret)
-                store_engine(folder, entry, engine)
-                return BuildResult(entry, fresh=True)
-            remove_engine(folder, entry_name(network.name, key))  # one that passed other limits or images
+                if faults.first is None:
+                    with faults.noted():
+                        store_engine(folder, entry, engine)
+                return BuildResult(entry, fresh=True, engine=engine, fault=faults.first)
+            if faults.first is None:
+                with faults.noted():
+                    remove_engine(folder, entry_name(network.name, key))  # one that passed other limits or images
             refused.append(f"{precision} {gate['refused']}")
             report.line(f"{network.name}: {precision} refused: {gate['refused']}; trying the next precision")
     raise NetworkError(f"{network.name}: no precision of {target.backend} passes: {'; '.join(refused)}")
+
+
+class _CacheFaults:
+    """Errors of the cache: raised, or if they are `tolerated` noted, the `first` one."""
+
+    def __init__(self, *, tolerated: bool) -> None:
+        self._tolerated = tolerated
+        self.first: str | None = None
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note the errors of the body."""
+        try:
+            yield
+        except (NetworkError, OutputError) as error:
+            if not self._tolerated:
+                raise
+            self.first = self.first or str(error)
 
 
 def _list_precisions(recipe: EngineRecipe, network: Network, target: Target) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from stream_seg.backends.choose import available_backends, find_target, open_backend, pick_backend
 from stream_seg.backends.engine import Engine, check_engine
@@ -16,13 +17,20 @@ from stream_seg.schema.validation import describe_unknown
 log = logging.getLogger(__name__)
 
 
-def open_engine(network: Network, *, backend: str = "auto", precision: str = "auto", threads: int = 1) -> Engine:
+def open_engine(
+    network: Network,
+    *,
+    backend: str = "auto",
+    precision: str = "auto",
+    threads: int = 1,
+    on_progress: Callable[[str], None] = lambda message: None,
+) -> Engine:
     """Return an engine of `network` that has run once. Raises NetworkError; ConfigError for an unknown name.
 
     An engine that was built for the network (`stream-seg engines build`) is taken from the cache. With backend "auto",
     "cpu" or "gpu", a backend that does not load or cannot compile the network in `precision` is logged, and the next
-    one is tried. The first run warms the engine up and checks its output. Also raises ConfigError as
-    `cache_entry.read_secret`.
+    one is tried. The first run warms the engine up and checks its output. `on_progress` receives the steps of an engine
+    that is built now. Also raises ConfigError as `cache_entry.read_secret`.
     """
     if precision not in precision_names():
         raise ConfigError(describe_unknown("precision", precision, precision_names()))
@@ -32,7 +40,7 @@ def open_engine(network: Network, *, backend: str = "auto", precision: str = "au
     while True:
         name, reason = pick_backend(backend, available=available)
         try:
-            engine, origin = _open(network, name, precision=precision, threads=threads)
+            engine, origin = _open(network, name, precision=precision, threads=threads, on_progress=on_progress)
             break
         except NetworkError as error:
             available.remove(name)
@@ -52,13 +60,16 @@ def open_engine(network: Network, *, backend: str = "auto", precision: str = "au
     return engine
 
 
-def _open(network: Network, name: str, *, precision: str, threads: int) -> tuple[Engine, str]:
+def _open(
+    network: Network, name: str, *, precision: str, threads: int, on_progress: Callable[[str], None]
+) -> tuple[Engine, str]:
     """Return an engine and its origin for the log, which is empty for a network compiled on the spot."""
-    folder, target, entries = cache_folder(), find_target(name), list[Entry]()
+    folder, target, entries, fault = cache_folder(), find_target(name), list[Entry](), ""
     try:
         entries = find_engines(folder, network, target, precision=precision)
-    except NetworkError as error:  # others can write to the folder
-        log.warning("%s", error)
+    except (NetworkError, OSError) as error:  # others can write to the folder, or it cannot be read
+        fault = str(error)
+        log.warning("%s", fault)
     for entry in entries:
         try:
             built = read_engine(folder, entry)
@@ -71,13 +82,20 @@ def _open(network: Network, name: str, *, precision: str, threads: int) -> tuple
     if BACKENDS[name].compiler is not None:
         from stream_seg.engines.build import EngineRecipe, Reporter, build_for_target
 
+        def report_line(message: str) -> None:
+            log.info("%s", message)
+            on_progress(message)
+
         recipe = EngineRecipe(network=network.name, backend=name, precision=precision)
+        reporter = Reporter(report_line, on_progress)
         try:
-            entry = build_for_target(network, target, recipe, folder=folder, report=Reporter(log.info)).entry
+            result = build_for_target(network, target, recipe, folder=folder, report=reporter, must_store=False)
         except ConfigError as error:  # a precision that this backend lacks and the next one may have
             raise NetworkError(str(error)) from error
-        built = read_engine(folder, entry)
-        engine = open_backend(network, name, precision=entry.key.precision, threads=threads, built=built)
+        if result.fault and not fault:
+            log.warning("%s; the engine is not stored, and built again in the next run", result.fault)
+        entry = result.entry
+        engine = open_backend(network, name, precision=entry.key.precision, threads=threads, built=result.engine)
         return engine, f" built now ({entry.accuracy})"
     engine, report = open_backend(network, name, precision=precision, threads=threads), network.int8_report
     if engine.spec.info.precision != "int8":

@@ -90,10 +90,13 @@ class Capture:
         if self._reconnects:
             return (yield from self._live_frames(source))
         seq, count, missed, clock, interval = -1, 0, 0, StreamClock(), 1
+        read_s = 0.0 if source.kind in ("file", "images") else self.read_timeout_s
+        self._context.busy(f"opening {source.display}", within_s=2 * self.open_timeout_s + read_s + self.start_s)
         with closing(self._decode(source)) as frames:
             for seq, frame in enumerate(frames):
                 if frame is None:
                     missed += 1
+                    self._context.busy("skipping damaged frames", within_s=read_s)
                     continue
                 tick = frame.time_base
                 time_s = None if frame.pts is None else frame.pts * tick
@@ -101,6 +104,7 @@ class Capture:
                 interval = max(1, frame.duration)
                 lost = MappingProxyType({"decode_error": missed}) if missed else NONE_MISSED
                 yield Frame(self.stream, seq, pts, tick, frame.captured_ns, frame.image, missed=lost)
+                self._context.busy(f"reading after frame {self.stream}:{seq}", within_s=read_s)
                 count, missed = count + 1, 0
                 if count == self.frames:
                     return NONE_MISSED
