@@ -25,6 +25,8 @@ from stream_seg.types import Image
 MAX_RATE = 1000
 """Frames per second. No camera delivers more, so a header that claims more is rejected."""
 MILLISECOND = Fraction(1, 1000)
+ASPECT_FORMATS = ("mp4", "matroska", "avi", "nut", "mxf", "asf")
+"""FFmpeg's names of the containers that have an aspect of their own."""
 _NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 
 
@@ -85,7 +87,7 @@ def decode_video(
     with open_decoder(threads or int(source.live)) as (container, stream):
         timed, start_ns = not source.live or _has_times(container), time.monotonic_ns()
         time_base = (stream.time_base or Fraction(1, av.time_base)) if timed else MILLISECOND
-        converter, aspect, last = Converter(source.display), _PixelAspect(stream), None
+        converter, aspect, last = Converter(source.display), _PixelAspect(container, stream), None
         begin_s = None if source.live else _begin_of(container)
         since = None
         if begin_s is not None and excerpt.start_s:
@@ -145,22 +147,23 @@ def _has_times(container: InputContainer) -> bool:
 class _PixelAspect:
     """Width of a video's pixels divided by their height; None if unknown.
 
-    The container's wins over the decoder's, until the latter changes in the middle of the stream.
+    In ASPECT_FORMATS the container's wins, until the decoder's changes in the middle of the stream. Elsewhere the
+    decoder's counts, since FFmpeg takes any that it sees while it opens a stream for the container's.
     """
 
-    def __init__(self, stream: VideoStream) -> None:
-        self._codec = stream.codec_context
-        self.value = stream.sample_aspect_ratio
-        self._decoded: Fraction | None = None
-        self._begun = False
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self._value, self._codec = stream.sample_aspect_ratio, stream.codec_context
+        self._own = any(name in container.format.name for name in ASPECT_FORMATS)
+        self._last: Fraction | None = None
 
     def update(self) -> Fraction | None:
         """Return the aspect of the frame that was just decoded."""
         decoded = self._codec.sample_aspect_ratio
-        if decoded != self._decoded and self._begun:
-            self.value = decoded
-        self._decoded, self._begun = decoded, True
-        return self.value
+        if decoded is not None and decoded != self._last:
+            if self._last is not None or not self._own:
+                self._value = decoded
+            self._last = decoded
+        return self._value
 
 
 def _check_limits(source: Source, stream: VideoStream, *, max_pixels: int) -> None:
