@@ -1,7 +1,16 @@
-"""Class names and colours (red, green, blue) of public data sets, as published, in the order of the labels."""
+"""Class names and colours (red, green, blue) of public data sets, as published, and the palette of this project.
+
+Colours are given to classes by name: `colour_classes`.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from stream_seg.ops.colours import Colour, pick_colours
+from stream_seg.ops.draw import BACKGROUND
 from stream_seg.types import Classes
 
 
@@ -35,4 +44,54 @@ VOC = _parse_classes("""
 """)
 """Pascal VOC 2012, background and 20 objects; colours spread the label's bits (VOCdevkit, VOClabelcolormap)."""
 
-PALETTES = {"camvid": CAMVID, "cityscapes": CITYSCAPES, "voc": VOC}
+DISTINCT = _parse_classes("""
+    sky 80 165 230, building 48 60 56, pole 240 255 250, road 104 26 94, pavement 230 163 255, tree 92 154 76,
+    sign 235 253 0, fence 212 131 128, car 0 56 245, pedestrian 255 8 16, bicyclist 255 141 0,
+    wall 58 78 172, traffic light 255 205 113, terrain 126 255 151, truck 0 134 129, bus 0 255 255, train 186 82 250,
+    motorcycle 247 2 172, bicycle 136 2 6
+""")
+"""The default: hues near those of Cityscapes, and road users that stand out. The first eleven are CamVid's classes.
+
+Blended half and half with mid grey, the CIE L*a*b* distances (Delta E 1976) of CamVid's classes are at least 26 (of
+CamVid's own colours 12), those of car, pedestrian and bicyclist to all others 38 (18), or 14 as a deuteranope sees
+them (Machado et al., 2009). All nineteen are at least 20 apart (Cityscapes' own 7).
+"""
+SYNTHETIC = Classes(CAMVID.names, DISTINCT.colours[: len(CAMVID)])
+"""The classes that synth://road draws, those of CamVid."""
+PaletteName: TypeAlias = Literal["distinct", "camvid", "cityscapes", "voc"]
+DATA_SETS = {"camvid": CAMVID, "cityscapes": CITYSCAPES, "voc": VOC}
+PALETTES = {"distinct": DISTINCT, **DATA_SETS}
+
+SYNONYMS = """
+    pedestrian person people human, bicyclist rider cyclist bicycle bike, motorcycle motorbike motorcyclist,
+    car vehicle automobile, truck lorry, tree vegetation, terrain grass, pavement sidewalk footpath, road street,
+    sign signsymbol trafficsign, pole columnpole, aeroplane airplane, sofa couch, tvmonitor tv, pottedplant plant
+"""
+"""Names of one class in different data sets, without spaces, hyphens and underscores; the likeliest match first."""
+_SPELLINGS = {name: group.split() for group in SYNONYMS.split(",") for name in group.split()}
+
+
+def colour_classes(names: Sequence[str], palette: Classes) -> tuple[Classes, tuple[str, ...]]:
+    """Return classes with the colours that a palette has for their names, and the names that it does not know.
+
+    Each colour goes to one class: first to the class of that name, then to a synonym. The other classes get distinct
+    colours. A class `background` that the palette does not know is black.
+    """
+    free = {_normalize(name): colour for name, colour in zip(palette.names, palette.colours, strict=True)}
+    colours: dict[str, Colour] = {}
+    for by_synonym in (False, True):
+        for name in names:
+            own = _normalize(name)
+            spellings = _SPELLINGS.get(own, []) if by_synonym else [own]
+            match = next((spelling for spelling in spellings if spelling in free), None)
+            if name not in colours and match is not None:
+                colours[name] = free.pop(match)
+    if BACKGROUND in names:
+        colours.setdefault(BACKGROUND, (0, 0, 0))
+    unknown = tuple(name for name in names if name not in colours)
+    colours |= zip(unknown, pick_colours([*colours.values()], len(unknown)), strict=True)
+    return Classes(tuple(names), tuple(colours[name] for name in names)), unknown
+
+
+def _normalize(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", name.lower())

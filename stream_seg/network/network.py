@@ -24,7 +24,7 @@ from typing import Any
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.files import is_file
 from stream_seg.network.shipped import NETWORKS, SHIPPED
-from stream_seg.network.sidecar import AccuracyReport, Export, SideCar, make_classes
+from stream_seg.network.sidecar import AccuracyReport, Export, SideCar, colour_by_name, make_classes
 from stream_seg.redact import redact_secrets
 from stream_seg.schema.validation import describe_unknown, require_mapping, validate
 from stream_seg.schema.yaml import parse_yaml
@@ -106,6 +106,13 @@ def bias_network(network: Network, prefer: Mapping[str, float], *, where: str) -
     f32 = bias_onnx(network.f32, bias, name=network.name)
     int8 = network.int8 and bias_onnx(network.int8, bias, name=network.name)
     return replace(network, f32=f32, int8=int8, int8_report=None)  # the report is for the network without bias
+
+
+def recolour_network(network: Network, palette: str | None, *, where: str) -> Network:
+    """Return `network` with the colours of a palette of PALETTES by class name; None: unchanged."""
+    if palette is None:
+        return network
+    return replace(network, classes=colour_by_name(network.classes.names, palette, where=where))
 
 
 def save_network(network: Network, path: Path) -> Path:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import colorsys
+import logging
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import NotRequired, TypedDict
 
-from stream_seg.datasets.palettes import PALETTES
+from stream_seg.datasets.palettes import PALETTES, colour_classes
 from stream_seg.errors import ConfigError
 from stream_seg.schema.validation import describe_unknown
 from stream_seg.types import Classes
+
+log = logging.getLogger(__name__)
 
 Level = Annotated[int, Field(ge=0, le=255)]
 Side = Annotated[int, Field(ge=8, le=8192)]
@@ -85,7 +88,7 @@ class SideCar(BaseModel):
     mean: Triple = (0, 0, 0)  # subtracted after scaling, in the order of `colour`
     std: PositiveTriple = (1, 1, 1)  # divisor after that, in the order of `colour`
     classes: Names  # in the order of the labels
-    palette: Palette | None = None  # name of a data set, or [red, green, blue] per class; default: distinct hues
+    palette: Palette | None = None  # distinct (default), camvid, cityscapes, voc, or [red, green, blue] per class
     heads: tuple[Head, ...] = ()  # the outputs to use of several; a later one wins
     prefer: Prefer = {}
 
@@ -147,23 +150,31 @@ class Export(BaseModel):
 
 
 def make_classes(names: Sequence[str], palette: Palette | None, *, where: str) -> Classes:
-    """Return classes with the colours of `palette`: a list, a data set's (by name, else by index), or distinct hues."""
-    if palette is None:
-        # steps of the golden ratio: neighbours in the list differ most, for any length
-        hues = (0.618034 * index % 1 for index in range(len(names)))
-        levels = (0.0 if name == "background" else 0.9 for name in names)
-        rgb = [colorsys.hsv_to_rgb(hue, 0.7, level) for hue, level in zip(hues, levels, strict=True)]
-        return Classes(tuple(names), tuple((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in rgb))
-    fault = f"{len(palette)} colours for {len(names)} classes"
-    if isinstance(palette, str):
-        if palette not in PALETTES:
-            fault = f"{describe_unknown('palette', palette, PALETTES)}, or a list of [red, green, blue]"
-            raise ConfigError(f"{where}: palette: {fault}")
-        table = PALETTES[palette]
-        if set(names) <= set(table.names):
-            return Classes(tuple(names), tuple(table.colours[table.index(name)] for name in names))
-        fault = f"{len(names)} `classes`, not all of them among the {len(table)} of {palette}"
-        palette = table.colours
+    """Return classes with the colours of `palette`: a list, those of a palette by class name, or by default distinct.
+
+    Raises ConfigError, which begins with `where`, for an unknown palette and a list of another length.
+    """
+    if palette is None or isinstance(palette, str):
+        return colour_by_name(tuple(names), palette or "distinct", where=where)
     if len(palette) != len(names):
-        raise ConfigError(f"{where}: palette: {fault}")
+        raise ConfigError(f"{where}: palette: {len(palette)} colours for {len(names)} classes")
     return Classes(tuple(names), palette)
+
+
+@lru_cache(maxsize=64)  # so that the warning is logged once
+def colour_by_name(names: tuple[str, ...], palette: str, *, where: str) -> Classes:
+    """Return classes with the colours of a palette of PALETTES, by name, or by index if it knows none of as many names.
+
+    Classes that the palette does not know get distinct colours, with a warning unless the palette is the default.
+    Raises ConfigError, which begins with `where`, for an unknown palette.
+    """
+    if palette not in PALETTES:
+        fault = f"{describe_unknown('palette', palette, PALETTES)}, or a list of [red, green, blue]"
+        raise ConfigError(f"{where}: palette: {fault}")
+    table = PALETTES[palette]
+    classes, unknown = colour_classes(names, table)
+    if len(unknown) == len(names) == len(table):
+        return Classes(names, table.colours)
+    if unknown and palette != "distinct":
+        log.warning("%s: palette: %s has no colours for %s: distinct ones", where, palette, ", ".join(unknown))
+    return classes

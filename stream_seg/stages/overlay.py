@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import field, replace
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
-from stream_seg.datasets.palettes import PALETTES
-from stream_seg.errors import ConfigError
 from stream_seg.frame import Frame, Temporal
 from stream_seg.ops import draw
 from stream_seg.per_stream import FrameRate, LossCounter, PerStream
@@ -33,7 +31,6 @@ def _rgb(value: Any) -> tuple[int, ...]:
     raise ValueError(f"{quote_value(value)} is no colour; expected '#rrggbb' or [red, green, blue], 0 to 255 each")
 
 
-Palette = Literal["camvid", "cityscapes", "voc"]
 Opacity = Annotated[float, Field(ge=0, le=1)]
 RGB = Annotated[tuple[int, int, int], BeforeValidator(_rgb)]
 
@@ -65,9 +62,8 @@ class Overlay:
         Field(description="class: opacity, 0 to 1, instead of `opacity`; that of background is 0 by default"),
     ] = field(default_factory=dict)
     colours: Annotated[
-        dict[str, RGB], Field(description="class: '#rrggbb' or [red, green, blue], 0 to 255, instead of the palette's")
+        dict[str, RGB], Field(description="class: '#rrggbb' or [red, green, blue], 0 to 255, instead of the network's")
     ] = field(default_factory=dict)
-    palette: Annotated[Palette | None, Field(description="colours of a data set instead of the network's")] = None
     soft: Annotated[bool, Field(description="smooth edges between classes; false: the pixels of the network")] = True
     contours: Annotated[bool, Field(description="draw a thin line along the edge of every region")] = False
     legend: Annotated[
@@ -115,13 +111,7 @@ class Overlay:
         for setting, names in (("opacities", self.opacities), ("colours", self.colours)):
             for name in names:
                 classes.index(name, where=f"overlay.{setting}")
-        palette = PALETTES[self.palette] if self.palette else classes
-        if palette.names != classes.names:
-            raise ConfigError(
-                f"overlay.palette: {self.palette} has {len(palette)} classes ({', '.join(palette.names)}); "
-                f"the network has {len(classes)} ({', '.join(classes.names)}); they must be the same"
-            )
-        by_name = dict(zip(palette.names, palette.colours, strict=True)) | self.colours
+        by_name = dict(zip(classes.names, classes.colours, strict=True)) | self.colours
         coloured = Classes(classes.names, tuple(by_name.values()))
         named = dict.fromkeys(self.classes or (), self.opacity)  # background is drawn if it is named
         opacity = draw.opacity_table(classes, self.opacity, {**named, **self.opacities})

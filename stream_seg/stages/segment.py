@@ -17,12 +17,21 @@ from pydantic.dataclasses import dataclass
 
 from stream_seg.backends.engine import Engine
 from stream_seg.backends.registry import backend_names, precision_names
+from stream_seg.datasets.palettes import PaletteName
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.frame import Semantic
 from stream_seg.keyframes.keyframes import KeyFrames
 from stream_seg.keyframes.latency_control import LatencyControl
-from stream_seg.network.network import Network, bias_network, explain_unknown, is_network, open_network, resize_network
+from stream_seg.network.network import (
+    Network,
+    bias_network,
+    explain_unknown,
+    is_network,
+    open_network,
+    recolour_network,
+    resize_network,
+)
 from stream_seg.network.sidecar import Prefer, Size
 from stream_seg.ops.resize import resize_image
 from stream_seg.schema.validation import OneOf
@@ -30,6 +39,8 @@ from stream_seg.stages.base import STRICT, Context, Frames, Traits
 from stream_seg.types import Image
 
 log = logging.getLogger(__name__)
+LOADING_S = 120.0
+"""Longest time between two signs of progress while a network is loaded or an engine is built."""
 
 
 @dataclass(config=STRICT)
@@ -59,6 +70,10 @@ class Segment:
         Field(description="[height, width] of the network's input; larger finds smaller objects and takes longer"),
     ] = None
     prefer: Prefer = field(default_factory=dict)
+    palette: Annotated[
+        PaletteName | None,
+        Field(description="colours by class name: distinct (road users stand out) or those of a data set"),
+    ] = None
     threads: Annotated[int, Field(ge=1, le=256, description="CPU threads of the network")] = 1
     every: Annotated[
         Annotated[int, Field(ge=1, le=1000)] | Literal["auto"],
@@ -92,6 +107,7 @@ class Segment:
 
     def __call__(self, frames: Frames) -> Frames:
         network = bias_network(open_network(self.network, size=self.size), self.prefer, where="segment.prefer")
+        network = recolour_network(network, self.palette, where="segment")
         with ExitStack() as resources:
             engine = resources.enter_context(self._open(network))
             if self.every == 1 and self.target_ms is None:
@@ -111,7 +127,11 @@ class Segment:
             yield from segment_key_frames(frames, key_frames, control)
 
     def _open(self, network: Network) -> Engine:
-        return open_engine(network, backend=self.backend, precision=self.precision, threads=self.threads)
+        busy = partial(self._context.busy, within_s=LOADING_S)
+        busy(f"loading the network {network.name}")
+        return open_engine(
+            network, backend=self.backend, precision=self.precision, threads=self.threads, on_progress=busy
+        )
 
 
 def halve_network(network: Network) -> Network:

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 
-from stream_seg.datasets.palettes import CAMVID
+from stream_seg.datasets.palettes import SYNTHETIC
 from stream_seg.errors import ConfigError
 from stream_seg.frame import NONE_MISSED, Frame, Truth
 from stream_seg.redact import redact_secrets
@@ -115,7 +115,7 @@ class Synthetic:
     def _frame(self, seq: int, drawing: Canvas, missed: Mapping[str, int]) -> Frame:
         last = seq - 1 - sum(missed.values())
         follows = seq > 0 and self._shot(last) == self._shot(seq)
-        truth = Truth(drawing.labels(), CAMVID, drawing.motion() if follows else None) if self.truth else None
+        truth = Truth(drawing.labels(), SYNTHETIC, drawing.motion() if follows else None) if self.truth else None
         time_base = 1 / Fraction(self.rate).limit_denominator(1001)
         return Frame(self.stream, seq, seq, time_base, time.monotonic_ns(), drawing.image, truth=truth, missed=missed)
 

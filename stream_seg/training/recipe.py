@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from stream_seg.datasets.palettes import PALETTES
+from stream_seg.datasets.palettes import DATA_SETS
 from stream_seg.errors import ConfigError
 from stream_seg.files import expand_home
 from stream_seg.network.sidecar import Names, Palette, PositiveTriple, Size, Triple, make_classes
@@ -57,7 +57,7 @@ class Recipe(Keys):
     data: HomePath  # folder of SPLIT/ and SPLITannot/
     split: str = "train"
     classes: str | Names = "camvid"  # camvid, cityscapes, voc, or names in the order of the labels
-    palette: Palette | None = None  # a data set, or [red, green, blue] per class; by default distinct hues
+    palette: Palette | None = None  # a data set, or [red, green, blue] per class; by default distinct colours
     size: Size = (384, 640)  # input of the exported network
     mean: Triple | None = None  # of x / 255, in the order of `colour`; by default the weights'
     std: PositiveTriple | None = None
@@ -136,10 +136,9 @@ def resolve_classes(recipe: Recipe, *, where: str) -> Classes:
     """Return the classes of a recipe with their colours. Raises ConfigError."""
     names, palette = recipe.classes, recipe.palette
     if isinstance(names, str):
-        if names not in PALETTES:
-            raise ConfigError(f"{where}: classes: {describe_unknown('data set', names, PALETTES)}, or a list of names")
-        palette = palette or names
-        names = PALETTES[names].names
+        if names not in DATA_SETS:
+            raise ConfigError(f"{where}: classes: {describe_unknown('data set', names, DATA_SETS)}, or a list of names")
+        names = DATA_SETS[names].names
     if len(names) < 2:
         raise ConfigError(f"{where}: classes: {names[0]} alone; at least two classes are required")
     return make_classes(names, palette, where=where)

@@ -64,7 +64,7 @@ def test_an_own_network(
         ("segment.network=raod", "unknown network 'raod', did you mean road"),
         ("overlay.colours={road: purplish}", "overlay.colours.road: 'purplish' is no colour"),
         ("overlay.opacities={raod: 1}", "unknown class 'raod'; the classes are sky, building"),
-        ("overlay.palette=kitti", "overlay.palette: expected camvid or cityscapes or voc, got 'kitti'"),
+        ("segment.palette=kitti", "segment.palette: expected distinct or camvid or cityscapes or voc, got 'kitti'"),
         ("smooth.wieght=1", "unknown key 'wieght', did you mean weight?"),
         ("smooth.weight=lots", "smooth.weight: expected number >= 0 and < 1"),
         ("smoth.weight=1", "unknown stage 'smoth', did you mean smooth?"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from stream_seg.datasets.palettes import CAMVID, CITYSCAPES
+from stream_seg.datasets.palettes import CAMVID, CITYSCAPES, SYNTHETIC
 from stream_seg.errors import ConfigError, NetworkError, StreamSegError
 from stream_seg.network.network import is_network, open_network, save_network
 from stream_seg.network.shipped import NETWORKS, SHIPPED
@@ -31,7 +31,7 @@ def error_of(source: Any) -> str:
 
 def test_the_road_network_is_shipped() -> None:
     road = open_network("road")
-    assert (road.name, road.size, road.classes) == ("road", (384, 640), CAMVID)
+    assert (road.name, road.size, road.classes) == ("road", (384, 640), SYNTHETIC)
     assert road.int8 is not None
     assert len(road.int8) < len(road.f32) <= 15e6
     assert road.int8_report is not None
@@ -132,10 +132,9 @@ def test_errors_for_what_is_not_a_network(tmp_path: Path) -> None:
         ({"classes": []}, r"classes: expected list of 1 to 255, each a text, got \[\]"),
         (
             {"palette": "cityscape"},
-            r"palette: unknown palette 'cityscape', did you mean cityscapes\? \(known: camvid",
+            r"palette: unknown palette 'cityscape', did you mean cityscapes\? \(known: distinct, camvid",
         ),
         ({"palette": [[1, 2, 3]]}, "palette: 1 colours for 3 classes"),
-        ({"palette": "voc"}, "palette: 3 `classes`, not all of them among the 21 of voc"),
         ({"scale": "big"}, "scale: expected number > 0, got 'big'"),
         ({"scale": float("inf")}, "scale: expected a finite number, got 'Infinity'"),
     ],
@@ -165,3 +164,12 @@ def test_colours_by_name_by_index_and_by_default() -> None:
     many = make_classes(["background", *(f"class {i}" for i in range(30))], None, where="").colours
     assert many[0] == (0, 0, 0)
     assert len(set(many)) == 31
+    assert make_classes(["sky", "car"], None, where="").colours == (SYNTHETIC.colours[0], SYNTHETIC.colours[8])
+
+
+def test_classes_that_a_palette_does_not_know_are_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        classes = make_classes(["car", "lane", "kerb"], "camvid", where="lanes.yaml")
+    assert classes.colours[0] == CAMVID.colours[CAMVID.index("car")]
+    assert len(set(classes.colours)) == 3
+    assert caplog.messages == ["lanes.yaml: palette: camvid has no colours for lane, kerb: distinct ones"]

@@ -4,13 +4,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from stream_seg.datasets.palettes import CAMVID, CITYSCAPES, PALETTES, VOC
+from stream_seg.datasets.palettes import CAMVID, CITYSCAPES, VOC
 from stream_seg.errors import ConfigError
 from stream_seg.frame import EngineInfo, Frame, Semantic, Temporal
 from stream_seg.ops.draw import Sprite, render_figures
@@ -97,9 +97,7 @@ def test_a_bad_colour_is_refused_at_once(colour: Any) -> None:
         Overlay(colours={"car": colour})
 
 
-@pytest.mark.parametrize(
-    "setting", [{"opacity": 1.1}, {"opacities": {"car": -1}}, {"palette": "ade"}, {"legend": "middle"}, {"alpha": 1}]
-)
+@pytest.mark.parametrize("setting", [{"opacity": 1.1}, {"opacities": {"car": -1}}, {"legend": "middle"}, {"alpha": 1}])
 def test_a_bad_setting_is_refused_at_once(setting: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Overlay(**setting)
@@ -112,15 +110,6 @@ def test_an_unknown_class_is_refused_with_the_known_ones(setting: str, value: An
     stage = Overlay(**{setting: value})
     with pytest.raises(ConfigError, match=f"overlay.{setting}: unknown class 'lorry'; the classes are sky, building"):
         next(stage(frames()))
-
-
-def test_palette_by_name() -> None:
-    assert set(get_args(get_args(get_type_hints(Overlay)["palette"])[0])) == set(PALETTES)
-    grey = Classes(CAMVID.names, ((9, 9, 9),) * len(CAMVID))
-    assert (draw(grey, opacity=1, **BARE)[90, 120] == 9).all()
-    assert (draw(grey, opacity=1, palette="camvid", **BARE)[90, 120] == CAMVID.bgr[CAR]).all()
-    with pytest.raises(ConfigError, match=r"overlay\.palette: cityscapes has 19 classes .* the network has 11"):
-        draw(palette="cityscapes")
 
 
 def test_soft_and_contours_change_only_the_edges() -> None:

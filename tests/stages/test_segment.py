@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from stream_seg.backends.registry import BACKENDS
 from stream_seg.cli.listing import describe_stages
 from stream_seg.config.graph_file import check
+from stream_seg.datasets.palettes import CITYSCAPES, DISTINCT, colour_classes
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network.network import open_network
@@ -43,6 +44,17 @@ def test_frames_keep_their_numbers_and_get_scores(path: Path) -> None:
         expected = small_networks.expected_scores(np.full((*small_networks.SIZE, 3), before.seq, np.uint8), 3)
         np.testing.assert_allclose(after.semantic.scores, expected, atol=1e-4)
         assert after.semantic.labels.shape == small_networks.SIZE
+
+
+def test_a_palette_colours_the_classes_by_name(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        (out,) = Segment(network=str(path), palette="cityscapes")(iter([make_frame(0, size=(64, 96))]))
+        assert out.semantic is not None
+    assert out.semantic.classes == colour_classes(small_networks.CLASSES, CITYSCAPES)[0]
+    messages = [message for message in caplog.messages if "palette" in message]
+    assert messages == ["segment: palette: cityscapes has no colours for ground: distinct ones"]
+    (plain,) = Segment(network=str(path))(iter([make_frame(0, size=(64, 96))]))
+    assert plain.classes == colour_classes(small_networks.CLASSES, DISTINCT)[0]
 
 
 def test_the_road_is_at_the_bottom_of_the_image(data: Path) -> None:

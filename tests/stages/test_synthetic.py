@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from stream_seg.datasets.palettes import CAMVID
+from stream_seg.datasets.palettes import SYNTHETIC
 from stream_seg.errors import ConfigError
 from stream_seg.stages.synthetic import Synthetic, parse_synth
 from stream_seg.synth import render
@@ -60,7 +60,7 @@ def test_the_truth_is_that_of_the_rendered_scene() -> None:
         drawing = render(4, frame.seq, 96, 64)
         np.testing.assert_array_equal(frame.image, drawing.image)
         np.testing.assert_array_equal(frame.truth.labels, drawing.labels())
-        assert frame.truth.classes is CAMVID
+        assert frame.truth.classes is SYNTHETIC
     assert frames[0].truth is not None
     assert frames[0].truth.motion is None
     assert frames[2].truth is not None
@@ -155,7 +155,7 @@ def test_a_jump_of_the_exposure_darkens_the_image_only() -> None:
 
 def test_a_van_crosses_the_view() -> None:
     frames = list(small(frames=30, rate=10, camera="static", shake=0, crossing=True, truth=True)(iter(())))
-    car = CAMVID.index("car")
+    car = SYNTHETIC.index("car")
     near = [f for f in frames[1:] if (f.truth.labels == car).mean() > 0.15]  # type: ignore[union-attr]
     assert 8 < len(near) < 25
     for f in near:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stream_seg.datasets.palettes import VOC
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.files import expand_home, is_file
 from stream_seg.network.shipped import NETWORKS, SHIPPED
@@ -78,7 +77,7 @@ def open_weights(source: str | Path, *, network: str) -> Weights:
         model = BUILDERS[network].keys.get("model")
         path, spec, categories = fetch_published(name, model, key="weights", network=network, hint=hint)
         names = ["background" if category == "__background__" else category for category in categories]
-        classes = make_classes(names, "voc" if set(names) <= set(VOC.names) else None, where=name)
+        classes = make_classes(names, None, where=name)
         return Weights(name, unwrap_weights(read_weights(path), where=str(path)), spec, classes)
     content = read_weights(path)
     # not NAME.yaml, which is the side-car of a NAME.onnx made from these weights
