@@ -26,13 +26,11 @@ Opened: TypeAlias = tuple[InputContainer, VideoStream]
 INDEXED_FORMATS = ("mp4", "matroska", "avi")
 """FFmpeg's names of the containers in which a corrupt packet is one that the end of the file truncates."""
 ONE_FRAME_PER_PACKET = frozenset((
-    "av1", "dnxhd", "ffv1", "h264", "hevc", "libdav1d", "mjpeg", "mpeg1video", "mpeg2video", "png", "prores", "vp8",
-    "vp9", "vvc",
+    "av1", "dnxhd", "ffv1", "h264", "hevc", "libdav1d", "mjpeg", "mpeg1video", "mpeg2video", "png", "prores", "vp9",
+    "vvc",
 ))  # fmt: skip
-"""FFmpeg's names of decoders that lose a frame where a packet gives none. In MPEG-4 a packet may say that the image
-does not change."""
-VP8_SHOWN = 0x10
-"""Bit in the first byte of a VP8 packet whose frame is not hidden."""
+"""FFmpeg's names of decoders that lose a frame where a packet gives none. VP8 has packets with hidden frames, MPEG-4
+packets that say that the image does not change."""
 LONGEST_REORDERING = 16
 """Frames that a decoder may hold back to sort them, by the standards of H.264 and HEVC."""
 AUTOMATIC_THREADS = 16
@@ -125,7 +123,7 @@ class _Balance:
 
     def __init__(self, stream: VideoStream, *, live: bool, first_pts: int | None) -> None:
         self._sent = self._returned = self._without_frame = self._errors = 0
-        self._joining, self._vp8 = live, stream.codec_context.name == "vp8"
+        self._joining = live
         self._longest_delay = LONGEST_REORDERING + (stream.codec_context.thread_count or AUTOMATIC_THREADS)
         self._first_pts = first_pts
         self._pending: dict[int, int] = {}  # number of each packet in the decoder, by time
@@ -147,8 +145,7 @@ class _Balance:
         """Count a packet. One before the first key frame in time refers to frames before the beginning."""
         if self._first_pts is None:
             self._first_pts = packet.pts
-        hidden = packet.is_discard or (self._vp8 and not memoryview(packet)[0] & VP8_SHOWN)
-        if hidden or not self._is_inside(packet.pts):
+        if packet.is_discard or not self._is_inside(packet.pts):
             return
         self._sent += 1
         if packet.pts is not None and self.reliable:

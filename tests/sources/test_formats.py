@@ -1,4 +1,4 @@
-"""What capture takes, converts and refuses: the rows of docs/formats.md that need a whole file or server."""
+"""Files and streams that capture takes, converts or refuses: rows of docs/formats.md."""
 
 from __future__ import annotations
 
