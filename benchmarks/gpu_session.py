@@ -192,6 +192,8 @@ def main() -> None:
         sys.exit("gpu_session.py: no NVIDIA GPU that CUDA's driver can use; --device cpu rehearses without one")
     slug = re.sub(r"[^a-z0-9]+", "-", gpu["name"].lower()).strip("-") if gpu else "cpu"
     path: Path = options.out or ROOT / "benchmarks" / "results" / f"{slug}.json"
+    if path.exists():
+        sys.exit(f"gpu_session.py: {path} exists; remove it, or choose another --out")
     parts: dict[str, dict[str, Any]] = {name: {"not_run": "not reached"} for name in PARTS}
     report: dict[str, Any] = {
         "command": "python benchmarks/gpu_session.py",

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import islice
-from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
@@ -18,7 +17,7 @@ import numpy as np
 import typer
 from rich.table import Table
 from stand_ins import WARM_UP_FRAMES, MemorySource, Stage, pass_through, run_graph, run_loop
-from surroundings import default_filters, describe_machine, figures_table, print_results, run_command
+from surroundings import JsonFile, default_filters, describe_machine, figures_table, print_results, run_command
 
 from stream_seg.frame import Frame
 from stream_seg.stages.synthetic import Synthetic
@@ -29,7 +28,7 @@ RATE = 30.0
 def main(
     frames: Annotated[int, typer.Option(min=2, help="Frames measured per round.")] = 90,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, in turns.")] = 5,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure the cost of the graph itself: milliseconds between the stages, and CPU-ms per frame."""
     facts: dict[str, Any] = {"machine": describe_machine(), "frames": frames, "rounds": rounds}

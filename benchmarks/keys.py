@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import cv2
 import numpy as np
 import typer
-from surroundings import describe_machine, figures_table, print_results, run_command
+from surroundings import JsonFile, describe_machine, figures_table, print_results, run_command
 
 from stream_seg.datasets.scoring import compute_metrics as accuracy
 from stream_seg.datasets.scoring import confusion_matrix
@@ -55,7 +55,7 @@ def main(
     network: Annotated[str, typer.Option(help="Name or file of a network.")] = "road",
     frames: Annotated[int, typer.Option(min=4, help="Frames of a synthetic drive.")] = 60,
     plot: Annotated[Path | None, typer.Option(help="Plot the curves to this file.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure the mIoU over the share of key frames, of fixed intervals and of auto."""
     cv2.setNumThreads(1)

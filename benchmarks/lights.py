@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import cv2
 import numpy as np
 import typer
-from surroundings import describe_machine, figures_table, print_results, run_command
+from surroundings import JsonFile, describe_machine, figures_table, print_results, run_command
 
 from stream_seg.datasets.labelled import read_pairs
 from stream_seg.engines.open import open_engine
@@ -29,7 +29,7 @@ def main(
     split: Annotated[str, typer.Option(help="Name of the split.")] = "val",
     network: Annotated[list[str] | None, typer.Option(help="Name or file of a network; repeatable.")] = None,
     precision: Annotated[str, typer.Option(help="auto, f32, bf16 or int8.")] = "f32",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure the mean IoU by change and network."""
     names = network or ["road"]

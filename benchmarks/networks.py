@@ -80,7 +80,7 @@ def main(
     for name in selected:
         known[name] = {"ms": measure(name, seconds=seconds), "cpu": here["cpu"], "load": here["load"]}
         Console(highlight=False).print(name, known[name]["ms"])
-        write_json(known, results)  # after each, so that a kill loses one only
+        write_json(known, results, overwrite=True)  # after each, so that a kill loses one only
     if write is not None:
         replace_file(write, format_page(known, read_yaml(RESULTS / "camvid.yaml")).encode())
 

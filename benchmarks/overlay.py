@@ -9,13 +9,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import Annotated, Any
 
 import cv2
 import numpy as np
 import typer
-from surroundings import describe_machine, figures_table, print_results, run_command
+from surroundings import JsonFile, describe_machine, figures_table, print_results, run_command
 
 from stream_seg.frame import EngineInfo, Frame, Semantic
 from stream_seg.stages.overlay import Overlay
@@ -27,7 +26,7 @@ WARM_UP_FRAMES = 3
 
 def main(
     frames: Annotated[int, typer.Option(min=10, help="Frames to measure.")] = 60,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure CPU-ms per frame of the overlay at 1080p, compared with a blend in numpy floats."""
     facts: dict[str, Any] = {"machine": describe_machine(), "frames": frames}

@@ -24,13 +24,22 @@ import typer
 from baselines import Decent, Naive, extract_plain_onnx, make_stage, open_session, read_spec
 from rich.table import Table
 from stand_ins import WARM_UP_FRAMES, MemorySource, Stage, pass_through, run_graph, run_loop
-from surroundings import default_filters, describe_machine, figures_table, open_clip, print_results, run_command
+from surroundings import (
+    JsonFile,
+    default_filters,
+    describe_machine,
+    figures_table,
+    open_clip,
+    print_results,
+    run_command,
+)
 
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import SourceError, StreamSegError
 from stream_seg.frame import Frame
 from stream_seg.network.network import open_network
 from stream_seg.ops.resize import resize_image
+from stream_seg.stages.base import Context
 from stream_seg.stages.capture import Capture
 from stream_seg.stages.segment import Segment
 from stream_seg.stages.smooth import Smooth
@@ -45,7 +54,7 @@ def main(
     frames: Annotated[int, typer.Option(min=1, help="Frames measured per round.")] = 30,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of every contender.")] = 5,
     source: Annotated[Path | None, typer.Option("--input", help="A video instead of the synthetic one.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Compare the pipeline's CPU time per frame with two typical loops. Exit code 1 if their labels differ."""
     facts: dict[str, Any] = {"machine": describe_machine()}
@@ -66,7 +75,7 @@ def main(
         facts |= compare_labels(decoded, baselines)
         facts |= measure(contenders, lambda: MemorySource(decoded), pass_through, rounds=rounds, suffix="")
         with TemporaryDirectory() as folder:
-            sink = Write(Path(folder) / "out.mp4")
+            sink = Write(Path(folder) / "out.mp4").bind(Context(recorded=True, overwrite=True))
             capture = Capture(str(path), frames=len(decoded))
             facts |= measure(contenders, lambda: capture, sink, rounds=rounds, suffix="_io")
     facts["cpu_ms"]["network"] = measure_network_ms(decoded)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import typer
 from numpy.typing import NDArray
-from surroundings import describe_machine, figures_table, print_results, run_command
+from surroundings import JsonFile, describe_machine, figures_table, print_results, run_command
 
 from stream_seg.backends.engine import Engine
 from stream_seg.datasets.labelled import read_pairs
@@ -100,7 +100,7 @@ def choose_bias(pixels: Pixels) -> NDArray[np.float32]:
 def main(
     recipe: Annotated[Path, typer.Argument(help="The training recipe, with held_back.")],
     network: Annotated[Path | None, typer.Option(help="The network; default: runs/RECIPE/NETWORK.onnx.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Find the best bias of each class, and its effect."""
     config = read_recipe(recipe)

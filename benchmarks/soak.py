@@ -26,7 +26,7 @@ import numpy as np
 import psutil
 import typer
 from cameras import rtsp_camera
-from surroundings import describe_machine, figures_table, print_results, run_command
+from surroundings import JsonFile, describe_machine, figures_table, print_results, run_command
 
 from stream_seg.errors import StreamSegError
 
@@ -59,7 +59,7 @@ class Sample(NamedTuple):
 def main(
     minutes: Annotated[float, typer.Option(min=0.2, help="Duration, including the warm-up.")] = 10.0,
     warm_up: Annotated[float, typer.Option(min=0, help="Minutes at the beginning to which no limit applies.")] = 2.0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Run two cameras and a page for some minutes. Exit code 1 if a limit is exceeded."""
     facts: dict[str, Any] = {"machine": describe_machine(), "minutes": minutes, "warm_up": warm_up}

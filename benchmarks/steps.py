@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
-from surroundings import describe_machine, figures_table, print_results, run_command
+from surroundings import JsonFile, describe_machine, figures_table, print_results, run_command
 
 WARM = 5
 
@@ -22,7 +22,7 @@ def main(
     recipe: Annotated[Path, typer.Argument(help="A training recipe; its data must be present.")],
     steps: Annotated[int, typer.Option(min=WARM + 2, help="Steps of each run.")] = 40,
     runs: Annotated[int, typer.Option(min=1, help="Runs of each kind, alternating.")] = 3,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure the median seconds of a step."""
     facts: dict[str, Any] = {"machine": describe_machine(), "recipe": str(recipe), "returned": [], "kept": []}

@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from stream_seg.errors import StreamSegError
+from stream_seg.errors import OutputError, StreamSegError
 from stream_seg.stages.base import Stage
 
 PACKAGES = ("numpy", "onnxruntime", "opencv-python", "openvino", "pyzmq", "stream-seg")
@@ -109,6 +109,18 @@ def figures_table(title: str, *headings: str) -> Table:
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="right" if number else "left")
     return table
+
+
+def refuse_file(path: Path | None) -> Path | None:
+    """Return a path to write to. Raises OutputError, before the work, for a file that exists."""
+    if path is not None and path.exists():
+        raise OutputError(f"{path} exists; remove it, or choose another name")
+    return path
+
+
+JsonFile: TypeAlias = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON.", callback=refuse_file)
+]
 
 
 def print_results(facts: dict[str, Any], tables: list[Table], json_file: Path | None) -> None:

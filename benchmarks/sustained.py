@@ -22,6 +22,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 from surroundings import (
+    JsonFile,
     default_filters,
     describe_machine,
     figures_table,
@@ -39,14 +40,14 @@ STARTS = 5
 def main(
     frames: Annotated[int, typer.Option(min=2, help="Frames of each synthetic clip.")] = 300,
     source: Annotated[Path | None, typer.Option("--input", help="A video instead of both synthetic clips.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure frames per second, memory and the time to the first frame, each in a new process."""
     facts: dict[str, Any] = {"machine": describe_machine(), "input": str(source) if source else "synth://road"}
     with TemporaryDirectory() as folder:
         out = str(Path(folder) / "out.mp4")
         with open_clip(source, size="960x540", frames=frames) as path:
-            facts["file_to_mp4"] = select_figures(run_report("run", str(path), out))
+            facts["file_to_mp4"] = select_figures(run_report("run", str(path), out, "--overwrite"))
         with open_clip(source, size="1920x1080", frames=frames) as path:
             facts["without_encode"] = call_in_process(run_without_encoder, path)
             facts["start"] = measure_start(path, out)
@@ -112,7 +113,7 @@ def measure_start(path: Path, out: str) -> dict[str, float]:
     process_s, graph_s = [], []
     for _ in range(STARTS):
         began_s = time.monotonic()
-        report = run_report("run", str(path), out, "--set", "capture.frames=1")
+        report = run_report("run", str(path), out, "--overwrite", "--set", "capture.frames=1")
         process_s.append(time.monotonic() - began_s)
         graph_s.append(report["first_frame_s"])
     return {"one_frame_s": round(median(process_s), 3), "first_frame_s": round(median(graph_s), 3), "runs": STARTS}

@@ -15,12 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from surroundings import default_filters, describe_machine, figures_table, print_results, run_command
+from surroundings import JsonFile, default_filters, describe_machine, figures_table, print_results, run_command
 
 from stream_seg.config.graph_file import Config, Node
 from stream_seg.frame import Frame
@@ -74,7 +73,7 @@ def main(
     target_ms: Annotated[float, typer.Option(help="The target.")] = 50.0,
     calm: Annotated[float, typer.Option(min=1, help="Seconds before the load.")] = 4.0,
     busy: Annotated[float, typer.Option(min=1, help="Seconds of load.")] = 8.0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure the age of frames with target_ms on half of the machine."""
     facts: dict[str, Any] = {"machine": describe_machine(), "target_ms": target_ms, "calm_s": calm, "busy_s": busy}

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import cv2
 import numpy as np
 import typer
-from surroundings import describe_machine, figures_table, print_results, run_command
+from surroundings import JsonFile, describe_machine, figures_table, print_results, run_command
 
 from stream_seg.evaluation.videos import (
     POLICIES,
@@ -42,7 +42,7 @@ def main(
     network: Annotated[str, typer.Option(help="Name or file of a network.")] = "road",
     frames: Annotated[int, typer.Option(min=4, help="Frames of a synthetic drive.")] = 60,
     plots: Annotated[Path | None, typer.Option(help="A folder for plots and images.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure accuracy, stability and CPU time of every way to label a video."""
     cv2.setNumThreads(1)

@@ -46,6 +46,16 @@ def test_prefer_increases_the_mean(tmp_path: Path) -> None:
     assert miou["after"]["miou"] > miou["before"]["miou"]
 
 
+@pytest.mark.parametrize("script", ["lights.py --json", "gpu_session.py --device cpu --out"])
+def test_figures_that_exist_are_not_replaced(script: str, tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    path.write_text("of an earlier run", encoding="utf-8")
+    name, *options = script.split()
+    done = subprocess.run([sys.executable, FOLDER / name, *options, path], capture_output=True, text=True, timeout=110)
+    assert (done.returncode, done.stderr.count("\n"), f"{path} exists; remove it" in done.stderr) == (1, 1, True)
+    assert path.read_text(encoding="utf-8") == "of an earlier run"
+
+
 @pytest.mark.parametrize("command", KEYS)
 def test_a_benchmark_runs(command: str, tmp_path: Path) -> None:
     script, *options = command.split()
