@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python run_pipeline.py
-	@echo "The demo is in $(CURDIR)/demo.mp4; open it in any player or browser. Next: . $(VENV)/bin/activate"
+	@echo "Open the file written above in any player or browser. Next: . $(VENV)/bin/activate"
 
 test:
 	@echo "Checks and tests take about 10 minutes on 2 cores."
