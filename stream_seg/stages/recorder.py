@@ -25,7 +25,7 @@ from stream_seg.sources.timeline import LEAP_S, StreamClock
 from stream_seg.stages.base import Context
 from stream_seg.stages.growing_file import GrowingFile
 from stream_seg.stages.keeper import Keeper
-from stream_seg.stages.rotation import Rotation, next_path, prune
+from stream_seg.stages.rotation import FileNames, Rotation, prune
 
 TICK = Fraction(1, 1_000_000)
 """Seconds: the resolution of the length of a part."""
@@ -59,7 +59,7 @@ class Recorder:
         self._begin, self._rotation, self._context = begin, rotation, context
         self._keeper = Keeper(self._fail, name=context.name)
         self._parts: dict[Path, _Part] = {}  # the growing file of each template, whose {stream} is filled
-        self._templates: dict[Path, None] = {}  # of every file so far, in order
+        self._names: dict[Path, FileNames] = {}  # by template
         self._announced: set[Path] = set()
         self._clocks: dict[str, StreamClock] = {}
         self._failure: OutputError | None = None
@@ -106,11 +106,10 @@ class Recorder:
 
     def _open(self, template: Path) -> _Part:
         """Create the next file of a template."""
-        path = next_path(template)
+        path = self._names.setdefault(template, FileNames(template)).next()
         replaces = self._context.overwrite and not names_new_files(template)
         part = self._parts[template] = _Part(GrowingFile(path, overwrite=replaces), self._context)
         self._keeper.add(part.file)
-        self._templates[template] = None
         self._keeper.run(self._prune)
         return part
 
@@ -123,7 +122,7 @@ class Recorder:
 
     def _prune(self) -> None:
         if self._rotation.keep_gb is not None:
-            prune([*self._templates], self._rotation.keep_gb * 1e9)
+            prune([*self._names], self._rotation.keep_gb * 1e9)
 
     def _fail(self, error: OutputError) -> None:
         """End the run with the first error of a file. Called in any thread."""

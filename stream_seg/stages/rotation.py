@@ -9,6 +9,7 @@ import re
 import stat
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypeAlias
@@ -78,19 +79,27 @@ class Rotation:
         )
 
 
-def next_path(template: Path) -> Path:
-    """Return the path of the next file of a template, whose `{stream}` is filled.
+class FileNames:
+    """Paths of the files of a template, whose `{stream}` is filled, one after the other."""
 
-    `{time}` becomes the present time. `{part}` becomes the number after the highest in the folder, of files that
-    were finished or left by a killed run: 0001 and so on. A name that is taken gets a number: NAME-2.SUFFIX.
-    """
-    if not names_new_files(template):
-        return template
-    path = fill_time(template, time.time())
-    if PART in path.name:
-        numbers = [int(match["part"]) for match, _ in _list_files(template)]
-        path = path.with_name(path.name.replace(PART, f"{max(numbers, default=0) + 1:04}"))
-    return free_path(path)
+    def __init__(self, template: Path) -> None:
+        self.template = template
+        self._number = 0
+
+    def next(self) -> Path:
+        """Return the path of the next file.
+
+        `{time}` becomes the present time. `{part}` becomes the number after the highest in the folder, of files that
+        were finished or left by a killed run: 0001 and so on. A name that is taken gets a number: NAME-2.SUFFIX.
+        """
+        if not names_new_files(self.template):
+            return self.template
+        path = fill_time(self.template, time.time())
+        if PART in path.name:
+            numbers = [int(match["part"]) for match, _ in _list_files(self.template)]
+            self._number = max([self._number, *numbers]) + 1
+            path = path.with_name(path.name.replace(PART, f"{self._number:04}"))
+        return free_path(path)
 
 
 def prune(templates: Iterable[Path], keep_bytes: float) -> None:
@@ -131,9 +140,11 @@ def _list_files(template: Path) -> Iterator[tuple[re.Match[str], _File]]:
     pattern = re.compile(rf"{stem}(-\d+)?(\.partial(-\d+)?)?{re.escape(target.suffix)}")
     with map_write_errors(template), os.scandir(target.parent) as entries:
         for entry in entries:
-            match = pattern.fullmatch(entry.name)
-            if match and stat.S_ISREG((status := entry.stat(follow_symlinks=False)).st_mode):
-                yield match, _File(status.st_mtime_ns, target.parent / entry.name, status.st_size)
+            if match := pattern.fullmatch(entry.name):
+                with suppress(FileNotFoundError):  # it was renamed or removed meanwhile
+                    status = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(status.st_mode):
+                        yield match, _File(status.st_mtime_ns, target.parent / entry.name, status.st_size)
 
 
 def _is_locked(path: Path) -> bool:

@@ -178,8 +178,8 @@ class FileClock:
 
 def require_encodable(image: Image, file: GrowingFile) -> None:
     """Raise OutputError for an image that is too small or too large for H.264."""
-    height, width = image.shape[:2]
-    if min(height, width) < 2:
+    height, width = even_size(image)
+    if not (height and width):
         reason = "H.264 needs at least 2 pixels a side"
     elif max(height, width) > LARGEST_SIDE:
         reason = f"H.264 ends at {LARGEST_SIDE} pixels a side"
@@ -187,7 +187,7 @@ def require_encodable(image: Image, file: GrowingFile) -> None:
         reason = f"the encoder ends at {LARGEST_AREA / 1e6:.0f} million pixels"
     else:
         return
-    raise OutputError(f"cannot write {file.path}: {reason}; the image is {width}x{height}")
+    raise OutputError(f"cannot write {file.path}: {reason}; the image is {image.shape[1]}x{image.shape[0]}")
 
 
 def even_size(image: Image) -> tuple[int, int]:

@@ -167,11 +167,27 @@ def test_an_odd_side_loses_one_pixel(tmp_path: Path, size: tuple[int, int]) -> N
     assert shapes == {(size[0] // 2 * 2, size[1] // 2 * 2, 3)}
 
 
-def test_an_image_too_small_for_the_codec_is_an_error(tmp_path: Path) -> None:
-    source = iter([Frame("front", 0, 0, TICK, 0, np.zeros((1, 8, 3), np.uint8))])
-    with pytest.raises(OutputError, match=r"H\.264 needs at least 2 pixels a side"):
-        list(Write(tmp_path / "out.mp4")(source))
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((1, 8), "H.264 needs at least 2 pixels a side; the image is 8x1"),
+        ((4, 16400), "H.264 ends at 16384 pixels a side; the image is 16400x4"),
+        ((16386, 4), "H.264 ends at 16384 pixels a side; the image is 4x16386"),
+        ((16200, 16384), "the encoder ends at 262 million pixels; the image is 16384x16200"),
+    ],
+)
+def test_an_image_that_the_codec_cannot_hold_is_an_error(tmp_path: Path, size: tuple[int, int], message: str) -> None:
+    image = np.broadcast_to(np.zeros(3, np.uint8), (*size, 3))
+    with pytest.raises(OutputError) as error:
+        list(Write(tmp_path / "out.mp4")(iter([Frame("front", 0, 0, TICK, 0, image)])))
+    assert str(error.value) == f"cannot write {tmp_path / 'out.mp4'}: {message}"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [(2, 2), (2, 16384), (16384, 2), (16, 16385)])
+def test_the_smallest_and_the_largest_images_are_written(tmp_path: Path, size: tuple[int, int]) -> None:
+    source = (Frame("front", seq, seq, TICK, 0, np.full((*size, 3), 90, np.uint8)) for seq in range(2))
+    assert len(write(tmp_path / "out.mp4", source)) == 2
 
 
 def test_an_image_of_another_size_is_scaled_to_fit(tmp_path: Path) -> None:
