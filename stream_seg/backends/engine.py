@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
 from stream_seg.network.network import Network
 from stream_seg.types import VOID, Classes
+
+log = logging.getLogger(__name__)
 
 Images: TypeAlias = NDArray[np.uint8]
 """uint8 (N, H, W, 3), BGR."""
@@ -56,10 +59,15 @@ class EngineSpec:
 
 @dataclass(frozen=True)
 class Result:
-    """Output of an engine for N images: `scores` float32 (N, C, h, w), or `labels` uint8 (N, H, W)."""
+    """Output of an engine for N images: `scores` float32 (N, C, h, w), or `labels` uint8 (N, h, w).
+
+    `unknown`, uint8 (N, h, w), is 255 for pixels with a score that was not a number, None if there are none; their
+    scores are 0.
+    """
 
     scores: NDArray[np.float32] | None = None
     labels: NDArray[np.uint8] | None = None
+    unknown: NDArray[np.uint8] | None = None
 
 
 class Engine:
@@ -76,12 +84,14 @@ class Engine:
         self._errors = errors
         self._run: Callable[[Images], Result] | None = run
         self._lock = Lock()
+        self._warned = False
 
     def infer(self, images: Images) -> Result:
         """Return the output for `images`, uint8 (N, H, W, 3) BGR with N >= 1 and (H, W) = spec.size.
 
-        Raises NetworkError for other arrays, a failing backend, an output that is not one per image, and labels that
-        are no class.
+        Infinite scores are limited to just beyond the others, so that an average of several images forgets them. Raises
+        NetworkError for other arrays, a failing backend, an output that is not one per image, and labels that are no
+        class.
         """
         name, (height, width) = self.spec.info.network, self.spec.size
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, 3) or not len(images):
@@ -95,6 +105,12 @@ class Engine:
             except self._errors as error:
                 raise NetworkError(f"{name}: {self.spec.info.backend} failed: {summarize_error(error)}") from error
         _check_result(result, count=len(images), spec=self.spec)
+        if result.scores is None or is_finite(result.scores):
+            return result
+        result = limit_scores(result.scores)
+        if result.unknown is not None and not self._warned:
+            self._warned = True
+            log.warning("%s: scores that are not a number (NaN); these pixels are void; reported once", name)
         return result
 
     def close(self) -> None:
@@ -122,15 +138,42 @@ def _check_result(result: Result, *, count: int, spec: EngineSpec) -> None:
             raise NetworkError(f"{name}: output has label {invalid.min()}; {known}")
 
 
+def is_finite(scores: NDArray[np.float32]) -> bool:
+    """Return True if no score is infinite or NaN; False also where their sum overflows."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return bool(np.isfinite(scores.sum()))
+
+
+def limit_scores(scores: NDArray[np.float32]) -> Result:
+    """Return scores with infinite ones limited to just beyond the finite ones, and pixels with a NaN as unknown."""
+    finite = scores[np.isfinite(scores)]
+    limits = (finite.min() - 1, finite.max() + 1) if finite.size else (-1, 1)
+    is_nan = np.asarray(np.isnan(scores).any(axis=1))
+    limited = np.where(is_nan[:, None], np.float32(0), np.clip(scores, *limits))
+    return Result(scores=limited, unknown=np.where(is_nan, np.uint8(VOID), np.uint8(0)) if is_nan.any() else None)
+
+
 def check_engine(engine: Engine) -> None:
-    """Run an engine once and compare its output shape with the classes of the network. Raises NetworkError."""
+    """Run an engine once and compare the shape of its output with its classes and its input. Raises NetworkError."""
     classes, size, name = len(engine.spec.classes), engine.spec.size, engine.spec.info.network
     result = engine.infer(np.zeros((1, *size, 3), np.uint8))
     scores, labels = result.scores, result.labels
     if scores is not None and (scores.ndim != 4 or scores.shape[:2] != (1, classes)):
         raise NetworkError(f"{name}: scores of shape {scores.shape}; expected (1, {classes}, h, w): {classes} classes")
-    if labels is not None and labels.shape != (1, *size):
-        raise NetworkError(f"{name}: labels of shape {labels.shape}; expected (1, {size[0]}, {size[1]})")
+    output = labels if scores is None else scores
+    if output is not None and (output.ndim < 3 or not covers_image(output.shape[-2:], size)):
+        kind, places = ("labels", "(1, h, w)") if scores is None else ("scores", f"(1, {classes}, h, w)")
+        expected = f"{places} of the whole image, in the proportions of the input, {size[0]} x {size[1]}"
+        raise NetworkError(f"{name}: {kind} of shape {output.shape}; expected {expected}")
+
+
+def covers_image(output: tuple[int, ...], size: tuple[int, int]) -> bool:
+    """Return True if an output of (h, w) has the proportions of an input of `size`, to within two pixels of a side.
+
+    Otherwise it shows a part of the image, such as that of a network without padding, or its axes are others.
+    """
+    (height, width), (input_height, input_width) = output, size
+    return abs(height * input_width - width * input_height) <= 2 * max(size)
 
 
 def make_engine(
@@ -140,15 +183,23 @@ def make_engine(
     *,
     info: EngineInfo,
     batch: int = 1,
+    least: int = 1,
     errors: tuple[type[Exception], ...] = (RuntimeError,),
 ) -> Engine:
-    """Return the engine whose `compute` returns `output` ("scores" or "labels") for up to `batch` images.
+    """Return the engine whose `compute` returns `output` ("scores" or "labels") for `least` to `batch` images.
 
-    `batch` is 1 on a CPU, where larger batches save no time.
+    Missing images are copies of the last one. `batch` is 1 on a CPU, where larger batches save no time.
     """
 
+    def compute_part(images: Images) -> NDArray[np.generic]:
+        missing = least - len(images)
+        if missing <= 0:
+            return compute(images)
+        values = compute(np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]))
+        return values[: len(images)] if len(values) == least else values  # else refused, as not one per image
+
     def run(images: Images) -> Result:
-        parts = [compute(images[i : i + batch]) for i in range(0, len(images), batch)]
+        parts = [compute_part(images[i : i + batch]) for i in range(0, len(images), batch)]
         values = parts[0] if len(parts) == 1 else np.concatenate(parts)
         if output == "scores":
             return Result(scores=values.astype(np.float32, copy=False))

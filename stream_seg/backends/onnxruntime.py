@@ -5,8 +5,18 @@ from __future__ import annotations
 import logging
 
 import numpy as np
+from numpy.typing import NDArray
 
-from stream_seg.backends.engine import Device, Engine, cpu_name, make_engine, prune_onnx, select_onnx, summarize_error
+from stream_seg.backends.engine import (
+    Device,
+    Engine,
+    Images,
+    cpu_name,
+    make_engine,
+    prune_onnx,
+    select_onnx,
+    summarize_error,
+)
 from stream_seg.backends.tensorrt.precision import convert_precision
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
@@ -54,12 +64,17 @@ def create_engine(network: Network, *, precision: str, threads: int) -> Engine:
             log.warning("%s: ONNX Runtime: optimizer disabled, slower: %s", network.name, summarize_error(error))
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             session = ort.InferenceSession(onnx, options, providers=providers)
-        session.run([output], {"image": np.zeros((1, *network.size, 3), np.uint8)})
+        count = session.get_inputs()[0].shape[0]
+        batch = count if isinstance(count, int) else 1
+        session.run([output], {"image": np.zeros((batch, *network.size, 3), np.uint8)})
     except errors as error:
         raise NetworkError(f"{network.name}: ONNX Runtime cannot load it: {summarize_error(error)}") from error
     # ONNX Runtime falls back to the next provider where one does not load
     device = next(name for name, provider in PROVIDERS.items() if provider == session.get_providers()[0])
     info = EngineInfo(network.name, "onnxruntime", precision, cpu_name() if device == "cpu" else device)
-    return make_engine(
-        network, output, lambda image: session.run([output], {"image": image})[0], info=info, errors=errors
-    )
+
+    def compute(images: Images) -> NDArray[np.generic]:
+        values: NDArray[np.generic] = session.run([output], {"image": images})[0]
+        return values
+
+    return make_engine(network, output, compute, info=info, batch=batch, least=batch, errors=errors)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from stream_seg.backends.engine import Device, Engine, make_engine, select_onnx, select_output, summarize_error
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_seg.backends.engine import Device, Engine, Images, make_engine, select_onnx, select_output, summarize_error
+from stream_seg.backends.openvino_quantized import correct_quantized
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
 from stream_seg.network.network import Network
@@ -19,7 +23,7 @@ def find_device() -> Device:
 
 
 def create_engine(network: Network, *, precision: str, threads: int) -> Engine:
-    """Compile `network` for this machine's CPU, one image at a time. Raises NetworkError; ImportError."""
+    """Compile `network` for this machine's CPU, for one image if it may be one. Raises NetworkError; ImportError."""
     core = _create_core()
     import openvino as ov
 
@@ -32,12 +36,14 @@ def create_engine(network: Network, *, precision: str, threads: int) -> Engine:
         "ENABLE_CPU_PINNING": False,
     }
     try:
-        model = core.read_model(select_onnx(network, precision))
+        model = core.read_model(correct_quantized(select_onnx(network, precision), name=network.name))
         results = {name: result for result in model.get_results() for name in result.output(0).get_names()}
         output = select_output(results)
         # upsampling 11 classes and taking the arg-max costs more here than where the labels are needed
         model = ov.Model([results[output]], model.get_parameters())
-        model.reshape([1, *network.size, 3])
+        count = model.inputs[0].partial_shape[0]
+        batch = 1 if count.is_dynamic else count.get_length()
+        model.reshape([batch, *network.size, 3])
         compiled = core.compile_model(model, "CPU", options)
         shape = compiled.output(0).partial_shape
     except RuntimeError as error:
@@ -47,7 +53,12 @@ def create_engine(network: Network, *, precision: str, threads: int) -> Engine:
         raise NetworkError(f"{network.name}: {fault}; expected a class for every pixel")
     request = compiled.create_infer_request()
     info = EngineInfo(network.name, "openvino", precision, core.get_property("CPU", "FULL_DEVICE_NAME"))
-    return make_engine(network, output, lambda image: request.infer(image, share_inputs=True)[0], info=info)
+
+    def compute(images: Images) -> NDArray[np.generic]:
+        values: NDArray[np.generic] = request.infer(images, share_inputs=True)[0]
+        return values
+
+    return make_engine(network, output, compute, info=info, batch=batch, least=batch)
 
 
 def _create_core() -> Any:

@@ -43,7 +43,8 @@ def create_engine(network: Network, *, precision: str, threads: int) -> Engine:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     output, graph = prune_onnx(network.f32)
-    module = _load_module(graph, name=network.name).to(device).to(memory_format=torch.channels_last)
+    module, fixed = _load_module(graph, name=network.name)
+    module = module.to(device).to(memory_format=torch.channels_last)
     if device == "cpu":
         torch.set_num_threads(threads)
 
@@ -55,20 +56,24 @@ def create_engine(network: Network, *, precision: str, threads: int) -> Engine:
         return np.ascontiguousarray(values)
 
     try:
-        compute(np.zeros((1, *network.size, 3), np.uint8))
+        compute(np.zeros((fixed or 1, *network.size, 3), np.uint8))
     except (RuntimeError, NotImplementedError, ValueError) as error:
         raise NetworkError(f"{network.name}: torch cannot run it: {summarize_error(error)}") from error
     info = EngineInfo(network.name, "torch", precision, find_device().name)
-    return make_engine(network, output, compute, info=info, batch=1 if device == "cpu" else BATCH)
+    batch = fixed or (1 if device == "cpu" else BATCH)
+    return make_engine(network, output, compute, info=info, batch=batch, least=fixed or 1)
 
 
-def _load_module(graph: bytes, *, name: str) -> torch.nn.Module:
-    """Convert an ONNX into a torch module with onnx2pytorch. Raises NetworkError naming an unsupported operator."""
+def _load_module(graph: bytes, *, name: str) -> tuple[torch.nn.Module, int]:
+    """Convert an ONNX into a torch module with onnx2pytorch. Return it and its fixed batch, 0 for an open one.
+
+    Raises NetworkError naming an unsupported operator.
+    """
     import onnx
     from onnx2pytorch import ConvertModel
 
     model = onnx.load_from_string(graph)
-    _check_resizes(model, name=name)
+    _check_operators(model, name=name)
     # onnx2pytorch's Gather and Slice index with a list, which torch warns of at every image
     warnings.filterwarnings("ignore", "Using a non-tuple sequence", UserWarning)
     try:
@@ -77,12 +82,14 @@ def _load_module(graph: bytes, *, name: str) -> torch.nn.Module:
             module: torch.nn.Module = ConvertModel(model, experimental=True)
     except (NotImplementedError, KeyError, TypeError, ValueError) as error:
         raise NetworkError(f"{name}: torch cannot load it: {summarize_error(error)}") from error
-    return module.eval()
+    return module.eval(), model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
 
 
-def _check_resizes(model: Any, *, name: str) -> None:
-    """Raise NetworkError for a Resize that torch's interpolate would compute differently."""
+def _check_operators(model: Any, *, name: str) -> None:
+    """Raise NetworkError for quantization, and for a Resize that torch's interpolate would compute differently."""
     for node in model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            raise NetworkError(f"{name}: torch has no quantized operators ({node.op_type} {node.name})")
         if node.op_type == "Resize":
             attributes = {a.name: a.s.decode() for a in node.attribute if a.s}
             mode = attributes.get("mode", "nearest")

@@ -11,7 +11,7 @@ from stream_seg.backends.engine import Engine
 from stream_seg.datasets.scoring import compute_metrics, confusion_matrix
 from stream_seg.engines.calibration import CalibrationSet, Sample
 from stream_seg.network.sidecar import AccuracyReport, Comparison
-from stream_seg.ops.labels import resize_labels, upsampled_argmax
+from stream_seg.ops.labels import mark_void, resize_labels, upsampled_argmax
 from stream_seg.types import Classes, Labels
 
 
@@ -62,7 +62,8 @@ def _label_pairs(samples: Sequence[Sample], f32: Engine, lower: Engine) -> Itera
 def _compute_labels(engine: Engine, sample: Sample, size: tuple[int, int]) -> Labels:
     result = engine.infer(sample.image[None])
     if result.scores is not None:
-        return upsampled_argmax(np.ascontiguousarray(result.scores[0]), size)
+        labels = upsampled_argmax(np.ascontiguousarray(result.scores[0]), size)
+        return labels if result.unknown is None else mark_void(labels, result.unknown[0])
     assert result.labels is not None  # an engine returns scores or labels
     return resize_labels(result.labels[0], size)
 

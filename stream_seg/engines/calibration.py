@@ -168,7 +168,8 @@ def quantize(onnx: bytes, images: Sequence[Image], settings: QuantizeSettings | 
     unknown = set(settings.keep) - {node.name for node in model.graph.node}
     if unknown:
         raise NetworkError(f"{name}: keep: no operator is named {', '.join(sorted(unknown))}")
-    dataset = nncf.Dataset([image[None] for image in images], lambda batch: {"image": batch})
+    count = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1  # copies fill a fixed batch
+    dataset = nncf.Dataset([image[None].repeat(count, 0) for image in images], lambda batch: {"image": batch})
     try:
         quantized = nncf.quantize(
             model,

@@ -16,11 +16,15 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 from onnx.external_data_helper import uses_external_data
 
 from stream_seg.errors import ConfigError, NetworkError
+from stream_seg.network.onnx_builder import opset_of
 from stream_seg.network.sidecar import SideCar
 
 OLDEST_OPSET = 11
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
-INTEGERS = (TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32, TensorProto.INT64)
+INTEGERS = (
+    TensorProto.BOOL, TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64,
+    TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64,
+)  # fmt: skip
 
 
 def read_onnx(path: Path) -> ModelProto:
@@ -41,6 +45,10 @@ def read_onnx(path: Path) -> ModelProto:
     if (fault := next(_find_faults(model), None)) is not None:
         raise NetworkError(f"{path}: {fault}")
     _sort(model, path=path)
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value < 1:
+                dim.Clear()  # 0 and -1 stand for an open axis in other formats
     return model
 
 
@@ -80,7 +88,7 @@ def _find_faults(model: ModelProto) -> Iterator[str]:
     """
     if not _has_text_names(model):
         yield "not an ONNX file: it has a name that is not UTF-8 text"
-    graph, opset = model.graph, max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    graph, opset = model.graph, opset_of(model)
     if not (graph.node and graph.output and opset):
         yield "not an ONNX network: it has no operators or no outputs"
     own = {(function.domain, function.name) for function in model.functions}
@@ -184,7 +192,7 @@ def fix_input_size(model: ModelProto, sidecar: SideCar, *, path: Path, where: st
         source.type.tensor_type.shape.dim[axis].dim_value = value
     del model.graph.value_info[:]  # shapes of another size
     try:
-        model.CopyFrom(onnx.shape_inference.infer_shapes(model))
+        model.CopyFrom(onnx.shape_inference.infer_shapes(model, data_prop=True))
     except onnx.shape_inference.InferenceError as error:
         reason = " ".join(str(error).split())
         raise NetworkError(f"{path}: does not take an image of {size[0]} x {size[1]}: {reason}") from error

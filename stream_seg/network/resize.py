@@ -19,15 +19,19 @@ MULTIPLES = (1, 8, 16, 32, 64)
 def check_size(serialized: bytes, old: tuple[int, int], new: tuple[int, int], *, name: str) -> None:
     """Raise NetworkError if the result of `resize_onnx` does not compute; compiles nothing."""
     old_text, new_text = (f"{height}x{width}" for height, width in (old, new))
+    model = onnx.load_from_string(serialized)
     try:
-        outputs = infer_shapes(onnx.load_from_string(serialized), strict_mode=True, data_prop=True).graph.output
+        inferred = infer_shapes(model, strict_mode=True, data_prop=True)
     except InferenceError as error:
         operator = re.search(r"\(op_type:(\w+)", str(error))
         place = f" (operator {operator[1]})" if operator else ""
         fault = f"{new_text} does not fit its strides{place}"
         raise NetworkError(f"{name}: takes images of {old_text} (height x width); {fault}") from error
-    labels = next(tuple(d.dim_value for d in o.type.tensor_type.shape.dim[1:]) for o in outputs if o.name == "labels")
-    if labels not in (new, (0, 0)):  # 0: only known when it runs
+    labels, declared = (
+        next(tuple(d.dim_value for d in o.type.tensor_type.shape.dim[1:]) for o in m.graph.output if o.name == "labels")
+        for m in (inferred, model)
+    )
+    if labels not in (new, declared, (0, 0)):  # 0: only known when it runs; a label map may be smaller than the image
         raise NetworkError(f"{name}: only takes images of {old_text} (height x width), not of {new_text}")
 
 

@@ -72,7 +72,8 @@ class Head(BaseModel):
     output: str  # name of the ONNX output
     # class of each channel; null leaves the pixel to the heads before this one
     channels: Annotated[tuple[str | None, ...], Field(min_length=1), AfterValidator(_check_unique)]
-    threshold: float = 0.0  # for an output with one channel and two classes: the first below it, the second above
+    # for an output with one channel and two classes: the first below it, the second above; None: follows from the ONNX
+    threshold: float | None = None
 
 
 class SideCar(BaseModel):

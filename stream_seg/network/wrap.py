@@ -3,11 +3,12 @@
     image uint8 (N, H, W, 3) BGR
       cast -> colours -> x gain + offset -> axes -> NETWORK -> heads -> scores -> upsampling -> arg-max -> labels
 
-A network that outputs labels (integers) gets `labels` alone.
+A network that outputs a label map gets `labels` alone, at the size of that.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,11 @@ import onnx.compose
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from stream_seg.errors import ConfigError
-from stream_seg.network.onnx_builder import OnnxBuilder, add_labels, add_scores
-from stream_seg.network.onnx_file import INTEGERS, fix_input_size, format_shape, list_inputs, read_onnx, shape_of
+from stream_seg.network.batch import reduce_batch
+from stream_seg.network.heads import add_scores
+from stream_seg.network.label_map import add_labels, is_label_map
+from stream_seg.network.onnx_builder import OnnxBuilder, opset_of
+from stream_seg.network.onnx_file import fix_input_size, format_shape, list_inputs, read_onnx, shape_of
 from stream_seg.network.sidecar import Head, SideCar
 
 PREFIX = "network/"
@@ -30,24 +34,21 @@ def wrap_onnx(path: Path, sidecar: SideCar, *, where: str) -> tuple[bytes, tuple
     """
     model = read_onnx(path)
     size = fix_input_size(model, sidecar, path=path, where=where)
-    model = onnx.compose.add_prefix(model, PREFIX)
+    model = onnx.compose.add_prefix(reduce_batch(model, path=path), PREFIX)
     source = list_inputs(model)[0]
-    batch = shape_of(source)[0] or "batch"
-    before, after = OnnxBuilder("before"), OnnxBuilder("after")
+    batch = shape_of(source)[0]
+    opset = opset_of(model)
+    before, after = OnnxBuilder("before", opset=opset), OnnxBuilder("after", opset=opset)
     _add_preprocessing(before, source, sidecar, where=where)
-    outputs = _add_outputs(after, model, sidecar, size=size, where=where)
+    outputs = _add_outputs(after, model, sidecar, batch=batch, size=size, where=where)
     graph = model.graph
     nodes = [*before.nodes, *graph.node, *after.nodes]
     for old in (graph.node, graph.input, graph.output, graph.value_info):
         del old[:]
     graph.node.extend(nodes)
     graph.initializer.extend([*before.constants, *after.constants])
-    graph.input.append(helper.make_tensor_value_info("image", TensorProto.UINT8, [batch, *size, 3]))
-    types: dict[str, tuple[int, list[int | str | None]]] = {
-        "scores": (TensorProto.FLOAT, [batch, len(sidecar.classes), None, None]),
-        "labels": (TensorProto.UINT8, [batch, *size]),
-    }
-    graph.output.extend(helper.make_tensor_value_info(name, *types[name]) for name in outputs)
+    graph.input.append(helper.make_tensor_value_info("image", TensorProto.UINT8, [batch or "batch", *size, 3]))
+    graph.output.extend(outputs)
     return model.SerializeToString(), size
 
 
@@ -65,33 +66,43 @@ def _add_preprocessing(add: OnnxBuilder, source: ValueInfoProto, sidecar: SideCa
             if key in sidecar.model_fields_set and getattr(sidecar, key) != neutral:
                 raise ConfigError(f"{where}: {key}: the network takes uint8 with unchanged levels 0-255; remove it")
     else:
-        x = add("Mul", x, add.constant(1 / (sidecar.scale * std)))
-        x = add("Add", x, add.constant(-np.array(sidecar.mean) / std))
+        steps = {"Mul": (1 / (sidecar.scale * std), 1), "Add": (-np.array(sidecar.mean) / std, 0)}
+        for operator, (values, neutral) in steps.items():
+            # OpenVINO cannot compile equal factors of the colours before a quantized network, except as one number
+            factors = values[0] if len(set(values)) == 1 else values
+            if not np.all(values == neutral):
+                x = add(operator, x, add.constant(factors))
     if sidecar.layout == "nchw":
         x = add("Transpose", x, perm=[0, 3, 1, 2])
     add("Cast", x, to=kind, out=source.name)
 
 
 def _add_outputs(
-    add: OnnxBuilder, model: ModelProto, sidecar: SideCar, *, size: tuple[int, int], where: str
-) -> tuple[str, ...]:
-    """Add `scores` and `labels`, or `labels` alone, for the outputs of the network. Return their names."""
+    add: OnnxBuilder, model: ModelProto, sidecar: SideCar, *, batch: int | None, size: tuple[int, int], where: str
+) -> list[ValueInfoProto]:
+    """Add `scores` and `labels`, or `labels` alone, for the outputs of the network. Return them."""
     values = {value.name.removeprefix(PREFIX): value for value in model.graph.output}
     if not sidecar.heads and len(values) > 1:
         outputs = ", ".join(f"{name} {format_shape(shape_of(value))}" for name, value in values.items())
         rule = "is required, to select the outputs with a class for every pixel from"
         raise ConfigError(f"{where}: heads: {rule}: {outputs}")
-    only = next(iter(values))
-    if not sidecar.heads and values[only].type.tensor_type.elem_type in INTEGERS:
-        add_labels(add, values[only], size=size, where=where)
-        return ("labels",)
+    only, classes = next(iter(values)), len(sidecar.classes)
+    if not sidecar.heads and is_label_map(model, values[only], classes=classes, batch=batch, where=where):
+        return [_describe("labels", TensorProto.UINT8, add_labels(add, values[only]))]
     heads = sidecar.heads or (Head(output=only, channels=sidecar.classes),)
-    scores = add_scores(add, values, heads, sidecar, where=where)
+    scores = add_scores(add, model, values, heads, sidecar, batch=batch, where=where)
     # target shape: the batch and channels of the scores, the size of the input
-    batch = add("Slice", add("Shape", scores), *(add.constant([i], np.int64) for i in (0, 2, 0)))
-    shape = add("Concat", batch, add.constant(size, np.int64), axis=0)
-    opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
-    unused = "" if opset >= 13 else add.constant([])  # opsets 11 and 12 require the unused inputs as empty tensors
+    first_two = add("Slice", add("Shape", scores), *(add.constant([i], np.int64) for i in (0, 2, 0)))
+    shape = add("Concat", first_two, add.constant(size, np.int64), axis=0)
+    unused = "" if add.opset >= 13 else add.constant([])  # opsets 11 and 12 require the unused inputs as empty tensors
     full = add("Resize", scores, unused, unused, shape, mode="linear", coordinate_transformation_mode="half_pixel")
     add("Cast", add("ArgMax", full, axis=1, keepdims=0), to=TensorProto.UINT8, out="labels")
-    return ("scores", "labels")
+    return [
+        _describe("scores", TensorProto.FLOAT, (batch, classes, None, None)),
+        _describe("labels", TensorProto.UINT8, (batch, *size)),
+    ]
+
+
+def _describe(name: str, kind: int, shape: Sequence[int | None]) -> ValueInfoProto:
+    batch, *rest = shape
+    return helper.make_tensor_value_info(name, kind, [batch or "batch", *rest])

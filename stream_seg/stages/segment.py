@@ -177,6 +177,7 @@ def _infer(image: Image, engine: Engine, *, size: tuple[int, int]) -> Semantic:
     result = engine.infer(image[None])
     scores = None if result.scores is None else result.scores[0]
     if result.labels is None:
-        return Semantic(spec.classes, spec.info, size, scores)
+        unknown = None if result.unknown is None else result.unknown[0]
+        return Semantic(spec.classes, spec.info, size, scores, unknown=unknown)
     labels = cv2.resize(result.labels[0], size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     return Semantic(spec.classes, spec.info, size, scores, np.asarray(labels, np.uint8))

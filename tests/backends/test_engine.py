@@ -8,17 +8,19 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from stream_seg.backends.choose import available_backends
-from stream_seg.backends.engine import Engine, EngineSpec, Result
+from stream_seg.backends.engine import Engine, EngineSpec, Result, covers_image, make_engine
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
 from stream_seg.network.network import Network, open_network
-from stream_seg.types import Classes
+from stream_seg.stages.segment import segment_image
+from stream_seg.types import VOID, Classes
 from tests.support import small_networks
 
 
@@ -170,7 +172,8 @@ def test_a_detector_is_refused(backend: str, least: int, network: Network) -> No
     """It outputs one mask of 28x28 per bright row, and `least` for a black image."""
     model = small_networks.make_mask_model(least=least)
     detector = replace(network, f32=model.SerializeToString(), int8=None)
-    message = r"^mine: (the size of output scores depends on|output batch is \d+ for|.* cannot )"
+    size = "scores of shape .* in the proportions of the input"
+    message = rf"^mine: (the size of output scores depends on|output batch is \d+ for|.* cannot |{size})"
     with pytest.raises(NetworkError, match=message) as caught:
         open_engine(detector, backend=backend).infer(np.full((1, *small_networks.SIZE, 3), 200, np.uint8))
     assert "\n" not in str(caught.value)
@@ -195,3 +198,69 @@ def test_opening_an_engine_opens_no_connection_and_starts_no_process() -> None:
     )
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert json.loads(process.stdout) == [[], False]
+
+
+def test_scores_that_are_no_number_are_void(caplog: pytest.LogCaptureFixture) -> None:
+    """A network that divides by the contrast of its input gives NaN for a black image."""
+    image, scores = np.zeros((1, 8, 8, 3), np.uint8), np.ones((1, 3, 4, 4), np.float32)
+    scores[0, 2, :2] = 5
+    broken = scores.copy()
+    broken[0, 1, 0, 0], broken[0, :, 3, 3] = np.nan, np.nan
+    engine = fake_engine(Result(scores=scores), Result(scores=broken), Result(scores=broken))
+    assert segment_image(image[0], engine).unknown is None
+    for _ in range(2):
+        semantic = segment_image(image[0], engine)
+        assert np.isfinite(semantic.scores).all()
+        labels = semantic.labels_at((4, 4))
+        assert labels[0, 0] == labels[3, 3] == VOID
+        assert np.count_nonzero(labels == VOID) == 2
+        assert labels[0, 1] == labels[1, 0] == 2, "the pixels beside it keep their class"
+    assert [r.message for r in caplog.records] == [
+        "mine: scores that are not a number (NaN); these pixels are void; reported once"
+    ]
+
+
+def test_infinite_scores_are_limited_to_the_others() -> None:
+    scores = np.zeros((1, 3, 2, 2), np.float32)
+    scores[0, :, 0, 0], scores[0, :, 1, 1] = (3, np.inf, -np.inf), (-np.inf, -np.inf, -2)
+    result = fake_engine(Result(scores=scores)).infer(np.zeros((1, 8, 8, 3), np.uint8))
+    assert result.scores is not None
+    assert result.unknown is None
+    np.testing.assert_array_equal(result.scores[0, :, 0, 0], [3, 4, -3])
+    np.testing.assert_array_equal(result.scores[0, :, 1, 1], [-3, -3, -2])
+    endless = Result(scores=np.full((1, 3, 2, 2), np.inf, np.float32))
+    result = fake_engine(endless).infer(np.zeros((1, 8, 8, 3), np.uint8))
+    np.testing.assert_array_equal(result.scores, np.ones((1, 3, 2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("output", "size", "covers"),
+    [
+        ((8, 12), (16, 24), True),
+        ((7, 11), (16, 24), True),
+        ((9, 13), (16, 24), True),
+        ((384, 640), (384, 640), True),
+        ((12, 20), (384, 640), True),
+        ((11, 20), (352, 640), True),
+        ((324, 580), (512, 768), False),
+        ((12, 8), (16, 24), False),
+        ((96, 4), (64, 96), False),
+    ],
+)
+def test_an_output_covers_the_image_if_it_has_its_proportions(output: Any, size: Any, covers: bool) -> None:
+    assert covers_image(output, size) == covers
+
+
+def test_copies_fill_a_fixed_batch(network: Network) -> None:
+    counts = []
+
+    def compute(images: np.ndarray) -> np.ndarray:
+        counts.append(len(images))
+        return images[:, None, ::2, ::2, 0].astype(np.float32).repeat(3, axis=1)
+
+    info = EngineInfo("mine", "fake", "f32", "a test")
+    engine = make_engine(network, "scores", compute, info=info, batch=4, least=4)
+    images = np.stack([small_networks.make_image(seed=seed) for seed in range(6)])
+    scores = engine.infer(images).scores
+    assert counts == [4, 4]
+    np.testing.assert_array_equal(scores, images[:, None, ::2, ::2, 0].repeat(3, axis=1))

@@ -159,13 +159,12 @@ def test_arguments_that_do_not_fit_are_refused(small: Network, arguments: dict[s
         build_plan(**{**defaults, **arguments})
 
 
-def test_a_network_with_a_fixed_batch_of_one(tmp_path: Path) -> None:
+def test_a_fixed_batch_decides_on_the_number_of_images(tmp_path: Path) -> None:
     model = small_networks.make_model(outputs={"out": 3}, batch=1)
     path = small_networks.write_network(tmp_path, model, {"classes": small_networks.CLASSES})
     graph = prune_onnx(open_network(path).f32)[1]
-    assert build_plan(graph, precision="f32", compute_capability="8.9")
-    with pytest.raises(NetworkError, match="takes 1 images at a time, not 1 to 4"):
-        build_plan(graph, precision="f32", batch=4)
+    plan = build_plan(graph, precision="f32", compute_capability="8.9")
+    assert build_plan(graph, precision="f32", compute_capability="8.9", batch=4) == plan, "for one image in any case"
 
 
 def test_progress_is_reported_and_may_end_the_build(small: Network) -> None:

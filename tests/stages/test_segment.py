@@ -76,7 +76,9 @@ def test_a_wrong_network_is_an_error_before_the_first_frame() -> None:
     assert next(frames, None) is not None, "no frame was taken"
 
 
-@pytest.mark.parametrize(("key", "allowed"), [("backend", "auto or tensorrt or"), ("precision", "auto or int8 or fp8")])
+@pytest.mark.parametrize(
+    ("key", "allowed"), [("backend", "auto or cpu or gpu or tensorrt or"), ("precision", "auto or int8 or fp8")]
+)
 def test_backend_and_precision_must_be_registered(key: str, allowed: str) -> None:
     document = {"stages": {"synthetic": {}, "segment": {"input": "synthetic", key: "cuda"}}}
     with pytest.raises(ConfigError, match=rf"^graph: stages\.segment\.{key}: expected {allowed}.*, got 'cuda'$"):

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper, numpy_helper, save
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper, save
+from onnxruntime import InferenceSession
 
 SIZE = (16, 24)
 CLASSES = ["ground", "wall", "sky"]
@@ -36,6 +37,44 @@ def make_model(
         nodes, "tiny", [helper.make_tensor_value_info("picture", TensorProto.FLOAT, shape)], values, constants
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+X = object()
+"""Stands for the output so far among the inputs of a step of `extend`."""
+
+
+def extend(model: ModelProto, *steps: tuple[Any, ...], kind: int = TensorProto.FLOAT) -> ModelProto:
+    """Append operators to the only output of a network, which becomes `y` of the type `kind`. Return the network.
+
+    A step is (operator, *inputs, {attribute: value}); numbers and lists become constants, float64 as float32. Without X
+    among the inputs the output so far is the first one.
+    """
+    x, first = model.graph.output[0].name, len(model.graph.node)
+    for number, (operator, *rest) in enumerate(steps):
+        attributes = rest.pop() if rest and isinstance(rest[-1], dict) else {}
+        names = []
+        for value in rest if any(value is X for value in rest) else [X, *rest]:
+            names.append(value if isinstance(value, str) else f"step {number + first} input {len(names)}")
+            if value is X:
+                names[-1] = x
+            elif not isinstance(value, str):
+                array = np.asarray(value)
+                kind_of_array = {"f8": np.float32}.get(array.dtype.str[1:], array.dtype)
+                model.graph.initializer.append(numpy_helper.from_array(array.astype(kind_of_array), names[-1]))
+        x = "y" if number == len(steps) - 1 else f"step {number + first}"
+        model.graph.node.append(helper.make_node(operator, names, [x], name=f"{operator} {number}", **attributes))
+    if steps:
+        del model.graph.output[:]
+        model.graph.output.append(ValueInfoProto(name=x))
+        model.graph.output[0].type.tensor_type.elem_type = kind  # a backend infers the shape
+    return model
+
+
+def run_alone(model: ModelProto, image: NDArray[np.uint8], *, scale: float = 255) -> Any:
+    """Return the only output of a network for a BGR image that it takes as RGB, computed by ONNX Runtime alone."""
+    session = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    picture = np.ascontiguousarray((image[None, ..., ::-1] / scale).transpose(0, 3, 1, 2), np.float32)
+    return session.run(None, {"picture": picture})[0]
 
 
 def make_mask_model(*, least: int) -> ModelProto:

@@ -52,7 +52,7 @@ def create_engine(network: Network, *, precision: str, threads: int = 1, plan: b
         plan = build_plan(graph, precision=precision, batch=BATCH, name=network.name)
     execution = load_plan(plan, output=output, name=network.name)
     info = EngineInfo(network.name, "tensorrt", precision, device)
-    return make_engine(network, output, execution.infer, info=info, batch=execution.batch)
+    return make_engine(network, output, execution.infer, info=info, batch=execution.batch, least=execution.least)
 
 
 def load_plan(plan: bytes, *, output: str, name: str) -> Execution:
@@ -87,6 +87,7 @@ def build_plan(
 ) -> bytes:
     """Return a serialized plan of a portable ONNX (quantized for int8 and fp8) for 1 to `batch` images.
 
+    For a network with a fixed batch the plan is for just that number of images.
     `compute_capability` is as "8.9"; None builds for the GPU of this machine, with `tensorrt_rtx` for all since Ampere.
     Raises NetworkError naming the operator that fails; ImportError.
     """
@@ -95,11 +96,10 @@ def build_plan(
     builder = trt.Builder(log)
     network = parse_onnx(builder, convert_precision(onnx, precision=precision, name=name), name=name)
     image = network.get_input(0)
-    most, *shape = image.shape
-    if most != -1 and (most, batch) != (1, 1):
-        raise NetworkError(f"{name}: takes {most} images at a time, not 1 to {batch}")
+    fixed, *shape = image.shape
+    least, most = (1, batch) if fixed == -1 else (fixed, fixed)
     profile = builder.create_optimization_profile()
-    profile.set_shape(image.name, (1, *shape), (1, *shape), (batch, *shape))
+    profile.set_shape(image.name, (least, *shape), (least, *shape), (most, *shape))
     config = builder.create_builder_config()
     config.add_optimization_profile(profile)
     if compute_capability is not None:

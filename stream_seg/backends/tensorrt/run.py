@@ -45,13 +45,14 @@ class Execution:
         weakref.finalize(self, self._resources.close)
         self._stream = int(check_cuda(cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking)))
         self._resources.callback(cuda.cudaStreamDestroy, self._stream)
-        self.batch = int(plan.engine.get_tensor_profile_shape("image", 0)[2][0])
+        shapes = plan.engine.get_tensor_profile_shape("image", 0)
+        self.least, self.batch = int(shapes[0][0]), int(shapes[2][0])
         self._image, self._output = self._allocate("image"), self._allocate(output)
         self._contexts: dict[int, Any] = {}
         self._graphs: dict[int, Any] = {}
 
     def infer(self, images: Images) -> NDArray[Any]:
-        """Return the output of up to `batch` images, copied out of the pinned memory."""
+        """Return the output of `least` to `batch` images, copied out of the pinned memory."""
         np.copyto(self._image.host[: len(images)], images)
         self._run(len(images))
         return self._output.host[: len(images)].copy()
