@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from monitoring.dashboards import DASHBOARDS, FOLDER, GPU_ROW, LIVE, MACHINE, SE
 from stream_seg.config.graph_file import check
 
 MONITORING = Path(__file__).parents[2] / "monitoring"
+COMPOSE = MONITORING / "docker-compose.yml"
 CASES = Path(__file__).with_name("alerts_test.yml")
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
 
@@ -91,8 +93,31 @@ def test_every_query_of_a_dashboard_filters_and_groups_by_program() -> None:
 
 
 def test_compose_mounts_existing_files() -> None:
-    services = yaml.safe_load((MONITORING / "docker-compose.yml").read_text())["services"]
+    services = yaml.safe_load(COMPOSE.read_text())["services"]
     mounted = [volume.split(":")[0] for service in services.values() for volume in service["volumes"]]
     missing = [path for path in mounted if path.startswith("./") and not (MONITORING / path).exists()]
     assert not missing
     assert sorted(services) == ["grafana", "prometheus"]
+
+
+def test_grafana_has_an_owner_without_a_default_password() -> None:
+    environment = yaml.safe_load(COMPOSE.read_text())["services"]["grafana"]["environment"]
+    assert environment["GF_SECURITY_ADMIN_PASSWORD"].startswith("${GRAFANA_PASSWORD:?")  # refuses to start without it
+    assert environment["GF_SECURITY_ADMIN_USER"] != "admin"
+    assert "GF_AUTH_DISABLE_LOGIN_FORM" not in environment
+    assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert environment["GF_SERVER_HTTP_ADDR"] == "127.0.0.1"
+
+
+def test_compose_refuses_to_start_without_a_password() -> None:
+    program = shutil.which("docker-compose")
+    if program is None:
+        pytest.skip("needs docker-compose (Debian: docker-compose)")
+    environment = {name: value for name, value in os.environ.items() if name != "GRAFANA_PASSWORD"}
+    command = [program, "-f", str(COMPOSE), "config"]
+    refused = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert refused.returncode != 0
+    assert "set it to a password for the owner" in refused.stderr
+    started = subprocess.run(command, env={**environment, "GRAFANA_PASSWORD": "canary"}, capture_output=True, text=True)
+    rendered = yaml.safe_load(started.stdout)["services"]["grafana"]["environment"]
+    assert rendered["GF_SECURITY_ADMIN_PASSWORD"] == "canary"
