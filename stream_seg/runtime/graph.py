@@ -146,7 +146,7 @@ class Graph:
         started, end_s = [w for w in self.workers if w.thread.ident is not None], time.monotonic() + FINISH_FRAME_S
         for worker in started:
             worker.thread.join(max(0.0, end_s - time.monotonic()))
-            if worker.is_output and worker.finishing:
+            if worker.is_output and (worker.finishing or worker.activity.state == "waiting"):
                 worker.thread.join(FINISH_S)
         self._links.stop(DRAIN_S / 2)
         self.watchdog.stop()

@@ -189,16 +189,35 @@ def test_while_it_reconnects(tmp_path: Path, stop: Stop, number: signal.Signals)
 
 
 @BOTH_SIGNALS
-def test_before_anything_is_open_it_ends_without_output(number: signal.Signals, tmp_path: Path) -> None:
+def test_before_anything_is_open_it_ends_without_output(number: signal.Signals, tmp_path: Path, stop: Stop) -> None:
     os.mkfifo(tmp_path / "g.yaml")
     with (
         start_program("run", ENDLESS_DRIVE, tmp_path / "o.mp4", "--config", tmp_path / "g.yaml") as program,
         (tmp_path / "g.yaml").open("w"),  # waits until the program reads
     ):
-        program.send_signal(number)
-        assert program.communicate(timeout=30) == ("", "")
-    assert program.returncode == -number
+        assert stop(program, number) == ""
     assert not (tmp_path / "o.mp4").exists()
+
+
+BLOCKING = """
+import ctypes
+from pathlib import Path
+
+mutex = ctypes.create_string_buffer(64)
+ctypes.CDLL(None).pthread_mutex_lock(mutex)
+Path(__file__).with_name("reached").touch()
+ctypes.CDLL(None).pthread_mutex_lock(mutex)
+"""
+
+
+@BOTH_SIGNALS
+def test_while_the_main_thread_is_blocked_in_a_library(number: signal.Signals, tmp_path: Path, stop: Stop) -> None:
+    """Handlers in Python would wait for it for ever."""
+    (tmp_path / "blocking.py").write_text(BLOCKING)
+    (tmp_path / "g.yaml").write_text("stages: {synthetic: {}, block: {stage: 'blocking.py:Block', input: synthetic}}")
+    with start_program("run", "--config", tmp_path / "g.yaml") as program:
+        wait_until((tmp_path / "reached").exists, program)
+        assert stop(program, number) == ""
 
 
 @BOTH_SIGNALS
