@@ -6,7 +6,6 @@ import os
 import shlex
 import shutil
 import sys
-from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 DISTRIBUTION = "stream-seg"
@@ -50,6 +49,8 @@ def find_file(name: str) -> Path:
 
 def _list_files() -> list[Path]:
     """Return the files of the installed distribution."""
+    from importlib.metadata import PackageNotFoundError, files  # takes longer than the rest of a short command
+
     try:
         return [Path(os.path.abspath(file.locate())) for file in files(DISTRIBUTION) or ()]
     except PackageNotFoundError:

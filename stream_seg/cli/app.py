@@ -18,6 +18,7 @@ import typer
 from stream_seg import __version__
 from stream_seg.cli import engines as engines_commands
 from stream_seg.cli import switches
+from stream_seg.cli.console import terminal_console
 from stream_seg.cli.names import BACKEND_HELP, PRECISION_HELP
 from stream_seg.cli.options import JsonFile, Overwrite
 from stream_seg.errors import ConfigError
@@ -59,7 +60,7 @@ def root(
     if version:
         print(__version__)
         raise typer.Exit
-    configure(verbose=verbose, log_format=log_format)
+    configure(verbose=verbose, log_format=log_format, console=terminal_console())
 
 
 # epilog and options also serve run_pipeline.py, which has no app around the command
@@ -100,7 +101,8 @@ def run(
     loop: switches.Loop = False,
     fps: switches.Fps = None,
     report_file: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE", help="Write the figures of the run as JSON.")
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="Write the figures of the run as JSON; -: on standard output."),
     ] = None,
     overwrite: Overwrite = False,
     metrics_port: Annotated[
@@ -113,7 +115,7 @@ def run(
     """Segment a video: INPUT through the graph into every OUTPUT.
 
     A live input (camera, rtsp, http) drops old frames to stay at the newest one; a recording loses nothing. Ctrl-C or
-    SIGTERM ends a run within two seconds, with playable files; a recording of hours takes up to 30 s.
+    SIGTERM ends a run within two seconds, with playable files.
 
     Graph files to start from: {configs}
     """
@@ -125,9 +127,8 @@ def run(
     from stream_seg.stages.registry import StageLoader
 
     before = {} if context.parent is None else context.parent.params  # those of `stream-seg -v run`
-    configure(
-        verbose=verbose or before.get("verbose", False), log_format=log_format or before.get("log_format", "auto")
-    )
+    log_format = log_format or before.get("log_format", "auto")
+    configure(verbose=verbose or before.get("verbose", False), log_format=log_format, console=terminal_console())
     arguments = complete_arguments(
         source, outputs or [], graph_file=config is not None, overwrite=overwrite, endless=loop
     )
@@ -184,8 +185,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure a network on labelled images: mIoU, IoU per class, pixel accuracy. With --temporal, on videos."""
-    from rich.console import Console
-
+    from stream_seg.cli.console import print_results
     from stream_seg.cli.report import check_json_file, write_json
     from stream_seg.evaluation import images, videos
     from stream_seg.network.sidecar import parse_prefer, parse_size
@@ -210,7 +210,7 @@ def evaluate(
     else:
         figures = images.evaluate_images(network, data or Path(), split=split, **engine)
         table = images.tabulate_images(figures)
-    Console(markup=False).print(table)
+    print_results(table, json_file=json_file)
     write_json(figures, json_file, overwrite=overwrite)
 
 
@@ -245,9 +245,8 @@ def bench(
     overwrite: Overwrite = False,
 ) -> None:
     """Measure the time per frame, in the network alone and through the whole graph: p50, p95, p99, CPU."""
-    from rich.console import Console
-
     from stream_seg.cli.bench import DRIVE, BenchPlan, make_footnotes, make_tables, run_benchmark
+    from stream_seg.cli.console import error_console, print_results
     from stream_seg.cli.report import check_json_file, write_json
     from stream_seg.network.sidecar import parse_size
 
@@ -262,13 +261,9 @@ def bench(
         seconds=seconds,
         threads=threads,
     )
-    with Console(stderr=True).status("bench") as status:
+    with error_console().status("bench") as status:
         facts = run_benchmark(plan, on_status=status.update)
-    console = Console(markup=False, highlight=False)
-    for table in make_tables(facts):
-        console.print(table)
-        console.print()
-    console.print(make_footnotes(facts))
+    print_results(*make_tables(facts), f"\n{make_footnotes(facts)}", json_file=json_file)
     write_json(facts, json_file, overwrite=overwrite)
 
 
@@ -363,14 +358,13 @@ def export(
 @app.command()
 def doctor(json_file: JsonFile = None, overwrite: Overwrite = False) -> None:
     """Show what this machine has, and whether the main job would run; if not, what to do, and exit code 1."""
-    from rich.console import Console
-
+    from stream_seg.cli.console import print_results
     from stream_seg.cli.doctor import examine, make_table
     from stream_seg.cli.report import check_json_file, write_json
 
     check_json_file(json_file, overwrite=overwrite)
     facts, todo = examine()
-    Console().print(make_table(facts, todo))
+    print_results(make_table(facts, todo), json_file=json_file)
     write_json({**facts, "todo": todo}, json_file, overwrite=overwrite)
     if todo is not None:
         raise typer.Exit(1)
@@ -379,16 +373,13 @@ def doctor(json_file: JsonFile = None, overwrite: Overwrite = False) -> None:
 @app.command()
 def networks(json_file: JsonFile = None, overwrite: Overwrite = False) -> None:
     """List the networks that have a name: the shipped, trained ones, and the trainable ones."""
-    from rich.console import Console
-
+    from stream_seg.cli.console import print_results
     from stream_seg.cli.listing import list_networks, list_zoo, networks_table, zoo_table
     from stream_seg.cli.report import check_json_file, write_json
 
     check_json_file(json_file, overwrite=overwrite)
-    shipped, zoo, console = list_networks(), list_zoo(), Console(markup=False)
-    console.print(networks_table(shipped))
-    console.print()
-    console.print(zoo_table(zoo))
+    shipped, zoo = list_networks(), list_zoo()
+    print_results(networks_table(shipped), zoo_table(zoo), json_file=json_file)
     write_json({"networks": shipped, "zoo": zoo}, json_file, overwrite=overwrite)
 
 

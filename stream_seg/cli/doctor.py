@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from stream_seg import __version__
 from stream_seg.backends.choose import available_backends, find_missing, pick_backend
@@ -172,8 +172,9 @@ def make_table(facts: dict[str, Any], todo: str | None) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, text in _rows(facts):
-        table.add_row(name, escape(text))
-    table.add_row("verdict", "[green]the main job can run[/]" if todo is None else f"[red]to do:[/] {escape(todo)}")
+        table.add_row(name, Text(text))
+    do = Text.assemble(("to do:", "red"), f" {todo}")
+    table.add_row("verdict", Text("the main job can run", "green") if todo is None else do)
     return table
 
 

@@ -61,6 +61,7 @@ def build(
 
     Recipes to start from: {engines}
     """
+    from stream_seg.cli.console import print_results
     from stream_seg.cli.engines_table import describe_engine
     from stream_seg.cli.report import check_json_file, write_json
     from stream_seg.engines.build import EngineRecipe, build_engine
@@ -82,7 +83,8 @@ def build(
     with _show_progress() as report:
         result = build_engine(engine_recipe, folder=cache_folder(), report=report)
     entry = result.entry
-    print(f"{entry.name}: {'built' if result.fresh else 'there already'}, {describe_engine(entry)}")
+    line = f"{entry.name}: {'built' if result.fresh else 'there already'}, {describe_engine(entry)}"
+    print_results(line, json_file=json_file)
     facts = {"name": entry.name, "fresh": result.fresh, **entry.model_dump(mode="json")}
     write_json(facts, json_file, overwrite=overwrite)
 
@@ -90,8 +92,7 @@ def build(
 @app.command("list")
 def list_engines(json_file: JsonFile = None, overwrite: Overwrite = False) -> None:
     """List the engines of the cache."""
-    from rich.console import Console
-
+    from stream_seg.cli.console import print_results
     from stream_seg.cli.engines_table import make_table
     from stream_seg.cli.report import check_json_file, write_json
     from stream_seg.engines.cache import cache_folder, read_entries
@@ -99,13 +100,10 @@ def list_engines(json_file: JsonFile = None, overwrite: Overwrite = False) -> No
     check_json_file(json_file, overwrite=overwrite)
     folder = cache_folder()
     entries, faults = read_entries(folder)
-    if entries:
-        Console(markup=False).print(make_table(entries, now=datetime.now(timezone.utc)))
-    else:
-        print(f"no engine in {folder}; build one with stream-seg engines build")
     doubtful = [str(fault) for fault in faults.values()]
-    for line in doubtful:
-        print(line)
+    none = f"no engine in {folder}; build one with stream-seg engines build NETWORK"
+    table = make_table(entries, now=datetime.now(timezone.utc)) if entries else none
+    print_results(table, *doubtful, json_file=json_file)
     engines = [{"name": entry.name, **entry.model_dump(mode="json")} for entry in entries]
     write_json({"folder": str(folder), "engines": engines, "doubtful": doubtful}, json_file, overwrite=overwrite)
 
@@ -117,8 +115,7 @@ def show(
     overwrite: Overwrite = False,
 ) -> None:
     """Show everything about an engine: what it was built from, and its accuracy report."""
-    from rich.console import Console
-
+    from stream_seg.cli.console import print_results
     from stream_seg.cli.engines_table import make_details
     from stream_seg.cli.report import check_json_file, write_json
     from stream_seg.engines.cache import cache_folder, find_entry_by_name
@@ -126,7 +123,7 @@ def show(
     check_json_file(json_file, overwrite=overwrite)
     folder = cache_folder()
     entry = find_entry_by_name(folder, engine)
-    Console(markup=False).print(make_details(entry, folder))
+    print_results(make_details(entry, folder), json_file=json_file)
     write_json({"name": entry.name, **entry.model_dump(mode="json")}, json_file, overwrite=overwrite)
 
 
@@ -136,14 +133,15 @@ def verify(json_file: JsonFile = None, overwrite: Overwrite = False) -> None:
 
     Exit code 4 if one would not.
     """
+    from stream_seg.cli.console import print_results
     from stream_seg.cli.report import check_json_file, write_json
     from stream_seg.engines.cache import cache_folder, verify_engines
 
     check_json_file(json_file, overwrite=overwrite)
     folder = cache_folder()
     faults = verify_engines(folder)
-    for name, fault in faults.items():
-        print(fault or f"engine {name}: ok")
+    lines = [str(fault or f"engine {name}: ok") for name, fault in faults.items()]
+    print_results(*lines, json_file=json_file)
     write_json(faults, json_file, overwrite=overwrite)
     count = sum(fault is not None for fault in faults.values())
     if count:
@@ -151,7 +149,7 @@ def verify(json_file: JsonFile = None, overwrite: Overwrite = False) -> None:
             f"{count} of {len(faults)} engines would not be loaded; stream-seg engines prune removes them"
         )
     total = "1 engine" if len(faults) == 1 else f"all {len(faults)} engines"
-    print(f"{total} ok" if faults else f"no engine in {folder}")
+    print_results(f"{total} ok" if faults else f"no engine in {folder}", json_file=json_file)
 
 
 @app.command()
@@ -184,17 +182,16 @@ def prune(
 @contextmanager
 def _show_progress() -> Iterator[Reporter]:
     """Print lines on standard error, with the current step below them on a terminal."""
-    from rich.console import Console
     from rich.markup import escape
 
+    from stream_seg.cli.console import error_console, print_error_line
     from stream_seg.engines.build import Reporter
 
-    console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
-    status = console.status("")
+    status = error_console().status("")
 
     def print_line(text: str) -> None:
         status.stop()
-        console.print(text)
+        print_error_line(text)
 
     def show_step(text: str) -> None:
         status.update(escape(text))

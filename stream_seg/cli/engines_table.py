@@ -24,7 +24,8 @@ def make_table(entries: Sequence[Entry], *, now: datetime) -> Table:
         key = entry.key
         batch, height, width, _ = key.shape
         shape = f"{height}x{width}" if batch == 1 else f"{batch}x{height}x{width}"
-        device = f"{'GPU' if key.device == ANY_GPU else key.device} {key.compute_capability or ''}".strip()
+        device = "GPU" if key.device == ANY_GPU else key.device.removesuffix(" Processor")
+        device = f"{device} {key.compute_capability or ''}".strip()
         size, age = f"{entry.bytes / 1e6:.1f} MB", format_age(entry.created, now=now)
         identity = (key.digest[:8], entry.network, shape, key.precision, key.backend)
         table.add_row(*identity, device, size, age, entry.accuracy)

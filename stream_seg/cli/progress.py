@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -31,7 +32,9 @@ def progress(
         return
     time_left = (TimeRemainingColumn(), TextColumn("left")) if total else (TimeElapsedColumn(),)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn(unit), TextColumn("{task.fields[figures]}"), *time_left)
-    with Progress(*columns, console=console, transient=True, speed_estimate_period=SPEED_PERIOD_S) as bar:
+    # What a stage prints goes above the bar, but not what it prints into a file or pipe.
+    keys: dict[str, Any] = {"transient": True, "redirect_stdout": sys.stdout.isatty()}
+    with Progress(*columns, console=console, speed_estimate_period=SPEED_PERIOD_S, **keys) as bar:
         task = bar.add_task(unit, total=total, figures="")
         yield lambda done, figures: bar.update(task, completed=done, figures=figures)
 

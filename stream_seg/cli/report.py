@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import math
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from stream_seg.cli.console import STDOUT, print_results
 from stream_seg.config.outputs import check_files
 from stream_seg.files import replace_file, require_writable
 from stream_seg.runtime.report import Report
@@ -17,19 +19,35 @@ from stream_seg.runtime.report import Report
 
 def check_json_file(path: Path | None, *, overwrite: bool, inputs: Iterable[str | Path | None] = ()) -> None:
     """Raise OutputError, before the work, if figures cannot be written: the file exists, or is one of `inputs`."""
-    if path is not None:
+    if path is not None and path != STDOUT:
         require_writable(path)
         check_files([path], overwrite=overwrite, inputs=inputs)
 
 
-def write_json(figures: dict[str, Any], path: Path | None, *, overwrite: bool = False) -> None:
-    """Write figures as JSON, in one step; None: not at all. Raises OutputError if that fails."""
-    if path is not None:
-        replace_file(path, (json.dumps(figures, indent=2) + "\n").encode(), overwrite=overwrite)
+def write_json(figures: Mapping[str, Any], path: Path | None, *, overwrite: bool = False) -> None:
+    """Write figures as JSON, in one step; None: not at all, "-": to standard output. Raises OutputError if that fails.
+
+    A number that JSON does not have (NaN, infinity) is null.
+    """
+    if path is None:
+        return
+    text = json.dumps(_make_finite(figures), indent=2, allow_nan=False) + "\n"
+    if path == STDOUT:
+        sys.stdout.write(text)
+    else:
+        replace_file(path, text.encode(), overwrite=overwrite)
 
 
-def print_report(report: Report, console: Console) -> None:
-    """Print the report as the table that ends a run."""
+def _make_finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _make_finite(inner) for key, inner in value.items()}
+    return [*map(_make_finite, value)] if isinstance(value, list | tuple) else value
+
+
+def print_report(report: Report) -> None:
+    """Print the report as the tables that end a run."""
     frames = report.frames
     drops = {reason: number for reason, number in frames.dropped.items() if number}
     dropped = ", ".join(f"{number} {reason}" for reason, number in drops.items()) or "none"
@@ -48,6 +66,4 @@ def print_report(report: Report, console: Console) -> None:
         stages.add_column(heading, justify="right")
     for name, stage in report.stages.items():
         stages.add_row(name, str(stage.frames), *(f"{ms:.2f}" for ms in (stage.p50_ms, stage.p95_ms, stage.p99_ms)))
-    console.print(table)
-    console.print()
-    console.print(stages)
+    print_results(table, stages)

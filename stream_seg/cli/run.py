@@ -11,9 +11,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from rich.console import Console
-
 from stream_seg.api import Pipeline, check_config
+from stream_seg.cli.console import STDOUT, error_console, print_error_line
 from stream_seg.cli.guard import guard_process, raise_file_limit
 from stream_seg.cli.malloc import limit_heaps
 from stream_seg.cli.progress import progress
@@ -51,18 +50,18 @@ def run(
     """
 
     def read_config() -> Config:
-        return check_config(read(), where=where, loader=loader, report_file=report_file)
+        return check_config(read(), where=where, loader=loader, report_file=file)
 
     limit_heaps()
+    file = None if report_file == STDOUT else report_file
     config = read_config()
-    if report_file is not None:
-        refuse_existing(report_file, overwrite=config.overwrite)
+    if file is not None:
+        refuse_existing(file, overwrite=config.overwrite)
     loader.close()
     before = {path: _identity(path) for _, path in output_paths(config)}
-    console = Console(stderr=True, markup=False, highlight=False)
     pipeline = Pipeline(
         config,
-        announce=console.print if not quiet else lambda message: None,
+        announce=print_error_line if not quiet else lambda message: None,
         attended=report_file is None,  # a run that reports is part of a batch
     )
     graph = pipeline.graph
@@ -74,21 +73,21 @@ def run(
         pipeline.start()
         notify_systemd("READY=1")
         if note and not quiet:
-            console.print(note)
+            print_error_line(note)
         try:
             apply = reloader(graph, config, read_config) if reloadable else None
             with _on_hangup(apply) as reload_if_requested:
-                _watch(pipeline, console, quiet=quiet, each=reload_if_requested)
+                _watch(pipeline, quiet=quiet, each=reload_if_requested)
         finally:
             notify_systemd("STOPPING=1")
             pipeline.close()
         report = pipeline.report()
         if report_file is not None:
             write_json(report.to_dict(), report_file, overwrite=config.overwrite)
-        if not quiet and any(report.frames.by_output.values()):
+        if not quiet and report_file != STDOUT and any(report.frames.by_output.values()):
             changed = [str(path) for path, identity in before.items() if _identity(path) not in (None, identity)]
             with suppress(*[OSError] if pipeline.error is not None else []):  # of standard output
-                print_report(report, Console(markup=False))
+                print_report(report)
                 if changed and not isinstance(pipeline.error, OutputError):
                     print(f"\nwritten: {', '.join(changed)}")
     if pipeline.error is not None:
@@ -105,12 +104,12 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return None
 
 
-def _watch(pipeline: Pipeline, console: Console, *, quiet: bool, each: Callable[[], None]) -> None:
+def _watch(pipeline: Pipeline, *, quiet: bool, each: Callable[[], None]) -> None:
     """Show progress until the graph ends or a signal arrives; call `each` at every check."""
     graph = pipeline.graph
     outputs = [worker for worker in graph.workers if worker.is_output]
     ended = False  # outputs that stay after the last frame make no progress
-    with progress(console, pipeline.total_frames, unit="frames", quiet=quiet) as update:
+    with progress(error_console(), pipeline.total_frames, unit="frames", quiet=quiet) as update:
         while not graph.wait(POLL_S) and not graph.stop_requested.is_set():
             if not ended:
                 ended = all(worker.finishing for worker in outputs)
@@ -118,7 +117,7 @@ def _watch(pipeline: Pipeline, console: Console, *, quiet: bool, each: Callable[
                 update(slowest.images, f"{slowest.fps():.1f} fps")
             each()
     if graph.stop_requested.is_set() and not quiet:
-        console.print("stopping; a second signal ends at once")
+        print_error_line("stopping; a second signal ends at once")
 
 
 @contextmanager

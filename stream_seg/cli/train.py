@@ -6,8 +6,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
+from stream_seg.cli.console import error_console, print_error_line
 from stream_seg.cli.export import network_files, refuse_sidecars, require_modules
 from stream_seg.cli.malloc import keep_freed_memory
 from stream_seg.cli.progress import progress
@@ -50,15 +49,15 @@ def train_command(
     refuse_sidecars(out / f"{recipe.network}.onnx")
     job = prepare_job(recipe, data=data, where=str(recipe_file), checkpoint=checkpoint)
     keep_freed_memory()
-    console, stop = Console(stderr=True), Event()
-    with StopSignals(stop), progress(console, recipe.steps, unit="steps", line_every_s=LINE_EVERY_S) as update:
+    stop = Event()
+    with StopSignals(stop), progress(error_console(), recipe.steps, unit="steps", line_every_s=LINE_EVERY_S) as update:
 
         def on_step(step: int, figures: dict[str, Any]) -> None:
             update(step, format_figures(figures))
 
         run = train(job, out=out, resume=resume, stop=stop, on_step=on_step)
     if run.step < recipe.steps:
-        console.print(f"stopped after step {run.step} of {recipe.steps}; --resume continues", highlight=False)
+        print_error_line(f"stopped after step {run.step} of {recipe.steps}; --resume continues")
         return
     best = "last.pt" if job.val is None else "best.pt"
     job.net.cpu().load_state_dict(read_weights(out / best)["average"])

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from stream_seg.backends.engine import cpu_name
 from stream_seg.backends.registry import BACKENDS, backend_names, precision_names
 from stream_seg.cli.engines_table import format_age
 from stream_seg.engines.cache import read_entries
@@ -43,7 +44,7 @@ def run_engines(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[
 
 def test_an_empty_cache(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run_engines(capfd, "list", "--json", "list.json")
-    assert (code, out) == (0, f"no engine in {cache}; build one with stream-seg engines build\n")
+    assert (code, out) == (0, f"no engine in {cache}; build one with stream-seg engines build NETWORK\n")
     assert read_json(Path("list.json")) == {"folder": str(cache), "engines": [], "doubtful": []}
     assert run_engines(capfd, "verify")[:2] == (0, f"no engine in {cache}\n")
     assert run_engines(capfd, "prune")[:2] == (0, "0 engines removed\n")
@@ -61,9 +62,8 @@ def test_build_list_show_verify_prune(cache: Path, capfd: pytest.CaptureFixture[
     assert out.startswith(f"{built['name']}: built, f32 for onnxruntime on ")
     assert "there already" in run_engines(capfd, *build, "--overwrite")[1]
     code, out, _ = run_engines(capfd, "list")
-    for cell in (built["name"].rpartition("-")[2][:8], "mine", "16x24", "f32", "MB"):
-        assert cell in out
-    assert all(len(line) <= 80 for line in out.splitlines())
+    for cell in (built["name"].rpartition("-")[2][:8], "mine", "16x24", "f32", "onnxruntime", cpu_name().split()[0]):
+        assert cell in out.splitlines()[1]  # a line for each engine, for grep
     code, out, _ = run_engines(capfd, "show", "mine", "--json", "shown.json")
     assert (code, built["sha256"][:40] in out) == (0, True)
     assert read_json(Path("shown.json"))["key"] == built["key"]
