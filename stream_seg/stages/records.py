@@ -42,7 +42,7 @@ class Records:
     path: Annotated[
         Path,
         AfterValidator(path_validator(".jsonl")),
-        Field(description="the file, .jsonl; with {stream} in its name, one file per stream"),
+        Field(description="the file, .jsonl; with {stream} in its name, one per stream; {time}, {part}: as in write"),
     ]
     classes: Annotated[list[str] | None, Field(min_length=1, description="classes to list; none: all")] = None
     segment_s: SegmentS = None

@@ -36,7 +36,8 @@ class Write:
     the file continues without a gap. An image with an odd side loses its last row or column (4:2:0 needs even sides);
     one of another size than the first is scaled to fit, with black bars. The file has one stream; with `{stream}` in
     its name there is one file per stream. During an outage of a live source the placeholders are written; those before
-    the first image are not, since the image determines the size of the file.
+    the first image are not, since the image determines the size of the file. The file can be played while it grows,
+    as NAME.partial.SUFFIX; a crash costs at most its last second. A live one gets its time in its name.
     """
 
     traits = Traits(role="output", images="drawn", argument="a video (.mp4, .mkv)")
@@ -44,13 +45,13 @@ class Write:
     path: Annotated[
         Path,
         AfterValidator(path_validator(*SUFFIXES)),
-        Field(description="the file, .mp4 or .mkv; {stream} in its name is replaced by the name of the stream"),
+        Field(description="the file, .mp4 or .mkv; {stream}, {time} and {part} in its name are replaced"),
     ]
     codec: Annotated[Literal["h264"], Field(description="video codec")] = "h264"
     crf: Annotated[int, Field(ge=1, le=51, description="constant rate factor: 1 is best, 51 is smallest")] = 20
     preset: Annotated[Preset, Field(description="x264 preset; a faster one makes a larger file")] = "veryfast"
     rate: Annotated[float | None, Field(ge=1, le=240, description="frames/s in a .mkv header; none: measured")] = None
-    threads: Annotated[int | None, Field(ge=1, le=64, description="encoder threads; none: by number of cores")] = None
+    threads: Annotated[int | None, Field(ge=1, le=64, description="encoder threads; none: by number of cores, at most 4")] = None
     title: Annotated[str | None, Field(description="title in the header of the file")] = None
     segment_s: SegmentS = None
     segment_mb: SegmentMb = None
