@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import av
@@ -19,6 +20,7 @@ from stream_seg.sources.container import WIDEST_PIXEL, allow_allocation, open_vi
 from stream_seg.sources.convert import Converter, square_size
 from stream_seg.sources.decode import EncryptedError, Opened, TruncatedError, count_indexed_frames, decode_frames
 from stream_seg.sources.excerpt import NEAR_S, Excerpt, find_key_frame
+from stream_seg.sources.file_size import count_missing_bytes
 from stream_seg.sources.uri import Source
 from stream_seg.types import Image
 
@@ -123,6 +125,8 @@ def decode_video(
                     continue
                 image = converter.convert(frame, pixel_aspect=aspect.update())
                 yield DecodedFrame(image, pts, duration, time_base, captured_ns)
+            if source.kind == "file" and (missing := count_missing_bytes(Path(source.address))):
+                raise TruncatedError(f"the last {missing} bytes are missing")
         except TruncatedError as error:
             if last is None and isinstance(error, EncryptedError):
                 raise SourceError(f"{source.display}: is {error}", reason=error.reason) from None

@@ -169,6 +169,31 @@ def test_frames_before_a_stream_that_appears_in_the_middle_are_delivered(tmp_pat
     assert [frame is not None for frame in delivered] == [True] * 40
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.webm", "a.avi", "a.mov", "a.mp4"])
+def test_a_truncated_file_is_an_error_after_its_frames(tmp_path: Path, name: str) -> None:
+    codecs = {"a.webm": {"codec": "libvpx"}, "a.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p"}}
+    fragments = {"container_options": {"movflags": "frag_keyframe+empty_moov"}, "options": {"g": "5", "bf": "0"}}
+    keys = codecs.get(name, {"options": {"bf": "0"}} if name == "a.mkv" else fragments)
+    path = clip(tmp_path / name, **keys)
+    assert read(path) == (list(range(40)), 0)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 2 // 3])
+    frames, error = capture_until_error(path)
+    numbers = [read_number(frame.image) for frame in frames]
+    assert numbers == list(range(len(numbers)))
+    assert 15 < len(numbers) < 40
+    assert str(error).startswith(f"{path}: breaks off after frame {len(numbers) - 1} (")
+
+
+def test_a_recording_of_unknown_size_is_whole(tmp_path: Path) -> None:
+    """As one that a kill ended: the size of its segment was never written."""
+    path = clip(tmp_path / "a.mkv", container_options={"live": "1"}, options={"bf": "0"})
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 2 // 3])
+    numbers, missed = read(path)
+    assert (numbers, missed) == (list(range(len(numbers))), 0)
+
+
 @pytest.mark.parametrize("movflags", ["", "frag_keyframe+empty_moov"], ids=["whole", "fragmented"])
 def test_an_encrypted_mp4_is_named_as_encrypted(tmp_path: Path, movflags: str) -> None:
     encryption = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "76" * 16, "encryption_kid": "a7" * 16}

@@ -232,11 +232,12 @@ def test_a_tiff_of_one_huge_tile_is_refused(tmp_path: Path) -> None:
     assert error_of(path).startswith(f"{path}: has tiles of 16777216x64 pixels, more than max_pixels")
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "CMYK", "RGBA", "LAB", "I;16"])
-@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "jpeg"])
+@pytest.mark.parametrize(
+    ("mode", "compression"),
+    [(mode, name) for mode in ("RGB", "L", "1", "P", "CMYK", "RGBA", "LAB", "I;16") for name in ("raw", "tiff_lzw")]
+    + [("RGB", "jpeg"), ("L", "jpeg"), ("1", "group4"), ("RGB", "tiff_adobe_deflate")],
+)
 def test_every_kind_of_tiff_is_decoded(tmp_path: Path, mode: str, compression: str) -> None:
-    if compression == "jpeg" and mode not in ("RGB", "L"):
-        pytest.skip("JPEG has no such pixels")
     path, image = tmp_path / "a.tif", Pillow.fromarray(number_image(5, (64, 48))[..., ::-1])
     if mode == "I;16":
         deep = np.asarray(image.convert("L")).astype(np.uint16) * 257
@@ -325,3 +326,22 @@ def test_names_that_begin_with_a_dot_are_skipped(tmp_path: Path) -> None:
         (tmp_path / f"img_{number}.png").unlink()
     with pytest.raises(SourceError, match="contains no image"):
         list_image_files(parse_source(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mode"),
+    [(".jpg", mode) for mode in ("RGB", "L", "CMYK")]
+    + [(".png", mode) for mode in ("RGB", "L", "LA", "P", "1", "RGBA", "I;16")]
+    + [(".bmp", mode) for mode in ("RGB", "L", "P", "1", "RGBA")]
+    + [(".webp", mode) for mode in ("RGB", "RGBA")],
+)
+def test_every_kind_of_image_is_decoded(tmp_path: Path, suffix: str, mode: str) -> None:
+    path, image = tmp_path / f"a{suffix}", Pillow.fromarray(number_image(5, (64, 48))[..., ::-1])
+    if mode == "I;16":
+        deep = Pillow.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+        deep.save(path)
+        expected = image.convert("L").convert("RGB")
+    else:
+        image.convert(mode).save(path, quality=95)
+        expected = image.convert(mode).convert("RGB")
+    assert np.abs(read_image(path).astype(int) - np.asarray(expected)[..., ::-1]).mean() < 3

@@ -25,7 +25,7 @@ def halve(packet: bytes) -> bytes:
 def scramble(packet: bytes) -> bytes:
     """Return a packet whose second half is noise."""
     half = len(packet) // 2
-    return packet[:half] + random.Random(0).randbytes(len(packet) - half)  # noqa: S311 - no secret
+    return packet[:half] + random.Random(0).randbytes(len(packet) - half)
 
 
 def change_packets(source: Path, target: Path, changes: Mapping[int, Change]) -> Path:
@@ -46,7 +46,7 @@ def change_packets(source: Path, target: Path, changes: Mapping[int, Change]) ->
 
 def flip_bits(source: Path, target: Path, *, share: float, seed: int) -> Path:
     """Copy a file with a share of its bytes changed in one bit each."""
-    data, chance = bytearray(source.read_bytes()), random.Random(seed)  # noqa: S311 - no secret
+    data, chance = bytearray(source.read_bytes()), random.Random(seed)
     for _ in range(max(1, round(share * len(data)))):
         data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
     target.write_bytes(data)
