@@ -39,7 +39,9 @@ def test_samples_are_evenly_spaced(count: int, most: int) -> None:
 
 
 def test_a_folder(tmp_path: Path) -> None:
-    samples = sample_source(str(make_image_folder(tmp_path / "p", 20)), SIZE, classes=2, count=8)
+    folder = make_image_folder(tmp_path / "p", 20)
+    (folder / "._3.png").write_bytes(b"metadata of macOS")
+    samples = sample_source(str(folder), SIZE, classes=2, count=8)
     fit, held_back = ([int(s.image[0, 0, 0]) for s in part] for part in (samples.fit, samples.held_back))
     assert len(fit) == 6
     assert len(held_back) == 2

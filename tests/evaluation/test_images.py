@@ -129,6 +129,8 @@ def test_read_pairs(tmp_path: Path) -> None:
     labels = np.arange(192, dtype=np.uint8).reshape(SIZE) % 12
     labels[0] = 255
     write_pair(tmp_path, "a.png", labels, split="train")
+    for folder in ("train", "trainannot"):  # as macOS leaves metadata beside each file
+        (tmp_path / folder / "._a.png").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        ")
     pairs = read_pairs(tmp_path, "train", classes=11)
     image, read = pairs[0]
     assert len(pairs) == 1
