@@ -246,6 +246,18 @@ def test_a_server_that_hangs_is_reported(browser: Browser, time_limit: TimeLimit
         tab.wait_for_selector(".tile.up:not(.dimmed)")
 
 
+def test_a_stage_that_makes_no_progress_is_reported(browser: Browser) -> None:
+    with run_page() as page, browser.new_context() as context:
+        page.put(make_segmented_frame(0))
+        tab = context.new_page()
+        line = "stage segment makes no progress: at frame front:12 for 9 s"
+        tab.route("**/healthz", lambda route: route.fulfill(status=503, body=f"{line}\n"))
+        tab.goto(page.url)
+        tab.wait_for_selector(f"#connection.error:text-is('{line}')")
+        tab.unroute("**/healthz")
+        tab.wait_for_selector("#connection:not(.error):has-text('live streams in use')")
+
+
 def test_a_lost_server_is_reported_within_3_s() -> None:
     """The tests above measure it on an idle machine only: the next poll, and the longest wait for its answer."""
     script = (STATIC / "page.js").read_text(encoding="utf-8")

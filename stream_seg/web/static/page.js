@@ -15,6 +15,7 @@ let view = "overlay";
 let settings = { opacity: 0.5, hidden: [] };
 let changedAt = 0; // last change of the settings by this viewer: responses to older requests are outdated
 let connected = true; // false while the server does not answer
+let stall = ""; // a line about a stage that makes no progress
 
 async function request(path, options) {
   const response = await fetch(path, { ...options, signal: AbortSignal.timeout(SLOW_MS) }).catch(() => {
@@ -283,6 +284,7 @@ async function refresh() {
   loadStillImages();
   updateLegend(classes.find(({ id }) => id === selected)?.classes ?? []);
   updateStats(stats);
+  if (stall) showError(new Error(stall));
 }
 
 /** Call a function again and again while the page is visible, each time POLL_MS after it has finished. */
@@ -294,6 +296,8 @@ async function repeat(task) {
 setTheme(localStorage.getItem("theme"));
 repeat(async () => {
   const options = { cache: "no-store", priority: "high", signal: AbortSignal.timeout(SILENT_MS) };
-  await fetch("/healthz", options).then(() => setConnected(true), () => setConnected(false));
+  const response = await fetch("/healthz", options).catch(() => null);
+  stall = !response || response.ok ? "" : (await response.text().catch(() => "")).split("\n")[0];
+  setConnected(response !== null);
 });
 repeat(async () => connected && refresh().catch(showError));
