@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 from stream_seg.errors import OutputError
 from stream_seg.frame import Frame
 from stream_seg.sources.timeline import LEAP_S, StreamClock
+from stream_seg.stages.constant_rate import ConstantRate
 from stream_seg.stages.growing_file import GrowingFile
 from stream_seg.types import Image
 
@@ -52,6 +53,7 @@ class Encoding:
     crf: int
     preset: str
     rate: float | None
+    fps: float | None
     threads: int | None
     title: str | None
 
@@ -75,7 +77,11 @@ class VideoFile:
         self._size = even_size(first.image)
         self._format, self._options = FORMATS[file.path.suffix.lower()]
         require_encodable(first.image, file)
-        self._clock = FileClock(max(first.time_base, FINEST_TICK) if self._format == "mp4" else MATROSKA_TICK)
+        self._fps = None if encoding.fps is None else Fraction(str(encoding.fps))
+        finest = max(first.time_base, FINEST_TICK)
+        self._tick = MATROSKA_TICK if self._format != "mp4" else 1 / self._fps if self._fps else finest
+        self._clock = FileClock(finest if self._fps else self._tick)
+        self._constant_rate = ConstantRate(self._fps, self._tick) if self._fps else None
         self._reformatter = VideoReformatter()
         self._first: av.VideoFrame | None = None
         self._encoder: tuple[OutputContainer, VideoStream] | None = None
@@ -83,19 +89,18 @@ class VideoFile:
         self._closing = False
 
     def add(self, frame: Frame) -> None:
-        """Encode a frame; the first is delayed, since the second determines the rate. Raises OSError or FFmpegError."""
+        """Encode a frame. The first one is delayed if the second determines the rate. Raises OSError or FFmpegError."""
         converted = self._convert(frame)
-        if self._first is None:
-            self._first = converted
-            return
-        container, stream = self._encoder or self._begin(self._first)
-        self._mux(container, stream.encode(converted))
+        for shown in (converted,) if self._constant_rate is None else self._constant_rate.add(converted):
+            self._encode(shown)
 
     def close(self) -> None:
         """Encode the delayed frames and finish the file; only the first call does. Raises OSError or FFmpegError."""
         if self._first is None or self._closing:
             return
         self._closing = True
+        for shown in () if self._constant_rate is None else self._constant_rate.finish():
+            self._encode(shown)
         container, stream = self._encoder or self._begin(self._first)
         with container:
             self._mux(container, stream.encode(None))
@@ -104,7 +109,16 @@ class VideoFile:
     def extent(self) -> str:
         """Return how much can be read, such as "43 frames (1.43 s)"; "" for nothing."""
         frames, end = self._readable
-        return f"{frames} frames ({float(end * self._clock.tick):.2f} s)" if frames else ""
+        return f"{frames} frames ({float(end * self._tick):.2f} s)" if frames else ""
+
+    def _encode(self, frame: av.VideoFrame) -> None:
+        is_first, begun = self._first is None, self._encoder is not None
+        self._first = self._first or frame
+        if is_first and self._constant_rate is None:
+            return
+        container, stream = self._encoder or self._begin(self._first)
+        if begun or not is_first:  # the beginning encodes the first
+            self._mux(container, stream.encode(frame))
 
     def _mux(self, container: OutputContainer, packets: list[Any]) -> None:
         for packet in packets:
@@ -126,14 +140,14 @@ class VideoFile:
         return converted
 
     def _begin(self, first: av.VideoFrame) -> tuple[OutputContainer, VideoStream]:
-        encoding, tick = self._encoding, self._clock.tick
+        encoding, tick = self._encoding, self._tick
         container = av.open(
             self._file, "w", format=self._format, container_options=self._options, buffer_size=BUFFER_BYTES
         )
         if encoding.title:
             container.metadata["title"] = encoding.title
         # By the first two frames, within what an encoder accepts.
-        usual_rate = min(max(1 / (self._clock.interval * tick), Fraction(1)), Fraction(240))
+        usual_rate = min(max(self._fps or 1 / (self._clock.interval * tick), Fraction(1)), Fraction(240))
         rate = Fraction(encoding.rate) if encoding.rate else usual_rate
         # Without lookahead the encoder holds one frame instead of eleven. It costs 22 to 30 % more bytes here, for
         # 0.6 to 0.7 dB more PSNR, or 12 to 18 % at the same PSNR.

@@ -33,11 +33,13 @@ class Write:
     The first frame is at 0 s and the distances of the others are kept, also at a variable frame rate: exactly in .mp4,
     with ticks of at least 1 us, and to the millisecond in .mkv. A time that does not increase is moved to one tick
     after the last; when the clock of a stream restarts (falls back by more than 1 s, leaps ahead by more than 10 min),
-    the file continues without a gap. An image with an odd side loses its last row or column (4:2:0 needs even sides);
-    one of another size than the first is scaled to fit, with black bars. The file has one stream; with `{stream}` in
-    its name there is one file per stream. During an outage of a live source the placeholders are written; those before
-    the first image are not, since the image determines the size of the file. The file can be played while it grows,
-    as NAME.partial.SUFFIX; a crash costs at most its last second. A live one gets its time in its name.
+    the file continues without a gap. With `fps` the frames are at its multiples instead: of several in one interval
+    the first is written, and one that lasts longer is repeated. An image with an odd side loses its last row or column
+    (4:2:0 needs even sides); one of another size than the first is scaled to fit, with black bars. The file has one
+    stream; with `{stream}` in its name there is one file per stream. During an outage of a live source the placeholders
+    are written; those before the first image are not, since the image determines the size of the file. The file can be
+    played while it grows, as NAME.partial.SUFFIX; a crash costs at most its last second. A live one gets its time in
+    its name.
     """
 
     traits = Traits(role="output", images="drawn", argument="a video (.mp4, .mkv)")
@@ -51,7 +53,13 @@ class Write:
     crf: Annotated[int, Field(ge=1, le=51, description="constant rate factor: 1 is best, 51 is smallest")] = 20
     preset: Annotated[Preset, Field(description="x264 preset; a faster one makes a larger file")] = "veryfast"
     rate: Annotated[float | None, Field(ge=1, le=240, description="frames/s in a .mkv header; none: measured")] = None
-    threads: Annotated[int | None, Field(ge=1, le=64, description="encoder threads; none: by number of cores, at most 4")] = None
+    fps: Annotated[
+        float | None,
+        Field(ge=0.01, le=1000, description="constant rate, by dropping or repeating frames; none: as they come"),
+    ] = None
+    threads: Annotated[
+        int | None, Field(ge=1, le=64, description="encoder threads; none: by number of cores, at most 4")
+    ] = None
     title: Annotated[str | None, Field(description="title in the header of the file")] = None
     segment_s: SegmentS = None
     segment_mb: SegmentMb = None
@@ -89,7 +97,7 @@ class Write:
         return Rotation(self.segment_s, self.segment_mb, self.keep_gb)
 
     def _begin(self, file: GrowingFile, first: Frame) -> VideoFile:
-        return VideoFile(file, Encoding(self.crf, self.preset, self.rate, self.threads, self.title), first)
+        return VideoFile(file, Encoding(self.crf, self.preset, self.rate, self.fps, self.threads, self.title), first)
 
     def _require_own_file(self, streams: Sequence[str]) -> None:
         if len(streams) > 1 and STREAM not in self.path.name:

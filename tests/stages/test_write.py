@@ -48,6 +48,32 @@ def test_every_frame_is_there_in_order(tmp_path: Path, suffix: str) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(
+    ("pts", "fps", "numbers"),
+    [
+        (range(0, 10 * 512, 512), 25, [*range(10)]),
+        (range(0, 10 * 512, 512), 12.5, [0, 2, 4, 6, 8]),
+        (range(0, 4 * 1280, 1280), 25, [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]),
+        (range(7, 7 + 3 * 427, 427), 29.97, [0, 1, 2]),
+        ([0, 100, 6400, 6500, 12800], 4, [0, 0, 2, 2, 4]),  # the last one lasts as long as the shortest step
+        ([0, 12800], 0.5, [0]),
+        ([512], 4, [0]),
+    ],
+)
+def test_a_constant_rate_is_exact(tmp_path: Path, pts: Sequence[int], fps: float, numbers: list[int]) -> None:
+    for suffix in (".mp4", ".mkv"):
+        list(Write(tmp_path / f"out{suffix}", fps=fps)(frames(pts)))
+        read = read_video(tmp_path / f"out{suffix}")
+        assert [read_number(image) for _, image in read] == numbers
+        exact = [number / Fraction(str(fps)) for number in range(len(numbers))]
+        assert [time for time, _ in read] == [round(time, 3) if suffix == ".mkv" else time for time in exact]
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        stream = container.streams.video[0]
+        assert stream.average_rate == Fraction(str(fps))
+        assert stream.duration is not None
+        assert stream.duration * stream.time_base == len(numbers) / Fraction(str(fps))
+
+
 @pytest.mark.parametrize("time_base", [TICK, Fraction(1, 90_000), Fraction(1001, 30_000), Fraction(1, 1_000_000)])
 def test_irregular_times_are_kept_exactly(tmp_path: Path, time_base: Fraction) -> None:
     times = [time for time, _ in write(tmp_path / "out.mp4", frames(IRREGULAR, time_base=time_base))]
