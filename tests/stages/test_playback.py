@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -19,10 +21,12 @@ from stream_seg.runtime.graph import Graph
 from stream_seg.sources import reader
 from stream_seg.sources.video import DecodedFrame
 from stream_seg.stages import playback
-from stream_seg.stages.base import Context
+from stream_seg.stages.base import Context, Frames, Traits
 from stream_seg.stages.playback import Playback, resolve_pace, resolve_stay
 from tests.support.clips import number_image, write_video
+from tests.support.fake_stages import Camera, FunctionStage, Ledger, make_config, make_node
 from tests.support.frames import RATE, make_frame
+from tests.support.program import wait_until
 
 WATCHED = Context(recorded=True, only_watched=True, attended=True)
 
@@ -144,3 +148,52 @@ def test_a_recording_of_which_frames_are_dropped_cannot_be_paced() -> None:
     with pytest.raises(ConfigError, match=r"^serve\.pace: needs policy every"):
         resolve_pace(True, replace(WATCHED, name="serve", policy="latest"))
     assert resolve_pace(True, replace(WATCHED, recorded=False, policy="latest"))
+
+
+@dataclass
+class Watcher:
+    """An output that people watch, and that keeps its context."""
+
+    traits: ClassVar = Traits(role="output", watched=True)
+    context: Context = field(default_factory=Context)
+
+    def bind(self, context: Context) -> Watcher:
+        self.context = context
+        return self
+
+    def __call__(self, frames: Frames) -> Frames:
+        yield from frames
+
+
+def test_a_stage_knows_which_streams_are_live_and_which_have_ended() -> None:
+    release = Event()
+
+    def endless(_: Frames) -> Frames:
+        yield make_frame(0, stream="rear")
+        release.wait(30)
+
+    rear = FunctionStage(endless, Traits(role="source"))
+    rear.live, rear.stream = True, "rear"  # type: ignore[attr-defined] # optional members of a source
+    watcher = Watcher()
+    nodes = [
+        make_node("front", "source", Camera(2, stream="front")),
+        make_node("rear", "source", rear),
+        make_node("window", "output", watcher, "front", "rear"),
+    ]
+    with Graph(make_config(nodes), attended=True) as graph:
+        context = watcher.context
+        assert (context.only_watched, context.attended, context.recorded) == (True, True, False)
+        assert [context.live(stream) for stream in ("front", "rear", "other")] == [False, True, False]
+        wait_until(lambda: context.ended("front"))
+        assert not context.ended("rear")
+        release.set()
+        wait_until(lambda: context.ended("rear"))
+        assert graph.wait(10)
+    written = [
+        *nodes[:2],
+        make_node("window", "output", watcher, "front", "rear"),
+        make_node("file", "output", Ledger(), "front"),
+    ]
+    Graph(make_config(written))
+    assert not watcher.context.only_watched
+    assert not watcher.context.attended

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from stream_seg.config.graph_file import check
 from stream_seg.datasets.palettes import CITYSCAPES, DISTINCT, colour_classes
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import ConfigError, NetworkError
+from stream_seg.frame import Age
 from stream_seg.network.network import open_network
 from stream_seg.ops.resize import resize_image
 from stream_seg.stages.base import Context
@@ -136,6 +138,22 @@ def test_half_the_size_is_rounded_down_to_multiples_of_the_strides(size: tuple[i
     assert half.size == (176, 240)
     with open_engine(half, backend="onnxruntime", precision="f32") as engine:
         assert segment_image(np.zeros((*size, 3), np.uint8), engine).labels.shape == (176, 240)
+
+
+def test_frames_say_what_their_quality_level_means(path: Path) -> None:
+    def run(**keys: Any) -> list[tuple[int, int | str, tuple[int, int] | None]]:
+        """Return level, interval of key frames and input size of each frame, while earlier frames are reported late."""
+        stage = Segment(network=str(path), precision="f32", **keys).bind(Context(policy="latest"))
+        frames = stage(replace(make_frame(seq, size=(16, 24)), ages=(Age(0, 1000.0),)) for seq in range(20))
+        temporal = [frame.temporal for frame in frames if frame.temporal is not None]
+        return [(one.quality_level, one.every, one.input_size) for one in temporal]
+
+    assert run() == []
+    assert set(run(every=3)) == {(0, 3, small_networks.SIZE)}
+    lowered = run(target_ms=100)
+    assert lowered[0] == (0, 1, small_networks.SIZE)
+    assert lowered[-1] == (1, 2, small_networks.SIZE)
+    assert run(target_ms=100, every=5)[-1] == (1, 5, (8, 12))  # half the size
 
 
 def test_a_network_of_fixed_size_gets_fewer_key_frames(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
