@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 from stream_seg.backends.engine import QUANTIZED, Device, Engine
 from stream_seg.backends.registry import BACKENDS, GROUPS, backends_of, get_backend
-from stream_seg.errors import ConfigError, NetworkError
+from stream_seg.errors import ConfigError, NetworkError, explain_shortage
 from stream_seg.network.network import Network
 
 
@@ -108,4 +108,5 @@ def _import_errors(name: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise NetworkError(f"backend {name} does not load ({error}): {BACKENDS[name].install_hint()}") from error
+        todo = explain_shortage(error) or BACKENDS[name].install_hint()
+        raise NetworkError(f"backend {name} does not load ({error}): {todo}") from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import sys
 import threading
@@ -21,6 +22,7 @@ from stream_seg.redact import redact_message
 from stream_seg.runtime.signals import StopSignals
 
 LIBRARIES = "on Debian and Ubuntu: apt install libgl1 libglib2.0-0"
+LEAST_ADDRESS_SPACE = 2**30
 STREAM_ERRORS = {errno.ENOSPC: "disk full", errno.EDQUOT: "disk quota used up", errno.EFBIG: "file too large"}
 """Errors of writing to standard output, whose OSError names no file."""
 
@@ -61,6 +63,8 @@ def main(
     """
     before = signal.signal(signal.SIGINT, signal.SIG_DFL) if signals is None else None  # no traceback from an import
     try:
+        if signals is not None:
+            _require_address_space()
         from typer.main import get_group
 
         from stream_seg.cli.app import app
@@ -84,6 +88,16 @@ def main(
             signal.signal(signal.SIGINT, before)
 
 
+def _require_address_space() -> None:
+    """Raise StreamSegError for a limit below which the libraries of a run crash while they are loaded."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit not in (resource.RLIM_INFINITY, -1) and limit < LEAST_ADDRESS_SPACE:
+        raise StreamSegError(
+            f"not enough memory: the limit on address space is {limit // 2**20} MiB, and a run needs "
+            f"{LEAST_ADDRESS_SPACE // 2**20} (ulimit -v)"
+        )
+
+
 def _translating(method: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a method of click, so that its errors show no password, and before click takes some for an abort."""
 
@@ -93,8 +107,10 @@ def _translating(method: Callable[..., Any]) -> Callable[..., Any]:
             return method(*args, **kwargs)
         except (StreamSegError, ImportError):
             raise
-        except BrokenPipeError:  # whoever reads standard output has read enough
-            sys.exit(0)
+        except (BrokenPipeError, SystemExit) as end:
+            if isinstance(end, SystemExit) and not isinstance(end.__context__, BrokenPipeError):  # rich makes it one
+                raise
+            sys.exit(0)  # whoever reads standard output has read enough
         except Exception as error:
             if translated := _translate(error):
                 raise translated from error

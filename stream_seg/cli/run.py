@@ -86,7 +86,7 @@ def run(
             write_json(report.to_dict(), report_file, overwrite=config.overwrite)
         if not quiet and report_file != STDOUT and any(report.frames.by_output.values()):
             changed = [str(path) for path, identity in before.items() if _identity(path) not in (None, identity)]
-            with suppress(*[OSError] if pipeline.error is not None else []):  # of standard output
+            with suppress(*(OSError, SystemExit) if pipeline.error is not None else ()):  # of standard output
                 print_report(report)
                 if changed and not isinstance(pipeline.error, OutputError):
                     print(f"\nwritten: {', '.join(changed)}")

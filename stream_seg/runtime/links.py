@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import Thread
 
@@ -11,6 +13,9 @@ import zmq
 from stream_seg.runtime.link import ByReference, Context, Receiver, Sender
 from stream_seg.runtime.link_stats import LinkStats
 from stream_seg.stages.base import Policy
+
+CONTEXT_FILES = 16
+"""Files that a ZeroMQ context opens with its first socket, with a reserve."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,11 @@ class Links:
         return receiver
 
     def open(self) -> None:
-        """Create the ZeroMQ context."""
+        """Create the ZeroMQ context. Raises OSError if it could not open its files: it would abort the process."""
         self._context: Context = zmq.Context()
+        with ExitStack() as files:
+            for _ in range(CONTEXT_FILES):
+                files.enter_context(open(os.devnull, "rb"))
 
     def bind(self, receiver: Receiver, name: str) -> None:
         """Bind a receiver to the endpoint of its stage."""
