@@ -108,6 +108,8 @@ class GrowingFile:
     def finish(self) -> None:
         """Give the complete file its name. Raises OutputError if the file is gone or the name is taken."""
         with self._closing, map_write_errors(self.path):  # `sync` must not look for the partial file meanwhile
+            if self.failure is not None:
+                raise self.failure
             self._require_present()
             sync_data(self._descriptor)
             self.whole = True
@@ -118,12 +120,14 @@ class GrowingFile:
     def keep(self) -> bool:
         """Close the file under its partial name, after a failure without what follows the last `commit`.
 
-        Returns False if the file is gone.
+        Returns False if the file is gone, or its device does not answer.
         """
-        if self.failure is not None:
-            with suppress(OSError):
+        present = False
+        with suppress(OSError):
+            if self.failure is not None:
                 os.ftruncate(self._descriptor, self._complete)
-        present = self._is_present()
+            present = self._is_present()
+            sync_data(self._descriptor)
         self.close()
         return present
 
@@ -131,8 +135,6 @@ class GrowingFile:
         """Close the file; it keeps the name that it has. Closing twice is allowed."""
         with self._closing:
             if self._descriptor >= 0:
-                with suppress(OSError):
-                    sync_data(self._descriptor)
                 os.close(self._descriptor)
                 self._descriptor = -1
 

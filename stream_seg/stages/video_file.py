@@ -95,15 +95,18 @@ class VideoFile:
             self._encode(shown)
 
     def close(self) -> None:
-        """Encode the delayed frames and finish the file; only the first call does. Raises OSError or FFmpegError."""
-        if self._first is None or self._closing:
+        """Encode the delayed frames and complete the file. Raises OSError or FFmpegError, and again at a second call."""
+        if self._first is None:
             return
-        self._closing = True
-        for shown in () if self._constant_rate is None else self._constant_rate.finish():
-            self._encode(shown)
-        container, stream = self._encoder or self._begin(self._first)
-        with container:
-            self._mux(container, stream.encode(None))
+        if not self._closing:
+            self._closing = True
+            for shown in () if self._constant_rate is None else self._constant_rate.finish():
+                self._encode(shown)
+            container, stream = self._encoder or self._begin(self._first)
+            with container:
+                self._mux(container, stream.encode(None))
+        if self._file.failure is not None:  # PyAV does not complete such a file
+            raise self._file.failure
         self._readable = self._added
 
     def extent(self) -> str:

@@ -33,6 +33,8 @@ from tests.support.program import list_folder, wait_until
 SIZE = (96, 64)
 RATE = 10
 """Frames/s of the recordings."""
+DELAY = 4
+"""Frames that are not in a file yet: one in the encoder, and those of a fragment of 250 ms."""
 
 
 def make_frame(seq: int, stream: str = "front") -> Frame:
@@ -241,6 +243,46 @@ def test_a_full_disk_under_one_recording(tmp_path: Path, monkeypatch: pytest.Mon
     assert error == f"cannot write {tmp_path / 'rear.mp4'}: disk full; truncated: {truncated}"
 
 
+@pytest.mark.parametrize("part", ["index", "header"])
+def test_a_disk_that_is_full_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    """The index of a finished file does not fit, or the last write fails: the fragments stay as they are."""
+    pwrite = os.pwrite
+
+    def write(descriptor: int, data: bytes, position: int) -> int:
+        at_end = position > 1000 and bytes(data[4:8]) == b"moov" if part == "index" else position == 44
+        if at_end:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return pwrite(descriptor, data, position)
+
+    monkeypatch.setattr(os, "pwrite", write)
+    error = run(make_graph(Camera("front", 30), output=Write(tmp_path / "o.mp4")))
+    partial = tmp_path / "o.partial.mp4"
+    number = len(numbers_in(partial))
+    assert number >= 30 - DELAY
+    truncated = f"; truncated: {partial} after {number} frames ({number / RATE:.2f} s)"
+    assert error == f"cannot write {tmp_path / 'o.mp4'}: disk full{truncated}"
+    assert list_folder(tmp_path) == [partial.name]
+
+
+def test_a_recording_reaches_the_disk_though_no_frame_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is in the file is synced within SYNC_S seconds."""
+    synced: list[int] = []
+
+    def wait_for_the_sync() -> None:
+        wait_until(lambda: partial.exists() and partial.stat().st_size > 1000 and partial.stat().st_size in synced)
+
+    partial, sync = tmp_path / "o.partial.mp4", growing_file.sync_data
+
+    def sync_and_note(descriptor: int) -> None:
+        size = os.fstat(descriptor).st_size
+        sync(descriptor)
+        synced.append(size)
+
+    monkeypatch.setattr(growing_file, "sync_data", sync_and_note)
+    graph = make_graph(Camera("front", 40, at_end=wait_for_the_sync), output=Write(tmp_path / "o.mp4"))
+    assert run(graph) == ""
+
+
 LOSSES: dict[str, Callable[[Path], object]] = {
     "deleted": Path.unlink,
     "moved": lambda file: file.rename(file.with_name("elsewhere.mp4")),
@@ -269,13 +311,13 @@ def test_a_recording_that_is_lost_ends_the_run(tmp_path: Path, loss: str) -> Non
         assert partial.read_text() == "another"
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.ENODEV, errno.ESTALE])
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENODEV, errno.ESTALE])
 @pytest.mark.parametrize("call", ["sync", "look"])
 def test_a_device_that_fails_ends_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, call: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, call: str
 ) -> None:
     def fail(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
+        raise OSError(code, os.strerror(code))
 
     def fail_from_now_on() -> None:
         if call == "sync":
@@ -285,10 +327,14 @@ def test_a_device_that_fails_ends_the_run(
         wait_until(graph.ending)
 
     graph = make_graph(Camera("front", 30, at_end=fail_from_now_on), output=Write(tmp_path / "o.mp4"))
-    assert run(graph).startswith(f"cannot write {tmp_path / 'o.mp4'}: {os.strerror(number)}")
+    error = run(graph)
     monkeypatch.undo()
-    assert list_folder(tmp_path) == ["o.partial.mp4"]
-    assert len(numbers_in(tmp_path / "o.partial.mp4")) >= 30 - 10
+    partial = tmp_path / "o.partial.mp4"
+    assert list_folder(tmp_path) == [partial.name]
+    number = len(numbers_in(partial))
+    assert number >= 30 - DELAY
+    truncated = f"; truncated: {partial} after {number} frames ({number / RATE:.2f} s)" if call == "sync" else ""
+    assert error == f"cannot write {tmp_path / 'o.mp4'}: {os.strerror(code)}{truncated}"
 
 
 def test_a_new_folder_without_a_recording_is_removed(tmp_path: Path) -> None:
