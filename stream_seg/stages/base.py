@@ -18,7 +18,8 @@ Optional members, which the runtime, the command line and the metrics use; `Trai
 * `live`: True for a source whose frames come whether or not they are taken
 * `expected_frames() -> int | None`: number of frames of a recorded source
 * `location() -> Source`: address that a source opens, for the `sources:` restrictions of the graph file and the outputs
-* `path`: file or folder that an output writes; checked against the inputs and the other outputs
+* `path`: file or folder that an output writes; checked against the inputs and the other outputs, and refused before the
+  run if it exists and `overwrite` is not set
 """
 
 from __future__ import annotations
