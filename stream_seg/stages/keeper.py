@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Protocol
 
-from stream_seg.errors import OutputError
+from stream_seg.errors import OutputError, describe_exception
+
+LOG = logging.getLogger(__name__)
 
 SYNC_S = 0.5
 """Interval at which files are synced: a power cut costs what was written since, and a deleted file is noticed."""
@@ -75,3 +78,6 @@ class Keeper:
             task()
         except OutputError as error:
             self._fail(error)
+        except Exception as error:  # the thread must not end with files that are not finished
+            LOG.debug("%s", self._thread.name, exc_info=True)
+            self._fail(OutputError(f"{self._thread.name}: {describe_exception(error)}"))

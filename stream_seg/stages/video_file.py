@@ -95,7 +95,7 @@ class VideoFile:
             self._encode(shown)
 
     def close(self) -> None:
-        """Encode the delayed frames and complete the file. Raises OSError or FFmpegError, and again at a second call."""
+        """Encode the delayed frames and complete the file. Raises OSError or FFmpegError, also at a second call."""
         if self._first is None:
             return
         if not self._closing:
