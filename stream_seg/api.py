@@ -61,6 +61,7 @@ def open(  # noqa: A001 - called as stream_seg.open
     every: int | Literal["auto"] = 1,
     threads: int = 1,
     smooth: bool = True,
+    palette: str | None = None,
     start: float | str = 0,
     duration: float | str | None = None,
     loop: bool = False,
@@ -69,12 +70,13 @@ def open(  # noqa: A001 - called as stream_seg.open
     """Open a video, camera, URL or folder of images. Return an iterator over its segmented frames.
 
     `every`: frames from one frame that the network processes to the next. `size`: (height, width) of the network's
-    input. `start` and `duration`: seconds, or a text such as "1:30". A recording yields every frame, or `fps` per
-    second; a live source yields the newest one each time. Raises ConfigError, SourceError or NetworkError.
+    input. `palette`: colours by class name, such as "cityscapes". `start` and `duration`: seconds, or a text such as
+    "1:30". A recording yields every frame, or `fps` per second; a live source yields the newest one each time. Raises
+    ConfigError, SourceError or NetworkError.
     """
     switches = _switches(
-        network=network, device=device, precision=precision, size=size, every=every, threads=threads, smoothing=smooth,
-        start=start, duration=duration, loop=loop, fps=fps,
+        network=network, device=device, precision=precision, size=size, every=every, threads=threads,
+        smoothing=smooth, palette=palette, start=start, duration=duration, loop=loop, fps=fps,
     )  # fmt: skip
     document = _make_document(source, (), switches)
     last = document["stages"].pop("overlay")["input"]
@@ -91,6 +93,7 @@ def run(
     every: int | Literal["auto"] = 1,
     threads: int = 1,
     smooth: bool = True,
+    palette: str | None = None,
     classes: Sequence[str] | None = None,
     opacity: float | None = None,
     start: float | str = 0,
@@ -103,14 +106,15 @@ def run(
 
     An output is a video (.mp4, .mkv), a table (.jsonl), a folder for label maps (masks/), "window" or the URL of a
     page. One that exists is refused, before anything runs, unless `overwrite` is set. The other arguments are those of
-    `open`, and `classes`, the names of those to show, and their `opacity`, 0 to 1. Raises the first StreamSegError of
-    any stage, after the files are finished.
+    `open`; `classes` are the names of the classes to show, and `opacity`, 0 to 1, is that of their colours. Raises the
+    first StreamSegError of any stage, after the files are finished.
     """
     if not outputs:
         raise ConfigError("run: no output; name at least one, such as out.mp4")
     switches = _switches(
-        network=network, device=device, precision=precision, size=size, every=every, threads=threads, smoothing=smooth,
-        classes=classes, opacity=opacity, start=start, duration=duration, loop=loop, fps=fps,
+        network=network, device=device, precision=precision, size=size, every=every, threads=threads,
+        smoothing=smooth, palette=palette, classes=classes, opacity=opacity,
+        start=start, duration=duration, loop=loop, fps=fps,
     )  # fmt: skip
     document = _make_document(source, [fspath(output) for output in outputs], switches)
     with Pipeline({**document, "overwrite": overwrite}) as pipeline:

@@ -96,6 +96,7 @@ def run(
     no_smooth: switches.NoSmooth = False,
     classes: switches.Classes = None,
     opacity: switches.Opacity = None,
+    palette: switches.Palette = None,
     start: switches.Start = None,
     duration: switches.Duration = None,
     loop: switches.Loop = False,
@@ -374,12 +375,12 @@ def doctor(json_file: JsonFile = None, overwrite: Overwrite = False) -> None:
 def networks(json_file: JsonFile = None, overwrite: Overwrite = False) -> None:
     """List the networks that have a name: the shipped, trained ones, and the trainable ones."""
     from stream_seg.cli.console import print_results
-    from stream_seg.cli.listing import list_networks, list_zoo, networks_table, zoo_table
+    from stream_seg.cli.listing import list_networks, list_zoo, networks_table, states_table, zoo_table
     from stream_seg.cli.report import check_json_file, write_json
 
     check_json_file(json_file, overwrite=overwrite)
     shipped, zoo = list_networks(), list_zoo()
-    print_results(networks_table(shipped), zoo_table(zoo), json_file=json_file)
+    print_results(networks_table(shipped), zoo_table(zoo), states_table(), json_file=json_file)
     write_json({"networks": shipped, "zoo": zoo}, json_file, overwrite=overwrite)
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from stream_seg.config.document import Document, StageKeys
 from stream_seg.engines.cache_entry import summarize_report
+from stream_seg.installation import find_file
 from stream_seg.network.shipped import NETWORKS, SHIPPED
 from stream_seg.schema.validation import describe_type, format_value
 from stream_seg.stages.base import Stage
@@ -35,47 +36,63 @@ def describe_stages(stages: Mapping[str, type[Stage]], *, width: int | None = No
 
 
 def list_networks() -> list[dict[str, Any]]:
-    """Return the shipped networks: name, size [height, width], classes, files {name: bytes}, int8 (its accuracy report,
-    or null), note."""
+    """Return the shipped networks: name, state, size [height, width], classes, files {name: bytes}, int8 (its accuracy
+    report, or null), note."""
     networks = []
     for name, file in NETWORKS.items():
         sidecar = json.loads((SHIPPED / file).read_bytes())
         files = {path.name: path.stat().st_size for path in sorted(SHIPPED.glob(f"{Path(file).stem}*.onnx"))}
         keys = {"size": sidecar["size"], "classes": sidecar["classes"], "files": files}
         report = sidecar.get("int8", {}).get("report")
-        networks.append({"name": name, **keys, "int8": report, "note": sidecar.get("note")})
+        networks.append({"name": name, "state": "shipped", **keys, "int8": report, "note": sidecar.get("note")})
     return networks
 
 
 def networks_table(networks: list[dict[str, Any]]) -> Table:
     """Return the result of `list_networks` as a table."""
-    table = Table("network", "input", "classes", "files", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table = Table("network", "weights", "input", "classes", "files", box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for network in networks:
         height, width = network["size"]
         files = "\n".join(f"{name} {size / 1e6:.1f} MB" for name, size in network["files"].items())
         files += f"\n({summarize_report(network['int8'])})" if network["int8"] else ""
-        table.add_row(network["name"], f"{height}x{width}", ", ".join(network["classes"]), files)
+        table.add_row(network["name"], network["state"], f"{height}x{width}", ", ".join(network["classes"]), files)
     return table
 
 
 def list_zoo() -> list[dict[str, Any]]:
-    """Return the networks that can be trained: name, source, year, classes of the source, parameters with those,
-    parameters_source, stride (pixels per score), idea, published {miou, data, where} or null."""
+    """Return the networks that can be trained: name, state (shipped; published: torchvision has weights; untrained),
+    source, year, classes of the source, parameters with those, parameters_source, stride (pixels per score), idea,
+    published {miou, data, where} or null, weights (their name or null)."""
     networks = []
     for name, entry in BUILDERS.items():
+        state = "shipped" if name in NETWORKS else "published" if entry.weights else "untrained"
         keys = {key: value for key, value in vars(entry).items() if key not in ("builder", "keys")}
-        networks.append({"name": name, **keys, "published": entry.published and vars(entry.published)})
+        networks.append({"name": name, "state": state, **keys, "published": entry.published and vars(entry.published)})
     return networks
 
 
 def zoo_table(networks: list[dict[str, Any]]) -> Table:
     """Return the result of `list_zoo` as a table."""
-    table = Table("trainable", "idea", box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for heading in ("year", "parameters", "stride"):
+    table = Table("trainable", "weights", "idea", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in ("year", "params", "stride"):
         table.add_column(heading, justify="right")
     for network in networks:
         millions = f"{network['parameters'] / 1e6:.1f} M"
-        table.add_row(network["name"], network["idea"], str(network["year"]), millions, str(network["stride"]))
+        row = (network["name"], network["state"], network["idea"], str(network["year"]), millions)
+        table.add_row(*row, str(network["stride"]))
+    return table
+
+
+def states_table() -> Table:
+    """Return what to do with a network, by the state of its weights."""
+    example = next(entry.weights for entry in BUILDERS.values() if entry.weights)
+    table = Table("weights", "what to do", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_row("shipped", "stream-seg run INPUT OUTPUT --network NAME")
+    recipes = f"recipes to start from: {find_file('configs/train')}/"
+    table.add_row("untrained", f"stream-seg train RECIPE, which has network: NAME; {recipes}")
+    table.add_row("", "or: stream-seg export NAME --weights FILE --size 352x480 --out NAME.onnx")
+    table.add_row("", "then: stream-seg run INPUT OUTPUT --network NAME.onnx")
+    table.add_row("published", f"as untrained; torchvision has weights: --weights {example}")
     return table
 
 

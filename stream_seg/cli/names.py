@@ -23,6 +23,7 @@ def fill_names(command: Any, arguments: Sequence[str]) -> None:
         return
     from stream_seg.backends.registry import backend_names, precision_names
     from stream_seg.config.overrides import argument_forms
+    from stream_seg.datasets.palettes import PALETTES
     from stream_seg.installation import find_file
 
     names = {
@@ -32,6 +33,7 @@ def fill_names(command: Any, arguments: Sequence[str]) -> None:
         "{docs}": f"{find_file('docs')}/",
         "{backends}": " or ".join(backend_names()),
         "{precisions}": " or ".join(precision_names()),
+        "{palettes}": " or ".join(PALETTES),
         "{inputs}": argument_forms("source"),
         "{outputs}": argument_forms("output"),
     }

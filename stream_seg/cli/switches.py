@@ -84,6 +84,15 @@ Fps: TypeAlias = Annotated[
     ),
 ]
 
+Palette: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Colours by class name: {palettes}. Default: the network's.",
+        rich_help_panel=DRAWING,
+    ),
+]
+
 
 def read_switches(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of the switches among the parameters of a command, None for one that was not used.

@@ -32,6 +32,7 @@ SWITCHES: Mapping[str, Switch] = MappingProxyType(
         "size": Switch("size", "labels"),
         "every": Switch("every", "labels"),
         "threads": Switch("threads", "labels"),
+        "palette": Switch("palette", "labels"),
         "classes": Switch("classes"),
         "opacity": Switch("opacity"),
         "start": Switch("start_s"),

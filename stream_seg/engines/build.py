@@ -21,6 +21,7 @@ from stream_seg.engines.calibration import IMAGE_COUNT, CalibrationSet, Quantize
 from stream_seg.errors import ConfigError, NetworkError, OutputError
 from stream_seg.network.network import Network, open_network
 from stream_seg.network.sidecar import AccuracyReport, Size
+from stream_seg.zoo import refuse_untrained
 
 
 class EngineRecipe(BaseModel):
@@ -71,6 +72,7 @@ class BuildResult:
 
 def build_engine(recipe: EngineRecipe, *, folder: Path, report: Reporter) -> BuildResult:
     """Build the engine of a recipe unless the cache in `folder` has it. Raises StreamSegError."""
+    refuse_untrained(recipe.network)
     network, backend = open_network(recipe.network, size=recipe.size), recipe.backend
     if recipe.compute_capability is None:
         backend, _ = pick_backend(backend, available=available_backends())

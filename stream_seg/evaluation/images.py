@@ -18,6 +18,7 @@ from stream_seg.network.network import bias_network, open_network
 from stream_seg.ops.labels import resize_labels, upsampled_argmax
 from stream_seg.stages.segment import segment_image
 from stream_seg.types import Image, Labels
+from stream_seg.zoo import refuse_untrained
 
 
 def evaluate_images(
@@ -38,6 +39,7 @@ def evaluate_images(
     Keys: network, backend, precision, device, split, images, miou, pixel_accuracy, class_accuracy, class_iou {name: IoU
     or None for a class neither in the truth nor in a prediction}. Shares are of the labelled pixels, 0 to 1.
     """
+    refuse_untrained(network)
     list_pairs(data, split)  # report missing files before a network is compiled
     biased = bias_network(open_network(network, size=size), prefer, where="prefer")
     with open_engine(biased, backend=backend, precision=precision, threads=threads) as engine:

@@ -28,6 +28,7 @@ from stream_seg.stages.segment import Segment
 from stream_seg.stages.smooth import Smooth
 from stream_seg.stages.synthetic import Synthetic
 from stream_seg.types import VOID, Classes, Labels
+from stream_seg.zoo import refuse_untrained
 
 SCENES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -124,6 +125,7 @@ def evaluate_videos(
     `frames` is the length of a scene; its classes are those of the network, by name. If they share no name, `scenes` is
     empty, and `data` is required. Raises SourceError, NetworkError or ConfigError.
     """
+    refuse_untrained(network)
     options = {"network": str(network) if isinstance(network, Path) else network, **engine}
     classes = open_network(network, size=engine.get("size")).classes
     scenes: dict[str, Any] = {}

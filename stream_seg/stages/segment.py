@@ -37,6 +37,7 @@ from stream_seg.ops.resize import resize_image
 from stream_seg.schema.validation import OneOf
 from stream_seg.stages.base import STRICT, Context, Frames, Traits
 from stream_seg.types import Image
+from stream_seg.zoo import explain_untrained
 
 log = logging.getLogger(__name__)
 LOADING_S = 120.0
@@ -88,7 +89,7 @@ class Segment:
     @classmethod
     def _check_network(cls, network: str | dict[str, Any]) -> str | dict[str, Any]:
         if isinstance(network, str) and not is_network(network):
-            raise ValueError(explain_unknown(network))
+            raise ValueError(explain_untrained(network) or explain_unknown(network))
         return network
 
     def __post_init__(self) -> None:

@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 from stream_seg.zoo.registry import BUILDERS as BUILDERS
+from stream_seg.zoo.registry import explain_untrained as explain_untrained
+from stream_seg.zoo.registry import refuse_untrained as refuse_untrained
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,6 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from stream_seg.errors import ConfigError
+from stream_seg.installation import find_file
+from stream_seg.network.shipped import NETWORKS
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -41,6 +45,8 @@ class Builder:
     stride: int = 1
     keys: Mapping[str, str | int | bool] = field(default_factory=dict)
     published: Accuracy | None = None
+    weights: str | None = None
+    """Name of weights that torchvision publishes."""
 
 
 LONG = "Long, Shelhamer, Darrell, CVPR"
@@ -109,7 +115,7 @@ BUILDERS: dict[str, Builder] = {
         CHEN_V1, 2015, 21, 20_505_429, LARGE_FOV, stride=8,
         published=Accuracy(62.25, VOC12_VAL, "Table 1 of the paper: DeepLab-LargeFOV")),
     "deeplab_v1_crf": Builder("stream_seg.zoo.deeplab:DeepLabV1",
-        "DeepLab v1, refined by a convolutional CRF inside the network",
+        "DeepLab v1, then a convolutional CRF inside the network",
         CHEN_V1, 2015, 21, 20_505_429, LARGE_FOV, stride=8, keys={"crf": True},
         published=Accuracy(67.64, VOC12_VAL, "Table 1 of the paper: DeepLab-CRF-LargeFOV, fully connected CRF")),
     "deeplab_v2": Builder("stream_seg.zoo.deeplab:DeepLabV2",
@@ -117,7 +123,7 @@ BUILDERS: dict[str, Builder] = {
         CHEN_V2, 2016, 21, 44_048_532, ASPP_CODE, stride=8,
         published=Accuracy(76.35, VOC12_VAL, "Table 4 of the paper: with COCO and three scales, before the CRF")),
     "deeplab_v2_crf": Builder("stream_seg.zoo.deeplab:DeepLabV2",
-        "DeepLab v2, refined by a convolutional CRF inside the network",
+        "DeepLab v2, then a convolutional CRF inside the network",
         CHEN_V2, 2016, 21, 44_048_532, ASPP_CODE, stride=8, keys={"crf": True},
         published=Accuracy(79.7, VOC12_TEST, "abstract of the paper: with COCO, three scales, fully connected CRF")),
     "deeplab_v2_vgg16": Builder("stream_seg.zoo.deeplab:DeepLabV2", "atrous spatial pyramid on VGG16",
@@ -145,17 +151,37 @@ BUILDERS: dict[str, Builder] = {
     "fcn_resnet50": Builder("stream_seg.zoo.torchvision_nets:TorchvisionNet",
         "a dilated ResNet-50 and two convolutions",
         TORCHVISION, 2019, 21, 35_322_218, TORCHVISION_COUNT, keys={"model": "fcn_resnet50"},
+        weights="FCN_ResNet50_Weights.DEFAULT",
         published=Accuracy(60.5, COCO, TORCHVISION_META)),
     "deeplabv3_resnet50": Builder("stream_seg.zoo.torchvision_nets:TorchvisionNet", "DeepLab v3 on a dilated ResNet-50",
         TORCHVISION, 2019, 21, 42_004_074, TORCHVISION_COUNT, keys={"model": "deeplabv3_resnet50"},
+        weights="DeepLabV3_ResNet50_Weights.DEFAULT",
         published=Accuracy(66.4, COCO, TORCHVISION_META)),
     "deeplabv3_mobilenet": Builder("stream_seg.zoo.torchvision_nets:TorchvisionNet",
         "DeepLab v3 on MobileNetV3: depthwise convolutions, few multiplications",
         TORCHVISION, 2021, 21, 11_029_328, TORCHVISION_COUNT, keys={"model": "deeplabv3_mobilenet_v3_large"},
+        weights="DeepLabV3_MobileNet_V3_Large_Weights.DEFAULT",
         published=Accuracy(60.3, COCO, TORCHVISION_META)),
     "lraspp_mobilenet": Builder("stream_seg.zoo.torchvision_nets:TorchvisionNet",
         "MobileNetV3 with a pyramid reduced to a gate by image pooling",
         TORCHVISION, 2021, 21, 3_221_538, TORCHVISION_COUNT, keys={"model": "lraspp_mobilenet_v3_large"},
+        weights="LRASPP_MobileNet_V3_Large_Weights.DEFAULT",
         published=Accuracy(57.9, COCO, TORCHVISION_META)),
 }
 # fmt: on
+
+
+def explain_untrained(name: object) -> str | None:
+    """Return the commands that give a network weights, if `name` is that of one without; None for any other name."""
+    if name not in BUILDERS or name in NETWORKS:
+        return None
+    weights = BUILDERS[str(name)].weights or "FILE"
+    train = f"stream-seg train RECIPE (with network: {name}; recipes to start from: {find_file('configs/train')}/)"
+    export = f"stream-seg export {name} --weights {weights} --size 352x480 --out {name}.onnx"
+    return f"{name} is untrained; train it: {train}; or export weights: {export}; then use the .onnx"
+
+
+def refuse_untrained(name: object) -> None:
+    """Raise ConfigError for the name of a network without weights."""
+    if (reason := explain_untrained(name)) is not None:
+        raise ConfigError(f"network: {reason}")

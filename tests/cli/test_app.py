@@ -264,3 +264,31 @@ def test_a_package_that_cannot_be_imported_is_one_line() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert re.fullmatch(r"stream-seg: .*cv2.*apt install libgl1 libglib2.0-0\n", done.stderr)
+
+
+def test_networks_says_which_have_weights_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("networks", "--json", "-") == 0
+    listed = json.loads(capsys.readouterr().out)
+    states = {entry["name"]: entry["state"] for entry in listed["zoo"]}
+    assert [name for name, state in states.items() if state == "shipped"] == list(NETWORKS)
+    assert {"fcn_resnet50", "deeplabv3_resnet50"} < {name for name, state in states.items() if state == "published"}
+    assert states["unet"] == "untrained"
+    assert run_cli("networks") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name, state in states.items():
+        assert f" {name} {state} " in text
+    assert "shipped stream-seg run INPUT OUTPUT --network NAME" in text
+    assert "stream-seg export NAME --weights FILE --size 352x480 --out NAME.onnx" in text
+    for entry in BUILDERS.values():
+        assert entry.weights is None or entry.weights.removesuffix(".DEFAULT").lower().replace("_", "").startswith(
+            str(entry.keys["model"]).replace("_", "")
+        )
+
+
+@pytest.mark.parametrize("command", ["eval --network unet --temporal", "engines build unet"])
+def test_a_network_without_weights_says_what_to_do(command: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(*command.split()) == 2
+    line = capfd.readouterr().err
+    assert line.startswith("stream-seg: network: unet is untrained; train it: stream-seg train RECIPE")
+    assert "stream-seg export unet --weights FILE" in line
+    assert line.count("\n") == 1

@@ -34,6 +34,7 @@ def test_a_switch_sets_its_key_on_the_stages_that_have_it() -> None:
         "size": (96, 160),
         "every": "auto",
         "threads": 2,
+        "palette": "voc",
         "classes": ["car", "sky"],
         "opacity": 0.25,
         "start": "0:10",
@@ -44,6 +45,7 @@ def test_a_switch_sets_its_key_on_the_stages_that_have_it() -> None:
     changed = apply_switches(document(), values, where="graph")
     assert keys_of(changed, "capture") == {"start_s": "0:10", "duration_s": 5, "loop": True, "fps": 10.0}
     network = {"network": "mine.onnx", "backend": "cpu", "size": (96, 160), "every": "auto", "threads": 2}
+    network |= {"palette": "voc"}
     assert keys_of(changed, "segment") == network
     assert keys_of(changed, "overlay") == {"classes": ["car", "sky"], "opacity": 0.25}
     assert keys_of(changed, "records") == {"classes": ["car", "sky"]}
@@ -124,7 +126,7 @@ def test_command_line_and_python_have_the_same_switches() -> None:
     options = {parameter.name for parameter in typer.main.get_group(app).commands["run"].params}
     assert set(SWITCHES) - options == {"precision"}  # the fastest available; --set segment.precision
     assert "no_smooth" in options
-    drawn = {"classes", "opacity"}  # stream_seg.open draws nothing
-    for function, missing in ((stream_seg.open, drawn), (stream_seg.run, set())):
+    drawing = {"classes", "opacity"}  # stream_seg.open draws nothing
+    for function, missing in ((stream_seg.open, drawing), (stream_seg.run, set())):
         names = set(inspect.signature(function).parameters) - {"source", "outputs", "overwrite"}
         assert names == {*SWITCHES, "smooth"} - missing
