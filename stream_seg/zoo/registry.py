@@ -173,9 +173,9 @@ BUILDERS: dict[str, Builder] = {
 
 def explain_untrained(name: object) -> str | None:
     """Return the commands that give a network weights, if `name` is that of one without; None for any other name."""
-    if name not in BUILDERS or name in NETWORKS:
+    if not isinstance(name, str) or name not in BUILDERS or name in NETWORKS:
         return None
-    weights = BUILDERS[str(name)].weights or "FILE"
+    weights = BUILDERS[name].weights or "FILE"
     train = f"stream-seg train RECIPE (with network: {name}; recipes to start from: {find_file('configs/train')}/)"
     export = f"stream-seg export {name} --weights {weights} --size 352x480 --out {name}.onnx"
     return f"{name} is untrained; train it: {train}; or export weights: {export}; then use the .onnx"
