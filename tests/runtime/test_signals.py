@@ -17,7 +17,7 @@ from typing import TypeAlias
 import pytest
 from onnx import TensorProto, helper, save
 
-from tests.support.clips import number_image, read_video, write_video
+from tests.support.clips import is_ordinary_mp4, number_image, read_video, write_video
 from tests.support.program import ENDLESS_DRIVE, count_lines, read_json, start_program, wait_until
 from tests.support.rtsp_server import rtsp_server
 from tests.support.time_limits import TimeLimit
@@ -51,6 +51,7 @@ def check_files(folder: Path) -> None:
     lines = (folder / "o.jsonl").read_text().splitlines()
     before_the_first_image = len([*takewhile(lambda line: '"signal"' in line, lines)])  # a video does not have these
     assert len(read_video(folder / "o.mp4")) == written["write"] - before_the_first_image > 0
+    assert is_ordinary_mp4(folder / "o.mp4")
     assert count_lines(folder / "o.jsonl") == written["records"] > 0
     assert {path.name for path in folder.iterdir()} == {"o.mp4", "o.jsonl", "run.json"}
 

@@ -26,7 +26,7 @@ from stream_seg.stages.base import Context, Frames, Traits, bind
 from stream_seg.stages.keeper import SYNC_S
 from stream_seg.stages.records import Records
 from stream_seg.stages.write import Write
-from tests.support.clips import list_boxes, number_image, read_number, read_video
+from tests.support.clips import is_ordinary_mp4, number_image, read_number, read_video
 from tests.support.fake_stages import Work, make_config, make_node
 from tests.support.program import list_folder, wait_until
 
@@ -48,10 +48,6 @@ def make_placeholder(seq: int) -> Frame:
 
 def numbers_in(path: Path) -> list[int]:
     return [read_number(image) for _, image in read_video(path)]
-
-
-def is_ordinary(path: Path) -> bool:
-    return [box.kind for box in list_boxes(path.read_bytes())] == ["ftyp", "free", "mdat", "moov"]
 
 
 @dataclass
@@ -183,7 +179,7 @@ def test_an_error_of_another_stage_truncates_the_recording(tmp_path: Path) -> No
     assert error.endswith(f"; truncated: {tmp_path / 'o.partial.mp4'} after 12 frames (1.20 s)")
     assert list_folder(tmp_path) == ["o.partial.mp4"]
     assert numbers_in(tmp_path / "o.partial.mp4") == [*range(12)]
-    assert is_ordinary(tmp_path / "o.partial.mp4")
+    assert is_ordinary_mp4(tmp_path / "o.partial.mp4")
 
 
 def test_after_an_error_of_one_source_the_recordings_of_the_others_are_truncated(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from stream_seg.frame import Frame
 from stream_seg.stages.video_file import fit_image
 from stream_seg.stages.write import Write
 from stream_seg.types import Image
-from tests.support.clips import list_boxes, number_image, read_number, read_video
+from tests.support.clips import is_ordinary_mp4, number_image, read_number, read_video
 from tests.support.program import list_folder
 
 TICK = Fraction(1, 12800)
@@ -179,7 +179,7 @@ def test_a_finished_file_is_an_ordinary_mp4(tmp_path: Path) -> None:
     """Without fragments: all frames are in one block, and one index lists them."""
     path = tmp_path / "out.mp4"
     write(path, frames(range(0, 60 * 512, 512)))
-    assert [box.kind for box in list_boxes(path.read_bytes())] == ["ftyp", "free", "mdat", "moov"]
+    assert is_ordinary_mp4(path)
     with av.open(str(path)) as container:
         assert container.streams.video[0].frames == 60
 

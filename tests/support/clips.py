@@ -97,6 +97,11 @@ class Box(NamedTuple):
     end: int
 
 
+def is_ordinary_mp4(path: Path) -> bool:
+    """Return whether an MP4 has one index for one block of data, instead of fragments."""
+    return [box.kind for box in list_boxes(path.read_bytes())] == ["ftyp", "free", "mdat", "moov"]
+
+
 def list_boxes(content: bytes) -> list[Box]:
     """Return the boxes of an MP4 at its top level."""
     boxes, position = [], 0
