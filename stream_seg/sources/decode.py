@@ -33,6 +33,8 @@ ONE_FRAME_PER_PACKET = frozenset((
 packets that say that the image does not change."""
 LONGEST_REORDERING = 16
 """Frames that a decoder may hold back to sort them, by the standards of H.264 and HEVC."""
+MOST_ATTEMPTS = 100
+"""Attempts to read the next packet."""
 AUTOMATIC_THREADS = 16
 """Threads that FFmpeg starts at most by itself."""
 
@@ -68,7 +70,7 @@ def decode_frames(
     failure: TruncatedError | None = None
     balance = _Balance(stream, live=live, first_pts=since)
     try:
-        for packet in container.demux(stream):
+        for packet in _read_packets(container, stream):
             if moved and packet.size:
                 moved = False
                 expected = 0 if packet.dts is None else count_indexed_frames(container, stream, since=packet.dts)
@@ -103,6 +105,22 @@ def decode_frames(
         raise TruncatedError(f"its index lists {expected} frames")
     if truncated:
         raise TruncatedError("its last frame is incomplete")
+
+
+def _read_packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet[VideoStream]]:
+    """Yield the packets of a stream. In a damaged one FFmpeg may ask to be called again, an error that ends PyAV's."""
+    attempts = 0
+    while True:
+        try:
+            for packet in container.demux(stream):
+                attempts = 0
+                yield packet
+        except av.error.BlockingIOError:
+            attempts += 1
+            if attempts > MOST_ATTEMPTS:
+                raise
+        else:
+            return
 
 
 def count_indexed_frames(container: InputContainer, stream: VideoStream, *, since: int | None = None) -> int:
@@ -156,12 +174,14 @@ class _Balance:
     def count(self, frames: Iterable[av.VideoFrame | None]) -> Iterator[av.VideoFrame | None]:
         """Yield frames, None for a damaged one, and None for each that cannot be in the decoder any more."""
         for frame in frames:
+            if frame is None and self._joining:
+                continue
             if frame is None:
                 self._errors += 1
                 self._returned += 1
                 yield None
                 continue
-            if self._joining:  # a stream that is joined in the middle begins with packets that have no key frame yet
+            if self._joining:  # packets before the first key frame of a stream that is joined in the middle
                 self._joining, self._sent, self._returned = False, 1, 0
                 self._pending.clear()
             yield from self._overtake(frame.pts)
@@ -170,7 +190,7 @@ class _Balance:
             if frame.pts is not None:
                 self.last_pts = max(frame.pts, self.last_pts or frame.pts)
             yield None if frame.is_corrupt else frame
-        while self.lost > self._longest_delay:
+        while self.lost > self._longest_delay and not self._joining:
             yield from self._lose()
 
     def _overtake(self, pts: int | None) -> Iterator[None]:

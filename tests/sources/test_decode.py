@@ -121,6 +121,16 @@ def test_damage_of_a_live_source_is_flagged_as_in_a_file(tmp_path: Path) -> None
         assert live_missed == missed >= count_flagged(damaged) > 0
 
 
+def test_frames_before_a_live_source_was_joined_are_not_missed(tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.ts", 60, options={"g": "30", "bf": "2"})
+    path.write_bytes(path.read_bytes()[188 * 30 :])
+    numbers, missed = read(path)
+    assert numbers == list(range(numbers[0], 60))
+    assert missed > 20, "the file has packets of these frames"
+    with serving(path.read_bytes()) as address:
+        assert read(f"{address}/live") == (numbers, 0)
+
+
 @pytest.mark.parametrize("threads", [0, 1, 4])
 def test_no_frame_that_the_decoder_flags_is_delivered(tmp_path: Path, threads: int) -> None:
     whole = clip(tmp_path / "a.ts", 60)
@@ -167,6 +177,24 @@ def test_frames_before_a_stream_that_appears_in_the_middle_are_delivered(tmp_pat
         with pytest.raises(TruncatedError, match="streams appear that its beginning does not list"):
             delivered.extend(frames)
     assert [frame is not None for frame in delivered] == [True] * 40
+
+
+def test_a_container_that_asks_to_be_read_again_is_read_on(tmp_path: Path) -> None:
+    class Hesitant:
+        def __init__(self, container: InputContainer, calls: int) -> None:
+            self.format = container.format
+            self._packets, self._calls = container.demux(container.streams.video[0]), calls
+
+        def demux(self, _: VideoStream) -> Iterator[av.Packet[VideoStream]]:
+            self._calls -= 1
+            yield next(self._packets)
+            if self._calls:
+                raise av.error.BlockingIOError(11, "Resource temporarily unavailable")
+            yield from self._packets
+
+    with av.open(str(clip(tmp_path / "a.ts"))) as container:
+        frames = list(decode_frames(Hesitant(container, 5), container.streams.video[0]))  # type: ignore[arg-type]
+    assert [frame is not None for frame in frames] == [True] * 40
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.webm", "a.avi", "a.mov", "a.mp4"])
