@@ -21,7 +21,7 @@ from stream_seg.runtime.graph import Graph
 from stream_seg.sources import reader
 from stream_seg.sources.video import DecodedFrame
 from stream_seg.stages import playback
-from stream_seg.stages.base import Context, Frames, Traits
+from stream_seg.stages.base import Context, Frames, Policy, Traits
 from stream_seg.stages.playback import Playback, resolve_pace, resolve_stay
 from tests.support.clips import number_image, write_video
 from tests.support.fake_stages import Camera, FunctionStage, Ledger, make_config, make_node
@@ -66,11 +66,17 @@ def newest_frames(clock: Clock, seconds: float) -> Iterator[Frame]:
         yield make_frame(last)
 
 
-def test_a_looped_clip_plays_at_its_own_rate(clock: Clock) -> None:
+@pytest.mark.parametrize("policy", ["latest", "every"])
+def test_a_looped_clip_plays_at_its_own_rate(clock: Clock, policy: Policy) -> None:
     """Held back like a recording it would show 3 frames/s: each wait drops frames, and the next one is as long."""
-    looped = Playback(Context(policy="latest", live=lambda stream: True), pace=True)
-    shown = [looped.hold(frame) for frame in newest_frames(clock, 10)]
-    assert len(shown) == pytest.approx(10 * RATE, abs=2)
+    looped = Playback(Context(policy=policy, live=lambda stream: True), pace=True)
+    shown = 0
+    for frame in newest_frames(clock, 10):
+        arrived_s = clock.now_s
+        looped.hold(frame)
+        assert clock.now_s == arrived_s
+        shown += 1
+    assert shown == pytest.approx(10 * RATE, abs=2)
 
 
 def test_a_loop_gives_its_frames_at_their_times(monkeypatch: pytest.MonkeyPatch) -> None:

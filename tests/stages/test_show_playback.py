@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import cv2
@@ -89,6 +90,13 @@ def test_a_key_ends_the_run_at_once(screen: Screen, keys: dict[float, int]) -> N
     screen.keys, end_s = keys, max(keys)
     assert len(play(2 * RATE)) == pytest.approx(RATE / 2, abs=2)
     assert screen.now_s == pytest.approx(end_s, abs=0.1)
+
+
+def test_a_key_ends_the_run_in_a_pause_of_the_recording(screen: Screen) -> None:
+    screen.keys = {3.0: ord("q")}
+    frames = [make_frame(0), replace(make_frame(1), pts=500, time_base=Fraction(1))]
+    assert len(list(Show().bind(WATCHED)(iter(frames)))) == 1
+    assert screen.now_s == pytest.approx(3, abs=0.1)
 
 
 def test_a_window_stays_with_the_last_image_until_q(screen: Screen) -> None:

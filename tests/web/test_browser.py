@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from stream_seg.datasets.palettes import CAMVID
-from stream_seg.frame import Temporal
+from stream_seg.frame import Signal, Temporal
 from stream_seg.web.app import STATIC
+from tests.support.frames import make_frame
 from tests.support.page_client import PageClient, feed_frames, make_segmented_frame, run_page, wait_for
 from tests.support.time_limits import TimeLimit
 
@@ -235,13 +236,16 @@ def test_a_lost_server_is_reported_in_full_screen_and_comes_back(
 
 def test_a_server_that_hangs_is_reported(browser: Browser, time_limit: TimeLimit) -> None:
     with run_page() as page, feed_frames(page), browser.new_context() as context:
+        page.put(replace(make_frame(0, stream="rear"), signal=Signal("down", "refused", 0)))
         tab = context.new_page()
         tab.goto(page.url)
         tab.wait_for_selector(".tile.up")
+        tab.wait_for_selector("[data-source=rear]:not(.dimmed)")  # a placeholder shows the state itself
         with time_limit(3):
             tab.route("**/healthz", lambda route: None)  # as if its network cable had been cut
             tab.wait_for_selector("#connection.error:has-text('Disconnected. Reconnecting…')")
-            tab.wait_for_selector(".tile.dimmed .scrim b:has-text('disconnected')")
+            for source in ("front", "rear"):
+                tab.wait_for_selector(f"[data-source={source}].dimmed .scrim b:has-text('disconnected')")
         tab.unroute("**/healthz")
         tab.wait_for_selector(".tile.up:not(.dimmed)")
 
