@@ -31,6 +31,7 @@ from stream_seg.stages.segment import Segment
 from stream_seg.stages.smooth import Smooth, blend
 from stream_seg.types import VOID, Image, Labels
 
+MAGENTA = (255, 0, 255)
 WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 
@@ -155,11 +156,11 @@ def write_plots(facts: Mapping[str, Any], folder: Path) -> None:
 def write_strip(network: str, path: Path) -> None:
     """Write four frames of a synthetic drive: image, labels per frame, smoothed labels.
 
-    White pixels changed their class since the previous frame, while the true class of their point stayed.
+    Magenta pixels changed their class since the previous frame, while the true class of their point stayed.
     """
     from matplotlib import pyplot as plt
 
-    drive = render_drive("drive", frames=24)
+    drive = render_drive("drive", frames=24, classes=open_network(network).classes)
     segmented = list(Segment(network=network)(iter(drive.frames)))
     rows = {"image": [frame.image for frame in segmented]}
     for name, frames in {"per frame": segmented, "smoothed": list(Smooth()(iter(segmented)))}.items():
@@ -183,7 +184,7 @@ def _flips(drive: Drive, labels: Sequence[Labels], k: int) -> Image:
     assert before is not None
     previous, true = (motion.warp(each, flow, nearest=True) for each in (labels[k - 1], before.labels))
     image = truth.classes.bgr[labels[k]]
-    image[(previous != labels[k]) & (true == truth.labels) & (truth.labels != VOID)] = 255
+    image[(previous != labels[k]) & (true == truth.labels) & (truth.labels != VOID)] = MAGENTA
     return np.asarray(image, np.uint8)
 
 

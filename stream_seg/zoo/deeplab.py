@@ -63,7 +63,7 @@ class DeepLabV1(nn.Module):
 
 
 def refine(scores: Tensor, image: Tensor, crf: nn.Module | None) -> Tensor:
-    """Refine scores with the CRF, if any, on the image at the scores' size."""
+    """Apply the CRF, if any, to scores and the image at their size."""
     if crf is None:
         return scores
     result: Tensor = crf(scores, F.interpolate(image, size=scores.shape[-2:], mode="area"))
