@@ -68,7 +68,7 @@ class Segment:
     ] = "auto"
     size: Annotated[
         Size | None,
-        Field(description="[height, width] of the network's input; larger finds smaller objects and takes longer"),
+        Field(description="[height, width] of the network's input; larger takes longer and may find smaller objects"),
     ] = None
     prefer: Prefer = field(default_factory=dict)
     palette: Annotated[
