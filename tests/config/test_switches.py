@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from stream_seg.config.graph_file import check
 from stream_seg.config.overrides import default_document, with_input, with_outputs
 from stream_seg.config.switches import SWITCHES, apply_switches
 from stream_seg.errors import ConfigError
+from stream_seg.stages.registry import stage_class
 
 
 def document(source: str = "drive.mp4", *outputs: str) -> dict[str, Any]:
@@ -120,6 +123,20 @@ def test_stages_that_smooth_are_known_by_their_trait() -> None:
     assert [*changed] == ["a", "b", "segment", "other", "records"]
     assert (changed["other"]["input"], changed["records"]["input"]) == ("segment", ["other", "segment"])
     assert stages["other"]["input"] == ["steadier"]
+
+
+def test_the_page_lists_every_switch_and_its_keys() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    rows = [re.split(r"\s*(?<!\\)\|\s*", line) for line in page.splitlines() if line.startswith("| `--")]
+    listed = {cells[1].strip("`").split()[0].removeprefix("--"): cells[2] for cells in rows}
+    assert listed.pop("no-smooth") == ""
+    assert {*listed} == {*SWITCHES} - {"precision"}
+    for name, text in listed.items():
+        key = SWITCHES[name].key
+        assert key in text
+        for stage in re.findall(r"`(\w+)[.`]", text):
+            if stage != key and stage != "classes":
+                assert key in stage_class(stage).__pydantic_fields__  # type: ignore[attr-defined]
 
 
 def test_command_line_and_python_have_the_same_switches() -> None:
