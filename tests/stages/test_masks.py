@@ -111,12 +111,16 @@ def test_a_second_run_into_a_folder_is_refused_at_its_start(tmp_path: Path, temp
     assert [frame.seq for frame in first] == [1]
 
 
-def test_a_refused_run_does_not_remove_the_empty_folder_of_another(tmp_path: Path) -> None:
+def test_a_refused_run_does_not_remove_the_empty_folder_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = LabelFolder(tmp_path / "masks", overwrite=False)
     second = LabelFolder(tmp_path / "masks", overwrite=False)
     with first:
-        with pytest.raises(OutputError, match="another run"), second:
-            pass
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "exists", lambda _: False)  # it looked before the first one created the folder
+            with pytest.raises(OutputError, match="another run"), second:
+                pass
         first.write(0, LABELS, CLASSES)
     assert (tmp_path / "masks/000000.png").exists()
 
