@@ -16,7 +16,7 @@ import pytest
 from stream_seg.errors import OutputError, SourceError
 from stream_seg.frame import Frame
 from stream_seg.runtime.graph import FINISH_FRAME_S, Graph
-from stream_seg.stages.base import Frames, Policy
+from stream_seg.stages.base import Context, Frames, Policy
 from tests.support.fake_stages import Camera, Ledger, Work, make_chain, make_config, make_node, run_graph
 from tests.support.frames import make_frame
 from tests.support.program import wait_until
@@ -107,6 +107,32 @@ def test_the_frames_before_the_error_of_a_source_arrive() -> None:
     graph = run_graph(make_chain(breaks, Work(), sink))
     assert isinstance(graph.error, SourceError)
     assert sink.numbers == list(range(10))
+
+
+@pytest.mark.parametrize(("stopped", "seq", "complete"), [(False, 4, True), (False, 3, False), (True, 4, False)])
+def test_a_stream_is_complete_with_the_last_frame_of_a_source_that_was_not_stopped(
+    stopped: bool, seq: int, complete: bool
+) -> None:
+    """Outputs tell by this whether an error of the run has cut off a recording."""
+    contexts: list[Context] = []
+
+    class Output(Ledger):
+        def bind(self, context: Context) -> Output:
+            contexts.append(context)
+            return self
+
+    def source(_: Frames) -> Frames:
+        yield from (make_frame(number) for number in range(5))
+        if stopped:
+            wait_until(graph.ending)
+
+    sink = Output()
+    with Graph(make_config(make_chain(source, Work(), sink))) as graph:
+        wait_until(lambda: len(sink.received) == 5)
+        if stopped:
+            graph.stop()
+        graph.wait(10)
+    assert contexts[0].complete("camera", seq) == complete
 
 
 def test_missed_frames_of_a_source_are_counted() -> None:
