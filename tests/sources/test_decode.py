@@ -91,6 +91,7 @@ def test_every_frame_of_a_damaged_file_is_delivered_or_counted(
     for number in (0, 20, 38, 39):
         numbers, missed = read(change_packets(whole, tmp_path / "b.mkv", {number: change}), threads=threads)
         assert len(numbers) + missed == 40, number
+        assert len({*numbers}) == len(numbers), number
 
 
 @pytest.mark.parametrize("codec", CODECS)
