@@ -15,7 +15,7 @@ from stream_seg.cli.options import JsonFile, Overwrite
 from stream_seg.errors import ConfigError, NetworkError
 
 if TYPE_CHECKING:
-    from stream_seg.engines.build import Reporter
+    from stream_seg.engines.build_one import Reporter
 
 app = typer.Typer(
     name="engines",
@@ -37,7 +37,6 @@ def build(
     size: Annotated[
         str | None, typer.Option(metavar="HxW", help="Input size; shipped and exported networks are resized to it.")
     ] = None,
-    batch: Annotated[int | None, typer.Option(help="Largest batch of a TensorRT engine.")] = None,
     compute_capability: Annotated[
         str | None,
         typer.Option(metavar="N.N", help="Build with TensorRT for a GPU that is not in this machine, such as 8.9."),
@@ -64,8 +63,9 @@ def build(
     from stream_seg.cli.console import print_results
     from stream_seg.cli.engines_table import describe_engine
     from stream_seg.cli.report import check_json_file, write_json
-    from stream_seg.engines.build import EngineRecipe, build_engine
+    from stream_seg.engines.build import build_engine
     from stream_seg.engines.cache import cache_folder
+    from stream_seg.engines.recipe import EngineRecipe
     from stream_seg.network.sidecar import parse_size
     from stream_seg.schema.validation import require_mapping, validate
     from stream_seg.schema.yaml import read_yaml
@@ -185,7 +185,7 @@ def _show_progress() -> Iterator[Reporter]:
     from rich.markup import escape
 
     from stream_seg.cli.console import error_console, print_error_line
-    from stream_seg.engines.build import Reporter
+    from stream_seg.engines.build_one import Reporter
 
     status = error_console().status("")
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from stream_seg.backends.choose import Target, find_target
@@ -108,6 +110,27 @@ def find_engines(folder: Path, network: Network, target: Target, *, precision: s
         elif precision != "auto" or _is_worthwhile(entry, shipped_int8=network.int8 is not None):
             matches.append(entry)
     return sorted(matches, key=lambda entry: (order.index(entry.key.precision), -entry.created.timestamp()))
+
+
+def find_preferred_backend(folder: Path, network: Network, backends: Sequence[str], *, precision: str) -> str | None:
+    """Return the backend of the newest engine of `network` that was built instead of one for the first of `backends`.
+
+    None if there is no such engine that can be trusted.
+    """
+    digest = hash_bytes(network.f32)
+    with suppress(NetworkError, OSError):
+        entries = [
+            entry
+            for entry in read_entries(folder)[0]
+            if entry.instead_of == backends[0]
+            and (entry.key.onnx, entry.key.shape[1:3]) == (digest, network.size)
+            and entry.key.backend in backends
+            and precision in ("auto", entry.key.precision)
+            and entry.key.version == find_target(entry.key.backend).version
+        ]
+        if entries:
+            return max(entries, key=lambda entry: entry.created).key.backend
+    return None
 
 
 def _is_worthwhile(entry: Entry, *, shipped_int8: bool) -> bool:

@@ -33,7 +33,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class Key(BaseModel):
     """Everything that an engine depends on; engines with different keys are different engines.
 
-    `onnx` is the digest of the network's portable ONNX in float32, `shape` is (largest batch, height, width, 3), and
+    `onnx` is the digest of the network's portable ONNX in float32, `shape` is (images, height, width, 3), and
     `calibration` the digest of the images and settings of a quantization, None without one.
     """
 
@@ -58,7 +58,8 @@ class Entry(BaseModel):
     """Description of an engine, stored as JSON beside it.
 
     `gate` is the accuracy report, None for float32, which needs none. `refused` are the lower precisions that failed
-    the accuracy gate, with the reason. `seal` is the HMAC of all other fields, where a secret is set.
+    the accuracy gate, with the reason. `instead_of` is the backend that `auto` would take without this engine, if the
+    precision failed on that. `seal` is the HMAC of all other fields, where a secret is set.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,6 +72,7 @@ class Entry(BaseModel):
     created: datetime
     gate: AccuracyReport | None
     refused: tuple[str, ...] = ()
+    instead_of: str | None = None
     seal: Sha256 | None = None
 
     @property
@@ -92,6 +94,7 @@ def make_entry(
     suffix: str,
     gate: AccuracyReport | None,
     refused: Sequence[str] = (),
+    instead_of: str | None = None,
     secret: bytes | None = None,
 ) -> Entry:
     """Return the entry of an engine that was just built, with the seal of `secret` if there is one."""
@@ -105,6 +108,7 @@ def make_entry(
         created=datetime.now(timezone.utc).replace(microsecond=0),
         gate=gate,
         refused=tuple(refused),
+        instead_of=instead_of,
     )
     return entry if secret is None else entry.model_copy(update={"seal": _compute_seal(entry, secret)})
 

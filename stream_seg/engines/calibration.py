@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -135,12 +135,16 @@ def _read_images(
         yield Sample(file.name, resize_image(image, size), truth)
 
 
+Preset = Literal["performance", "mixed"]
+PRESETS: tuple[Preset, ...] = get_args(Preset)
+
+
 class QuantizeSettings(BaseModel):
     """Settings. The defaults lose least on the road network at equal speed; docs/engines.md has the figures."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    preset: Literal["mixed", "performance"] = "performance"  # mixed: asymmetric activations; else all symmetric
+    preset: Preset = "performance"  # mixed: asymmetric activations; else all symmetric
     bias_correction: bool = False  # shift each layer to keep its mean output; costs the road network 0.6 mIoU
     keep: tuple[str, ...] = ()  # names of ONNX operators that stay in float32
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from stream_seg.backends.choose import available_backends, find_target, open_backend, pick_backend
 from stream_seg.backends.engine import Engine, check_engine
 from stream_seg.backends.registry import BACKENDS, GROUPS, backends_of, precision_names
-from stream_seg.engines.cache import cache_folder, find_engines, read_engine
+from stream_seg.engines.cache import cache_folder, find_engines, find_preferred_backend, read_engine
 from stream_seg.engines.cache_entry import Entry, summarize_report
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network.network import Network
@@ -28,17 +28,23 @@ def open_engine(
     """Return an engine of `network` that has run once. Raises NetworkError; ConfigError for an unknown name.
 
     An engine that was built for the network (`stream-seg engines build`) is taken from the cache. With backend "auto",
-    "cpu" or "gpu", a backend that does not load or cannot compile the network in `precision` is logged, and the next
-    one is tried. The first run warms the engine up and checks its output. `on_progress` receives the steps of an engine
-    that is built now. Also raises ConfigError as `cache_entry.read_secret`.
+    "cpu" or "gpu" it may have been built instead of one for the first backend, and a backend that does not load or
+    cannot compile the network in `precision` is logged, and the next one is tried. The first run warms the engine up
+    and checks its output. `on_progress` receives the steps of an engine that is built now. Also raises ConfigError as
+    `cache_entry.read_secret`.
     """
     if precision not in precision_names():
         raise ConfigError(describe_unknown("precision", precision, precision_names()))
     available, failed = list(available_backends()), list[str]()
     if backend in GROUPS:
         available = [name for name in backends_of(backend) if name in available]
+    preferred = None
+    if backend in GROUPS and len(available) > 1:
+        preferred = find_preferred_backend(cache_folder(), network, available, precision=precision)
     while True:
-        name, reason = pick_backend(backend, available=available)
+        name, reason = pick_backend(preferred or backend, available=available)
+        if preferred is not None:
+            reason, preferred = f"its engine was built instead of one for {available[0]}", None
         try:
             engine, origin = _open(network, name, precision=precision, threads=threads, on_progress=on_progress)
             break
@@ -80,7 +86,9 @@ def _open(
             continue
         return engine, f" built {entry.created:%Y-%m-%d} ({entry.accuracy})"
     if BACKENDS[name].compiler is not None:
-        from stream_seg.engines.build import EngineRecipe, Reporter, build_for_target
+        from stream_seg.engines.build import build_for_targets
+        from stream_seg.engines.build_one import Reporter
+        from stream_seg.engines.recipe import EngineRecipe
 
         def report_line(message: str) -> None:
             log.info("%s", message)
@@ -89,7 +97,7 @@ def _open(
         recipe = EngineRecipe(network=network.name, backend=name, precision=precision)
         reporter = Reporter(report_line, on_progress)
         try:
-            result = build_for_target(network, target, recipe, folder=folder, report=reporter, must_store=False)
+            result = build_for_targets(network, [target], recipe, folder=folder, report=reporter, must_store=False)
         except ConfigError as error:  # a precision that this backend lacks and the next one may have
             raise NetworkError(str(error)) from error
         if result.fault and not fault:

@@ -17,7 +17,9 @@ from stream_seg.backends.engine import prune_onnx, select_onnx
 from stream_seg.backends.tensorrt.api import get_logger, import_tensorrt
 from stream_seg.backends.tensorrt.backend import build_plan, create_engine, list_compute_capabilities, parse_onnx
 from stream_seg.backends.tensorrt.precision import convert_precision
-from stream_seg.engines.build import EngineRecipe, Reporter, build_for_target
+from stream_seg.engines.build import build_for_targets
+from stream_seg.engines.build_one import Reporter
+from stream_seg.engines.recipe import EngineRecipe
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network.network import Network, open_network
 from stream_seg.ops.resize import resize_image
@@ -81,11 +83,11 @@ def test_fp8_is_built_on_request_where_the_gpu_has_it(road: Network, tmp_path: P
     recipe = EngineRecipe(network="road", precision="fp8", agreement=90)
     lines: list[str] = []
     report = Reporter(lines.append)
-    result = build_for_target(road, find_target("tensorrt", "8.9"), recipe, folder=tmp_path, report=report)
+    result = build_for_targets(road, [find_target("tensorrt", "8.9")], recipe, folder=tmp_path, report=report)
     assert (result.entry.key.precision, result.fresh) == ("fp8", True)
-    assert "road: comparing fp8 with f32 on 24 images" in lines
+    assert "road: comparing fp8 on tensorrt with f32 on 24 images" in lines
     with pytest.raises(ConfigError, match=r"tensorrt on any GPU of capability 8\.6 offers int8, fp16, f32"):
-        build_for_target(road, find_target("tensorrt", "8.6"), recipe, folder=tmp_path, report=report)
+        build_for_targets(road, [find_target("tensorrt", "8.6")], recipe, folder=tmp_path, report=report)
 
 
 def test_tensors_have_the_types_of_the_precision(road: Network) -> None:

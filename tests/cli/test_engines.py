@@ -129,7 +129,8 @@ def test_the_list_shows_entries_that_are_not_trusted(cache: Path, capfd: pytest.
         (["build", "missing.onnx"], 4, "missing.onnx: no such file"),
         (["build", "road", "--size", "big"], 2, "--size big: expected HEIGHTxWIDTH"),
         (["build", "road", "--size", "64x90"], 4, "64x90 does not fit its strides (operator Add); 64x96 does"),
-        (["build", "road", "--batch", "0"], 2, "batch"),
+        (["build", "road", "--images", "8"], 2, "images: needs calibrate, a folder of images or a video"),
+        (["build", "road", "--recipe", "batch.yaml"], 2, "batch.yaml: unknown key 'batch'"),
         (
             ["build", "road", "--backend", "tensorflow"],
             2,
@@ -157,6 +158,7 @@ def test_errors_are_one_line(
 ) -> None:
     Path("empty").mkdir()
     Path("bad.yaml").write_text("{network: road, precison: int8}")
+    Path("batch.yaml").write_text("{network: road, batch: 4}")
     Path("bad.pth").write_bytes(b"cos\nsystem\n(S'touch canary'\ntR.")
     write_faulty_networks()
     status, out, err = run_engines(capfd, *arguments)
@@ -217,7 +219,7 @@ def test_ages() -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_recipes_are_valid(path: Path) -> None:
-    from stream_seg.engines.build import EngineRecipe
+    from stream_seg.engines.recipe import EngineRecipe
     from stream_seg.schema.validation import validate
     from stream_seg.schema.yaml import read_yaml
 

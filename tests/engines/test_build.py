@@ -15,11 +15,13 @@ from stream_seg.backends.choose import Target
 from stream_seg.backends.engine import Device, prune_onnx
 from stream_seg.backends.tensorrt.api import Plan
 from stream_seg.backends.tensorrt.run import Execution
-from stream_seg.engines.build import BuildResult, EngineRecipe, Reporter, build_engine, build_for_target
+from stream_seg.engines.build import BuildResult, build_engine, build_for_targets
+from stream_seg.engines.build_one import Reporter
 from stream_seg.engines.cache import read_engine, read_entries
 from stream_seg.engines.cache_entry import make_entry
 from stream_seg.engines.cache_write import lock_key, store_engine
 from stream_seg.engines.open import open_engine
+from stream_seg.engines.recipe import EngineRecipe
 from stream_seg.errors import ConfigError, NetworkError, StreamSegError
 from stream_seg.network.network import open_network
 from tests.support import simulated_cuda, small_networks
@@ -50,7 +52,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make_recipe(network: Path, **keys: Any) -> EngineRecipe:
-    return EngineRecipe(network=str(network), **({"backend": "openvino", "agreement": 90.0} | keys))
+    limit = {} if "labels" in keys or keys.get("precision") == "f32" else {"agreement": 90.0}
+    return EngineRecipe(network=str(network), **({"backend": "openvino"} | limit | keys))
 
 
 def write_labels(folder: Path, images: Path) -> Path:
@@ -98,10 +101,11 @@ def test_beyond_the_limit_the_next_precision_is_built(mine: Path, images: Path, 
     result = build_engine(recipe, folder=folder, report=Reporter(lines.append))
     assert result.entry.key.precision == "f32"
     assert result.entry.gate is None
-    assert result.entry.refused[0].startswith("int8 calibration: 9")
-    [line] = [line for line in lines if "refused" in line]
-    assert line.startswith("mine: int8 refused: calibration: 9")
-    assert line.endswith("trying the next precision")
+    assert result.entry.refused[0].startswith("int8 (preset performance) on onnxruntime: calibration: 9")
+    line, other = (line for line in lines if "refused" in line)
+    assert line.startswith("mine: int8 (preset performance) on onnxruntime refused: calibration: 9")
+    assert line.endswith("; trying int8 (preset mixed) on onnxruntime")
+    assert other.endswith("; trying f32 on onnxruntime")
     assert read_entries(folder) == ([result.entry], {}), "the refused engine is not stored"
     assert opened_precision(mine, "onnxruntime") == "f32"
 
@@ -252,19 +256,21 @@ def test_a_network_is_built_at_another_size(tmp_path: Path, folder: Path) -> Non
     recipe = make_recipe(Path("road"), precision="int8", size=(64, 96))
     result = build_engine(recipe, folder=folder, report=Reporter(lines.append))
     assert result.entry.key.shape == (1, 64, 96, 3)
-    assert any("comparing int8 with f32" in line for line in lines), "the shipped report is for another size"
+    assert any("comparing int8 on openvino with f32" in line for line in lines), (
+        "the shipped report is for another size"
+    )
     with pytest.raises(NetworkError, match=r"road: takes images of 384x640 .*; 32x50 does not fit its strides"):
         open_network("road", size=(32, 50))
 
 
 def test_a_plan_for_a_gpu_that_is_not_here(mine: Path, images: Path, folder: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
-    keys: dict[str, Any] = {"backend": "auto", "compute_capability": "8.9", "calibrate": str(images), "batch": 2}
+    keys: dict[str, Any] = {"backend": "auto", "compute_capability": "8.9", "calibrate": str(images)}
     steps: list[str] = []
     report = Reporter(lambda _: None, steps.append)
     entry = build_engine(make_recipe(mine, **keys), folder=folder, report=report).entry
     key = entry.key
-    assert (key.backend, key.device, key.compute_capability, key.shape[0]) == ("tensorrt", "any", "8.9", 2)
+    assert (key.backend, key.device, key.compute_capability, key.shape[0]) == ("tensorrt", "any", "8.9", 1)
     assert key.precision == "int8"
     assert entry.file.endswith(".plan")
     assert entry.gate is not None
@@ -307,15 +313,15 @@ def test_a_missing_plan_is_built_compared_and_stored(
     lines: list[str] = []
     report = Reporter(lines.append)
     recipe = EngineRecipe(network="mine", backend="tensorrt")
-    entry = build_for_target(network, target, recipe, folder=folder, report=report).entry
+    entry = build_for_targets(network, [target], recipe, folder=folder, report=report).entry
     assert read_engine(folder, entry) in plans
-    assert (entry.key.precision, entry.key.device, entry.key.shape) == ("fp16", "a GPU", (8, *small_networks.SIZE, 3))
+    assert (entry.key.precision, entry.key.device, entry.key.shape) == ("fp16", "a GPU", (1, *small_networks.SIZE, 3))
     assert entry.gate is not None
     assert entry.gate["computed_by"] == "tensorrt on a GPU"
     assert entry.gate["held_back"]["agreement"] == 1
-    assert [line.partition(" for ")[0] for line in lines][:1] == ["mine: TensorRT builds fp16"]
+    assert lines[0] == "mine: TensorRT builds fp16 on a GPU of capability 8.9"
     count = len(plans)
-    assert build_for_target(network, target, recipe, folder=folder, report=report) == BuildResult(entry, fresh=False)
+    assert build_for_targets(network, [target], recipe, folder=folder, report=report) == BuildResult(entry, fresh=False)
     assert len(plans) == count, "the second time it comes from the cache"
 
     zeros = small_networks.make_model(outputs={"out": 3}, batch="n")
@@ -323,9 +329,9 @@ def test_a_missing_plan_is_built_compared_and_stored(
     wrong = open_network(small_networks.write_network(tmp_path, zeros, classes, name="zeros"))
     simulated_onnx["fp16"] = prune_onnx(wrong.f32)[1]
     (folder / f"{entry.name}.json").unlink()
-    entry = build_for_target(network, target, recipe, folder=folder, report=report).entry
+    entry = build_for_targets(network, [target], recipe, folder=folder, report=report).entry
     assert entry.key.precision == "f32", "wrong labels are refused"
-    assert entry.refused[0].startswith("fp16 calibration: ")
+    assert entry.refused[0].startswith("fp16 on tensorrt: calibration: ")
 
 
 def test_the_entry_is_json(mine: Path, images: Path, folder: Path) -> None:

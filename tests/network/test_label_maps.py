@@ -28,7 +28,7 @@ SHAPES: dict[str, tuple[bool, list[tuple[Any, ...]]]] = {
     "(H, W)": (False, [("Squeeze", [0])]),
     "(H, W, 1)": (True, [("Transpose", {"perm": [0, 2, 3, 1]}), ("Squeeze", [0])]),
 }
-"""Whether the arg-max keeps its axis, and the operators behind it."""
+"""True if the arg-max keeps its axis, and the operators behind it."""
 SIDECAR = {"classes": CLASSES, "mean": [0.5] * 3}
 
 
