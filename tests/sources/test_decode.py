@@ -79,19 +79,20 @@ def test_damage_near_the_end_costs_one_frame(tmp_path: Path, suffix: str, number
     assert numbers == sorted(numbers)
 
 
-@pytest.mark.parametrize("threads", [1, 16])
 @pytest.mark.parametrize("change", [zero, halve, scramble], ids=["zero", "half", "noise"])
 @pytest.mark.parametrize("codec", CODECS)
-def test_every_frame_of_a_damaged_file_is_delivered_or_counted(
-    tmp_path: Path, codec: str, change: Change, threads: int
-) -> None:
+def test_every_frame_of_a_damaged_file_is_delivered_or_counted(tmp_path: Path, codec: str, change: Change) -> None:
     if codec in ("vp8", "vp9") and change is zero:
         pytest.skip("a packet of zeros is a hidden frame")
     whole = clip(tmp_path / "a.mkv", **CODECS[codec])
-    for number in (0, 20, 38, 39):
-        numbers, missed = read(change_packets(whole, tmp_path / "b.mkv", {number: change}), threads=threads)
-        assert len(numbers) + missed == 40, number
-        assert len({*numbers}) == len(numbers), number
+    for number in (0, 20, 37, 38, 39):
+        damaged = change_packets(whole, tmp_path / "b.mkv", {number: change})
+        counts = []
+        for threads in (1, 16):
+            numbers, missed = read(damaged, threads=threads)
+            counts.append((len(numbers), missed))
+        assert counts[0] == counts[1], number
+        assert sum(counts[0]) == 40, number
 
 
 @pytest.mark.parametrize("codec", CODECS)

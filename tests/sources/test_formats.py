@@ -47,16 +47,17 @@ def test_square_pixels_are_upright_and_within_max_pixels(tmp_path: Path) -> None
     assert "is 64x64 square pixels, more than max_pixels (4095) allows" in str(error)
 
 
-@pytest.mark.parametrize(("suffix", "width"), [(".mkv", 86), (".mp4", 86), (".ts", 128)])
-def test_the_aspect_of_a_container_wins_over_that_of_its_video(tmp_path: Path, suffix: str, width: int) -> None:
-    with av.open(str(tmp_path / f"a{suffix}"), "w") as container:
+def test_the_aspect_of_an_mp4_wins_over_that_of_its_video(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"x264-params": "sar=2/1"})
         stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
         stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
         container.mux(stream.encode(av.VideoFrame.from_ndarray(number_image(7, SIZE), "bgr24")))
         container.mux(stream.encode(None))
-    (frame,) = capture(tmp_path / f"a{suffix}")
-    assert frame.image.shape == (48, width, 3)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].codec_context.sample_aspect_ratio == 2
+    assert [frame.image.shape for frame in capture(path)] == [(48, 86, 3)]
 
 
 def test_an_aspect_that_changes_in_the_middle_is_followed(tmp_path: Path) -> None:
