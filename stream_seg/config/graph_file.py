@@ -163,6 +163,7 @@ def check(document: Mapping[str, Any], *, where: str, loader: StageLoader | None
         watchdog=top.watchdog,
     )
     _check_single_paths(config, where=where)
+    _check_lost_labels(config, where=where)
     return config
 
 
@@ -251,6 +252,23 @@ def _check_single_paths(config: Config, *, where: str) -> None:
                     f"{where}: stages.{node.name}.input: the frames of stream {quote_value(stream)} come by "
                     f"{' and '.join(names)}; add a stage for each (`stage: {node.kind}`)"
                 )
+
+
+def _check_lost_labels(config: Config, *, where: str) -> None:
+    """Reject a stage that would replace the labels of a stage before it."""
+    labelled_by: dict[str, Node] = {}
+    for node in config.nodes:
+        traits = traits_of(node.stage)
+        before = next((labelled_by[name] for name in node.inputs if name in labelled_by), None)
+        if before is not None and traits.replaces_labels:
+            raise ConfigError(
+                f"{where}: stages.{node.name}.input: {before.name} has labelled these frames, and {node.name} would "
+                f"replace its labels; take the frames from {' or '.join(before.inputs)}, or remove one of the two"
+            )
+        if "labels" in traits.produces:
+            labelled_by[node.name] = node
+        elif before is not None:
+            labelled_by[node.name] = before
 
 
 def _sort(nodes: Mapping[str, Node], *, where: str) -> tuple[Node, ...]:

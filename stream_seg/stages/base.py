@@ -60,6 +60,8 @@ class Traits:
     role: Role = "filter"
     produces: tuple[Product, ...] = ()
     """Parts that the stage adds to frames, counted as metrics: labels (engine, key frames), smoothing (resets)."""
+    replaces_labels: bool = False
+    """Labels that frames have already would be lost in this stage: it is refused behind a stage that produces them."""
     age_feedback: bool = False
     """Outputs report the age of each frame back to this stage, as `Frame.ages`."""
     draws: bool = False

@@ -54,7 +54,7 @@ class Segment:
     outputs too late.
     """
 
-    traits = Traits(produces=("labels",), age_feedback=True)
+    traits = Traits(produces=("labels",), replaces_labels=True, age_feedback=True)
 
     network: Annotated[
         str | dict[str, Any],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -162,6 +163,25 @@ stages:
     )
     valid = check(parse_yaml(graph.format(road="rear"), where="g.yaml"), where="g.yaml")
     assert len(valid.nodes) == 7
+
+
+@pytest.mark.parametrize("between", [(), ("smooth", "overlay")])
+def test_a_network_behind_a_network_is_refused(between: tuple[str, ...]) -> None:
+    """Its labels would replace those of the first."""
+    stages: dict[str, Any] = {"synthetic": {"frames": 3}, "first": {"stage": "segment", "input": "synthetic"}}
+    for name in between:
+        stages[name] = {"input": list(stages)[-1]}
+    stages["second"] = {"stage": "segment", "input": list(stages)[-1]}
+    stages["records"] = {"input": "second", "path": "out.jsonl"}
+    with pytest.raises(ConfigError) as caught:
+        check({"stages": stages}, where="g.yaml")
+    assert str(caught.value) == (
+        "g.yaml: stages.second.input: first has labelled these frames, and second would replace its labels; "
+        "take the frames from synthetic, or remove one of the two"
+    )
+    beside = {**stages, "second": {"stage": "segment", "input": "synthetic"}}
+    beside["masks"] = {"input": list(stages)[1 + len(between)], "path": "out/"}
+    assert check({"stages": beside}, where="g.yaml").nodes, "two networks beside each other"
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ def test_a_file_that_the_graph_reads_is_no_output(tmp_path: Path, source: str, o
     stages: dict[str, Any] = {
         "capture": {"uri": paths["clip.mp4"], "password_file": paths["password"]},
         "segment": {"input": "capture", "network": paths["net.onnx"]},
-        "again": {"stage": "segment", "input": "segment", "network": {"onnx": paths["mapped.onnx"]}},
-        "serve": {"input": "again", "certfile": paths["certificate"], "keyfile": paths["certificate"]},
+        "again": {"stage": "segment", "input": "capture", "network": {"onnx": paths["mapped.onnx"]}},
+        "serve": {"input": "segment", "certfile": paths["certificate"], "keyfile": paths["certificate"]},
         "records": {"input": "again", "path": str(tmp_path / "o.jsonl")},
     }
     config = check({"stages": stages, "overwrite": overwrite}, where="graph")
