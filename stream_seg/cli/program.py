@@ -169,9 +169,10 @@ def _flush_output(code: int) -> int:
     except BrokenPipeError:
         pass
     except OSError as error:
-        reason = STREAM_ERRORS.get(error.errno or 0) or error.strerror
-        print(f"stream-seg: cannot write to standard output: {reason}", file=sys.stderr)
-        code = code or OutputError.exit_code
+        if not code:  # else an error has been reported, perhaps this one
+            reason = STREAM_ERRORS.get(error.errno or 0) or error.strerror
+            print(f"stream-seg: cannot write to standard output: {reason}", file=sys.stderr)
+            code = OutputError.exit_code
     else:
         return code
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest would fail again at the end of Python
