@@ -97,6 +97,7 @@ def test_neither_a_wrong_nor_a_right_password_is_logged(tmp_path: Path) -> None:
             "run",
             address,
             str(lines),
+            "--overwrite",  # a recording with no time in its name
             "--set",
             setting,
             "--set",
@@ -121,7 +122,7 @@ def test_page_traces_and_report_do_not_contain_it_with_the_camera_up_and_down(tm
         f"http://127.0.0.1:{unused_port}",
         [tmp_path / name for name in ("o.jsonl", "run.json", "traces.jsonl")],
     )
-    settings = ("--set", f"traces.file={files[2]}", "--set", "traces.sample=1", "--report", files[1])
+    settings = ("--set", f"traces.file={files[2]}", "--set", "traces.sample=1", "--report", files[1], "--overwrite")
     with rtsp_server(password=CANARY) as (port, server):
         address = f"rtsp://user:{CANARY}@127.0.0.1:{port}/live"
         with start_program("-v", "run", address, page, files[0], *settings) as program:

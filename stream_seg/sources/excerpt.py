@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 from pydantic import BeforeValidator, Field
 
 from stream_seg.errors import SourceError
+from stream_seg.redact import quote_value
 from stream_seg.sources.timeline import StreamClock
 
 MICROSECOND = Fraction(1, 1_000_000)
@@ -36,7 +37,7 @@ def parse_time(value: Any) -> Any:
         return value
     match = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?)", value.strip())
     if match is None or (match[2] and float(match[3]) >= 60) or (match[1] and int(match[2]) >= 60):
-        raise ValueError(f"expected seconds or [HH:]MM:SS, got {value!r}")
+        raise ValueError(f"expected seconds or [HH:]MM:SS, got {quote_value(value)}")
     return int(match[1] or 0) * 3600 + int(match[2] or 0) * 60 + float(match[3])
 
 
