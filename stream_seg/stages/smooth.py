@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass as plain
 from dataclasses import replace
 from typing import Annotated
@@ -10,7 +11,6 @@ import cv2
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from stream_seg.errors import ConfigError
 from stream_seg.files import require_semantic
 from stream_seg.frame import Frame, FrameMotion, ReferenceScores, Reset, Semantic, Temporal, WarpedScores
 from stream_seg.keyframes.keyframes import View
@@ -19,6 +19,8 @@ from stream_seg.per_stream import PerStream
 from stream_seg.sources.timeline import GAP_S, discontinuity
 from stream_seg.stages.base import STRICT, Frames, Traits
 from stream_seg.types import Scores
+
+LOG = logging.getLogger(__name__)
 
 
 @plain(frozen=True)
@@ -43,6 +45,7 @@ class Smooth:
     The last result is warped to the current frame (optical flow) and blended in with a weight of at most `weight`: less
     where the warped image differs from the current one, and where the network is sure. The average restarts with a
     stream, after a pause of more than `gap_s`, if time goes back, at a cut, and if images or scores change their shape.
+    Labels without scores, of a network that ends in an arg-max, pass unchanged.
     """
 
     traits = Traits(produces=("smoothing",))
@@ -52,13 +55,19 @@ class Smooth:
 
     def __call__(self, frames: Frames) -> Frames:
         pasts: PerStream[_Past] = PerStream()
+        unsmoothed: set[str] = set()  # networks that were warned about
         for frame in frames:
             if frame.signal is not None:  # frames after an outage have no relation to those before
                 pasts.drop(frame.stream)
                 yield frame
                 continue
             source = _source_scores(frame)
-            if self.weight > 0:
+            if source is None:
+                network = require_semantic(frame, "smooth").engine.network
+                if network not in unsmoothed:
+                    LOG.warning("smooth: the network %s gives labels without scores, which are not smoothed", network)
+                    unsmoothed.add(network)
+            elif self.weight > 0:
                 frame, past = self._smooth(pasts.get(frame.stream), frame, source)
                 pasts.put(frame.stream, past)
             yield frame
@@ -111,12 +120,9 @@ def blend(past: Scores, now: Scores, motion: ops.Motion, confidence: ops.Confide
     return blend_scores(past, now, ops.resize_motion(motion, (height, width)), confidence, weight=weight)
 
 
-def _source_scores(frame: Frame) -> Scores:
-    """Return the network's scores that those of the frame are, or are warped from."""
-    semantic = require_semantic(frame, "smooth")
-    scores = semantic.stored_scores
-    if scores is None:
-        raise ConfigError(f"smooth: the network {semantic.engine.network} gives labels without scores; remove smooth")
+def _source_scores(frame: Frame) -> Scores | None:
+    """Return the network's scores that those of the frame are, or are warped from; None for labels without scores."""
+    scores = require_semantic(frame, "smooth").stored_scores
     return scores.reference.scores if isinstance(scores, WarpedScores) else scores
 
 

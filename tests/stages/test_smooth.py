@@ -237,10 +237,13 @@ def test_a_cut_in_a_drive_is_detected_and_a_change_of_light_is_not() -> None:
     assert [f.temporal.reset for f in light[1:]] == [None] * 5  # type: ignore[union-attr]
 
 
-def test_frames_without_scores_are_an_error() -> None:
+def test_frames_without_labels_are_an_error() -> None:
     with pytest.raises(ConfigError, match="segment stage before"):
         list(Smooth()(iter([make_frame(0)])))
+
+
+def test_labels_without_scores_pass_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     labelled = Semantic(CLASSES, ENGINE, (4, 6), label_map=np.zeros((4, 6), np.uint8))
-    frame = replace(make_frame(0), semantic=labelled)
-    with pytest.raises(ConfigError, match="remove smooth"):
-        list(Smooth()(iter([frame])))
+    frames = [replace(make_frame(seq), semantic=labelled) for seq in range(3)]
+    assert list(Smooth()(iter(frames))) == frames
+    assert [record.getMessage().endswith("which are not smoothed") for record in caplog.records] == [True]
