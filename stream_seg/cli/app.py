@@ -1,8 +1,8 @@
 """The command line: `stream-seg run | eval | train | export | engines | bench | doctor | networks | stages`.
 
 Exit codes: 0 success (also after Ctrl-C or SIGTERM), 1 unexpected error, 2 wrong argument or config, 3 failed input,
-4 failed network or engine, 5 failed output, 6 stage that failed at a frame. A signal before anything was opened ends
-the program as usual (130, 143 in a shell).
+4 failed network or engine, 5 failed output, 6 stage that failed at a frame or that a stop had to abandon. Of the other
+commands a signal ends the process as usual (130, 143 in a shell).
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ def run(
     ] = None,
     overwrite: Overwrite = False,
     metrics_port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Serve Prometheus metrics on 127.0.0.1; 0 takes a free port.")
+        int | None,
+        typer.Option(min=0, max=65535, metavar="PORT", help="Serve Prometheus metrics on 127.0.0.1; 0: a free port."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.")] = False,
     verbose: Verbose = False,

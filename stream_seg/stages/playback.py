@@ -54,7 +54,6 @@ class Playback:
         due_s = pacer.due_s(float(frame.pts * frame.time_base), monotonic(), longest_s=longest_s)
         while (wait_s := due_s - monotonic()) > 0 and not self._context.stopping():
             self._context.busy("waiting until the frame is due")
-            self._context.busy("waiting for the time of the frame")
             sleep(min(wait_s, POLL_S))
             if not poll():
                 return False
@@ -63,7 +62,6 @@ class Playback:
     def wait_while(self, condition: Callable[[], bool]) -> None:
         """Wait while a condition holds and the run goes on. The next frame is due at the end of a wait."""
         while condition() and not self._context.stopping():
-            self._context.busy("waiting for the user")
             self._context.busy("waiting for the user")
             sleep(POLL_S)
             self._pacers.clear()
