@@ -18,7 +18,7 @@ from stream_seg.types import Classes, Labels
 
 LOG = logging.getLogger(__name__)
 
-LABEL_MAP = re.compile(r"(\d{6}|[1-9]\d{6,})(\.partial(-\d+)?)?\.png")
+LABEL_MAP = re.compile(r"(\d{6}|[1-9]\d{6,})\.png|\.(\d{6}|[1-9]\d{6,})\.partial\.png")
 """Names of label maps, also of one that a killed run left unfinished."""
 CLASS_LIST = "classes.json"
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+import cv2
 import pytest
 import typer
 
 from stream_seg.cli.app import app
 from tests.support.clips import number_image, write_video
-from tests.support.program import ENDLESS_DRIVE, list_folder, read_json, run_cli
+from tests.support.program import ENDLESS_DRIVE, list_folder, read_json, run_cli, start_program, wait_until
 
 OUTPUT = 5
 DRIVE = "synth://road?size=96x64&frames=3"
@@ -129,6 +130,23 @@ def test_a_pipe_is_no_recording(folder: Path, capfd: pytest.CaptureFixture[str],
     assert run_cli("run", DRIVE, name, *options) == OUTPUT
     assert f"cannot write {name}: it exists and is not a file" in capfd.readouterr().err
     assert (contents(folder), list_folder(folder)) == before
+
+
+def test_a_killed_run_leaves_whole_label_maps_which_the_next_one_keeps_or_replaces(folder: Path) -> None:
+    masks = Path("masks")
+    with start_program("run", ENDLESS_DRIVE, "masks/", "--quiet") as program:
+        wait_until(lambda: len([*masks.glob("*.png")]) > 5, program)
+        program.kill()
+        program.wait()
+    maps = {path: path.read_bytes() for path in masks.glob("0*.png")}
+    for path in maps:
+        label_map = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        assert label_map is not None
+        assert label_map.shape == (64, 96)
+    assert run_cli("run", DRIVE, "masks/", "-q") == OUTPUT
+    assert {path: path.read_bytes() for path in masks.glob("0*.png")} == maps
+    assert run_cli("run", DRIVE, "masks/", "-q", "--overwrite") == 0
+    assert list_folder(masks) == ["000000.png", "000001.png", "000002.png", "classes.json"]
 
 
 def test_every_command_that_writes_a_file_has_the_option() -> None:

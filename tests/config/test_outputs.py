@@ -36,6 +36,19 @@ def test_a_file_that_the_graph_reads_is_no_output(tmp_path: Path, source: str, o
         refuse_overwriting(config, report_file=tmp_path / source, inputs=[Path(paths["graph.yaml"])])
 
 
+@pytest.mark.parametrize("second", ["labels", "./x/../labels", "link", "upward/labels"])
+def test_two_outputs_never_share_a_path(tmp_path: Path, second: str) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "x").mkdir()
+    (tmp_path / "link").symlink_to("labels")
+    (tmp_path / "upward").symlink_to(tmp_path)
+    first = {"input": "segment", "path": str(tmp_path / "labels")}
+    stages = {"synthetic": {}, "segment": {"input": "synthetic"}, "masks": first}
+    stages["again"] = {"stage": "masks", "input": "segment", "path": f"{tmp_path}/{second}"}
+    with pytest.raises(OutputError, match="masks and again would both write it"):
+        refuse_overwriting(check({"stages": stages, "overwrite": True}, where="graph"))
+
+
 def test_the_path_of_an_output_is_no_input(tmp_path: Path) -> None:
     (tmp_path / "o.jsonl").touch()
     stages = {"synthetic": {}, "records": {"input": "synthetic", "path": str(tmp_path / "o.jsonl")}}

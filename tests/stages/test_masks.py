@@ -72,11 +72,11 @@ def test_label_maps_of_an_older_run_do_not_stay_among_the_new_ones(tmp_path: Pat
     with pytest.raises(OutputError, match=r"the folder holds label maps; choose another one, or .*--overwrite"):
         next(masks(folder)(frames(0)))
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-    others = ("notes.txt", "7.png", "0000001.png", "000001.jpg", "000001.png.bak", "000004 (1).png")
+    others = ("notes.txt", "7.png", "0000001.png", "000001.jpg", "000001.png.bak", "000004 (1).png", "._000001.png")
     for name in others:
         (folder / name).write_text("mine")
     (folder / "000077.png").mkdir()
-    (folder / "000003.partial.png").write_text("half")
+    (folder / ".000003.partial.png").write_text("half")  # of a killed run
     run = masks(folder, overwrite=True)(frames(3, 4))
     assert len(list(folder.iterdir())) == len(before) + len(others) + 2, "nothing is removed before the first frame"
     list(run)
