@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import itertools
 import os
-import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,11 +18,8 @@ import av
 
 from stream_seg.errors import ConfigError, OutputError, StreamSegError
 from stream_seg.frame import Frame, Semantic
+from stream_seg.path_templates import PART, STREAM, TIME, names_new_files
 from stream_seg.redact import quote_value, redact_secrets
-
-STREAM, TIME, PART = "{stream}", "{time}", "{part}"
-"""Placeholders in the path of an output: the name of a frame's stream, the UTC time at which the file or folder was
-begun, and the number of a part of a recording."""
 
 REASONS = {
     errno.ENOSPC: "disk full",
@@ -54,48 +48,6 @@ def path_validator(*suffixes: str) -> Callable[[Path], Path]:
         return expand_home(path)
 
     return check
-
-
-def fill_stream(template: Path, stream: str) -> Path:
-    """Replace `{stream}` in a path. Raises OutputError for a stream whose name is no file name."""
-    if STREAM in str(template) and not re.fullmatch(r"\w[\w .-]*", stream):
-        raise OutputError(
-            f"cannot write {template}: the stream name {quote_value(stream)} is no file name; allowed are letters, "
-            "digits, '_', and after the first character ' ', '.', '-'"
-        )
-    return Path(str(template).replace(STREAM, stream))
-
-
-def complete_template(path: Path, *, live: bool, overwrite: bool, rotates: bool = False) -> Path:
-    """Return the path with the placeholder that an output adds before the suffix, so that it replaces nothing.
-
-    A live output gets `{time}` unless `overwrite` is set. An output that begins new files as it goes (`rotates`) gets
-    `{part}`. A path that has one of the two is returned unchanged.
-    """
-    if names_new_files(path):
-        return path
-    placeholder = TIME if live and not overwrite else PART if rotates else ""
-    return path.with_name(f"{path.stem}-{placeholder}{path.suffix}") if placeholder else path
-
-
-def names_new_files(path: Path) -> bool:
-    """Return whether a path has `{time}` or `{part}`: every run writes a new file or folder then."""
-    return TIME in str(path) or PART in str(path)
-
-
-def fill_time(template: Path, time_s: float) -> Path:
-    """Replace `{time}` in a path by a time in seconds since 1970: 20261130T183000Z, in UTC."""
-    return Path(str(template).replace(TIME, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(time_s))))
-
-
-def free_path(path: Path) -> Path:
-    """Return the first of NAME.SUFFIX, NAME-2.SUFFIX, NAME-3.SUFFIX ... that does not exist, nor its partial file."""
-    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
-    return next(candidate for candidate in itertools.chain([path], numbered) if not _is_taken(candidate))
-
-
-def _is_taken(path: Path) -> bool:
-    return os.path.lexists(path) or os.path.lexists(path.with_name(f"{path.stem}.partial{path.suffix}"))
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:

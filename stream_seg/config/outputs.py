@@ -11,7 +11,8 @@ from typing import Any
 
 from stream_seg.config.graph_file import Config
 from stream_seg.errors import OutputError
-from stream_seg.files import fill_stream, refuse_existing, require_writable, resolve_path
+from stream_seg.files import refuse_existing, require_writable, resolve_path
+from stream_seg.path_templates import fill_stream
 from stream_seg.sources.images import list_input_files
 from stream_seg.stages.base import Stage
 

@@ -14,8 +14,9 @@ from prometheus_client import CollectorRegistry
 from stream_seg.config.graph_file import Config, Node
 from stream_seg.config.outputs import paths_of
 from stream_seg.errors import ConfigError, StreamSegError, explain_shortage
-from stream_seg.files import STREAM, refuse_existing
+from stream_seg.files import refuse_existing
 from stream_seg.frame import EngineInfo
+from stream_seg.path_templates import STREAM
 from stream_seg.runtime.counters import SourceTotals
 from stream_seg.runtime.histogram import Ages
 from stream_seg.runtime.link_stats import LinkStats

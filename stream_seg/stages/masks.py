@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 from stream_seg import files
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.ops.labels import resize_labels
+from stream_seg.path_templates import STREAM, complete_template, fill_stream, fill_time, free_path
 from stream_seg.stages.base import STRICT, Context, Frames, Traits
 from stream_seg.stages.keeper import Keeper
 from stream_seg.stages.label_folder import LabelFolder
@@ -50,13 +51,13 @@ class Masks:
     def bind(self, context: Context) -> Masks:
         """Return the stage with the context of a graph; a live one writes a folder with the time in its name."""
         live = not context.recorded
-        bound = replace(self, path=files.complete_template(self.path, live=live, overwrite=context.overwrite))
+        bound = replace(self, path=complete_template(self.path, live=live, overwrite=context.overwrite))
         bound._context = context
         return bound
 
     def __call__(self, frames: Frames) -> Frames:
         _require_writable(self.path)
-        shared, writer = files.STREAM not in str(self.path), ""
+        shared, writer = STREAM not in str(self.path), ""
         known = self._context.streams() if self._context.streams else ()
         with ExitStack() as open_folders, Keeper(self._context.fail, name=self._context.name) as keeper:
             folders: dict[str, LabelFolder] = {}
@@ -81,17 +82,17 @@ class Masks:
                 if shared and writer != frame.stream:
                     raise ConfigError(
                         f"masks: the streams {writer} and {frame.stream} cannot share {self.path}; "
-                        f"for one folder each use path: '{self.path / files.STREAM}'"
+                        f"for one folder each use path: '{self.path / STREAM}'"
                     )
                 folder.write(frame.seq, resize_labels(semantic.labels, frame.image.shape[:2]), semantic.classes)
                 yield frame
 
     def _make_folder(self, stream: str) -> LabelFolder:
         """Return the folder of a stream; one with a time in its name is new, and its name is announced."""
-        template = files.fill_stream(self.path, stream)
-        path = files.fill_time(template, time.time())
+        template = fill_stream(self.path, stream)
+        path = fill_time(template, time.time())
         if path != template:
-            path = files.free_path(path)  # a run may have begun in the same second
+            path = free_path(path)  # a run may have begun in the same second
             self._context.announce(f"label maps in {path}/")
         return LabelFolder(path, overwrite=self._context.overwrite)
 
@@ -99,7 +100,7 @@ class Masks:
 def _require_writable(path: Path) -> None:
     """Raise OutputError unless the folder can be written to, or created in its parent."""
     folder = path
-    while files.STREAM in str(folder):
+    while STREAM in str(folder):
         folder = folder.parent
     with files.map_write_errors(path):
         if folder.exists() and not folder.is_dir():

@@ -17,16 +17,8 @@ from typing import Annotated, NamedTuple, TypeAlias
 from pydantic import Field
 
 from stream_seg.errors import ConfigError
-from stream_seg.files import (
-    PART,
-    TIME,
-    complete_template,
-    fill_time,
-    free_path,
-    map_write_errors,
-    names_new_files,
-    resolve_path,
-)
+from stream_seg.files import map_write_errors, resolve_path
+from stream_seg.path_templates import PART, TIME, complete_template, fill_time, free_path, names_new_files
 from stream_seg.stages.base import Context
 
 LOG = logging.getLogger(__name__)
