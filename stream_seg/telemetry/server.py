@@ -10,7 +10,7 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from threading import Condition
@@ -20,7 +20,7 @@ from wsgiref.simple_server import WSGIRequestHandler
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
-from stream_seg.web.access import Rejection, TokenVerifier
+from stream_seg.web.access import TokenVerifier
 from stream_seg.web.exposition import choose_format
 from stream_seg.web.health import answer_health
 from stream_seg.web.hosts import is_allowed_host, is_loopback
@@ -54,7 +54,7 @@ class MetricsServer(ThreadingWSGIServer):
         tls: ssl.SSLContext | None = None,
         stalls: Callable[[], Sequence[str]] = tuple,
     ) -> None:
-        self.host, self.tokens, self._tls = host, TokenVerifier(token), tls
+        self.host, self._tls = host, tls
         self._connections: dict[socket.socket, float] = {}  # accepted at, oldest first
         self.answering: set[socket.socket] = set()  # those with a complete request, not closed in favor of new ones
         self.changed = Condition()
@@ -62,7 +62,8 @@ class MetricsServer(ThreadingWSGIServer):
         self.address_family, _, _, _, address = addresses[0]
         super().__init__((str(address[0]), port), _Handler)
         self.loopback_only = is_loopback(str(self.server_address[0]))
-        self.set_app(_make_app(registry, lambda: answer_health(stalls(), secret=token is not None)))
+        tokens = TokenVerifier(token)
+        self.set_app(_make_app(registry, tokens, lambda: answer_health(stalls(), secret=token is not None)))
 
     def get_request(self) -> tuple[Any, Any]:
         """Accept a connection. The TLS handshake follows in its thread, with the first byte that is read."""
@@ -118,41 +119,39 @@ class _Handler(WSGIRequestHandler):
         if self.server.loopback_only and not is_allowed_host(self.headers.get("Host", ""), (self.server.host,)):
             self.send_error(421, "host name not allowed; use the IP address")
             return False
-        address, public = str(self.client_address[0]), self.path == HEALTH
-        rejection = None if public else self.server.tokens.reject_header(self.headers.get("Authorization", ""), address)
-        if rejection is not None:
-            self._send_rejection(rejection)
-            return False
         with self.server.changed:
             self.server.answering.add(self.connection)
         return True
-
-    def _send_rejection(self, rejection: Rejection) -> None:
-        status, message, headers = rejection
-        body = f"{message}\n".encode()
-        self.send_response(status)
-        for name, value in {**headers, "Content-Type": "text/plain", "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - named by the standard library
         """Do not log requests."""
 
 
-def _make_app(registry: CollectorRegistry, health: Callable[[], tuple[int, str]]) -> Callable[..., Any]:
-    """Return the application: the metrics, with only `Accept` headers that they can parse, and at HEALTH the health."""
-    app = make_wsgi_app(registry)
+def _make_app(
+    registry: CollectorRegistry, tokens: TokenVerifier, health: Callable[[], tuple[int, str]]
+) -> Callable[..., Any]:
+    """Return the application: the metrics for requests with the right token, and at HEALTH the health for all.
+
+    The metrics get only `Accept` headers that they can parse.
+    """
+    metrics = make_wsgi_app(registry)
 
     def call(environ: dict[str, Any], start_response: Any) -> Any:
         if environ["PATH_INFO"] == HEALTH:
-            status, text = health()
-            start_response(f"{status} {HTTPStatus(status).phrase}", [("Content-Type", "text/plain")])
-            return [text.encode()]
+            return _answer(start_response, *health())
+        rejection = tokens.reject_header(environ.get("HTTP_AUTHORIZATION", ""), environ["REMOTE_ADDR"])
+        if rejection is not None:
+            status, message, headers = rejection
+            return _answer(start_response, status, f"{message}\n", headers.items())
         _, content_type = choose_format(environ.get("HTTP_ACCEPT", ""))
-        return app({**environ, "HTTP_ACCEPT": content_type}, start_response)
+        return metrics({**environ, "HTTP_ACCEPT": content_type}, start_response)
 
     return call
+
+
+def _answer(start_response: Any, status: int, text: str, headers: Iterable[tuple[str, str]] = ()) -> list[bytes]:
+    start_response(f"{status} {HTTPStatus(status).phrase}", [("Content-Type", "text/plain"), *headers])
+    return [text.encode()]
 
 
 def _shut_down(connection: socket.socket) -> None:
