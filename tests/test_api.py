@@ -180,6 +180,19 @@ def test_run_writes_the_outputs_and_returns_the_report(tmp_path: Path) -> None:
     assert report.to_dict()["frames"]["captured"] == 12
 
 
+def test_run_replaces_an_output_only_on_request(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    out.write_text("mine")
+    with pytest.raises(stream_seg.OutputError, match="the file exists; .*overwrite=True"):
+        stream_seg.run(DRIVE, out)
+    assert out.read_text() == "mine"
+    assert stream_seg.run(DRIVE, out, overwrite=True).frames.written == len(out.read_text().splitlines()) == 12
+    graph = {"stages": {"synthetic": {"frames": 1}, "records": {"input": "synthetic", "path": str(out)}}}
+    with pytest.raises(stream_seg.OutputError, match="the file exists"):
+        stream_seg.Pipeline(graph)
+    stream_seg.Pipeline({**graph, "overwrite": True})
+
+
 def test_run_refuses_no_output_and_one_that_is_the_input(tmp_path: Path) -> None:
     with pytest.raises(stream_seg.ConfigError, match="no output"):
         stream_seg.run(DRIVE)
