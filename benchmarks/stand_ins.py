@@ -13,7 +13,8 @@ from stream_seg.config.graph_file import Config, Node
 from stream_seg.frame import Frame
 from stream_seg.runtime.graph import Graph
 from stream_seg.stages.base import Frames, Policy, Traits
-from stream_seg.telemetry.metrics import register, serve_metrics
+from stream_seg.telemetry.metrics import register
+from stream_seg.telemetry.server import serve_metrics
 
 Stage: TypeAlias = Callable[[Frames], Frames]
 WARM_UP_FRAMES = 5

@@ -34,7 +34,8 @@ from stream_seg.schema.validation import describe_error, describe_unknown
 from stream_seg.stages.base import Context, Frames, Traits
 from stream_seg.stages.registry import StageLoader
 from stream_seg.stages.segment import Segment, segment_image
-from stream_seg.telemetry.metrics import register, serve_metrics
+from stream_seg.telemetry.metrics import register
+from stream_seg.telemetry.server import serve_metrics
 from stream_seg.types import Classes, Image
 
 PathText: TypeAlias = str | PathLike[str]

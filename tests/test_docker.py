@@ -38,7 +38,7 @@ def read_instructions(name: str) -> list[tuple[str, str]]:
 
 
 def arguments_of(instruction: str, name: str) -> list[str]:
-    return [arguments for found, arguments in read_instructions(name) if found == instruction]
+    return [arguments for keyword, arguments in read_instructions(name) if keyword == instruction]
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)

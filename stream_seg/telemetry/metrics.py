@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Thread
 from typing import Any, TypeAlias
 
 from prometheus_client.core import (
@@ -20,19 +17,12 @@ from prometheus_client.core import (
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from stream_seg.config.document import METRICS_TOKEN_ENV, MetricsConfig
-from stream_seg.errors import ConfigError
 from stream_seg.frame import SOURCE_STATES
-from stream_seg.redact import redact_secrets
 from stream_seg.runtime.counters import LabelCounters, SmoothingCounters, SourceCounters
 from stream_seg.runtime.graph import Graph
 from stream_seg.runtime.histogram import BOUNDS_MS, Ages, Samples
 from stream_seg.runtime.link_stats import LinkCounts
-from stream_seg.telemetry.server import MetricsServer
-from stream_seg.web.access import load_certificate, read_token
-from stream_seg.web.hosts import format_host
 
-LOG = logging.getLogger(__name__)
 Row: TypeAlias = tuple[Any, ...]
 """The values of a family's labels, then the measured value."""
 
@@ -52,41 +42,6 @@ def register(graph: Graph) -> None:
     """Add the metrics of a graph and of its process to the graph's registry."""
     ProcessCollector(registry=graph.registry)
     graph.registry.register(Metrics(graph))
-
-
-@contextmanager
-def serve_metrics(graph: Graph, config: MetricsConfig) -> Iterator[str]:
-    """Serve the graph's registry and yield the URL; its port is a free one for port 0.
-
-    Enter before the graph starts. Raises ConfigError if the port is not available, and for an invalid token or
-    certificate.
-    """
-    host, tls = redact_secrets(config.host), None
-    token = read_token(config.token_file, METRICS_TOKEN_ENV, where="metrics", error=ConfigError)
-    if config.certfile and config.keyfile:
-        tls = load_certificate(config.certfile, config.keyfile, where="metrics")
-    try:
-        server = MetricsServer(config.host, config.port, graph.registry, token=token, tls=tls, stalls=graph.stalls)
-    except OSError as error:
-        reason = error.strerror or error
-        raise ConfigError(
-            f"metrics: cannot serve on {host}:{config.port}: {reason}; choose another metrics.port"
-        ) from error
-    if not server.loopback_only and token is None:
-        LOG.warning(
-            "metrics.host %s: everyone who reaches it can read them; set metrics.token_file or %s",
-            host,
-            METRICS_TOKEN_ENV,
-        )
-    thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
-    thread.start()
-    try:
-        scheme = "https" if tls else "http"
-        yield f"{scheme}://{format_host(config.host)}:{server.server_port}/metrics"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,24 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
-from threading import Condition
+from threading import Condition, Thread
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
-from stream_seg.web.access import TokenVerifier
+from stream_seg.config.document import METRICS_TOKEN_ENV, MetricsConfig
+from stream_seg.errors import ConfigError
+from stream_seg.redact import redact_secrets
+from stream_seg.runtime.graph import Graph
+from stream_seg.web.access import TokenVerifier, load_certificate, read_token
 from stream_seg.web.exposition import choose_format
 from stream_seg.web.health import answer_health
-from stream_seg.web.hosts import is_allowed_host, is_loopback
+from stream_seg.web.hosts import format_host, is_allowed_host, is_loopback
 
 LOG = logging.getLogger(__name__)
 HEALTH = "/healthz"
@@ -34,6 +38,41 @@ MAX_CONNECTIONS = 16
 """At this number, the oldest connection without a complete request is closed at once."""
 ADMIT_TIMEOUT_S = 1.0
 """A new connection waits this long for others to end, whose threads need a moment, before it is closed."""
+
+
+@contextmanager
+def serve_metrics(graph: Graph, config: MetricsConfig) -> Iterator[str]:
+    """Serve the graph's registry and yield the URL; its port is a free one for port 0.
+
+    Enter before the graph starts. Raises ConfigError if the port is not available, and for an invalid token or
+    certificate.
+    """
+    host, tls = redact_secrets(config.host), None
+    token = read_token(config.token_file, METRICS_TOKEN_ENV, where="metrics", error=ConfigError)
+    if config.certfile and config.keyfile:
+        tls = load_certificate(config.certfile, config.keyfile, where="metrics")
+    try:
+        server = MetricsServer(config.host, config.port, graph.registry, token=token, tls=tls, stalls=graph.stalls)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(
+            f"metrics: cannot serve on {host}:{config.port}: {reason}; choose another metrics.port"
+        ) from error
+    if not server.loopback_only and token is None:
+        LOG.warning(
+            "metrics.host %s: everyone who reaches it can read them; set metrics.token_file or %s",
+            host,
+            METRICS_TOKEN_ENV,
+        )
+    thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
+    try:
+        scheme = "https" if tls else "http"
+        yield f"{scheme}://{format_host(config.host)}:{server.server_port}/metrics"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 class MetricsServer(ThreadingWSGIServer):

@@ -29,7 +29,8 @@ from stream_seg.web.mjpeg import MjpegStreams
 from stream_seg.web.renderer import encode_jpeg, encode_png, render
 from stream_seg.web.requests import handle_http_error, json_response, parse_view, parse_width, read_body, read_settings
 from stream_seg.web.schemas import Drops, Stats, openapi
-from stream_seg.web.state import PageState, StreamState
+from stream_seg.web.state import PageState
+from stream_seg.web.stream_state import StreamState
 
 STATIC = resources.files("stream_seg.web") / "static"
 FILES = ("page.css", "page.js", "charts.js", "login.js", "icon.svg")

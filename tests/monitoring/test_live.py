@@ -21,7 +21,8 @@ import yaml
 from monitoring.dashboards import FOLDER, GPU_ROW, LIVE, SERIES
 from stream_seg.config.document import MetricsConfig
 from stream_seg.runtime.graph import Graph
-from stream_seg.telemetry.metrics import register, serve_metrics
+from stream_seg.telemetry.metrics import register
+from stream_seg.telemetry.server import serve_metrics
 from tests.support.fake_stages import Camera, Ledger, Work, make_chain, make_config
 from tests.support.program import ENDLESS_DRIVE, find_free_port, make_certificate, start_program, wait_until
 

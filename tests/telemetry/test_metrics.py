@@ -35,7 +35,8 @@ from stream_seg.runtime.graph import Graph
 from stream_seg.stages.base import Frames
 from stream_seg.telemetry import metrics
 from stream_seg.telemetry import server as metrics_server
-from stream_seg.telemetry.metrics import register, serve_metrics
+from stream_seg.telemetry.metrics import register
+from stream_seg.telemetry.server import serve_metrics
 from stream_seg.types import VOID
 from stream_seg.web.access import MAX_FAILURES
 from tests.support.fake_stages import Camera, Ledger, Work, make_chain, make_config, make_node
@@ -387,7 +388,7 @@ def test_the_formats_of_a_scrape() -> None:
 def test_the_url_of_the_metrics_works_in_a_browser(monkeypatch: pytest.MonkeyPatch, host: str, shown: str) -> None:
     server = metrics_server.MetricsServer
     on_ipv4 = lambda _, port, registry, **keys: server("127.0.0.1", port, registry, **keys)  # noqa: E731 - IPv6 may be off
-    monkeypatch.setattr(metrics, "MetricsServer", on_ipv4)
+    monkeypatch.setattr(metrics_server, "MetricsServer", on_ipv4)
     with serve_metrics(idle_graph(), MetricsConfig(host=host, port=0)) as url:
         assert re.fullmatch(rf"http://{re.escape(shown)}:\d+/metrics", url)
 
