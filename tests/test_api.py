@@ -183,7 +183,7 @@ def test_run_writes_the_outputs_and_returns_the_report(tmp_path: Path) -> None:
 def test_run_replaces_an_output_only_on_request(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     out.write_text("mine")
-    with pytest.raises(stream_seg.OutputError, match="the file exists; .*overwrite=True"):
+    with pytest.raises(stream_seg.OutputError, match=r"the file exists; .*overwrite=True"):
         stream_seg.run(DRIVE, out)
     assert out.read_text() == "mine"
     assert stream_seg.run(DRIVE, out, overwrite=True).frames.written == len(out.read_text().splitlines()) == 12
