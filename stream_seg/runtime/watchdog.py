@@ -8,8 +8,8 @@ all are stalled. A stage gets more time
 * if its frames take long: SLOW_FACTOR times the mean of those that it has finished;
 * while numba compiles a function, as at the first frame with an empty cache.
 
-The clock advances by at most LONGEST_STEP_S between two checks: a process that was stopped, or that gets no CPU, finds
-no stage stalled for the time in which no stage could run.
+Time in which a stage could not run does not count either: its thread waits for a CPU that others use, or the whole
+process is stopped (the clock advances by at most LONGEST_STEP_S between two checks).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event, Thread
 
 from stream_seg.ops.jit import is_compiling
@@ -46,10 +47,11 @@ class Stall:
 
 @dataclass
 class _Watched:
-    """Steps of a stage at the last check that saw progress, and the reading of the clock then."""
+    """Steps of a stage at the last check that saw progress, and the clock and the CPU delay of its thread then."""
 
     steps: int
     since_s: float
+    delay_s: float
 
 
 class Watchdog:
@@ -104,10 +106,11 @@ class Watchdog:
     def _seconds_without_progress(self, worker: Worker) -> float:
         steps = worker.activity.steps
         watched = self._watched.get(worker)
+        delay_s = read_cpu_delay_s(worker.thread) if worker.activity.state in BUSY else 0.0
         if watched is None or watched.steps != steps:
-            watched = self._watched[worker] = _Watched(steps, self._time_s)
+            watched = self._watched[worker] = _Watched(steps, self._time_s, delay_s)
             self._announced.discard(worker.node.name)
-        return self._time_s - watched.since_s
+        return self._time_s - watched.since_s - max(0.0, delay_s - watched.delay_s)
 
     def _limit_s(self, worker: Worker) -> float:
         """Return the seconds after which the stage is stalled in its current step."""
@@ -128,3 +131,12 @@ class Watchdog:
     def _run(self) -> None:
         while not self._stopped.wait(INTERVAL_S):
             self.check(time.monotonic())
+
+
+def read_cpu_delay_s(thread: Thread) -> float:
+    """Return the seconds that a thread has waited for a CPU while it could run; 0 where the system does not tell."""
+    try:
+        statistics = Path(f"/proc/self/task/{thread.native_id}/schedstat").read_text()
+        return int(statistics.split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0

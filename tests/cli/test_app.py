@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from stream_seg import __version__
-from stream_seg.config.document import Document, MetricsConfig, SourcesConfig, StageKeys, TracesConfig
+from stream_seg.config.document import Document, MetricsConfig, SourcesConfig, StageKeys, TracesConfig, WatchdogConfig
 from stream_seg.config.graph_file import check, read_document
 from stream_seg.config.overrides import default_document, with_input, with_outputs
 from stream_seg.evaluation.images import evaluate_images
@@ -60,7 +60,7 @@ def test_stages_lists_every_kind_and_key(capsys: pytest.CaptureFixture[str]) -> 
         keys = stage_class(kind).__pydantic_fields__  # type: ignore[attr-defined]
         assert re.findall(r"^  (\w+):", section, re.MULTILINE) == list(keys)
     parts = {"every stage": StageKeys, "top level": Document, "metrics": MetricsConfig, "traces": TracesConfig}
-    for name, model in {**parts, "sources": SourcesConfig}.items():
+    for name, model in {**parts, "sources": SourcesConfig, "watchdog": WatchdogConfig}.items():
         section = out[out.index("\nevery stage: " if name == "every stage" else "\ntop level: ") :].split("\n\n")[0]
         dotted = rf"{name}\." if name in Document.model_fields else ""
         assert re.findall(rf"^  {dotted}(\w+):", section, re.MULTILINE) == list(model.model_fields)

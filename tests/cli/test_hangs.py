@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,32 +31,36 @@ from tests.support.program import (
     start_program,
     wait_until,
 )
+from tests.support.time_limits import TimeLimit
 
 HANG = """
 import ctypes, time
 from dataclasses import dataclass
+from pathlib import Path
 
 @dataclass
 class Hang:
     call: str
+    frame: int
 
     def __call__(self, frames):
         for frame in frames:
             yield frame
-            if frame.seq >= 5:  # the link to this stage may drop a frame
+            if frame.seq >= self.frame:  # the link to this stage may drop a frame
+                Path(__file__).with_name("hangs").touch()
                 eval(self.call)
 """
 WITH_GIL, WITHOUT_GIL = "ctypes.PyDLL(None).sleep({})", "time.sleep({})"
 PAGES = ("metrics", "page")
 
 
-def write_graph(folder: Path, call: str, **watchdog: float) -> Path:
-    """Write a graph whose filter makes a call after frame 5, behind a paced drive; the page comes before it."""
+def write_graph(folder: Path, call: str, *, frame: int = 5, **watchdog: float) -> Path:
+    """Write a graph whose filter makes a call after a frame, behind a paced drive."""
     (folder / "hang.py").write_text(HANG)
     graph = {
         "stages": {
             "synthetic": {"width": 96, "height": 64, "paced": True},
-            "hang": {"stage": "hang.py:Hang", "input": "synthetic", "call": call},
+            "hang": {"policy": "every", "stage": "hang.py:Hang", "input": "synthetic", "call": call, "frame": frame},
             "segment": {"input": "hang"},
             "records": {"input": "segment", "path": str(folder / "o.jsonl")},
         },
@@ -217,6 +223,43 @@ def test_without_systemd_nothing_is_sent(tmp_path: Path, monkeypatch: pytest.Mon
         with guard_process(0, alive=lambda: True):
             pass
     assert list(tmp_path.iterdir()) == []
+
+
+HANGS = {
+    "sleep": WITHOUT_GIL.format(1000),
+    "lock": "__import__('threading').Event().wait()",
+    "loop": "exec('while True: pass')",
+    "gil": WITH_GIL.format(1000),
+}
+SEED, SOAK_S = 7, 60.0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+def test_seeded_hangs_for_a_minute(tmp_path: Path, time_limit: TimeLimit) -> None:
+    """Hangs of every kind at seeded frames: each is noticed within 10 s with the default limits but for the freeze."""
+    generator, begin_s, noticed = random.Random(SEED), time.monotonic(), Counter[str]()
+    while time.monotonic() - begin_s < SOAK_S or len(noticed) < len(HANGS):
+        kind = generator.choice([kind for kind in HANGS if noticed[kind] == min(noticed[kind] for kind in HANGS)])
+        folder = tmp_path / f"{sum(noticed.values())} {kind}"
+        folder.mkdir()
+        frame, port = generator.randrange(40), find_free_port()
+        graph = write_graph(folder, HANGS[kind], frame=frame, freeze_s=5)
+        arguments = ("run", "--config", graph, "--metrics-port", port, "--quiet")
+        with start_program(*arguments) as program:
+            if kind == "gil":
+                _, log = program.communicate(timeout=60)
+                assert "hang.py" in log
+            else:
+                wait_until((folder / "hangs").exists, program, within_s=60)
+                with time_limit(10):
+                    wait_until(lambda port=port: fetch(port, "/healthz")[0] == 503, program, within_s=120)
+                program.send_signal(signal.SIGTERM)
+                _, log = program.communicate(timeout=60)
+                assert "gave up on hang (after frame synthetic:" in log
+        assert program.returncode == (1 if kind == "gil" else 6), log
+        noticed[kind] += 1
+    print(dict(noticed))
 
 
 @pytest.mark.soak

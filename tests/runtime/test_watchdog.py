@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from threading import Event
+from pathlib import Path
+from threading import Event, Thread
 from typing import ClassVar
 
 import pytest
 
 from stream_seg.config.document import WatchdogConfig
 from stream_seg.runtime.graph import Graph
+from stream_seg.runtime.watchdog import read_cpu_delay_s
 from stream_seg.runtime.worker import Worker
 from stream_seg.stages.base import Context, Frames, Traits
 from tests.support.fake_stages import Camera, Ledger, Work, make_chain, make_config, run_graph
@@ -28,7 +33,13 @@ class Clock:
 
     def __init__(self, graph: Graph) -> None:
         self._watchdog, self._now_s = graph.watchdog, time.monotonic()
+        self._begin_s = self._now_s
         self._watchdog.check(self._now_s)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the clock was made."""
+        return self._now_s - self._begin_s
 
     def advance(self, seconds: float) -> list[str]:
         """Let time pass, and return the stages that are stalled then."""
@@ -129,6 +140,37 @@ def test_a_process_that_was_stopped_has_no_stalled_stage(graph: Graph) -> None:
     assert clock.jump(10_000) == []
     assert clock.jump(10_000) == []
     assert clock.advance(9) != []
+
+
+def test_time_without_a_cpu_does_not_count(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a busy machine: the thread could run, and other programs have the CPU three quarters of the time."""
+    work, clock = find_worker(graph, "work"), Clock(graph)
+    work.activity.enter("working", make_frame(0))
+    monkeypatch.setattr("stream_seg.runtime.watchdog.read_cpu_delay_s", lambda _: clock.seconds * 0.75)
+    assert clock.advance(30) == []
+    assert clock.advance(4) == ["stage work makes no progress: at frame camera:0 for 8 s"]
+
+
+def test_the_cpu_delay_of_a_thread_is_known() -> None:
+    if not Path("/proc/self/schedstat").exists():
+        pytest.skip("the system has no statistics of its scheduler")
+    cpus = os.sched_getaffinity(0)
+    delays: dict[int, float] = {}
+
+    def spin(number: int) -> None:
+        os.sched_setaffinity(0, {min(cpus)})  # of this thread
+        end_s = time.thread_time() + 0.05
+        while time.thread_time() < end_s:
+            hashlib.sha256(bytes(1_000_000))  # without the GIL
+        delays[number] = read_cpu_delay_s(threading.current_thread())
+
+    threads = [Thread(target=spin, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(delays.values()) > 0.02  # three others had the CPU first
+    assert read_cpu_delay_s(Thread()) == 0
 
 
 def test_the_clock_stands_still_while_numba_compiles(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
