@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from stream_seg.stages import rotation
 from stream_seg.stages.rotation import FileNames, Rotation, prune
 from tests.support.program import list_folder
 
@@ -20,6 +21,10 @@ def make_files(folder: Path, *names: str) -> list[Path]:
         (folder / name).write_bytes(bytes(1000))
         os.utime(folder / name, (1_796_063_400 - age,) * 2)
     return [folder / name for name in names]
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == rotation.__name__]
 
 
 @pytest.mark.parametrize(
@@ -90,8 +95,9 @@ def test_the_oldest_files_of_a_template_are_removed(tmp_path: Path, caplog: pyte
     assert [file.exists() for file in ours] == [False] * 4 + [True] * 2
     assert all(file.exists() for file in others)
     assert len(list_folder(tmp_path)) == 2 + len(others) + 2
-    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [str(file) for file in ours[:4]]
-    assert caplog.records[0].getMessage().endswith(": removed (0.0 MB), since keep_gb is 5.999e-06")
+    messages = logged(caplog)
+    assert [message.partition(":")[0] for message in messages] == [str(file) for file in ours[:4]]
+    assert messages[0].endswith(": removed (0.0 MB), since keep_gb is 5.999e-06")
 
 
 def test_a_file_that_is_being_written_is_not_removed(tmp_path: Path) -> None:
@@ -114,6 +120,4 @@ def test_a_file_that_cannot_be_removed_is_logged(
     monkeypatch.setattr(Path, "unlink", refuse)
     with caplog.at_level(logging.WARNING):
         prune([tmp_path / "o-{part}.mp4"], 1000)
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{file}: cannot be removed: Permission denied" for file in (old, young)
-    ]
+    assert logged(caplog) == [f"{file}: cannot be removed: Permission denied" for file in (old, young)]
