@@ -133,11 +133,16 @@ def propagate(semantic: Semantic, path: Propagation) -> Semantic:
     """Return the scores or labels of a key frame, warped along the path to the current frame; void where unknown."""
     if path.motion is None:
         return semantic
+    unknown = path.unknown
+    if semantic.unknown is not None and unknown is not None:  # pixels that the network gave no score in the key frame
+        own = ops.warp(semantic.unknown, ops.resize_motion(path.motion, semantic.unknown.shape), nearest=True)
+        resized = cv2.resize(unknown, own.shape[::-1], interpolation=cv2.INTER_NEAREST)
+        unknown = np.asarray(cv2.max(own, resized), np.uint8)
     if semantic.reference is not None:
-        return replace(semantic, scores=WarpedScores(semantic.reference, path.motion), unknown=path.unknown)
+        return replace(semantic, scores=WarpedScores(semantic.reference, path.motion), unknown=unknown)
     assert semantic.label_map is not None
     motion = ops.resize_motion(path.motion, semantic.label_map.shape)
-    return replace(semantic, label_map=ops.warp(semantic.label_map, motion, nearest=True), unknown=path.unknown)
+    return replace(semantic, label_map=ops.warp(semantic.label_map, motion, nearest=True), unknown=unknown)
 
 
 @dataclass

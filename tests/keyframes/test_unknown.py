@@ -135,6 +135,21 @@ def test_what_comes_into_view_is_void(every: Every, infer: Callable[[Image], Cal
     assert age == 3
 
 
+def test_pixels_without_a_score_stay_void_until_the_next_key_frame() -> None:
+    def infer(image: Image) -> Callable[[], Semantic]:
+        unknown = np.zeros((88, 120), np.uint8)
+        unknown[20:40, 60:80] = VOID
+        return lambda: replace(halves(image)(), unknown=unknown)
+
+    key_frames = KeyFrames(None)
+    for number, view in enumerate(walk(4, speed=3)):
+        frame, _ = key_frames.segment(view, infer, every=6)
+        void = frame.labels == VOID
+        left = 120 - 3 * number
+        assert void[44:76, left + 4 : left + 36].all(), "it moves with the image"
+        assert not void[100:, :200].any()
+
+
 def ages(frames: list[Frame], every: Every) -> list[int]:
     key_frames = KeyFrames(None)
     return [key_frames.segment(frame, halves, every=every)[1].age for frame in frames]
