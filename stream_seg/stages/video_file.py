@@ -16,8 +16,8 @@ from av.video.stream import VideoStream
 
 from stream_seg.errors import OutputError
 from stream_seg.frame import Frame
-from stream_seg.sources.timeline import LEAP_S, StreamClock
 from stream_seg.stages.constant_rate import ConstantRate
+from stream_seg.stages.file_clock import FileClock
 from stream_seg.stages.growing_file import GrowingFile
 from stream_seg.types import Image
 
@@ -25,10 +25,6 @@ BT709 = 1
 """Number of BT.709 in H.264's tables of matrices, of primaries and of transfer functions."""
 FINEST_TICK, MATROSKA_TICK = Fraction(1, 1_000_000), Fraction(1, 1000)
 """Seconds: the finest resolution of times in .mp4, and that of .mkv."""
-SINGLE_FRAME_RATE = Fraction(30)
-"""Frames/s of a file with one frame, which lasts 1/30 s."""
-LONGEST_STEP_S = 1
-"""Limit of the duration of the last frame, which is that of the steps before it: a step may be a pause."""
 LARGEST_SIDE, LARGEST_AREA = 16384, 16384 * 16000
 """Limits of an image: of x264 for a side, and of FFmpeg for the number of pixels."""
 MOST_SLICES = 4
@@ -37,8 +33,8 @@ BUFFER_BYTES = 2**20
 """FFmpeg hands packets to the file in pieces of this size."""
 FORMATS: dict[str, tuple[str, dict[str, str]]] = {
     # A fragment of 250 ms is written when the frame after it comes. At the end an index is appended, and 8 bytes at the
-    # beginning make one block of all fragments: an ordinary file, after milliseconds at any length. Shorter fragments
-    # would be read more slowly, and FFmpeg refuses a file that ends within certain 12 bytes of a fragment's header.
+    # beginning make one block of all fragments: an ordinary file, after milliseconds at any length. A file of shorter
+    # fragments opens more slowly: in 0.5 s for an hour, if each frame is one.
     ".mp4": ("mp4", {"movflags": "+hybrid_fragmented", "frag_duration": "250000", "flush_packets": "1"}),
     # A cluster ends after 1 ms, so each frame is one, written when the next one comes.
     ".mkv": ("matroska", {"cluster_time_limit": "1", "flush_packets": "1"}),
@@ -171,26 +167,6 @@ class VideoFile:
         context.colorspace = context.color_primaries = context.color_trc = BT709
         self._mux(container, stream.encode(first))
         return self._encoder
-
-
-class FileClock:
-    """Times, durations and usual interval of the frames of a file, in ticks of `tick` seconds, starting at 0."""
-
-    def __init__(self, tick: Fraction) -> None:
-        self.tick, self._clock, self._last = tick, StreamClock(leap_s=LEAP_S), 0
-        self._step = max(1, round(LONGEST_STEP_S / tick))
-        self.interval = max(1, round(1 / (tick * SINGLE_FRAME_RATE)))
-
-    def place(self, time_s: Fraction) -> tuple[int, int]:
-        """Return time and likely duration of the next frame: the smaller of the last two steps, one may be a pause."""
-        first = self._clock.last_s is None
-        if first:
-            self._clock.restart(time_s, at_s=0)
-        pts = self._clock.place(time_s, self.tick, interval_s=self.interval * self.tick)
-        if not first:
-            self.interval, self._step = min(pts - self._last, self._step), pts - self._last
-        self._last = pts
-        return pts, self.interval
 
 
 def require_encodable(image: Image, file: GrowingFile) -> None:

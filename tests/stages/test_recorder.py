@@ -21,7 +21,7 @@ import pytest
 from stream_seg.errors import ConfigError, OutputError, SourceError, StageError
 from stream_seg.frame import Frame, Signal
 from stream_seg.runtime.graph import Graph
-from stream_seg.stages import growing_file
+from stream_seg.stages import growing_file, keeper
 from stream_seg.stages.base import Context, Frames, Traits, bind
 from stream_seg.stages.keeper import SYNC_S
 from stream_seg.stages.records import Records
@@ -35,6 +35,11 @@ RATE = 10
 """Frames/s of the recordings."""
 DELAY = 4
 """Frames that are not in a file yet: one in the encoder, and those of a fragment of 250 ms."""
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "SYNC_S", 0.02)
 
 
 def make_frame(seq: int, stream: str = "front") -> Frame:
