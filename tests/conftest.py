@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from stream_seg.telemetry.logs import JsonLines, TextLines
 from tests.support.program import find_free_port
 from tests.support.time_limits import TimeLimit, make_time_limit
 
@@ -54,6 +56,18 @@ def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         folder = tmp_path_factory.mktemp("user") / "engines"
         patch.setenv("STREAM_SEG_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def log_handlers() -> Iterator[None]:
+    """Remove the handlers that a command adds to the log: they write to a stream that is closed after its test."""
+    root = logging.getLogger()
+    level, before = root.level, [*root.handlers]
+    yield
+    for handler in [handler for handler in root.handlers if handler not in before]:
+        if isinstance(handler.formatter, JsonLines | TextLines):
+            root.removeHandler(handler)
+    root.setLevel(level)
 
 
 @pytest.fixture

@@ -59,6 +59,12 @@ class ConsoleHandler(logging.Handler):
             self.handleError(record)
 
 
+def get_message(record: logging.LogRecord) -> str:
+    """Return the message of a record without passwords, and the number of records like it that were not written."""
+    dropped = getattr(record, "dropped", 0)
+    return redact_message(record.getMessage()) + (f" (and {dropped} more like it)" if dropped else "")
+
+
 class JsonLines(logging.Formatter):
     """One JSON object per record: time (UTC), level, logger, message, and, where known, stream, seq and error."""
 
@@ -68,7 +74,7 @@ class JsonLines(logging.Formatter):
             "time": f"{stamp}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": redact_message(record.getMessage()),
+            "message": get_message(record),
             **{name: getattr(record, name) for name in CONTEXT if hasattr(record, name)},
         }
         if record.exc_info:
@@ -81,7 +87,7 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         context = ":".join(str(getattr(record, name)) for name in CONTEXT if hasattr(record, name))
-        parts = (self.formatTime(record, "%H:%M:%S"), record.levelname, context, redact_message(record.getMessage()))
+        parts = (self.formatTime(record, "%H:%M:%S"), record.levelname, context, get_message(record))
         line = " ".join(part.replace("\n", " ") for part in parts if part)
         return f"{line}\n{redact_message(self.formatException(record.exc_info))}" if record.exc_info else line
 
@@ -105,5 +111,5 @@ class RateLimit(logging.Filter):
         if number >= BURST:
             return False
         if number == 0 and dropped:
-            record.msg, record.args = f"{record.getMessage()} (and {dropped} more like it)", ()
+            record.dropped = dropped  # not in the message, which other handlers show as well
         return True
