@@ -15,7 +15,8 @@ import pytest
 
 from stream_seg.errors import OutputError, SourceError
 from stream_seg.frame import Frame
-from stream_seg.runtime.graph import FINISH_FRAME_S, Graph
+from stream_seg.runtime.graph import Graph
+from stream_seg.runtime.lifecycle import FINISH_FRAME_S
 from stream_seg.stages.base import Context, Frames, Policy
 from tests.support.fake_stages import Camera, Ledger, Work, make_chain, make_config, make_node, run_graph
 from tests.support.frames import make_frame
@@ -234,7 +235,7 @@ def test_stop_does_not_wait_for_an_output_that_hangs(time_limit: TimeLimit) -> N
 
 
 def test_stop_waits_for_an_output_that_finishes_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stream_seg.runtime.graph.DRAIN_S", 0.1)
+    monkeypatch.setattr("stream_seg.runtime.lifecycle.DRAIN_S", 0.1)
     finished = Event()
 
     def finish_slowly(frames: Frames) -> Frames:
