@@ -10,8 +10,9 @@ frame  0 -------------> 1 -------------> 2 -------------> 3
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal, TypeAlias
@@ -39,6 +40,9 @@ number of key frames. There 0.9 makes every third frame a key frame."""
 MAX_UNKNOWN = 0.05
 """Share of the image without a class from which a key frame is due early. On CamVid val, every fifth frame, the share
 stays below; a van that enters nearby and a quick turn of the camera exceed it."""
+HANG_S, HANG_FACTOR = 1.5, 10
+"""A frame waits for a network in the background that takes longer, and that many times longer than ever before: if it
+hangs, the stage hangs too, which the watchdog reports, instead of moving old labels along for ever."""
 MAX_INTERVAL = 15
 """`auto`: frames after which a key frame is due even without motion: new objects may be too small to be noticed."""
 
@@ -153,6 +157,8 @@ class _Track:
     semantic: Semantic
     propagation: Propagation
     pending: tuple[Future[Semantic], Propagation] | None = None
+    since_s: float = 0.0
+    """Time at which the key frame in progress was handed to the worker."""
 
     def advance(self, view: View, step: FrameMotion) -> None:
         """Move to the next frame; a key frame in progress that has its result by now replaces the last one."""
@@ -171,12 +177,13 @@ class KeyFrames:
 
     Without a worker a key frame waits for the network, and equal frames give equal results. With one the network runs
     in the background: frames use the previous key frame until it is done. Only a frame that nothing can be warped to
-    (the first, after a cut or a gap) waits.
+    (the first, after a cut or a gap) waits, and every frame if the network seems to hang (HANG_S).
     """
 
     def __init__(self, worker: Executor | None, *, max_doubt: float = MAX_DOUBT) -> None:
         self._worker, self._max_doubt = worker, max_doubt
         self._tracks: PerStream[_Track] = PerStream()
+        self._longest_s = 0.0  # of the network, in the foreground
 
     def segment(self, frame: Frame, infer: Inference, *, every: Every) -> tuple[Frame, Temporal]:
         """Return a frame with scores or labels, and their relation to earlier frames. Raises what `infer` raises."""
@@ -186,6 +193,9 @@ class KeyFrames:
         if track is not None and not foreseen:
             step = track.view.motion_to(view)
         if track is not None and step is not None:
+            taken_s = time.monotonic() - track.since_s
+            if track.pending is not None and taken_s > max(HANG_S, HANG_FACTOR * self._longest_s):
+                wait((track.pending[0],))
             track.advance(view, step)
             due = track.propagation.is_due(every, max_doubt=self._max_doubt)
             if not (due and waits):
@@ -193,11 +203,14 @@ class KeyFrames:
                 key = due and track.pending is None
                 if key and self._worker is not None:
                     track.pending = self._worker.submit(infer(frame.image)), Propagation.start(every)
+                    track.since_s = time.monotonic()
                 temporal = Temporal(key=key, age=track.propagation.age, motion=step)
                 return replace(frame, semantic=propagate(track.semantic, track.propagation)), temporal
         if track is not None and track.pending is not None:
             track.pending[0].cancel()
+        began_s = time.monotonic()
         semantic = infer(frame.image)()
+        self._longest_s = max(self._longest_s, time.monotonic() - began_s)
         propagation = Propagation.start(every).with_margins(semantic)
         self._tracks.put(frame.stream, _Track(view, semantic, propagation))
         return replace(frame, semantic=semantic), Temporal(motion=step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from threading import Event
 
@@ -206,6 +206,30 @@ def test_live_frames_do_not_wait_for_a_key_frame_and_its_result_is_warped_to_the
     assert late is not None
     expected = run(frames[3:8], 9)[4][0]  # as if the network had taken no time
     np.testing.assert_array_equal(scores(late), scores(expected))
+
+
+@pytest.mark.parametrize(("limit_s", "waits", "newest"), [(0.0, 1, 1), (600.0, 0, 3)])
+def test_a_frame_waits_for_a_network_that_seems_to_hang(
+    limit_s: float, waits: int, newest: int, worker: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a graph whose network hangs would move old labels along, and the watchdog would see progress."""
+    frames, key_frames, release, calls = drive(4), KeyFrames(worker), Event(), list[object]()
+
+    def hang(image: Image) -> Callable[[], Semantic]:
+        return lambda: segment(image) if release.wait(30) else pytest.fail("not released")
+
+    def wait_and_release(futures: object) -> None:
+        calls.append(futures)
+        release.set()
+        wait(futures)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("stream_seg.keyframes.keyframes.wait", wait_and_release)
+    monkeypatch.setattr("stream_seg.keyframes.keyframes.HANG_S", limit_s)
+    monkeypatch.setattr("stream_seg.keyframes.keyframes.HANG_FACTOR", 0)
+    key_frames.segment(frames[0], infer, every=2)
+    temporal = [key_frames.segment(frame, hang, every=2)[1] for frame in frames[1:]]
+    release.set()
+    assert (len(calls), [entry.age for entry in temporal]) == (waits, [1, 2, newest])
 
 
 def test_at_a_cut_a_live_frame_waits(worker: ThreadPoolExecutor) -> None:
