@@ -6,6 +6,7 @@ Nothing heavy is imported here: `run` handles SIGINT and SIGTERM before the impo
 from __future__ import annotations
 
 import errno
+import faulthandler
 import os
 import resource
 import signal
@@ -34,6 +35,7 @@ def program(*, only: str | None = None, name: str | None = None, install: str | 
     thread, and crash.
     """
     _open_standard_streams()
+    faulthandler.enable(2)  # a crash in a library, or SIGABRT from systemd's watchdog, prints where it happened
     code: str | int | None = 0
     with StopSignals() if only == "run" or "run" in sys.argv[1:] else nullcontext() as signals:
         try:

@@ -135,6 +135,16 @@ def test_a_call_that_keeps_the_gil_ends_the_program_with_the_stacks(tmp_path: Pa
     assert re.search(r'File ".*/hang\.py", line \d+ in __call__', log)
 
 
+@pytest.mark.parametrize("crash", ["__import__('os').abort()", "ctypes.string_at(0)"], ids=["SIGABRT", "SIGSEGV"])
+def test_a_crash_prints_the_stacks(crash: str, tmp_path: Path) -> None:
+    """SIGABRT is also what systemd's watchdog sends."""
+    with start_program("run", "--config", write_graph(tmp_path, crash), "--quiet") as program:
+        _, log = program.communicate(timeout=60)
+    assert program.returncode in (-signal.SIGABRT, -signal.SIGSEGV)
+    assert log.startswith("Fatal Python error: ")
+    assert re.search(r'File ".*/hang\.py", line \d+ in __call__', log)
+
+
 @pytest.mark.parametrize(
     ("call", "freeze_s"),
     [("ctypes.PyDLL(None).sleep(1)", 0.1), ("ctypes.PyDLL(None).sleep(1)", 0), ("time.sleep(3)", 2)],
