@@ -16,6 +16,7 @@ from typing import ClassVar
 
 import pytest
 
+from stream_seg.api import Pipeline
 from stream_seg.config.document import WatchdogConfig
 from stream_seg.runtime.graph import Graph
 from stream_seg.runtime.watchdog import read_cpu_delay_s
@@ -180,6 +181,37 @@ def test_the_clock_stands_still_while_numba_compiles(graph: Graph, monkeypatch: 
     assert clock.advance(120) == []
     monkeypatch.setattr("stream_seg.runtime.watchdog.is_compiling", lambda: False)
     assert clock.advance(9) != []
+
+
+def test_a_graph_is_blocked_if_no_output_goes_on(graph: Graph) -> None:
+    """Then the service is started again; while an output goes on, it is not."""
+    work, sink, clock = find_worker(graph, "work"), find_worker(graph, "sink"), Clock(graph)
+    clock.advance(60)
+    assert not graph.watchdog.blocked
+    work.activity.enter("working", make_frame(0))
+    for _ in range(20):
+        clock.advance(1)
+        sink.activity.enter("waiting")
+    assert graph.stalls()
+    assert not graph.watchdog.blocked
+    clock.advance(9)
+    assert graph.watchdog.blocked
+    work.activity.enter("waiting")
+    clock.advance(1)
+    assert not graph.watchdog.blocked
+
+
+def test_a_slow_iterator_is_no_hang() -> None:
+    document = {"stages": {"synthetic": {"width": 96, "height": 64, "frames": 5}}}
+    with Pipeline(document, frames="synthetic") as pipeline:
+        frames = iter(pipeline)
+        next(frames)
+        tap = pipeline.graph.workers[-1].activity
+        wait_until(lambda: str(tap) == "waiting for the iterator")
+        wait_until(lambda: pipeline.graph.workers[0].activity.state != "loading")
+        pipeline.graph.watchdog.stop()
+        assert Clock(pipeline.graph).advance(3600) == []
+        assert len(list(frames)) == 4
 
 
 def test_if_all_stages_wait_for_each_other_a_link_has_lost_a_frame(graph: Graph) -> None:
