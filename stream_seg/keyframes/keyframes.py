@@ -80,9 +80,9 @@ class Propagation:
     """The path from a key frame to the current frame.
 
     `age`: frames since the key frame. `motion`: over all of them, None at the key frame. `unknown`: the pixels that the
-    key frame did not show: the motion since then comes from outside, or the image changed. For `auto` only: `trust` in
-    each pixel's scores, 0 to 1, which is the margin of the network there times the confidence of every motion; and the
-    `doubt` accumulated so far.
+    key frame did not show: their points are outside its image, or the image has changed there since. For `auto` only:
+    `trust` in each pixel's scores, 0 to 1, which is the margin of the network there times the confidence of every
+    motion; and the `doubt` accumulated so far.
     """
 
     age: int = 0
