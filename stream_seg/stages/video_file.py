@@ -120,6 +120,8 @@ class VideoFile:
             self._mux(container, stream.encode(frame))
 
     def _mux(self, container: OutputContainer, packets: list[Any]) -> None:
+        if self._file.failure is not None:  # FFmpeg crashes if it writes a header again that it could not write
+            raise self._file.failure
         for packet in packets:
             size, added = self._file.size, Extent(self._added.frames + 1, packet.pts + packet.duration)
             container.mux_one(packet)

@@ -286,9 +286,9 @@ from stream_seg.frame import Frame
 from stream_seg.stages.base import Context
 from stream_seg.stages.write import Write
 from tests.support.clips import count_frames
-if sys.argv[2] == "limit":
+if len(sys.argv) > 2:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 noise = np.random.default_rng(0)
 frames = (Frame("a", n, n, Fraction(1, 30), 0, noise.integers(0, 256, (240, 320, 3), np.uint8)) for n in range(60))
 names = []
@@ -317,10 +317,19 @@ def check_filled(path: Path, output: str, reason: str) -> None:
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_file_that_exceeds_a_limit_keeps_its_frames(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out{suffix}"
-    command = [sys.executable, "-c", FILL, str(path), "limit"]
+    command = [sys.executable, "-c", FILL, str(path), "1000000"]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert run.stderr == ""
     check_filled(path, run.stdout, "the file is larger than this system allows")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_file_that_cannot_take_its_header(tmp_path: Path, suffix: str) -> None:
+    """FFmpeg crashes if it writes a header a second time. An empty file is not kept."""
+    path = tmp_path / f"out{suffix}"
+    run = subprocess.run([sys.executable, "-c", FILL, str(path), "0"], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout == f"cannot write {path}: the file is larger than this system allows\n\n\n"
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
@@ -329,7 +338,7 @@ def test_a_full_disk_keeps_the_frames(tmp_path: Path, suffix: str) -> None:
     if not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "sh", "-c", f"{small_disk} true"]).returncode:
         pytest.skip("a small disk cannot be mounted here")
     path = tmp_path / f"out{suffix}"
-    script = f"{small_disk} '{sys.executable}' -c \"$0\" '{path}' disk"
+    script = f"{small_disk} '{sys.executable}' -c \"$0\" '{path}'"
     command = ["unshare", "-rm", "sh", "-c", script, FILL]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert run.stderr == ""
