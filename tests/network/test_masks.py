@@ -131,7 +131,6 @@ def test_a_threshold_is_required_where_the_operators_do_not_tell(tmp_path: Path)
         ([("Mish",)], LOGITS),
         ([("Sin",)], None),
     ],
-    ids=str,
 )
 def test_the_range_of_values(steps: list[tuple[Any, ...]], values: Any) -> None:
     ranges = ValueRanges(make_model(steps))
