@@ -34,6 +34,7 @@ Prefer = Annotated[
 ]
 Size = Annotated[str | None, typer.Option(metavar="HxW", help="Size of the network's input. Default: its own.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log progress on standard error.")]
+LOG_FORMATS = "auto|text|json"
 LOG_FORMAT = "Format of log lines; auto: text on a terminal, else JSON."
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
@@ -54,7 +55,7 @@ app.add_typer(engines_commands.app)
 def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
     verbose: Verbose = False,
-    log_format: Annotated[LogFormat, typer.Option(help=LOG_FORMAT)] = "auto",
+    log_format: Annotated[LogFormat, typer.Option(metavar=LOG_FORMATS, help=LOG_FORMAT)] = "auto",
 ) -> None:
     """Real-time video segmentation: frames in, steady masks and overlays out."""
     if version:
@@ -80,7 +81,8 @@ def run(
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="The graph file (YAML), instead of the default graph.")
+        Path | None,
+        typer.Option("--config", "-c", metavar="FILE", help="The graph file (YAML), instead of the default graph."),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -112,7 +114,7 @@ def run(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.")] = False,
     verbose: Verbose = False,
-    log_format: Annotated[LogFormat | None, typer.Option(help=LOG_FORMAT)] = None,
+    log_format: Annotated[LogFormat | None, typer.Option(metavar=LOG_FORMATS, help=LOG_FORMAT)] = None,
 ) -> None:
     """Segment a video: INPUT through the graph into every OUTPUT.
 
@@ -163,13 +165,16 @@ def run(
 
 @app.command("eval")
 def evaluate(
-    network: Annotated[str, typer.Option(help="A name, or the path of an .onnx or side-car.")] = "road",
+    network: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="A name, or the path of an .onnx or side-car.")
+    ] = "road",
     data: Annotated[
-        Path | None, typer.Option(help="Folder with SPLIT/ (images) and SPLITannot/ (label maps of the same names).")
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder with SPLIT/ (images) and SPLITannot/ (label maps of the same names)."),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Split of the data. Default: val.")] = None,
-    backend: Annotated[str, typer.Option(help=BACKEND_HELP)] = "auto",
-    precision: Annotated[str, typer.Option(help=PRECISION_HELP)] = "auto",
+    split: Annotated[str | None, typer.Option(metavar="SPLIT", help="Split of the data. Default: val.")] = None,
+    backend: Annotated[str, typer.Option(metavar="NAME", help=BACKEND_HELP)] = "auto",
+    precision: Annotated[str, typer.Option(metavar="NAME", help=PRECISION_HELP)] = "auto",
     size: Size = None,
     prefer: Prefer = None,
     json_file: JsonFile = None,
@@ -183,7 +188,8 @@ def evaluate(
         ),
     ] = False,
     frames: Annotated[
-        int | None, typer.Option(min=2, help="With --temporal: frames of each synthetic drive. Default: 60.")
+        int | None,
+        typer.Option(min=2, metavar="N", help="With --temporal: frames of each synthetic drive. Default: 60."),
     ] = None,
 ) -> None:
     """Measure a network on labelled images: mIoU, IoU per class, pixel accuracy. With --temporal, on videos."""
@@ -221,28 +227,33 @@ def bench(
     networks: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NETWORK]...",
+            metavar="NETWORK",
             help="A name, the path of an .onnx or side-car, or a name of the zoo, which gets random weights."
             " Default: road.",
         ),
     ] = None,
     backends: Annotated[
         list[str] | None,
-        typer.Option("--backend", "-b", help="Backend to time, repeatable. Default: all that work here."),
+        typer.Option(
+            "--backend", "-b", metavar="NAME", help="Backend to time, repeatable. Default: all that work here."
+        ),
     ] = None,
     precisions: Annotated[
         list[str] | None,
-        typer.Option("--precision", "-p", help="Precision to time, repeatable. Default: all that are available."),
+        typer.Option(
+            "--precision", "-p", metavar="NAME", help="Precision to time, repeatable. Default: all that are available."
+        ),
     ] = None,
     sizes: Annotated[
         list[str] | None,
         typer.Option("--size", metavar="HxW", help="Input size of the network, repeatable. Default: its own."),
     ] = None,
     source: Annotated[
-        str | None, typer.Option("--input", help="Source of the frames. Default: a synthetic drive at 720p.")
+        str | None,
+        typer.Option("--input", metavar="INPUT", help="Source of the frames. Default: a synthetic drive at 720p."),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.01, max=3600, help="Time to measure each figure.")] = 1.0,
-    threads: Annotated[int, typer.Option(min=1, max=256, help="CPU threads of the network.")] = 1,
+    seconds: Annotated[float, typer.Option(min=0.01, max=3600, metavar="N", help="Time to measure each figure.")] = 1.0,
+    threads: Annotated[int, typer.Option(min=1, max=256, metavar="N", help="CPU threads of the network.")] = 1,
     json_file: JsonFile = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -300,8 +311,9 @@ def export(
     weights: Annotated[
         list[str],
         typer.Option(
+            metavar="FILE|NAME",
             help="A .pt, .pth or .safetensors file, a name of torchvision's, or road, which is shipped. Several times:"
-            " the mean of the weights, for runs that started from the same ones."
+            " the mean of the weights, for runs that started from the same ones.",
         ),
     ],
     out: Annotated[
@@ -313,12 +325,17 @@ def export(
     ],
     classes: Annotated[
         str | None,
-        typer.Option(help="camvid, cityscapes, voc, names with commas, or their number; if the weights state none."),
+        typer.Option(
+            metavar="NAMES",
+            help="camvid, cityscapes, voc, names with commas, or their number; if the weights state none.",
+        ),
     ] = None,
     input_name: Annotated[
         str | None,
         typer.Option(
-            "--input", help="imagenet, unit, centred, bytes or caffe; if neither weights nor side-car state the input."
+            "--input",
+            metavar="NAME",
+            help="imagenet, unit, centred, bytes or caffe; if neither weights nor side-car state the input.",
         ),
     ] = None,
     size: Size = None,
@@ -326,7 +343,7 @@ def export(
         Path | None,
         typer.Option(metavar="DIR", help="Folder of labelled images: also export int8, and check the input on them."),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Split of DIR; default: train.")] = None,
+    split: Annotated[str | None, typer.Option(metavar="SPLIT", help="Split of DIR; default: train.")] = None,
     compare: Annotated[
         str | None, typer.Option("--held", metavar="SPLIT", help="Split of DIR to compare int8 with float32 on.")
     ] = None,

@@ -31,9 +31,11 @@ LONGEST_DAYS = 36500
 @app.command()
 def build(
     context: typer.Context,
-    network: Annotated[str | None, typer.Argument(help="A name, or the path of an .onnx or side-car.")] = None,
-    backend: Annotated[str | None, typer.Option(help=BACKEND_HELP)] = None,
-    precision: Annotated[str | None, typer.Option(help=PRECISION_HELP)] = None,
+    network: Annotated[
+        str | None, typer.Argument(metavar="NETWORK", help="A name, or the path of an .onnx or side-car.")
+    ] = None,
+    backend: Annotated[str | None, typer.Option(metavar="NAME", help=BACKEND_HELP)] = None,
+    precision: Annotated[str | None, typer.Option(metavar="NAME", help=PRECISION_HELP)] = None,
     size: Annotated[
         str | None, typer.Option(metavar="HxW", help="Input size; shipped and exported networks are resized to it.")
     ] = None,
@@ -45,10 +47,12 @@ def build(
         str | None, typer.Option(metavar="DIR|VIDEO", help="Your own images, to calibrate int8 on.")
     ] = None,
     labels: Annotated[Path | None, typer.Option(metavar="DIR", help="Label maps for these images.")] = None,
-    images: Annotated[int | None, typer.Option(help="Number of images to take, evenly spaced.")] = None,
-    miou_loss: Annotated[float | None, typer.Option(help="Accepted loss in mIoU points, with labels.")] = None,
+    images: Annotated[int | None, typer.Option(metavar="N", help="Number of images to take, evenly spaced.")] = None,
+    miou_loss: Annotated[
+        float | None, typer.Option(metavar="N", help="Accepted loss in mIoU points, with labels.")
+    ] = None,
     agreement: Annotated[
-        float | None, typer.Option(help="Required percentage of labels equal to f32, without labels.")
+        float | None, typer.Option(metavar="N", help="Required percentage of labels equal to f32, without labels.")
     ] = None,
     recipe: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A YAML with these options, which override it.")
@@ -110,7 +114,9 @@ def list_engines(json_file: JsonFile = None, overwrite: Overwrite = False) -> No
 
 @app.command()
 def show(
-    engine: Annotated[str, typer.Argument(help="Name or id of an engine, or an unambiguous part of it.")],
+    engine: Annotated[
+        str, typer.Argument(metavar="ENGINE", help="Name or id of an engine, or an unambiguous part of it.")
+    ],
     json_file: JsonFile = None,
     overwrite: Overwrite = False,
 ) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
+import typer
+
 BACKEND_HELP = "{backends}."
 PRECISION_HELP = "{precisions}."
 
@@ -40,9 +42,16 @@ def fill_names(command: Any, arguments: Sequence[str]) -> None:
     commands = [command]
     for one in commands:
         commands.extend(getattr(one, "commands", {}).values())
-        for parameter in one.params:
-            if getattr(parameter, "is_flag", False) and parameter.metavar is None:
-                parameter.metavar = ""  # a flag takes no value; typer would show its type
+        _hide_types(one)
         for described, (placeholder, text) in product((one, *one.params), names.items()):
             if placeholder in (getattr(described, "help", None) or ""):
                 described.help = described.help.replace(placeholder, text)
+
+
+def _hide_types(command: Any) -> None:
+    """Remove the types that typer shows behind flags, which take no value, and behind the names of arguments."""
+    for parameter in (*command.params, command.get_help_option(typer.Context(command, **command.context_settings))):
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = parameter.metavar or ""
+        elif parameter.param_type_name == "argument":
+            parameter.display_type_rich = lambda ctx: None

@@ -17,7 +17,8 @@ from contextlib import nullcontext, suppress
 from functools import wraps
 from typing import Any, TextIO, cast
 
-from stream_seg.errors import OutputError, StreamSegError, describe_exception, explain_shortage
+from stream_seg.cli.usage import describe_usage
+from stream_seg.errors import ConfigError, OutputError, StreamSegError, describe_exception, explain_shortage
 from stream_seg.installation import reinstall_hint
 from stream_seg.redact import redact_message
 from stream_seg.runtime.signals import StopSignals
@@ -125,6 +126,8 @@ def _translating(method: Callable[..., Any]) -> Callable[..., Any]:
 
 def _translate(error: Exception) -> StreamSegError | None:
     """Return the error in one line, for those that no module maps because they may come from anywhere."""
+    if usage := describe_usage(error):
+        return ConfigError(usage)
     if shortage := explain_shortage(error):
         return StreamSegError(f"{shortage}: {describe_exception(error)}")
     if isinstance(error, EOFError):  # click would say "Aborted."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, TypeAlias
 
 import typer
@@ -35,8 +36,8 @@ Every: TypeAlias = Annotated[
     ),
 ]
 Threads: TypeAlias = Annotated[
-    int | None,
-    typer.Option(min=1, max=256, metavar="N", help="CPU threads of the network. Default: 1.", rich_help_panel=NETWORK),
+    str | None,
+    typer.Option(metavar="N", help="CPU threads of the network, 1 to 256. Default: 1.", rich_help_panel=NETWORK),
 ]
 NoSmooth: TypeAlias = Annotated[
     bool,
@@ -51,10 +52,8 @@ Classes: TypeAlias = Annotated[
     ),
 ]
 Opacity: TypeAlias = Annotated[
-    float | None,
-    typer.Option(
-        min=0, max=1, metavar="N", help="Opacity of the class colours. Default: 0.5.", rich_help_panel=DRAWING
-    ),
+    str | None,
+    typer.Option(metavar="N", help="Opacity of the class colours, 0 to 1. Default: 0.5.", rich_help_panel=DRAWING),
 ]
 
 Start: TypeAlias = Annotated[
@@ -74,10 +73,8 @@ Loop: TypeAlias = Annotated[
     typer.Option("--loop", help="Play a file over and over at its own speed, until Ctrl-C.", rich_help_panel=TIME),
 ]
 Fps: TypeAlias = Annotated[
-    float | None,
+    str | None,
     typer.Option(
-        min=0.01,
-        max=1000,
         metavar="N",
         help="Frames per second of the output: drops frames, and repeats them in videos. Default: those of the input.",
         rich_help_panel=TIME,
@@ -105,11 +102,20 @@ def read_switches(parameters: Mapping[str, Any]) -> dict[str, Any]:
     values = {name: parameters.get(name) for name in SWITCHES}
     if (size := values["size"]) is not None:
         values["size"] = parse_size(size)
-    if (every := values["every"]) is not None and every.isdecimal():
-        values["every"] = int(every)
+    for name in ("every", "threads", "opacity", "fps"):
+        if (text := values[name]) is not None:
+            values[name] = parse_number(text)
     values["classes"] = split_names(values["classes"] or ()) or None
     values["loop"] = parameters.get("loop") or None
     return {**values, "smoothing": False if parameters.get("no_smooth") else None}
+
+
+def parse_number(text: str) -> int | float | str:
+    """Return a text as a number; any other text stays as it is, for the check of the key to refuse."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def split_names(texts: Sequence[str]) -> list[str]:

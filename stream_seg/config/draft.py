@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
+
+from pydantic.fields import FieldInfo
 
 from stream_seg.errors import ConfigError
 from stream_seg.stages.base import Role, Traits, traits_of
@@ -36,12 +37,13 @@ class Draft:
         except ConfigError:
             return Traits()
 
-    def fields(self, name: str) -> set[str]:
-        """Return the names of the fields of a stage, which are the keys that it may have."""
+    def fields(self, name: str) -> Mapping[str, FieldInfo]:
+        """Return the fields of a stage by name, which are the keys that it may have."""
         try:
-            return {field.name for field in fields(self._loader.load(self.kind(name)))}  # type: ignore[arg-type]
+            declared: Mapping[str, FieldInfo] = self._loader.load(self.kind(name)).__pydantic_fields__  # type: ignore[attr-defined]
         except ConfigError:
-            return set()
+            return {}
+        return declared
 
     def names(self, role: Role) -> list[str]:
         """Return the names of the stages with a role."""

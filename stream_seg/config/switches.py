@@ -9,6 +9,7 @@ from typing import Any
 
 from stream_seg.config.draft import Draft
 from stream_seg.errors import ConfigError
+from stream_seg.schema.validation import validate_field
 from stream_seg.stages.base import Product
 from stream_seg.stages.registry import StageLoader
 
@@ -55,7 +56,8 @@ def apply_switches(
     """Return the document with `values`, by switch, set on its stages; None leaves the document's own.
 
     The value False of `smoothing` removes the stages that smooth labels over time. Raises ConfigError for a switch that
-    no stage takes; `where` names the graph in it, and `prefix` comes before the name of the switch.
+    no stage takes, and for a value of the wrong type or range; `where` names the graph in it, and `prefix` comes before
+    the name of the switch.
     """
     draft = Draft(document, loader or StageLoader())
     for name, value in values.items():
@@ -68,6 +70,7 @@ def apply_switches(
             switch = SWITCHES[name]
             missing, stages = f"no stage takes it (key {switch.key})", _takers(draft, switch)
             for stage in stages:
+                validate_field(draft.fields(stage)[switch.key], value, name=f"{prefix}{name}")
                 draft.keys[stage][switch.key] = value
         if not stages:
             raise ConfigError(f"{where}: {prefix}{name}: {missing}; the stages are {', '.join(draft.keys)}")

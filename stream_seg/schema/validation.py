@@ -8,7 +8,7 @@ import types
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, GetCoreSchemaHandler, ValidationError
+from pydantic import BaseModel, Field, GetCoreSchemaHandler, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -50,6 +50,16 @@ def validate(model: type[Model], value: object, *, where: str) -> Model:
         return model.model_validate_json(value) if isinstance(value, bytes) else model.model_validate(value)
     except ValidationError as error:
         raise ConfigError(describe_error(error, model.model_fields, where=where)) from error
+
+
+def validate_field(field: FieldInfo, value: object, *, name: str) -> None:
+    """Raise ConfigError unless the type of a field takes `value`; the error begins with `name`."""
+    declared: Any = Annotated[(field.annotation, *field.metadata, Field(alias=name))]
+    model = create_model("Value", value=(declared, ...))
+    try:
+        model.model_validate({name: value})
+    except ValidationError as error:
+        raise ConfigError(describe_error(error, {name: field}, where="")) from error
 
 
 def require_mapping(value: Any, fields: Collection[str], *, where: str) -> dict[str, Any]:
