@@ -34,12 +34,14 @@ class Device:
 
     `name` is the name in `EngineInfo`, or ANY_GPU. `precisions` are ordered from the fastest to f32; `auto` takes the
     first. `on_request` are precisions that only run when they are named. `compute_capability` is a GPU's, as "8.9".
+    `is_gpu`: CPU threads have no effect.
     """
 
     name: str
     precisions: tuple[str, ...] = ()
     on_request: tuple[str, ...] = ()
     compute_capability: str | None = None
+    is_gpu: bool = False
 
     @property
     def label(self) -> str:

@@ -32,7 +32,7 @@ def find_device() -> Device:
     """Return the first device that the installed package has a provider for. Raises ImportError."""
     name = list_devices()[0]
     # on a CPU ONNX Runtime computes fp16 by way of f32
-    return Device(cpu_name(), ("int8", "f32")) if name == "cpu" else Device(name, ("int8", "fp16", "f32"))
+    return Device(cpu_name(), ("int8", "f32")) if name == "cpu" else Device(name, ("int8", "fp16", "f32"), is_gpu=True)
 
 
 def list_devices() -> list[str]:

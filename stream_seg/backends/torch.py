@@ -28,7 +28,7 @@ def find_device() -> Device:
     import torch
 
     if torch.cuda.is_available():
-        return Device(torch.cuda.get_device_name(), ("fp16", "bf16", "f32"))
+        return Device(torch.cuda.get_device_name(), ("fp16", "bf16", "f32"), is_gpu=True)
     return Device(cpu_name(), ("f32",), on_request=("bf16",))  # few CPUs compute in fp16
 
 
@@ -57,7 +57,7 @@ def create_engine(network: Network, *, precision: str, threads: int) -> Engine:
 
     try:
         compute(np.zeros((fixed or 1, *network.size, 3), np.uint8))
-    except (RuntimeError, NotImplementedError, ValueError) as error:
+    except (RuntimeError, NotImplementedError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise NetworkError(f"{network.name}: torch cannot run it: {summarize_error(error)}") from error
     info = EngineInfo(network.name, "torch", precision, find_device().name)
     batch = fixed or (1 if device == "cpu" else BATCH)
@@ -80,7 +80,7 @@ def _load_module(graph: bytes, *, name: str) -> tuple[torch.nn.Module, int]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Pytorch's interpolate uses no", UserWarning)  # see RESIZE_MODES
             module: torch.nn.Module = ConvertModel(model, experimental=True)
-    except (NotImplementedError, KeyError, TypeError, ValueError) as error:
+    except (NotImplementedError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise NetworkError(f"{name}: torch cannot load it: {summarize_error(error)}") from error
     return module.eval(), model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
 

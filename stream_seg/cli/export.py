@@ -136,6 +136,8 @@ def refuse_contradictions(options: ExportOptions, *, inputs: Collection[str]) ->
         refuse_sidecars(options.out)
     if options.split is not None and options.data is None:
         raise ConfigError("--split: requires --data")
+    if not options.check and options.data is None:
+        raise ConfigError("--no-check: requires --data, the images that weights are checked on")
     if options.compare is not None and (options.data is None or options.weights_only):
         raise ConfigError("--held: requires --data and an int8 form to compare, which only an export to .onnx has")
     if options.compare == (options.split or DEFAULT_SPLIT):

@@ -71,6 +71,8 @@ def _open(
 ) -> tuple[Engine, str]:
     """Return an engine and its origin for the log, which is empty for a network compiled on the spot."""
     folder, target, entries, fault = cache_folder(), find_target(name), list[Entry](), ""
+    if threads > 1 and target.device.is_gpu:
+        log.warning("%s: threads: no effect on a GPU (%s)", network.name, target.device.label)
     try:
         entries = find_engines(folder, network, target, precision=precision)
     except (NetworkError, OSError) as error:  # others can write to the folder, or it cannot be read

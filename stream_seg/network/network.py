@@ -147,19 +147,25 @@ def _open(source: str | Path | Mapping[str, Any], size: tuple[int, int] | None) 
         raise NetworkError(f"{redact_secrets(str(source))}: no such file; {allowed}")
     described_by = path
     if path.suffix.lower() == ".onnx":
-        sidecars = (path.with_suffix(suffix) for suffix in (".yaml", ".yml", ".json"))
-        described_by = next((sidecar for sidecar in sidecars if sidecar.is_file()), path)
-        if described_by == path:
+        beside = (path.with_suffix(suffix) for suffix in (".yaml", ".yml", ".json"))
+        sidecars = [sidecar for sidecar in beside if sidecar.is_file()]
+        if not sidecars:
             hint = f"write {path.with_suffix('.yaml').name} beside it, at least `classes: [...]`"
             raise NetworkError(f"{path}: no side-car; {hint}")
+        if len(sidecars) > 1:
+            names = " and ".join(sidecar.name for sidecar in sidecars)
+            raise NetworkError(f"{path}: described by {names}; open one of them, or remove one")
+        described_by = sidecars[0]
     if described_by.suffix.lower() == ".json":
         return _open_export(described_by)
     where = str(described_by)
     keys = parse_yaml(_read(described_by).decode("utf-8", "replace"), where=where)
     require_mapping(keys, SideCar.model_fields, where=where)
-    default = {"onnx": described_by.with_suffix(".onnx").name}
-    keys = {**default, **keys} if path == described_by else {**keys, **default}  # a path to an ONNX overrides `onnx:`
-    return _open_own(validate(SideCar, {**keys, **overrides}, where=where), where=where, folder=described_by.parent)
+    keys = {"onnx": described_by.with_suffix(".onnx").name, **keys, **overrides}
+    own, folder = validate(SideCar, keys, where=where), described_by.parent
+    if path != described_by and own.onnx is not None and (folder / own.onnx).resolve() != path.resolve():
+        raise ConfigError(f"{where}: onnx: {own.onnx} is another file than {path}; open {where}, or remove the key")
+    return _open_own(own, where=where, folder=folder)
 
 
 def _open_export(sidecar: Path) -> Network:

@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx
 import onnx.checker
 import onnx.defs
+import onnx.inliner
 import onnx.shape_inference
 from google.protobuf.message import DecodeError, EncodeError, Message  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto, ValueInfoProto
@@ -42,6 +43,8 @@ def read_onnx(path: Path) -> ModelProto:
         raise NetworkError(f"{path}: {error.strerror or error}") from error
     except (TypeError, ValueError) as error:
         raise NetworkError(f"{path}: not an ONNX file: {' '.join(str(error).split())}") from error
+    if model.functions:  # torch and TensorRT have none
+        model = _inline_functions(model, path=path)
     if (fault := next(_find_faults(model), None)) is not None:
         raise NetworkError(f"{path}: {fault}")
     _sort(model, path=path)
@@ -50,6 +53,19 @@ def read_onnx(path: Path) -> ModelProto:
             if dim.HasField("dim_value") and dim.dim_value < 1:
                 dim.Clear()  # 0 and -1 stand for an open axis in other formats
     return model
+
+
+def _inline_functions(model: ModelProto, *, path: Path) -> ModelProto:
+    """Return a model with its own functions replaced by their operators. Raises NetworkError for an invalid one."""
+    try:
+        inlined: ModelProto = onnx.inliner.inline_local_functions(model)
+    except (RuntimeError, TypeError, ValueError, DecodeError, EncodeError) as error:
+        raise NetworkError(f"{path}: invalid functions: {' '.join(str(error).split())}") from error
+    domains = {function.domain for function in model.functions}
+    imports = [opset for opset in inlined.opset_import if opset.domain not in domains or not opset.domain]
+    del inlined.opset_import[:]
+    inlined.opset_import.extend(imports)
+    return inlined
 
 
 def has_external_data(serialized: bytes) -> bool:
@@ -91,12 +107,10 @@ def _find_faults(model: ModelProto) -> Iterator[str]:
     graph, opset = model.graph, opset_of(model)
     if not (graph.node and graph.output and opset):
         yield "not an ONNX network: it has no operators or no outputs"
-    own = {(function.domain, function.name) for function in model.functions}
     unknown = {
         f"{node.domain}.{node.op_type}" if node.domain else node.op_type
         for node in graph.node
-        if (node.domain, node.op_type) not in own
-        and node.domain != "com.microsoft"  # ONNX Runtime's extensions
+        if node.domain != "com.microsoft"  # ONNX Runtime's extensions
         and not onnx.defs.has(node.op_type, node.domain)
     }
     if unknown:
@@ -122,6 +136,10 @@ def _find_faults(model: ModelProto) -> Iterator[str]:
     duplicates = [name for name, count in outputs.items() if count > 1]
     if duplicates:
         yield f"not a valid ONNX network: several operators write {', '.join(duplicates)}"
+    known = {*outputs, *(value.name for value in (*graph.input, *graph.initializer))}
+    missing = dict.fromkeys([*(name for node in graph.node for name in node.input), *(o.name for o in graph.output)])
+    if unwritten := [name for name in missing if name and name not in known]:
+        yield f"not a valid ONNX network: nothing writes {', '.join(unwritten)}"
     if graph.sparse_initializer:
         yield "has sparse constants; export it with dense ones"
 
@@ -158,7 +176,7 @@ def list_inputs(model: ModelProto) -> list[ValueInfoProto]:
 
 
 def shape_of(value: ValueInfoProto) -> list[int | None]:
-    """Return a shape; None is an open axis."""
+    """Return a shape; None is an open axis. An unknown shape is empty, as that of a single number."""
     return [dim.dim_value or None for dim in value.type.tensor_type.shape.dim]
 
 
@@ -171,6 +189,8 @@ def type_name(value: ValueInfoProto) -> str:
 
 def format_shape(shape: Sequence[int | None]) -> str:
     """Return a shape as text, open axes as "?"."""
+    if not shape:
+        return "of an unknown shape"
     return f"({', '.join(str(dim or '?') for dim in shape)})"
 
 

@@ -75,7 +75,7 @@ class Segment:
         PaletteName | None,
         Field(description="colours by class name: distinct (road users stand out) or those of a data set"),
     ] = None
-    threads: Annotated[int, Field(ge=1, le=256, description="CPU threads of the network")] = 1
+    threads: Annotated[int, Field(ge=1, le=256, description="CPU threads of the network; no effect on a GPU")] = 1
     every: Annotated[
         Annotated[int, Field(ge=1, le=1000)] | Literal["auto"],
         Field(description="frames from one key frame to the next; auto: depends on the motion; 1: all are key frames"),

@@ -138,7 +138,7 @@ def test_the_device_of_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: providers)
     assert find_device().precisions == ("int8", "f32")
     providers.insert(0, "CUDAExecutionProvider")
-    assert find_device() == Device("cuda", ("int8", "fp16", "f32"))
+    assert find_device() == Device("cuda", ("int8", "fp16", "f32"), is_gpu=True)
 
 
 def test_only_a_compiler_builds_for_another_gpu() -> None:

@@ -286,7 +286,7 @@ def test_a_bias_is_exported_with_weights_and_networks(
     plain = evaluate_images(folder / "out" / "road.onnx", folder, precision="f32", prefer={"red": 1.5, "blue": -2})
     assert evaluate_images(out, folder, precision="f32")["miou"] == pytest.approx(plain["miou"], abs=0.01)
     assert evaluate_images(out, folder, precision="int8")["miou"] == pytest.approx(plain["miou"], abs=0.05)
-    other = ("--prefer", "red=0", "--no-check")
+    other = ("--prefer", "red=0")
     assert run_cli("export", "road", "--weights", weights, "--out", out, *other, "--overwrite") == 0
     unbiased = evaluate_images(folder / "out" / "road.onnx", folder, precision="f32")["miou"]
     assert evaluate_images(out, folder, precision="f32")["miou"] == pytest.approx(unbiased, abs=0.01) != plain["miou"]
@@ -372,6 +372,7 @@ def test_options_that_contradict_the_weights(folder: Path, tmp_path: Path, capfd
         (("--input", "unit"), "; leave --input out"),
         (("--data", folder, "--held", "train"), "--held: train is what int8 is calibrated on"),
         (("--held", "val"), "--held: requires --data"),
+        (("--no-check",), "--no-check: requires --data, the images that weights are checked on"),
         (("--split", "val"), "--split: requires --data"),
         (("--out", tmp_path / "x.safetensors", "--split", "val"), "--split: requires --data"),
         (("--data", folder, "--split", "val", "--held", "val"), "--held: val is what int8 is calibrated on"),

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from stream_seg.backends.choose import open_backend
-from stream_seg.backends.engine import Engine, Images, Result
+from stream_seg.backends.choose import find_target, open_backend
+from stream_seg.backends.engine import Device, Engine, Images, Result
 from stream_seg.backends.registry import BACKENDS
 from stream_seg.engines import build_one
 from stream_seg.engines.build import BuildResult, build_engine
@@ -214,3 +214,15 @@ def test_int8_of_twinlitenet_is_the_same_on_both_backends(data: Path, tmp_path: 
         labels.append(scores[0].argmax(0))
     assert np.mean(labels[0] == labels[1]) > 0.98
     assert len(np.unique(labels[0])) == 3
+
+
+def test_threads_without_effect_are_reported(
+    recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = open_network(recipe["network"])
+    with open_engine(network, threads=2):
+        assert not caplog.records
+    gpu = replace(find_target(FIRST), device=Device("a GPU", ("f32",), is_gpu=True))
+    monkeypatch.setattr("stream_seg.engines.open.find_target", lambda _: gpu)
+    with open_engine(network, precision="f32", threads=2):
+        assert [record.message for record in caplog.records] == ["mine: threads: no effect on a GPU (a GPU)"]

@@ -117,6 +117,24 @@ def test_errors_for_what_is_not_a_network(tmp_path: Path) -> None:
     assert "duplicate key" in error_of(tmp_path / "twice.yaml")
 
 
+def test_a_sidecar_of_another_network_is_refused(tmp_path: Path) -> None:
+    path = small_networks.write_network(tmp_path, MODEL, {"classes": small_networks.CLASSES, "onnx": "other.onnx"})
+    assert error_of(path).endswith(
+        f"mine.yaml: onnx: other.onnx is another file than {path}; open {tmp_path / 'mine.yaml'}, or remove the key"
+    )
+    for own in ("mine.onnx", f"../{tmp_path.name}/mine.onnx", str(path)):
+        small_networks.write_network(tmp_path, MODEL, {"classes": small_networks.CLASSES, "onnx": own})
+        assert open_network(path).name == "mine"
+
+
+@pytest.mark.parametrize("other", ["mine.yml", "mine.json"])
+def test_two_sidecars_of_one_network_are_refused(tmp_path: Path, other: str) -> None:
+    path = small_networks.write_network(tmp_path, MODEL, {"classes": small_networks.CLASSES})
+    (tmp_path / other).write_text("{}")
+    assert error_of(path) == f"{path}: described by mine.yaml and {other}; open one of them, or remove one"
+    assert open_network(tmp_path / "mine.yaml").name == "mine"
+
+
 @pytest.mark.parametrize(
     ("keys", "reason"),
     [

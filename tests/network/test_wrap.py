@@ -20,6 +20,7 @@ from stream_seg.ops.labels import upsampled_argmax
 from stream_seg.ops.resize import resize_image
 from stream_seg.stages.segment import halve_network, segment_image
 from tests.support import small_networks
+from tests.support.small_networks import extend, make_image
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.25]
 
@@ -201,6 +202,60 @@ def test_an_invalid_onnx_is_refused(tmp_path: Path) -> None:
     assert "input picture is of an unknown type (77) (?, 3, 16, 24); expected an image" in error_of(tmp_path, model)
     del model.graph.output[:]
     assert "it has no operators or no outputs" in error_of(tmp_path, model)
+
+
+def test_a_tensor_that_nothing_writes_is_refused(tmp_path: Path) -> None:
+    model = small_networks.make_model(outputs={"out": 3})
+    model.graph.node[0].input[1] = "gone"
+    assert "mine.onnx: not a valid ONNX network: nothing writes gone" in error_of(tmp_path, model)
+    model = small_networks.make_model(outputs={"out": 3})
+    model.graph.output[0].name = "lost"
+    assert "mine.onnx: not a valid ONNX network: nothing writes lost" in error_of(tmp_path, model)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime", "torch"])
+def test_functions_of_a_network_are_replaced_by_their_operators(backend: str, tmp_path: Path) -> None:
+    """As torch's exporter writes them without optimization."""
+    model = extend(small_networks.make_model(outputs={"scores": 3}, batch=1), ("Identity",))
+    model.graph.node[-1].op_type, model.graph.node[-1].domain = "Positive", "mine"
+    opset = [helper.make_opsetid("", 17)]
+    body = helper.make_function("mine", "Positive", ["x"], ["y"], [helper.make_node("Relu", ["x"], ["y"])], opset)
+    model.functions.append(body)
+    model.opset_import.append(helper.make_opsetid("mine", 1))
+    path, image = small_networks.write_network(tmp_path, model, {"classes": small_networks.CLASSES}), make_image()
+    with open_engine(open_network(path), backend=backend, precision="f32") as engine:
+        scores = engine.infer(image[None]).scores
+    assert scores is not None
+    np.testing.assert_allclose(scores[0], np.maximum(small_networks.expected_scores(image, 3), 0), atol=1e-4)
+    model.functions[0].node[0].op_type = "NoSuchOperator"
+    assert "unknown operators: NoSuchOperator" in error_of(tmp_path, model)
+
+
+@pytest.mark.parametrize(
+    ("step", "domain", "message"),
+    [
+        ("Mine", "my.domain", "mine.onnx: unknown operators: my.domain.Mine; export it in standard ONNX operators"),
+        ("BiasGelu", "com.microsoft", "mine.yaml: output y is float of an unknown shape; expected scores with 4 axes"),
+        ("Scaler", "ai.onnx.ml", "mine.yaml: output y is float of an unknown shape; expected scores with 4 axes"),
+    ],
+)
+def test_operators_of_other_domains(step: str, domain: str, message: str, tmp_path: Path) -> None:
+    model = extend(small_networks.make_model(outputs={"scores": 3}, batch=1), ("Identity",))
+    model.graph.node[-1].op_type, model.graph.node[-1].domain = step, domain
+    model.opset_import.append(helper.make_opsetid(domain, 1))
+    assert message in error_of(tmp_path, model)
+
+
+@pytest.mark.parametrize("opset", [9, 10, *range(11, 25)])
+def test_every_opset_is_taken_or_refused(opset: int, tmp_path: Path) -> None:
+    model = small_networks.make_model(outputs={"scores": 3}, batch=1, opset=opset)
+    model = extend(model, ("Cast", {"to": TensorProto.FLOAT16}), kind=TensorProto.FLOAT16)
+    if opset < 11:
+        assert f"mine.onnx: ONNX opset {opset}; export it again with opset 11 or newer" in error_of(tmp_path, model)
+        return
+    image = make_image()
+    outputs = run_onnx(small_networks.write_network(tmp_path, model, {"classes": small_networks.CLASSES}), image)
+    np.testing.assert_allclose(outputs["scores"][0], small_networks.expected_scores(image, 3), atol=2e-3)
 
 
 def test_operators_may_be_unsorted_but_not_cyclic(tmp_path: Path) -> None:

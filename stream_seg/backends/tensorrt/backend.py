@@ -37,7 +37,7 @@ def find_device(compute_capability: str | None = None) -> Device:
     import_tensorrt()
     name, capability = find_gpu() if compute_capability is None else (ANY_GPU, compute_capability)
     fp8 = tuple(map(int, capability.split("."))) >= FP8_SINCE
-    return Device(name, ("int8", "fp16", "f32"), ("fp8",) if fp8 else (), capability)
+    return Device(name, ("int8", "fp16", "f32"), ("fp8",) if fp8 else (), capability, is_gpu=True)
 
 
 def create_engine(network: Network, *, precision: str, threads: int = 1, plan: bytes | None = None) -> Engine:
