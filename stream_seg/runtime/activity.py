@@ -21,12 +21,12 @@ class Activity:
         self.steps = 0
         self.within_s = 0.0
         """Time that the stage expects its current step to take."""
-        self._doing = ""
+        self._doing: str | tuple[Literal["at", "after"], Frame] = ""
 
     def enter(self, state: State, frame: Frame | None = None, *, place: Literal["at", "after"] = "at") -> None:
         """Enter a state; `frame` is the frame that the stage works on (at) or has yielded last (after)."""
         self.within_s = 0.0
-        self._doing = state if frame is None else f"{place} frame {frame.stream}:{frame.seq}"
+        self._doing = state if frame is None else (place, frame)
         self.state = state
         self.steps += 1
 
@@ -42,4 +42,7 @@ class Activity:
 
     def __str__(self) -> str:
         """Return what the stage does: "loading", "at frame front:123", "after frame front:123", or its own words."""
-        return self._doing
+        if isinstance(doing := self._doing, str):
+            return doing
+        place, frame = doing
+        return f"{place} frame {frame.stream}:{frame.seq}"

@@ -57,6 +57,8 @@ class Excerpt:
         self.start_s = _exact(start_s)
         self._end_s = None if duration_s is None else self.start_s + _exact(duration_s)
         self._fps = None if fps is None else _exact(fps)
+        self.whole = not self.start_s and self._end_s is None and self._fps is None
+        """True if every frame is taken, whatever its time."""
         self._clock = StreamClock()
         self._first_s, self._slot = Fraction(0), -1
         self.begun = not self.start_s
@@ -67,6 +69,8 @@ class Excerpt:
 
         A frame without a time comes `interval_s` after the last one.
         """
+        if self.whole:  # the usual case, without exact arithmetic
+            return "take"
         time_s = self._clock.place(time_s, MICROSECOND, interval_s=interval_s) * MICROSECOND
         if self._end_s is not None and time_s >= self._end_s:
             return "end"
