@@ -1,8 +1,8 @@
-"""Atomic file outputs: no incomplete file ever has its final name.
+"""Files that are written at once: checks of their paths before the work, and atomic replacement.
 
-A file is written as `.NAME.partial.SUFFIX` in the folder of its final name. When the input ends or the stage is closed
-early (Ctrl-C), one atomic rename gives it that name and replaces an older file. After an error, or if it is empty, it
-is removed. Its folder is created if the parent of the folder exists: a mistyped path must not scatter folders.
+A file is written as `.NAME.partial.SUFFIX`, locked, in the folder of its final name. A rename gives it that name when
+it is complete; after an error it is removed. Its folder is created if the parent of the folder exists: a mistyped path
+must not scatter folders. Files that grow during a run are those of `stages.growing_file`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import av
 
 from stream_seg.errors import ConfigError, OutputError, StreamSegError
-from stream_seg.frame import Frame, Semantic
 from stream_seg.path_templates import PART, STREAM, TIME, names_new_files
 from stream_seg.redact import quote_value, redact_secrets
 
@@ -58,20 +57,14 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
     """
     if overwrite or names_new_files(path):
         return
+    target = resolve_path(path)
     with map_write_errors(path):
-        if path.is_file() or (path.is_dir() and any(not entry.name.startswith(".") for entry in path.iterdir())):
-            kind = "folder with content" if path.is_dir() else "file"
+        if target.is_file() or (target.is_dir() and any(not entry.name.startswith(".") for entry in target.iterdir())):
+            kind = "folder with content" if target.is_dir() else "file"
             raise OutputError(
                 f"cannot write {path}: the {kind} exists; choose another name, or overwrite it with --overwrite "
                 "(graph file: overwrite: true; Python: overwrite=True)"
             )
-
-
-def require_semantic(frame: Frame, stage: str) -> Semantic:
-    """Return the segmentation of a frame. Raises ConfigError if no segment stage comes before `stage`."""
-    if frame.semantic is None:
-        raise ConfigError(f"{stage}: the frames have no classes; put a segment stage before it")
-    return frame.semantic
 
 
 def require_folder(folder: Path, path: Path) -> None:
@@ -100,6 +93,7 @@ def require_writable(path: Path) -> None:
             raise OutputError(f"cannot write {path}: it exists and is not a file")
         if not _is_device(path):
             require_folder(resolve_path(path).parent, path)
+            partial_path(path).exists()  # raises OSError for a name that is too long once ".partial" is in it
 
 
 @contextmanager
@@ -167,7 +161,7 @@ def resolve_path(path: Path) -> Path:
 def atomic_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Yield the empty partial file of an output for the body to write; see the module docstring.
 
-    Without `overwrite`, raises OutputError if a file has the name at the end; what was written stays in the partial
+    Without `overwrite`, raises OutputError if a file has the name at the end, and leaves the new content in the partial
     file.
     """
     target, partial = resolve_path(path), partial_path(path)
@@ -178,31 +172,45 @@ def atomic_file(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
         lock = os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "wb")
     with lock:
         _lock_partial(lock.fileno(), partial, path)
-        complete = True
         try:
             yield partial
-        except BaseException as error:
-            complete = isinstance(error, GeneratorExit)
+        except BaseException:
+            with suppress(OSError):  # the error of the body counts
+                partial.unlink()
             raise
-        finally:
-            with map_write_errors(path):
-                if complete and partial.stat().st_size:
-                    publish(partial, target, overwrite=overwrite)
-                else:
-                    partial.unlink()
+        with map_write_errors(path):
+            publish(partial, target, overwrite=overwrite)
 
 
 def _lock_partial(descriptor: int, partial: Path, path: Path) -> None:
     """Lock and empty the partial file, which a killed run may have left. Raises OutputError if another has it."""
     with map_write_errors(path):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            ours = os.path.samestat(os.fstat(descriptor), partial.stat())
-        except (BlockingIOError, FileNotFoundError):
-            ours = False
-        if not ours:
+        if not (try_lock(descriptor) and has_name(descriptor, partial)):
             raise OutputError(f"cannot write {path}: another output is writing it; give each its own path")
         os.ftruncate(descriptor, 0)
+
+
+def try_lock(descriptor: int, *, required: bool = False) -> bool:
+    """Lock an open file or folder until it is closed. Return False if another open file holds the lock.
+
+    On a file system without locks, raises OSError if the lock is `required`, else returns True.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        if required:
+            raise
+    return True
+
+
+def has_name(descriptor: int, path: Path) -> bool:
+    """Return whether an open file still has its name, not as a link. Raises OSError if the device does not answer."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
 
 
 def is_file(path: Path, *, error: type[StreamSegError]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -15,7 +17,7 @@ from tests.support.program import run_cli
 
 
 def lines(path: Path, count: int = 3) -> Generator[int, None, None]:
-    """Write a line to an atomic file for each number yielded, as an output stage does."""
+    """Write a line to an atomic file for each number yielded."""
     with atomic_file(path) as partial, partial.open("w") as file:
         for number in range(count):
             file.write(f"{number}\n")
@@ -34,14 +36,6 @@ def test_a_file_gets_its_name_when_it_is_complete(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_stage_that_is_closed_early_leaves_its_file(tmp_path: Path) -> None:
-    output = lines(tmp_path / "out.txt")
-    next(output)
-    output.close()
-    assert (tmp_path / "out.txt").read_text() == "0\n"
-    assert len(list(tmp_path.iterdir())) == 1
-
-
 def test_an_error_leaves_the_old_file_and_no_partial_one(tmp_path: Path) -> None:
     path = tmp_path / "out.txt"
     path.write_text("old")
@@ -53,19 +47,22 @@ def test_an_error_leaves_the_old_file_and_no_partial_one(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_empty_output_leaves_no_file(tmp_path: Path) -> None:
-    assert list(lines(tmp_path / "out.txt", 0)) == []
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_the_partial_file_of_a_killed_run_is_overwritten(tmp_path: Path) -> None:
     leftover = tmp_path / ".out.partial.txt"
     leftover.write_text("half a li")
-    assert list(lines(tmp_path / "out.txt", 0)) == []
-    assert list(tmp_path.iterdir()) == []
-    leftover.write_text("half a li")
-    list(lines(tmp_path / "out.txt", 1))
-    assert (tmp_path / "out.txt").read_text() == "0\n"
+    path = tmp_path / "out.txt"
+    assert list(lines(path)) == [0, 1, 2]
+    assert path.read_text() == "0\n1\n2\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_system_without_locks_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    replace_file(tmp_path / "report.json", b"{}", overwrite=False)
+    assert (tmp_path / "report.json").read_bytes() == b"{}"
 
 
 def test_a_link_in_place_of_the_partial_file_is_not_followed(tmp_path: Path) -> None:
@@ -125,6 +122,13 @@ def test_an_output_that_cannot_be_written_is_an_error_at_the_start(tmp_path: Pat
         next(lines(tmp_path / path))
     assert "\n" not in str(error.value)
     assert {entry.name for entry in tmp_path.iterdir()} == {"folder", "file"}
+
+
+def test_a_name_that_is_too_long_is_an_error_before_the_work(tmp_path: Path) -> None:
+    """The partial file has a longer name than the file."""
+    require_writable(tmp_path / f"{'n' * 240}.json")
+    with pytest.raises(OutputError, match="name too long"):
+        require_writable(tmp_path / f"{'n' * 244}.json")
 
 
 def test_a_small_file_is_replaced_atomically(tmp_path: Path) -> None:
@@ -195,7 +199,7 @@ def test_existing_outputs_are_refused_unless_they_may_be_overwritten(tmp_path: P
     (tmp_path / "empty/.DS_Store").touch()
     (tmp_path / "full").mkdir()
     (tmp_path / "full/000000.png").touch()
-    for name, kind in (("o.mp4", "file"), ("full", "folder with content")):
+    for name, kind in (("o.mp4", "file"), ("full", "folder with content"), ("no/../o.mp4", "file")):
         with pytest.raises(OutputError, match=f"{name}: the {kind} exists; .* --overwrite"):
             refuse_existing(tmp_path / name, overwrite=False)
         refuse_existing(tmp_path / name, overwrite=True)

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
 from pydantic import ConfigDict
 
 from stream_seg.errors import ConfigError, StreamSegError, describe_exception
-from stream_seg.frame import Frame
+from stream_seg.frame import Frame, Semantic
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -161,6 +161,13 @@ def expected_frames(stage: Stage) -> int | None:
     """Return the number of frames that a source will yield, None if unknown. Raises SourceError as opening it would."""
     count: int | None = stage.expected_frames() if hasattr(stage, "expected_frames") else None
     return count
+
+
+def require_semantic(frame: Frame, stage: str) -> Semantic:
+    """Return the segmentation of a frame. Raises ConfigError if no stage before `stage` has labelled it."""
+    if frame.semantic is None:
+        raise ConfigError(f"{stage}: the frames have no classes; put a segment stage before it")
+    return frame.semantic
 
 
 def parse_argument(stage: type[Stage], text: str) -> Mapping[str, Any] | None:

@@ -8,16 +8,15 @@ NAME.partial-2.SUFFIX.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
 from threading import RLock
 
 from stream_seg.errors import OutputError
-from stream_seg.files import make_folder, map_write_errors, publish, resolve_path
+from stream_seg.files import has_name, make_folder, map_write_errors, publish, resolve_path, try_lock
 
 sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
@@ -126,7 +125,7 @@ class GrowingFile:
         with suppress(OSError):
             if self.failure is not None:
                 os.ftruncate(self._descriptor, self._complete)
-            present = self._is_present()
+            present = has_name(self._descriptor, self.partial)
             sync_data(self._descriptor)
         self.close()
         return present
@@ -142,7 +141,7 @@ class GrowingFile:
         """Remove a file without frames, and its folder if that was created for it and is empty."""
         with self._closing:
             with suppress(OSError):
-                if self._is_present():
+                if has_name(self._descriptor, self.partial):
                     self.partial.unlink()
                 if self._created_folder:
                     self._target.parent.rmdir()
@@ -150,15 +149,9 @@ class GrowingFile:
 
     def _require_present(self) -> None:
         """Raise OSError if the partial file was deleted, moved or replaced, or its device does not answer."""
-        if not self._is_present():
+        if not has_name(self._descriptor, self.partial):
             message = f"{self.partial.name} was deleted, moved or replaced during the run"
             raise FileNotFoundError(errno.ENOENT, message)
-
-    def _is_present(self) -> bool:
-        try:
-            return os.path.samestat(os.fstat(self._descriptor), self.partial.lstat())
-        except FileNotFoundError:
-            return False
 
     def _sync_folder(self) -> None:
         """Sync the name of the file to the disk, where the file system can."""
@@ -185,25 +178,13 @@ def claim_partial(target: Path, path: Path) -> tuple[Path, int]:
             if os.path.lexists(partial):
                 continue
             raise
-        try:
-            if _lock(descriptor, partial):
+        with ExitStack() as resources:
+            resources.callback(os.close, descriptor)
+            if not try_lock(descriptor):
+                raise OutputError(f"cannot write {path}: another output is writing it; give each its own path")
+            status = os.fstat(descriptor)
+            # Another run may have finished or discarded the file since it was opened.
+            if stat.S_ISREG(status.st_mode) and not status.st_size and has_name(descriptor, partial):
+                resources.pop_all()
                 return partial, descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            raise OutputError(f"cannot write {path}: another output is writing it; give each its own path") from None
-        os.close(descriptor)
     raise AssertionError("unreachable")
-
-
-def _lock(descriptor: int, partial: Path) -> bool:
-    """Lock an open file. Return whether it is empty and still has its name. Raises BlockingIOError if it is locked."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError:
-        pass  # this file system has no locks
-    status = os.fstat(descriptor)
-    with suppress(FileNotFoundError):  # another run has just finished or discarded it
-        return stat.S_ISREG(status.st_mode) and not status.st_size and os.path.samestat(status, partial.lstat())
-    return False

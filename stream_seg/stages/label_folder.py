@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -71,7 +70,7 @@ class LabelFolder:
     def require_present(self) -> None:
         """Raise OutputError if the folder was deleted, or another one has its name."""
         try:
-            present = os.path.samestat(os.fstat(self._descriptor), self.path.stat())
+            present = os.path.samestat(os.fstat(self._descriptor), self.path.stat())  # the path may be a link
         except OSError:
             present = False
         if not present:
@@ -91,10 +90,9 @@ class LabelFolder:
     def _lock(self) -> None:
         """Lock the folder until it is closed. Raises OutputError if another output has it."""
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._created = []  # by the other one
-            raise OutputError(f"cannot write {self.path}: another run or output writes to this folder") from None
+            if not files.try_lock(self._descriptor, required=True):
+                self._created = []  # by the other one
+                raise OutputError(f"cannot write {self.path}: another run or output writes to this folder")
         except OSError as error:  # NFS locks no folders
             LOG.warning("%s: cannot be locked (%s): a second run into it would not be noticed", self.path, error)
         self.require_present()  # the holder of the lock may have removed it

@@ -16,7 +16,7 @@ from stream_seg import files
 from stream_seg.errors import ConfigError, OutputError
 from stream_seg.ops.labels import resize_labels
 from stream_seg.path_templates import STREAM, complete_template, fill_stream, fill_time, free_path
-from stream_seg.stages.base import STRICT, Context, Frames, Traits
+from stream_seg.stages.base import STRICT, Context, Frames, Traits, require_semantic
 from stream_seg.stages.keeper import Keeper
 from stream_seg.stages.label_folder import LabelFolder
 
@@ -77,7 +77,7 @@ class Masks:
                     folder.require_present()
                     yield frame
                     continue
-                semantic = files.require_semantic(frame, "masks")
+                semantic = require_semantic(frame, "masks")
                 writer = writer or frame.stream
                 if shared and writer != frame.stream:
                     raise ConfigError(

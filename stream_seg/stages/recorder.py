@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -54,24 +54,28 @@ class Recorder:
         self._parts: dict[Path, _Part] = {}  # the growing file of each template, whose {stream} is filled
         self._names: dict[Path, FileNames] = {}  # by template
         self._announced: set[Path] = set()
+        self._templates: dict[str, Path] = {}  # by stream
         self._clocks: dict[str, StreamClock] = {}
         self._failure: OutputError | None = None
 
     def __enter__(self) -> Recorder:
-        if STREAM in self._template.name:
-            make_folder(self._template.parent, self._template)
-        else:
-            self._open(self._template)  # an output that cannot be written is an error before the first frame
-        self._keeper.__enter__()
+        with ExitStack() as resources:
+            resources.enter_context(self._keeper)
+            if STREAM in self._template.name:
+                make_folder(self._template.parent, self._template)
+            else:
+                self._open(self._template)  # an output that cannot be written is an error before the first frame
+            resources.pop_all()
         return self
 
     def add(self, frame: Frame) -> None:
         """Write a frame to the file of its stream, or to the next one if that is full. Raises OutputError."""
         if self._failure is not None:
             raise self._failure
-        clock = self._clocks.setdefault(frame.stream, StreamClock(leap_s=LEAP_S))
-        at = clock.place(frame.pts * frame.time_base, TICK)
-        template = fill_stream(self._template, frame.stream)
+        at = self._place(frame)
+        template = self._templates.get(frame.stream)
+        if template is None:
+            template = self._templates[frame.stream] = fill_stream(self._template, frame.stream)
         part = self._parts.get(template)
         if part is not None and self._rotation.is_full(part.length_s(frame.stream, at), part.file.size):
             del self._parts[template]
@@ -79,23 +83,29 @@ class Recorder:
             part = None
         part = part or self._open(template)
         part.add(frame, at, self._begin)
-        if TIME in template.name and template not in self._announced:
+        if template not in self._announced:
             self._announced.add(template)
-            self._context.announce(f"recording to {part.file.path}")
+            if TIME in template.name:
+                self._context.announce(f"recording to {part.file.path}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         broken = error is not None and not isinstance(error, GeneratorExit)
         for part in self._parts.values():
-            if (broken or self._failure or self._context.failed()) and not part.is_complete():
-                part.truncate()
-            else:
-                self._finish(part)
+            truncated = (broken or self._failure or self._context.failed()) and not part.is_complete()
+            self._keeper.run(part.truncate if truncated else partial(self._finish, part))
         self._keeper.run(self._prune)
         self._keeper.__exit__(kind, error, trace)
         if self._failure is not None and not broken:
             raise self._failure
+
+    def _place(self, frame: Frame) -> int:
+        """Return the time of a frame in ticks; 0 if no part ends by its time."""
+        if self._rotation.segment_s is None:
+            return 0
+        clock = self._clocks.setdefault(frame.stream, StreamClock(leap_s=LEAP_S))
+        return clock.place(frame.pts * frame.time_base, TICK)
 
     def _open(self, template: Path) -> _Part:
         """Create the next file of a template."""

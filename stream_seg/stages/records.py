@@ -13,10 +13,10 @@ import numpy as np
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from stream_seg.files import path_validator, require_semantic
+from stream_seg.files import path_validator
 from stream_seg.frame import Frame
 from stream_seg.ops.labels import class_shares
-from stream_seg.stages.base import STRICT, Context, Frames, Traits
+from stream_seg.stages.base import STRICT, Context, Frames, Traits, require_semantic
 from stream_seg.stages.growing_file import GrowingFile
 from stream_seg.stages.recorder import Recorder
 from stream_seg.stages.rotation import KeepGb, Rotation, SegmentMb, SegmentS

@@ -105,10 +105,12 @@ def prune(templates: Iterable[Path], keep_bytes: float) -> None:
     for file in sorted(files.values()):
         if total <= keep_bytes:
             return
-        if _is_locked(file.path):
-            continue
         try:
+            if _is_locked(file.path):
+                continue
             file.path.unlink()
+        except FileNotFoundError:  # it got its name, or was removed, since it was listed
+            continue
         except OSError as error:
             LOG.warning("%s: cannot be removed: %s", file.path, error.strerror)
             continue
@@ -140,10 +142,10 @@ def _list_files(template: Path) -> Iterator[tuple[re.Match[str], _File]]:
 
 
 def _is_locked(path: Path) -> bool:
-    """Return whether a file is being written, or that is unknown."""
-    try:
-        with path.open("rb") as file:
+    """Return whether a file is being written. Raises OSError where that cannot be known."""
+    with path.open("rb") as file:
+        try:
             fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
+        except BlockingIOError:
+            return True
     return False

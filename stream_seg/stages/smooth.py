@@ -11,13 +11,12 @@ import cv2
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from stream_seg.files import require_semantic
 from stream_seg.frame import Frame, FrameMotion, ReferenceScores, Reset, Semantic, Temporal, WarpedScores
 from stream_seg.keyframes.keyframes import View
 from stream_seg.ops import motion as ops
 from stream_seg.per_stream import PerStream
 from stream_seg.sources.timeline import GAP_S, discontinuity
-from stream_seg.stages.base import STRICT, Frames, Traits
+from stream_seg.stages.base import STRICT, Frames, Traits, require_semantic
 from stream_seg.types import Scores
 
 LOG = logging.getLogger(__name__)

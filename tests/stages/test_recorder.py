@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import count, takewhile
 from pathlib import Path
 from typing import ClassVar
 
@@ -320,14 +321,19 @@ def test_a_device_that_fails_ends_the_run(
     def fail(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
-    def fail_from_now_on() -> None:
-        if call == "sync":
-            monkeypatch.setattr(growing_file, "sync_data", fail)
-        else:
-            monkeypatch.setattr(Path, "lstat", fail)
-        wait_until(graph.ending)
+    @dataclass
+    class Failing(Camera):
+        def __call__(self, frames: Frames) -> Frames:
+            yield from super().__call__(frames)
+            wait_until(lambda: output.yielded == self.frames)
+            if call == "sync":
+                monkeypatch.setattr(growing_file, "sync_data", fail)
+            else:
+                monkeypatch.setattr(Path, "lstat", fail)
+            yield from takewhile(lambda _: not graph.ending(), map(make_frame, count(self.frames)))  # to be synced
 
-    graph = make_graph(Camera("front", 30, at_end=fail_from_now_on), output=Write(tmp_path / "o.mp4"))
+    graph = make_graph(Failing("front", 30), output=Write(tmp_path / "o.mp4"))
+    output = graph.workers[-1]
     error = run(graph)
     monkeypatch.undo()
     partial = tmp_path / "o.partial.mp4"
