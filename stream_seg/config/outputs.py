@@ -69,7 +69,8 @@ def check_files(files: Iterable[Path], *, overwrite: bool, inputs: Iterable[str 
 
 def is_same_file(path: Path, other: Path) -> bool:
     """Return whether both paths exist, as far as this user may see, and are the same file."""
-    return os.path.exists(path) and os.path.exists(other) and path.samefile(other)
+    target = resolve_path(path)  # an output may be written as x/../NAME without a folder x
+    return target.exists() and os.path.exists(other) and target.samefile(other)
 
 
 def _without_partial(path: Path) -> Path:

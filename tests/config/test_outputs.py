@@ -14,7 +14,8 @@ from stream_seg.errors import OutputError
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize(
-    "source", ["clip.mp4", "net.onnx", "mapped.onnx", "password", "certificate", "graph.yaml", "link", "hard"]
+    "source",
+    ["clip.mp4", "net.onnx", "mapped.onnx", "password", "certificate", "graph.yaml", "link", "hard", "no/../clip.mp4"],
 )
 def test_a_file_that_the_graph_reads_is_no_output(tmp_path: Path, source: str, overwrite: bool) -> None:
     names = ("clip.mp4", "net.onnx", "mapped.onnx", "password", "certificate", "graph.yaml")
