@@ -14,7 +14,9 @@ from importlib.abc import MetaPathFinder
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stream_seg.api import FrameStream, ImageEngine, Pipeline, open, open_engine, run  # noqa: A004
+    from stream_seg.api.default_graph import FrameStream, open, run  # noqa: A004
+    from stream_seg.api.images import ImageEngine, open_engine
+    from stream_seg.api.pipeline import Pipeline
     from stream_seg.errors import ConfigError, NetworkError, OutputError, SourceError, StageError, StreamSegError
     from stream_seg.frame import Frame
     from stream_seg.runtime.report import Report
@@ -51,18 +53,25 @@ class _OpenCVBeforePyAV(MetaPathFinder):
 
 sys.meta_path.insert(0, _OpenCVBeforePyAV())  # and not here: the import would delay the first signal handler by 0.1 s
 
-_MODULES = {"Frame": "stream_seg.frame", "Report": "stream_seg.runtime.report"} | dict.fromkeys(
-    ("ConfigError", "NetworkError", "OutputError", "SourceError", "StageError", "StreamSegError"), "stream_seg.errors"
-)
+_MODULES = {
+    "api.default_graph": ("FrameStream", "open", "run"),
+    "api.images": ("ImageEngine", "open_engine"),
+    "api.pipeline": ("Pipeline",),
+    "errors": ("ConfigError", "NetworkError", "OutputError", "SourceError", "StageError", "StreamSegError"),
+    "frame": ("Frame",),
+    "runtime.report": ("Report",),
+}
+"""The public names by the module that has them."""
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use, so that `import stream_seg` stays fast."""
     from importlib import import_module
 
-    if name not in __all__:
+    module = next((module for module, names in _MODULES.items() if name in names), None)
+    if module is None:
         raise AttributeError(f"module 'stream_seg' has no attribute {name!r}")
-    return getattr(import_module(_MODULES.get(name, "stream_seg.api")), name)
+    return getattr(import_module(f"stream_seg.{module}"), name)
 
 
 def __dir__() -> list[str]:

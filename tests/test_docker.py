@@ -17,7 +17,7 @@ from tests.support.page_client import make_segmented_frame, run_page
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILES = ("Dockerfile", "Dockerfile.nvidia")
-NEEDED = ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "stream_seg/api.py", "stream_seg/shipped/x.json")
+NEEDED = ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "stream_seg/x.py", "stream_seg/shipped/x.json")
 UNWANTED = (
     ".git/HEAD",
     ".venv/bin/python",

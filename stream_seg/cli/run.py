@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from stream_seg.api import Pipeline, check_config
+from stream_seg.api.pipeline import Pipeline, check_config
 from stream_seg.cli.console import STDOUT, error_console, print_error_line
 from stream_seg.cli.guard import guard_process, raise_file_limit
 from stream_seg.cli.malloc import limit_heaps
