@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.program import ENDLESS_DRIVE, run_cli
+from tests.support.program import ENDLESS_DRIVE
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/python.md", "docs/own_stage.md")
 SKIPPED = ("make ", ". .venv/", "pip install", "apt install")
 """Commands that set the environment up: `make demo` and `make test` are how these tests come to run."""
+
+CLIP = "stream-seg run --config examples/drive.yaml"
+"""The command that writes the clip of the commands after it."""
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -30,12 +33,12 @@ def blocks(page: str, language: str) -> list[str]:
 def commands() -> list[str]:
     """Return the commands of README that need no hardware."""
     lines = [line for block in blocks("README.md", "") for line in block.splitlines() if line.strip()]
-    return [line for line in lines if not line.startswith(SKIPPED) and "# needs " not in line]
+    return [line for line in lines if not line.startswith((*SKIPPED, CLIP)) and "# needs " not in line]
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the files of the repository, with a short video in place of the one that `make demo` writes."""
+    """A copy of the files of the repository, with a short form of the clip that the first command of README writes."""
     folder = tmp_path_factory.mktemp("checkout")
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
@@ -44,14 +47,14 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).is_file() and not name.startswith(("tests/", "docs/images/")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    assert run_cli("run", f"{ENDLESS_DRIVE}&frames=12", folder / "demo.mp4", "--quiet") == 0
+    run(f"{CLIP} --set synthetic.frames=12", folder)
     return folder
 
 
 @pytest.fixture
 def fresh(checkout: Path, tmp_path: Path) -> Path:
     """A checkout in which the commands of README have not written their files."""
-    for name in ("stream_seg", "examples", "docs", "demo.mp4"):
+    for name in ("stream_seg", "examples", "docs", "drive.mp4"):
         (tmp_path / name).symlink_to(checkout / name)
     return tmp_path
 
@@ -74,6 +77,7 @@ def run(command: list[str] | str, folder: Path) -> str:
 
 def test_readme_has_commands() -> None:
     assert len(commands()) > 10
+    assert CLIP in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("command", commands())
@@ -101,9 +105,9 @@ def test_the_stage_of_the_page_runs_in_the_graph_of_the_page(fresh: Path) -> Non
         ("numpy_in_out.py", [], "labels (360, 640) uint8"),
         ("stage_in_python.py", [], "20 frames"),
         ("folder_to_masks.py", ["images", "labels"], "3 label maps in labels/"),
-        ("prelabel_video.py", ["demo.mp4", "labelled", "0.1"], "4 images in labelled/train/"),
-        ("two_cameras_alerts.py", ["demo.mp4", "other.mp4", "0"], "late_frames_total"),
-        ("own_onnx.py", ["mine.onnx", "ground,wall,sky", "demo.mp4", "own.jsonl"], "12 frames at"),
+        ("prelabel_video.py", ["drive.mp4", "labelled", "0.1"], "4 images in labelled/train/"),
+        ("two_cameras_alerts.py", ["drive.mp4", "other.mp4", "0"], "late_frames_total"),
+        ("own_onnx.py", ["mine.onnx", "ground,wall,sky", "drive.mp4", "own.jsonl"], "12 frames at"),
     ],
 )
 def test_an_example(example: str, arguments: list[str], expected: str, checkout: Path) -> None:
@@ -122,7 +126,7 @@ def prepare(folder: Path) -> None:
     (folder / "images").mkdir(exist_ok=True)
     for number in range(3):
         cv2.imwrite(str(folder / "images" / f"{number}.png"), np.full((48, 64, 3), 80 * number, np.uint8))
-    shutil.copy(folder / "demo.mp4", folder / "other.mp4")
+    shutil.copy(folder / "drive.mp4", folder / "other.mp4")
     save(small_networks.make_model(outputs={"scores": 3}), str(folder / "mine.onnx"))
 
 

@@ -41,8 +41,8 @@ def print_results(*parts: Table | str, json_file: Path | None = None) -> None:
 
     if json_file == STDOUT:
         return
-    width = None if sys.stdout.isatty() else UNBOUNDED
-    console = Console(markup=False, highlight=False, emoji=False, width=width)
+    on_terminal = sys.stdout.isatty()
+    console = Console(markup=False, highlight=False, emoji=False, width=None if on_terminal else UNBOUNDED)
     for number, part in enumerate(parts):
         if isinstance(part, str):
             console.print(part, soft_wrap=True)
@@ -52,4 +52,10 @@ def print_results(*parts: Table | str, json_file: Path | None = None) -> None:
         fits = console.measure(part, options=console.options.update(width=UNBOUNDED)).minimum <= console.width
         for column in part.columns:  # nothing is cut on a narrow terminal either
             column.overflow, column.no_wrap = "fold", column.no_wrap and fits
-        console.print(part)
+        if on_terminal:
+            console.print(part)
+            continue
+        with console.capture() as rendered:
+            console.print(part)
+        for line in rendered.get().splitlines():
+            console.print(line.rstrip(), soft_wrap=True)  # the last column is padded to its longest cell

@@ -72,6 +72,7 @@ def test_a_table_in_a_pipe_has_a_line_for_each_row(capsys: pytest.CaptureFixture
     lines = capsys.readouterr().out.splitlines()
     for name, entry in BUILDERS.items():
         assert any(line.startswith(f"{name} ") and entry.idea in line for line in lines), name
+    assert not [line for line in lines if line.endswith(" ")]
 
 
 @pytest.mark.parametrize("command", ["networks", "engines list", "engines verify", "doctor"])
