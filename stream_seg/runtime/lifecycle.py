@@ -19,6 +19,7 @@ from stream_seg.frame import EngineInfo
 from stream_seg.runtime.histogram import Ages
 from stream_seg.runtime.link_stats import LinkStats
 from stream_seg.runtime.links import Links
+from stream_seg.runtime.stopping import wait_for_stages
 from stream_seg.runtime.watchdog import Watchdog
 from stream_seg.runtime.worker import Worker
 from stream_seg.stages.base import Context, Policy, bind, is_live, traits_of
@@ -26,10 +27,6 @@ from stream_seg.stages.base import Context, Policy, bind, is_live, traits_of
 LOG = logging.getLogger(__name__)
 DRAIN_S = 1.0
 """Time that a stopped graph works on the frames under way before it drops them."""
-FINISH_S = 30.0
-"""Time that a stopped graph waits for outputs to finish their files, since a disk may be slow."""
-FINISH_FRAME_S = 0.5
-"""Time that a stopped graph waits for the frames that its stages work on."""
 
 
 class GraphLifecycle:
@@ -129,11 +126,7 @@ class GraphLifecycle:
         for worker in self.workers:
             worker.receiver.abort()
         self._links.end()  # on behalf of a stage that hangs: the outputs behind it finish their files
-        started, end_s = [w for w in self.workers if w.thread.ident is not None], time.monotonic() + FINISH_FRAME_S
-        for worker in started:
-            worker.thread.join(max(0.0, end_s - time.monotonic()))
-            if worker.is_output and (worker.finishing or worker.activity.state == "waiting"):
-                worker.thread.join(FINISH_S)
+        wait_for_stages(self.workers)
         self._links.stop(DRAIN_S / 2)
         self.watchdog.stop()
 

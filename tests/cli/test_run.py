@@ -105,7 +105,7 @@ def test_an_output_that_does_not_finish_is_not_reported_as_written(
             release.wait(60)  # like a disk that does not answer
 
     monkeypatch.setattr(Records, "__call__", hang_at_the_end)
-    monkeypatch.setattr("stream_seg.runtime.lifecycle.FINISH_S", 0.1)
+    monkeypatch.setattr("stream_seg.runtime.stopping.FINISH_S", 0.1)
     (tmp_path / "o.jsonl").write_text("an older run\n")
     report = tmp_path / "run.json"
     assert run_cli("run", f"{ENDLESS_DRIVE}&paced=1", tmp_path / "o.jsonl", "--report", report, "--overwrite") == 6

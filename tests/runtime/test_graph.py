@@ -16,7 +16,7 @@ import pytest
 from stream_seg.errors import OutputError, SourceError
 from stream_seg.frame import Frame
 from stream_seg.runtime.graph import Graph
-from stream_seg.runtime.lifecycle import FINISH_FRAME_S
+from stream_seg.runtime.stopping import FINISH_FRAME_S
 from stream_seg.stages.base import Context, Frames, Policy
 from tests.support.fake_stages import Camera, Ledger, Work, make_chain, make_config, make_node, run_graph
 from tests.support.frames import make_frame
