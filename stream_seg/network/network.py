@@ -7,8 +7,8 @@
     network: {onnx: mine.onnx, classes: [...]}   the same, inline; the path is relative to the working directory
 
 A portable ONNX has one fixed interface, so that every backend can run it: input `image` uint8 (N, H, W, 3) BGR, outputs
-`scores` float32 (N, C, h, w) and `labels` uint8 (N, H, W), or `labels` alone. Pre-processing, upsampling and arg-max
-are part of its graph. Exported networks are portable; `wrap.wrap_onnx` makes a user's own network portable.
+`scores` float32 (N, C, h, w) and `labels` uint8 (N, H, W), or `labels` (N, h, w) alone. Pre-processing, upsampling and
+arg-max are part of its graph. Exported networks are portable; `wrap.wrap_onnx` makes a user's own network portable.
 """
 
 from __future__ import annotations
