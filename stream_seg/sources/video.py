@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -21,15 +20,14 @@ from stream_seg.sources.convert import Converter, square_size
 from stream_seg.sources.decode import EncryptedError, Opened, TruncatedError, count_indexed_frames, decode_frames
 from stream_seg.sources.excerpt import NEAR_S, Excerpt, find_key_frame
 from stream_seg.sources.file_size import count_missing_bytes
+from stream_seg.sources.frame_times import FrameTimes, begin_of
 from stream_seg.sources.uri import Source
 from stream_seg.types import Image
 
 MAX_RATE = 1000
 """Frames per second. No camera delivers more, so a header that claims more is rejected."""
-MILLISECOND = Fraction(1, 1000)
 ASPECT_FORMATS = ("mp4", "matroska", "avi", "nut", "mxf", "asf")
 """FFmpeg's names of the containers that have an aspect of their own."""
-_NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 
 
 class DecodedFrame(NamedTuple):
@@ -68,84 +66,95 @@ def decode_video(
     at 30 frames/s on 16 cores by half a second. Threads that share a frame (slices) have no such delay, but then FFmpeg
     does not flag most damaged frames.
     """
-    options, excerpt, target = {**options, "max_pixels": str(max_pixels)}, excerpt or Excerpt(), None
-
-    @contextmanager
-    def open_decoder(threads: int) -> Iterator[Opened]:
-        with open_video(source, options, timeouts_s=timeouts_s, stay_on_host=stay_on_host) as (container, stream):
-            _check_limits(source, stream, max_pixels=max_pixels)
-            allow_allocation(WIDEST_PIXEL * stream.width * stream.height)
-            stream.codec_context.options = {"max_pixels": str(max_pixels)}
-            if stream.codec_context.name == "mjpeg":  # half a JPEG would pass for a whole one
-                stream.codec_context.options |= {"err_detect": "explode"}
-            stream.codec_context.thread_count = threads
-            stream.thread_type = "FRAME"
-            yield container, stream
-
-    if excerpt.start_s > NEAR_S:
-        with open_decoder(1) as (container, stream):
-            if (begin_s := _begin_of(container)) is not None:
-                target = find_key_frame(container, stream, begin_s + excerpt.start_s, begin_s=begin_s)
-    with open_decoder(threads or int(source.live)) as (container, stream):
-        timed, start_ns = not source.live or _has_times(container), time.monotonic_ns()
-        time_base = (stream.time_base or Fraction(1, av.time_base)) if timed else MILLISECOND
-        converter, aspect, last = Converter(source.display), _PixelAspect(container, stream), None
-        begin_s = None if source.live else _begin_of(container)
-        since = None
-        if begin_s is not None and excerpt.start_s:
-            since = math.ceil((begin_s + excerpt.start_s) / time_base)
+    excerpt = excerpt or Excerpt()
+    open_decoder = partial(
+        _open_decoder,
+        source,
+        {**options, "max_pixels": str(max_pixels)},
+        timeouts_s=timeouts_s,
+        max_pixels=max_pixels,
+        stay_on_host=stay_on_host,
+    )
+    target = _find_start(open_decoder, excerpt)
+    with open_decoder(threads=threads or int(source.live)) as (container, stream):
+        times = FrameTimes(container, stream, live=source.live)
         frames = decode_frames(
             container,
             stream,
             live=source.live,
             moved=target is not None,
-            since=since,
-            reopen=partial(open_decoder, 1) if source.kind == "file" and threads != 1 else None,
+            since=times.find_tick(excerpt.start_s) if excerpt.start_s else None,
+            reopen=partial(open_decoder, threads=1) if source.kind == "file" and threads != 1 else None,
         )
         if target is not None:
             container.seek(target, stream=stream)
+        converter, aspect, last = Converter(source.display), _PixelAspect(container, stream), ""
         try:
             for number, frame in enumerate(frames):
                 if frame is None:
                     if excerpt.begun:
                         yield None
                     continue
-                captured_ns, rate = time.monotonic_ns(), stream.average_rate
-                pts, duration = frame.pts, frame.duration or (round(1 / (rate * time_base)) if rate else 0)
-                if not timed:
-                    pts, duration = (captured_ns - start_ns) // 10**6, 0
-                time_s = None if pts is None else pts * time_base
-                begin_s = time_s if begin_s is None else begin_s
-                since_s = None if time_s is None or begin_s is None else time_s - begin_s
-                choice = excerpt.choose(since_s, interval_s=duration * time_base)
-                if choice == "end":
-                    return
-                last = f"frame {number}" if since_s is None or target is None else f"{float(since_s):.3f} s"
-                if choice == "skip":
-                    continue
+                captured_ns = time.monotonic_ns()
+                pts, duration = times.read(frame, captured_ns)
+                last = f"frame {number}"
+                if not excerpt.whole:
+                    since_s = times.since_begin(pts)
+                    choice = excerpt.choose(since_s, interval_s=duration * times.time_base)
+                    if choice == "end":
+                        return
+                    if since_s is not None and target is not None:  # the number is not known
+                        last = f"{float(since_s):.3f} s"
+                    if choice == "skip":
+                        continue
                 image = converter.convert(frame, pixel_aspect=aspect.update())
-                yield DecodedFrame(image, pts, duration, time_base, captured_ns)
+                yield DecodedFrame(image, pts, duration, times.time_base, captured_ns)
             if source.kind == "file" and (missing := count_missing_bytes(Path(source.address))):
                 raise TruncatedError(f"the last {missing} bytes are missing")
         except TruncatedError as error:
-            if last is None and isinstance(error, EncryptedError):
-                raise SourceError(f"{source.display}: is {error}", reason=error.reason) from None
-            where = "before its first frame" if last is None else f"after {last}"
-            message = f"{source.display}: breaks off {where} ({error})"
-            raise SourceError(message, reason=error.reason) from error.__cause__
+            raise _explain_end(error, source, last) from error.__cause__
         excerpt.check_begun(source.display)
 
 
-def _begin_of(container: InputContainer) -> Fraction | None:
-    """Return the time at which a recording begins, from which players count; None if unknown."""
-    return None if container.start_time is None else Fraction(container.start_time, av.time_base)
+@contextmanager
+def _open_decoder(
+    source: Source,
+    options: Mapping[str, str],
+    *,
+    timeouts_s: tuple[float, float],
+    max_pixels: int,
+    stay_on_host: bool,
+    threads: int,
+) -> Iterator[Opened]:
+    """Open a video with a decoder of so many threads, each of which decodes whole frames. Raises SourceError."""
+    with open_video(source, options, timeouts_s=timeouts_s, stay_on_host=stay_on_host) as (container, stream):
+        _check_limits(source, stream, max_pixels=max_pixels)
+        allow_allocation(WIDEST_PIXEL * stream.width * stream.height)
+        stream.codec_context.options = {"max_pixels": str(max_pixels)}
+        if stream.codec_context.name == "mjpeg":  # half a JPEG would pass for a whole one
+            stream.codec_context.options |= {"err_detect": "explode"}
+        stream.codec_context.thread_count = threads
+        stream.thread_type = "FRAME"
+        yield container, stream
 
 
-def _has_times(container: InputContainer) -> bool:
-    """Return False for a format without times, for which FFmpeg invents 25 frames/s: JPEGs one after another, a raw
-    bit stream."""
-    name = container.format.name
-    return not (container.format.flags & _NO_TIMESTAMPS or name == "rawvideo" or name.endswith("_pipe"))
+def _find_start(open_decoder: Callable[..., AbstractContextManager[Opened]], excerpt: Excerpt) -> int | None:
+    """Return where to seek for the start of an excerpt, in ticks of the stream; None to decode from the beginning."""
+    if excerpt.start_s <= NEAR_S:
+        return None
+    with open_decoder(threads=1) as (container, stream):
+        begin_s = begin_of(container)
+        if begin_s is None:
+            return None
+        return find_key_frame(container, stream, begin_s + excerpt.start_s, begin_s=begin_s)
+
+
+def _explain_end(error: TruncatedError, source: Source, last: str) -> SourceError:
+    """Return the error of a stream that breaks off after the frame `last`, "" for one without a frame."""
+    if not last and isinstance(error, EncryptedError):
+        return SourceError(f"{source.display}: is {error}", reason=error.reason)
+    where = f"after {last}" if last else "before its first frame"
+    return SourceError(f"{source.display}: breaks off {where} ({error})", reason=error.reason)
 
 
 class _PixelAspect:
