@@ -48,6 +48,16 @@ def fill_time(template: Path, time_s: float) -> Path:
     return Path(str(template).replace(TIME, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(time_s))))
 
 
+def compile_template(template: Path) -> re.Pattern[str]:
+    """Return the pattern of the names of the files that a path, whose `{stream}` is filled, can have produced.
+
+    Those of killed runs, under a partial name, are included. The group "part" is the number of a part.
+    """
+    stem = re.escape(template.stem).replace(re.escape(TIME), r"\d{8}T\d{6}Z")
+    stem = stem.replace(re.escape(PART), r"(?P<part>\d{4,})", 1).replace(re.escape(PART), "(?P=part)")
+    return re.compile(rf"{stem}(-\d+)?(\.partial(-\d+)?)?{re.escape(template.suffix)}")
+
+
 def free_path(path: Path) -> Path:
     """Return the first of NAME.SUFFIX, NAME-2.SUFFIX, NAME-3.SUFFIX ... that does not exist, nor its partial file."""
     numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,10 +10,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from stream_seg.config.graph_file import Config
+from stream_seg.config.graph_file import Config, Node
 from stream_seg.errors import OutputError
 from stream_seg.files import refuse_existing, require_writable, resolve_path
-from stream_seg.path_templates import fill_stream
+from stream_seg.path_templates import compile_template, complete_template, fill_stream
 from stream_seg.sources.images import list_input_files
 from stream_seg.stages.base import Stage
 
@@ -42,11 +43,15 @@ def refuse_overwriting(config: Config, *, report_file: Path | None = None, input
     for _, path in written:
         if any(is_same_file(path, file) for file in read):
             raise OutputError(f"{path}: is the input as well; choose another name for the output")
+    pruned = [path for node in config.outputs if getattr(node.stage, "keep_gb", None) for path in _paths(config, node)]
+    for path, file in itertools.product(pruned, read):
+        if _can_prune(path, file):
+            raise OutputError(f"{path}: keep_gb would remove the input {file}; choose another name for the output")
 
 
 def output_paths(config: Config) -> list[tuple[str, Path]]:
     """Return (stage name, path) of everything that the outputs write, one path for each stream that reaches them."""
-    return [(node.name, path) for node in config.outputs for path in paths_of(node.stage, config.streams(node.name))]
+    return [(node.name, path) for node in config.outputs for path in _paths(config, node)]
 
 
 def paths_of(stage: Stage, streams: Iterable[str]) -> list[Path]:
@@ -71,6 +76,17 @@ def is_same_file(path: Path, other: Path) -> bool:
     """Return whether both paths exist, as far as this user may see, and are the same file."""
     target = resolve_path(path)  # an output may be written as x/../NAME without a folder x
     return target.exists() and os.path.exists(other) and target.samefile(other)
+
+
+def _paths(config: Config, node: Node) -> list[Path]:
+    return paths_of(node.stage, config.streams(node.name))
+
+
+def _can_prune(path: Path, file: Path) -> bool:
+    """Return whether an output at `path` that removes old files of its own takes a file for one of them."""
+    target, file = resolve_path(path), resolve_path(file)
+    templates = {complete_template(target, live=live, overwrite=False, rotates=True) for live in (False, True)}
+    return target.parent == file.parent and any(compile_template(each).fullmatch(file.name) for each in templates)
 
 
 def _without_partial(path: Path) -> Path:

@@ -20,6 +20,7 @@ Optional members, which the runtime, the command line and the metrics use; `Trai
 * `location() -> Source`: address that a source opens, for the `sources:` restrictions of the graph file and the outputs
 * `path`: file or folder that an output writes; checked against the inputs and the other outputs, and refused before the
   run if it exists and `overwrite` is not set
+* `keep_gb`: set if an output removes old files of its `path`; refused if an input could be one of them
 """
 
 from __future__ import annotations

@@ -18,7 +18,15 @@ from pydantic import Field
 
 from stream_seg.errors import ConfigError
 from stream_seg.files import map_write_errors, resolve_path
-from stream_seg.path_templates import PART, TIME, complete_template, fill_time, free_path, names_new_files
+from stream_seg.path_templates import (
+    PART,
+    TIME,
+    compile_template,
+    complete_template,
+    fill_time,
+    free_path,
+    names_new_files,
+)
 from stream_seg.stages.base import Context
 
 LOG = logging.getLogger(__name__)
@@ -98,13 +106,18 @@ def prune(templates: Iterable[Path], keep_bytes: float) -> None:
     """Remove the oldest files of the templates until all of them, with the growing ones, have `keep_bytes` or less.
 
     Only regular files that a template can have produced are removed, also those that a killed run left under a partial
-    name; never one that is being written. Each one is logged. A file that cannot be removed is logged and kept.
+    name; never one that is being written, nor the newest of a template: a recording that is larger than `keep_bytes`
+    must not vanish at its end. Each one is logged. A file that cannot be removed is logged and kept.
     """
-    files = {file.path: file for template in templates for _, file in _list_files(template)}
+    by_template = [[file for _, file in _list_files(template)] for template in templates]
+    newest = {max(files).path for files in by_template if files}
+    files = {file.path: file for files in by_template for file in files}
     total = sum(file.size for file in files.values())
     for file in sorted(files.values()):
         if total <= keep_bytes:
             return
+        if file.path in newest:
+            continue
         try:
             if _is_locked(file.path):
                 continue
@@ -129,9 +142,7 @@ class _File(NamedTuple):
 def _list_files(template: Path) -> Iterator[tuple[re.Match[str], _File]]:
     """Yield the regular files that a template, whose `{stream}` is filled, can have produced."""
     target = resolve_path(template)
-    stem = re.escape(target.stem).replace(re.escape(TIME), r"\d{8}T\d{6}Z")
-    stem = stem.replace(re.escape(PART), r"(?P<part>\d{4,})", 1).replace(re.escape(PART), "(?P=part)")
-    pattern = re.compile(rf"{stem}(-\d+)?(\.partial(-\d+)?)?{re.escape(target.suffix)}")
+    pattern = compile_template(target)
     with map_write_errors(template), os.scandir(target.parent) as entries:
         for entry in entries:
             if match := pattern.fullmatch(entry.name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,31 @@ def test_the_path_of_an_output_is_no_input(tmp_path: Path) -> None:
     config = check({"stages": stages, "overwrite": True}, where="graph")
     refuse_overwriting(config)
     assert output_paths(config) == [("records", tmp_path / "o.jsonl")]
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "removes"),
+    [
+        ("d.mp4", "d-0002.mp4", True),
+        ("d.mp4", "d-20261130T183000Z.mp4", True),
+        ("link/d-{stream}-{part}.mp4", "d-capture-0002-2.partial.mp4", True),
+        ("d.mp4", "d-2.mp4", False),
+        ("d-{part}.mkv", "d-0002.mp4", False),
+        ("other/d-{part}.mp4", "d-0002.mp4", False),
+    ],
+)
+def test_an_output_that_removes_old_files_removes_no_input(
+    tmp_path: Path, path: str, source: str, removes: bool
+) -> None:
+    (tmp_path / source).touch()
+    (tmp_path / "link").symlink_to(tmp_path)
+    write = {"input": "capture", "path": f"{tmp_path}/{path}", "segment_s": 60}
+    stages = {"capture": {"uri": f"{tmp_path}/{source}"}, "write": write}
+    refuse_overwriting(check({"stages": stages}, where="graph"))
+    config = check({"stages": {**stages, "write": {**write, "keep_gb": 1}}}, where="graph")
+    refused = pytest.raises(OutputError, match=f"keep_gb would remove the input .*{source}")
+    with refused if removes else nullcontext():
+        refuse_overwriting(config)
 
 
 def test_files_of_a_command(tmp_path: Path) -> None:

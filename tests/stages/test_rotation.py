@@ -92,22 +92,22 @@ def test_the_oldest_files_of_a_template_are_removed(tmp_path: Path, caplog: pyte
     prune(templates, 5999)
     assert [file.exists() for file in ours] == [False, True, True, True, True, True]
     prune(templates, 2000)
-    assert [file.exists() for file in ours] == [False] * 4 + [True] * 2
+    assert [file.exists() for file in ours] == [False, False, True, False, False, True]
     assert all(file.exists() for file in others)
     assert len(list_folder(tmp_path)) == 2 + len(others) + 2
     messages = logged(caplog)
-    assert [message.partition(":")[0] for message in messages] == [str(file) for file in ours[:4]]
+    assert [message.partition(":")[0] for message in messages] == [str(ours[number]) for number in (0, 1, 3, 4)]
     assert messages[0].endswith(": removed (0.0 MB), since keep_gb is 5.999e-06")
 
 
-def test_a_file_that_is_being_written_is_not_removed(tmp_path: Path) -> None:
-    old, young = make_files(tmp_path, "o-0001.partial.mp4", "o-0002.mp4")
+def test_neither_a_file_that_is_being_written_nor_the_newest_is_removed(tmp_path: Path) -> None:
+    old, young, newest = make_files(tmp_path, "o-0001.partial.mp4", "o-0002.mp4", "o-0003.mp4")
     with old.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         prune([tmp_path / "o-{part}.mp4"], 100)
-    assert (old.exists(), young.exists()) == (True, False)
+    assert (old.exists(), young.exists(), newest.exists()) == (True, False, True)
     prune([tmp_path / "o-{part}.mp4"], 100)
-    assert list_folder(tmp_path) == []
+    assert list_folder(tmp_path) == [newest.name]
 
 
 def test_a_file_that_cannot_be_removed_is_logged(
@@ -116,7 +116,7 @@ def test_a_file_that_cannot_be_removed_is_logged(
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
-    old, young = make_files(tmp_path, "o-0001.mp4", "o-0002.mp4")
+    old, young, _ = make_files(tmp_path, "o-0001.mp4", "o-0002.mp4", "o-0003.mp4")
     monkeypatch.setattr(Path, "unlink", refuse)
     with caplog.at_level(logging.WARNING):
         prune([tmp_path / "o-{part}.mp4"], 1000)
