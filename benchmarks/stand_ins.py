@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import TypeAlias
 
+from stream_seg.config.config import Config, Node
 from stream_seg.config.document import MetricsConfig
-from stream_seg.config.graph_file import Config, Node
 from stream_seg.frame import Frame
 from stream_seg.runtime.graph import Graph
 from stream_seg.stages.base import Frames, Policy, Traits

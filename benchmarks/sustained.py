@@ -64,7 +64,7 @@ def run_without_encoder(path: Path) -> dict[str, Any]:
     """Run a file through the default graph into an output that does nothing, and return its figures."""
     from stand_ins import FunctionStage, pass_through
 
-    from stream_seg.config.graph_file import Config, Node
+    from stream_seg.config.config import Config, Node
     from stream_seg.runtime.graph import Graph
     from stream_seg.runtime.report import Report
     from stream_seg.stages.base import Traits

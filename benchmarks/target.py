@@ -21,7 +21,7 @@ import numpy as np
 import typer
 from surroundings import JsonFile, default_filters, describe_machine, figures_table, print_results, run_command
 
-from stream_seg.config.graph_file import Config, Node
+from stream_seg.config.config import Config, Node
 from stream_seg.frame import Frame
 from stream_seg.runtime.graph import Graph
 from stream_seg.stages.base import Frames, Traits

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from stream_seg.api.arguments import Document, PathText
 from stream_seg.api.tap import Tap
-from stream_seg.config.graph_file import Config, apply_settings, check, read_document
+from stream_seg.config.config import Config
+from stream_seg.config.graph_file import apply_settings, check, read_document
 from stream_seg.config.outputs import refuse_overwriting
 from stream_seg.config.overrides import total_frames
 from stream_seg.errors import ConfigError, StageError, StreamSegError

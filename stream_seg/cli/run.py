@@ -17,7 +17,7 @@ from stream_seg.cli.guard import guard_process, raise_file_limit
 from stream_seg.cli.malloc import limit_heaps
 from stream_seg.cli.progress import progress
 from stream_seg.cli.report import print_report, write_json
-from stream_seg.config.graph_file import Config
+from stream_seg.config.config import Config
 from stream_seg.config.outputs import output_paths
 from stream_seg.errors import OutputError, StreamSegError
 from stream_seg.files import refuse_existing

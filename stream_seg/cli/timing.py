@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from stream_seg.backends.engine import Engine
-from stream_seg.config.graph_file import Config, check
+from stream_seg.config.config import Config
+from stream_seg.config.graph_file import check
 from stream_seg.config.overrides import default_document, with_input, with_outputs
 from stream_seg.errors import SourceError
 from stream_seg.frame import Frame

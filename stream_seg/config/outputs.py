@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from stream_seg.config.graph_file import Config, Node
+from stream_seg.config.config import Config, Node
 from stream_seg.errors import OutputError
 from stream_seg.files import refuse_existing, require_writable, resolve_path
 from stream_seg.path_templates import compile_template, complete_template, fill_stream

@@ -7,8 +7,8 @@ from dataclasses import fields
 from importlib import resources
 from typing import Any
 
+from stream_seg.config.config import Config
 from stream_seg.config.draft import Draft
-from stream_seg.config.graph_file import Config
 from stream_seg.errors import ConfigError
 from stream_seg.redact import redact_secrets
 from stream_seg.schema.yaml import parse_yaml

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from threading import Thread
 
-from stream_seg.config.graph_file import Config, Node
+from stream_seg.config.config import Config, Node
 from stream_seg.errors import ConfigError
 from stream_seg.path_templates import STREAM
 from stream_seg.runtime.counters import SourceTotals

@@ -11,7 +11,7 @@ from types import TracebackType
 from prometheus_client import CollectorRegistry
 from typing_extensions import Self
 
-from stream_seg.config.graph_file import Config, Node
+from stream_seg.config.config import Config, Node
 from stream_seg.config.outputs import paths_of
 from stream_seg.errors import ConfigError, StreamSegError, explain_shortage
 from stream_seg.files import refuse_existing

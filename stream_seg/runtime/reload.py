@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from stream_seg.config.graph_file import Config, Node
+from stream_seg.config.config import Config, Node
 from stream_seg.errors import ConfigError
 from stream_seg.runtime.graph import Graph
 

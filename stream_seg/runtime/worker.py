@@ -12,7 +12,7 @@ from dataclasses import replace
 from threading import Thread
 from typing import Protocol, cast
 
-from stream_seg.config.graph_file import Node
+from stream_seg.config.config import Node
 from stream_seg.errors import StageError, StreamSegError, describe_exception
 from stream_seg.frame import Age, Frame, Stamp
 from stream_seg.per_stream import FrameRate

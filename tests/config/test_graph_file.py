@@ -93,7 +93,7 @@ SIZE = "expected list of 2, each a whole number >= 8 and <= 8192"
         ("capture: {", "capture: {input: smooth, ", "stages.capture: a source takes no input"),
         ("uri: drive.mp4", "", "stages.capture.uri: is required"),
         ("metrics:", "metricks:", "unknown key 'metricks', did you mean metrics?"),
-        ("port: 9108", "prt: 9108", "metrics: unknown key 'prt', did you mean port? (known: port, host)"),
+        ("port: 9108", "prt: 9108", "metrics: unknown key 'prt', did you mean port? (known: port, host, "),
         ("port: 9108", "port: 70000", "metrics.port: expected whole number >= 0 and <= 65535, got 70000"),
         ("path: out.mp4", "path: out.avi", "out.avi"),
         (

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from stream_seg.config.graph_file import Config
+from stream_seg.config.config import Config
 from stream_seg.errors import OutputError
 from stream_seg.path_templates import fill_stream
 from stream_seg.runtime.graph import Graph

@@ -15,7 +15,7 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 
-from stream_seg.config.graph_file import Config
+from stream_seg.config.config import Config
 from stream_seg.errors import ConfigError, OutputError, SourceError
 from stream_seg.frame import Frame
 from stream_seg.runtime.graph import Graph

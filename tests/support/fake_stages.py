@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import ClassVar
 
-from stream_seg.config.graph_file import Config, Node
+from stream_seg.config.config import Config, Node
 from stream_seg.runtime.graph import Graph
 from stream_seg.stages.base import Frames, Policy, Traits
 from tests.support.frames import RATE, make_frame
