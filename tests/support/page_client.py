@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
@@ -69,12 +69,17 @@ class PageClient:
 
 @contextmanager
 def run_page(
-    *, headers: dict[str, str] | None = None, verify: ssl.SSLContext | bool = True, **keys: Any
+    *,
+    headers: dict[str, str] | None = None,
+    verify: ssl.SSLContext | bool = True,
+    stalls: Callable[[], Sequence[str]] = tuple,
+    **keys: Any,
 ) -> Iterator[PageClient]:
     """Run a page while the body runs. `keys` are those of the stage. Raise the stage's error if it fails to start."""
     messages, registry = SimpleQueue[str](), CollectorRegistry()
     ended = Event()
-    stage = Serve(**{"port": 0, **keys}).bind(Context(announce=messages.put, registry=registry, stopping=ended.is_set))
+    context = Context(announce=messages.put, registry=registry, stopping=ended.is_set, stalls=stalls)
+    stage = Serve(**{"port": 0, **keys}).bind(context)
     page = PageClient(stage, registry)
     errors: list[StreamSegError] = []
 
