@@ -18,7 +18,7 @@ from stream_seg.frame import EngineInfo
 from stream_seg.network.network import Network
 from stream_seg.types import VOID, Classes
 
-log = logging.getLogger(__name__)
+LOG = logging.getLogger(__name__)
 
 Images: TypeAlias = NDArray[np.uint8]
 """uint8 (N, H, W, 3), BGR."""
@@ -112,7 +112,7 @@ class Engine:
         result = limit_scores(result.scores)
         if result.unknown is not None and not self._warned:
             self._warned = True
-            log.warning("%s: scores that are not a number (NaN); these pixels are void; reported once", name)
+            LOG.warning("%s: scores that are not a number (NaN); these pixels are void; reported once", name)
         return result
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
 from stream_seg.network.network import Network
 
-log = logging.getLogger(__name__)
+LOG = logging.getLogger(__name__)
 
 PROVIDERS = {"tensorrt": "TensorrtExecutionProvider", "cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
 """Execution provider by device name, the preferred one first."""
@@ -61,7 +61,7 @@ def create_engine(network: Network, *, precision: str, threads: int) -> Engine:
         try:
             session = ort.InferenceSession(onnx, options, providers=providers)
         except state.InvalidGraph as error:  # its optimizer transposes fp8 into an invalid graph; other causes recur
-            log.warning("%s: ONNX Runtime: optimizer disabled, slower: %s", network.name, summarize_error(error))
+            LOG.warning("%s: ONNX Runtime: optimizer disabled, slower: %s", network.name, summarize_error(error))
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             session = ort.InferenceSession(onnx, options, providers=providers)
         count = session.get_inputs()[0].shape[0]

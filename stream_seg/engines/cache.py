@@ -24,7 +24,7 @@ from stream_seg.files import expand_home
 from stream_seg.network.network import Network
 from stream_seg.schema.validation import validate
 
-log = logging.getLogger(__name__)
+LOG = logging.getLogger(__name__)
 
 LARGEST_ENTRY = 1_000_000
 """Bytes of a JSON."""
@@ -98,7 +98,7 @@ def find_engines(folder: Path, network: Network, target: Target, *, precision: s
     expected = (hash_bytes(network.f32), target.backend, network.size, device.compute_capability)
     entries, faults = read_entries(folder)
     for fault in faults.values():
-        log.warning("%s", fault)
+        LOG.warning("%s", fault)
     for entry in entries:
         key = entry.key
         if (key.onnx, key.backend, key.shape[1:3], key.compute_capability) != expected:
@@ -106,7 +106,7 @@ def find_engines(folder: Path, network: Network, target: Target, *, precision: s
         if key.precision not in order or key.device not in (device.name, ANY_GPU):
             continue
         if key.version != target.version:
-            log.warning("%s", describe_other_version(entry, target.version))
+            LOG.warning("%s", describe_other_version(entry, target.version))
         elif precision != "auto" or _is_worthwhile(entry, shipped_int8=network.int8 is not None):
             matches.append(entry)
     return sorted(matches, key=lambda entry: (order.index(entry.key.precision), -entry.created.timestamp()))

@@ -14,7 +14,7 @@ from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.network.network import Network
 from stream_seg.schema.validation import describe_unknown
 
-log = logging.getLogger(__name__)
+LOG = logging.getLogger(__name__)
 
 
 def open_engine(
@@ -52,12 +52,12 @@ def open_engine(
             available.remove(name)
             if backend not in GROUPS or not available:
                 raise
-            log.warning("%s; trying the next backend", error)
+            LOG.warning("%s; trying the next backend", error)
             failed.append(name)
     if failed:
         reason = f"without {', '.join(failed)}"
     info = engine.spec.info
-    log.info("%s: %s (%s), %s%s, on %s", info.network, info.backend, reason, info.precision, origin, info.device)
+    LOG.info("%s: %s (%s), %s%s, on %s", info.network, info.backend, reason, info.precision, origin, info.device)
     try:
         check_engine(engine)
     except NetworkError:
@@ -72,19 +72,19 @@ def _open(
     """Return an engine and its origin for the log, which is empty for a network compiled on the spot."""
     folder, target, entries, fault = cache_folder(), find_target(name), list[Entry](), ""
     if threads > 1 and target.device.is_gpu:
-        log.warning("%s: threads: no effect on a GPU (%s)", network.name, target.device.label)
+        LOG.warning("%s: threads: no effect on a GPU (%s)", network.name, target.device.label)
     try:
         entries = find_engines(folder, network, target, precision=precision)
     except (NetworkError, OSError) as error:  # others can write to the folder, or it cannot be read
         fault = str(error)
-        log.warning("%s", fault)
+        LOG.warning("%s", fault)
     for entry in entries:
         try:
             built = read_engine(folder, entry)
             engine = open_backend(network, name, precision=entry.key.precision, threads=threads, built=built)
         except NetworkError as error:
             reason = str(error) if entry.name in str(error) else f"engine {entry.name}: not loaded: {error}"
-            log.warning("%s; stream-seg engines build rebuilds it", reason)
+            LOG.warning("%s; stream-seg engines build rebuilds it", reason)
             continue
         return engine, f" built {entry.created:%Y-%m-%d} ({entry.accuracy})"
     if BACKENDS[name].compiler is not None:
@@ -93,7 +93,7 @@ def _open(
         from stream_seg.engines.recipe import EngineRecipe
 
         def report_line(message: str) -> None:
-            log.info("%s", message)
+            LOG.info("%s", message)
             on_progress(message)
 
         recipe = EngineRecipe(network=network.name, backend=name, precision=precision)
@@ -103,7 +103,7 @@ def _open(
         except ConfigError as error:  # a precision that this backend lacks and the next one may have
             raise NetworkError(str(error)) from error
         if result.fault and not fault:
-            log.warning("%s; the engine is not stored, and built again in the next run", result.fault)
+            LOG.warning("%s; the engine is not stored, and built again in the next run", result.fault)
         entry = result.entry
         engine = open_backend(network, name, precision=entry.key.precision, threads=threads, built=result.engine)
         return engine, f" built now ({entry.accuracy})"

@@ -11,7 +11,7 @@ from onnx.shape_inference import InferenceError, infer_shapes
 
 from stream_seg.network.onnx_file import list_inputs, shape_of
 
-log = logging.getLogger(__name__)
+LOG = logging.getLogger(__name__)
 
 
 def reduce_batch(model: ModelProto, *, path: Path) -> ModelProto:
@@ -33,7 +33,7 @@ def reduce_batch(model: ModelProto, *, path: Path) -> ModelProto:
         if _are_shapes_of_one(single, model, count):
             return single
     cost = f"every frame is computed {count} times; export it with a batch of 1"
-    log.warning("%s: takes %d images at a time and cannot be reduced to one: %s", path, count, cost)
+    LOG.warning("%s: takes %d images at a time and cannot be reduced to one: %s", path, count, cost)
     return model
 
 

@@ -30,7 +30,7 @@ from stream_seg.schema.validation import describe_unknown, require_mapping, vali
 from stream_seg.schema.yaml import parse_yaml
 from stream_seg.types import Classes
 
-log = logging.getLogger(__name__)
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _open_export(sidecar: Path) -> Network:
     if int8.is_file():
         if export.int8 is not None and (sha256 := export.int8.sha256) is not None:
             return replace(network, int8=_read_verified(int8, sha256, sidecar), int8_report=export.int8.report)
-        log.warning("%s: not used: %s has no accuracy report of it; export it again", int8, sidecar.name)
+        LOG.warning("%s: not used: %s has no accuracy report of it; export it again", int8, sidecar.name)
     return network
 
 

@@ -17,7 +17,7 @@ from stream_seg.errors import ConfigError
 from stream_seg.schema.validation import describe_unknown
 from stream_seg.types import Classes
 
-log = logging.getLogger(__name__)
+LOG = logging.getLogger(__name__)
 
 Level = Annotated[int, Field(ge=0, le=255)]
 Side = Annotated[int, Field(ge=8, le=8192)]
@@ -177,5 +177,5 @@ def colour_by_name(names: tuple[str, ...], palette: str, *, where: str) -> Class
     if len(unknown) == len(names) == len(table):
         return Classes(names, table.colours)
     if unknown and palette != "distinct":
-        log.warning("%s: palette: %s has no colours for %s: distinct ones", where, palette, ", ".join(unknown))
+        LOG.warning("%s: palette: %s has no colours for %s: distinct ones", where, palette, ", ".join(unknown))
     return classes

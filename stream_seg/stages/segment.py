@@ -39,7 +39,7 @@ from stream_seg.stages.base import STRICT, Context, Frames, Traits
 from stream_seg.types import Image
 from stream_seg.zoo import explain_untrained
 
-log = logging.getLogger(__name__)
+LOG = logging.getLogger(__name__)
 LOADING_S = 120.0
 """Longest time between two signs of progress while a network is loaded or an engine is built."""
 
@@ -120,7 +120,7 @@ class Segment:
                 try:
                     engines.append(resources.enter_context(self._open(halve_network(network))))
                 except NetworkError as error:  # the graph only works at its own size
-                    log.warning("segment.target_ms: no smaller network, only fewer key frames: %s", error)
+                    LOG.warning("segment.target_ms: no smaller network, only fewer key frames: %s", error)
             defer = partial(defer_inference, size=network.size)
             control = LatencyControl(engines, every=self.every, target_ms=self.target_ms, defer=defer)
             live = self._context.policy == "latest"

@@ -25,7 +25,7 @@ from stream_seg.ops.resize import resize_image
 from stream_seg.types import Classes
 from stream_seg.zoo.weights.input_spec import InputSpec, Normalise
 
-log = logging.getLogger(__name__)
+LOG = logging.getLogger(__name__)
 IMAGE_COUNT = 62
 """Images that the int8 form is calibrated on, at most."""
 Item = TypeVar("Item")
@@ -119,7 +119,7 @@ def _quantize(network: Network, images: CalibrationSet) -> tuple[bytes | None, d
     ):
         report = measure_accuracy(f32, lower, images, limits=Limits())
     if report["refused"]:
-        log.warning("%s: no int8 form is written: %s", network.name, report["refused"])
+        LOG.warning("%s: no int8 form is written: %s", network.name, report["refused"])
         return None, {"sha256": None, "report": report}
     return int8, {"sha256": hash_bytes(int8), "report": report}
 
