@@ -48,9 +48,9 @@ def guard_process(freeze_s: float, *, alive: Callable[[], bool]) -> Iterator[Non
             with suppress(RuntimeError):  # no further thread can be started now
                 faulthandler.dump_traceback_later(freeze_s, exit=True, file=2)
 
-    arm()
     thread = Thread(target=keep_alive, name="guard", daemon=True)
-    thread.start()
+    thread.start()  # first: without it nobody would stop the timer
+    arm()
     try:
         yield
     finally:
