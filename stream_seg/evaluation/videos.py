@@ -21,6 +21,7 @@ from stream_seg.datasets.scoring import compute_metrics, confusion_matrix, forma
 from stream_seg.errors import SourceError
 from stream_seg.evaluation import temporal_metrics as metrics
 from stream_seg.frame import Frame, Truth
+from stream_seg.installation import find_file
 from stream_seg.network.network import open_network
 from stream_seg.ops.motion import Motion, warp
 from stream_seg.stages.base import Stage
@@ -199,6 +200,7 @@ def measure_quality(drive: Drive, predicted: Sequence[Labels]) -> dict[str, floa
 def tabulate_videos(results: Mapping[str, Any]) -> Table:
     """Return the result of `evaluate_videos` as a table for a terminal: a row per policy and drive."""
     caption = f"{results['network']}, {results['backend']}, {results['precision']}; percent, CPU in ms per frame"
+    caption += f"\nwhat the columns mean: {find_file('docs/temporal.md')}"
     table = Table("", "", title="Labels over time", caption=caption, box=None, padding=(0, 2, 0, 0))
     keys = ("miou", "vc8", "vc16", "tc", "flicker", "flicker_followed", "boundary_f")
     for heading in ("mIoU", "VC8", "VC16", "TC", "flicker", "followed", "outline", "CPU"):

@@ -70,7 +70,8 @@ def read_yaml(path: Path) -> Any:
             raise ConfigError(f"{where}: too large for a configuration file; the limit is {LARGEST_FILE} bytes")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        missing = "no such file" if isinstance(error, FileNotFoundError) else None
+        reason = missing or (error.strerror if isinstance(error, OSError) else "not a text file")
         raise ConfigError(f"{where}: {reason}") from error
     return parse_yaml(text, where=where)
 

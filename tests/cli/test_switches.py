@@ -95,6 +95,7 @@ def test_a_setting_wins_over_a_switch_and_a_switch_over_the_graph_file(folder: P
         ("clip.mp4 o.mp4 --bogus", CONFIG, "no such option: --bogus.*; see .*run --help"),
         ("clip.mp4 o.mp4 --opacty 1", CONFIG, "no such option: --opacty.*--opacity"),
         ("clip.mp4 o.mp4 --fps", CONFIG, "option '--fps' requires an argument"),
+        ("clip.mp4 o.mp4 --config missing.yaml", CONFIG, "missing.yaml: no such file$"),
         ("clip.mp4 o.mp4 --device tpu", CONFIG, "--device: expected auto or cpu or gpu or .*, got 'tpu'"),
         ("clip.mp4 o.mp4 --palette ade", CONFIG, "--palette: expected distinct or camvid .*, got 'ade'"),
         ("clip.mp4 o.mp4 --start x", CONFIG, r"--start: expected seconds or \[HH:\]MM:SS, got 'x'"),

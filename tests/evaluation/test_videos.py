@@ -190,7 +190,10 @@ def test_the_command_writes_the_metrics_of_every_policy(tmp_path: Path, capsys: 
         assert results[policy].keys() == METRICS
         assert results[policy] == results["scenes"]["drive"][policy]
         assert policy in output
-    assert tabulate_videos(results).row_count == len(POLICIES) * (1 + len(SCENES))
+    table = tabulate_videos(results)
+    assert table.row_count == len(POLICIES) * (1 + len(SCENES))
+    page = Path(str(table.caption).rsplit(maxsplit=1)[-1]).read_text(encoding="utf-8").lower()
+    assert not [str(column.header) for column in table.columns if str(column.header).lower() not in page]
 
 
 def test_smoothing_on_a_real_drive(data: Path) -> None:
