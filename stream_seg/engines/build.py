@@ -126,7 +126,7 @@ def build_for_targets(
 
 
 class _CacheFaults:
-    """Errors of the cache: raised, or if they are `tolerated` noted, the `first` one."""
+    """Errors of the cache: raised, or only noted if they are `tolerated`. `first` is the first one."""
 
     def __init__(self, *, tolerated: bool) -> None:
         self._tolerated = tolerated

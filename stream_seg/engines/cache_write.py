@@ -34,18 +34,23 @@ def lock_key(folder: Path, key: Key, *, wait_s: float = 1800) -> Iterator[None]:
     with map_write_errors(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     check_folder(folder)
-    lock = folder / f".{key.digest[:16]}.lock"
+    path = folder / f".{key.digest[:16]}.lock"
+    lock = FileLock(path, timeout=wait_s, mode=0o600)
     try:
-        with FileLock(lock, timeout=wait_s, mode=0o600):
-            for partial in folder.glob(f".{key.digest[:16]}.*.partial"):
-                partial.unlink()
-            yield
+        lock.acquire()
     except Timeout as error:
         raise OutputError(
             f"engine cache {folder}: another process has been building this engine for {wait_s:.0f} s"
         ) from error
-    except OSError as error:  # of the lock; OSErrors of the body are mapped there
-        raise OutputError(f"cannot write {lock}: {error.strerror or error}") from error
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    try:
+        with map_write_errors(folder):
+            for partial in folder.glob(f".{key.digest[:16]}.*.partial"):
+                partial.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
 
 
 def store_engine(folder: Path, entry: Entry, engine: bytes) -> None:

@@ -118,6 +118,13 @@ def test_waiting_for_another_build_times_out(folder: Path) -> None:
         pass
 
 
+def test_an_error_of_a_build_is_no_error_of_its_lock(folder: Path) -> None:
+    with pytest.raises(OSError, match="of the build"), lock_key(folder, make_key()):
+        raise OSError("of the build")
+    with lock_key(folder, make_key(), wait_s=0.05):  # it was released
+        pass
+
+
 def test_removing_an_engine(folder: Path) -> None:
     entry, other = store_entry(folder), store_entry(folder, version="2.0")
     remove_engine(folder, entry.name)
