@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from stream_seg.backends.engine import Engine
@@ -44,6 +44,12 @@ LOADING_S = 120.0
 """Longest time between two signs of progress while a network is loaded or an engine is built."""
 
 
+def _check_network(network: str | dict[str, Any]) -> str | dict[str, Any]:
+    if isinstance(network, str) and not is_network(network):
+        raise ValueError(explain_untrained(network) or explain_unknown(network))
+    return network
+
+
 @dataclass(config=STRICT)
 class Segment:
     """Label every pixel with a network compiled for this machine.
@@ -58,6 +64,7 @@ class Segment:
 
     network: Annotated[
         str | dict[str, Any],
+        AfterValidator(_check_network),
         Field(description="a name (road), the path of an ONNX or its side-car, or the keys of a side-car"),
     ] = "road"
     backend: Annotated[
@@ -84,13 +91,6 @@ class Segment:
         float | None,
         Field(gt=0, allow_inf_nan=False, description="upper limit for the age of 95 % of live frames at the outputs"),
     ] = None
-
-    @field_validator("network")
-    @classmethod
-    def _check_network(cls, network: str | dict[str, Any]) -> str | dict[str, Any]:
-        if isinstance(network, str) and not is_network(network):
-            raise ValueError(explain_untrained(network) or explain_unknown(network))
-        return network
 
     def __post_init__(self) -> None:
         self._context = Context()

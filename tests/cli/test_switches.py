@@ -78,7 +78,12 @@ def test_a_setting_wins_over_a_switch_and_a_switch_over_the_graph_file(folder: P
     ("arguments", "code", "message"),
     [
         ("clip.mp4 o.mp4 --network mine.onnx --classes wal", CONFIG, r"unknown class 'wal'.* ground, wall, sky"),
-        ("clip.mp4 o.mp4 --network unet", CONFIG, r"unet is untrained; train it: stream-seg train .*export unet"),
+        (
+            "clip.mp4 o.mp4 --network unet",
+            CONFIG,
+            r"--network: unet is untrained; train it: stream-seg train .*export unet",
+        ),
+        ("clip.mp4 o.mp4 --network nope", CONFIG, r"--network: unknown network 'nope' \(known: road\)"),
         ("clip.mp4 masks/ --opacity 0.5", CONFIG, r"graph: --opacity: no stage takes it .* capture, segment, smooth"),
         ("clip.mp4 o.mp4 --size 352", CONFIG, "--size 352: expected HEIGHTxWIDTH in pixels"),
         ("clip.mp4 o.mp4 --every x", CONFIG, "--every: expected whole number >= 1 and <= 1000 or auto"),

@@ -214,7 +214,7 @@ def test_a_file_without_a_mapping_is_rejected(content: bytes, tmp_path: Path) ->
 
 
 def test_a_missing_file_is_reported() -> None:
-    with pytest.raises(ConfigError, match=r"nowhere\.yaml: No such file"):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such file"):
         read_document(Path("nowhere.yaml"))
 
 
