@@ -140,7 +140,7 @@ def test_the_list_shows_entries_that_are_not_trusted(cache: Path, capfd: pytest.
         (["build", "road", "--compute-capability", "new"], 2, "compute_capability"),
         (["build", "road", "--calibrate", "empty"], 3, "contains no image"),
         (["build", "road", "--calibrate", "nowhere"], 3, "no such file"),
-        (["build", "road", "--recipe", "no.yaml"], 2, "no.yaml: No such file"),
+        (["build", "road", "--recipe", "no.yaml"], 2, "no.yaml: no such file"),
         (
             ["build", "road", "--recipe", "bad.yaml"],
             2,
