@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from importlib.abc import MetaPathFinder
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ __all__ = [
 ]
 
 
-class _OpenCVBeforePyAV(MetaPathFinder):
+class _OpenCVBeforePyAV:
     """Import OpenCV before PyAV, whose own libxcb would hang OpenCV's windows (PyAV issue 978)."""
 
     def find_spec(self, name: str, *_: object) -> None:
@@ -51,7 +50,8 @@ class _OpenCVBeforePyAV(MetaPathFinder):
                 import cv2  # noqa: F401
 
 
-sys.meta_path.insert(0, _OpenCVBeforePyAV())  # and not here: the import would delay the first signal handler by 0.1 s
+# Not imported here, and without importlib.abc: both would delay the first signal handler of the program.
+sys.meta_path.insert(0, _OpenCVBeforePyAV())
 
 _MODULES = {
     "api.default_graph": ("FrameStream", "open", "run"),

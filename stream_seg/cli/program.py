@@ -19,7 +19,6 @@ from typing import Any, TextIO, cast
 
 from stream_seg.cli.usage import describe_usage
 from stream_seg.errors import ConfigError, OutputError, StreamSegError, describe_exception, explain_shortage
-from stream_seg.installation import reinstall_hint
 from stream_seg.redact import redact_message
 from stream_seg.runtime.signals import StopSignals
 
@@ -83,6 +82,8 @@ def main(
         print(f"stream-seg: {redact_message(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except ImportError as error:
+        from stream_seg.installation import reinstall_hint
+
         advice = explain_shortage(error) or install or f"install again: {reinstall_hint()}; {LIBRARIES}"
         print(f"stream-seg: {redact_message(str(error))}; {advice}", file=sys.stderr)
         sys.exit(1)

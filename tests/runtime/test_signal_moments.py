@@ -112,6 +112,15 @@ def test_handlers_are_restored_and_their_thread_ends() -> None:
     assert signal.set_wakeup_fd(-1) == -1
 
 
+def test_little_is_imported_before_signals_are_handled() -> None:
+    """Until then a signal ends Python itself, with exit code 130 or 143, or with a traceback."""
+    script = "import stream_seg.cli.program, sys; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    packages = {name.partition(".")[0] for name in run.stdout.split()}
+    assert packages & {"stream_seg", "numpy", "cv2", "av", "typer", "click", "rich", "pydantic"} == {"stream_seg"}
+    assert "importlib.resources" not in run.stdout.split()
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [
