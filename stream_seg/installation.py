@@ -12,7 +12,7 @@ DISTRIBUTION = "stream-seg"
 ROOT = Path(__file__).parents[1]
 """The folder that contains the package: that of a checkout, or site-packages."""
 SHARE = f"share/{DISTRIBUTION}/"
-"""Folder in which a wheel installs what is beside the package in a checkout: docs, configs, examples."""
+"""Folder in which a wheel installs the folders beside the package in a checkout: docs, configs, examples."""
 
 
 def install_hint(*requirements: str) -> str:

@@ -32,7 +32,7 @@ def progress(
         return
     time_left = (TimeRemainingColumn(), TextColumn("left")) if total else (TimeElapsedColumn(),)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn(unit), TextColumn("{task.fields[figures]}"), *time_left)
-    # What a stage prints goes above the bar, but not what it prints into a file or pipe.
+    # Standard output goes above the bar, unless it is a file or a pipe.
     keys: dict[str, Any] = {"transient": True, "redirect_stdout": sys.stdout.isatty()}
     with Progress(*columns, console=console, speed_estimate_period=SPEED_PERIOD_S, **keys) as bar:
         task = bar.add_task(unit, total=total, figures="")

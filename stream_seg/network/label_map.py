@@ -1,4 +1,4 @@
-"""Outputs of an ONNX that are label maps: told from scores, and converted to uint8."""
+"""Distinguish label maps from class scores among the outputs of an ONNX, and convert them to uint8."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ MISMATCH = 12
 frames every fifth frame, with the true labels as the network's: without void up to 1.5 % of the image is wrong where a
 van enters, with 12 up to 0.3 %, and on CamVid val it costs 0.4 mIoU; with 8 up to 0.25 %, for 0.8 mIoU."""
 OUTSIDE_PX = 2.0
-"""Pixels beyond the border of an image up to which its border is taken for what is there."""
+"""Distance from an image, in pixels, up to which its border stands for the scene outside it."""
 
 
 def compute_luma(image: Image, size: tuple[int, int] = SIZE) -> Luma:

@@ -1,4 +1,4 @@
-"""State of a stage's thread, as the watchdog and the end of a run judge it."""
+"""State of a stage's thread, read by the watchdog and at the end of a run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Activity:
         return self.state not in BUSY or self.state == "loading" or self.within_s > 0
 
     def __str__(self) -> str:
-        """Return what the stage does: "loading", "at frame front:123", "after frame front:123", or its own words."""
+        """Return the activity: "loading", "at frame front:123", "after frame front:123", or the text of `expect`."""
         if isinstance(doing := self._doing, str):
             return doing
         place, frame = doing

@@ -1,4 +1,4 @@
-"""Notifications to systemd, if it started this program: sd_notify(3), without a package of its own."""
+"""Notify systemd of the state of this program: sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 
 def notify_systemd(state: str) -> None:
-    """Send a state, such as READY=1, WATCHDOG=1 or STOPPING=1; nothing without systemd. Raises nothing."""
+    """Send a state, such as READY=1, WATCHDOG=1 or STOPPING=1, if systemd started the program. Raises nothing."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return

@@ -1,7 +1,7 @@
 """Decode the packets of a video to frames, and count every frame that is lost on the way.
 
-PyAV returns all frames of a decoder in one list, and an error ends it: the frames behind it are lost without a word
-when the decoder is emptied at the end. So packets and frames are counted, and the end of a file is decoded again, with
+PyAV returns all frames of a decoder in one list, which an error ends: the frames behind it are lost silently when the
+decoder is emptied at the end. So packets and frames are counted, and the end of a file is decoded again, with
 one thread, if frames are missing there.
 """
 
