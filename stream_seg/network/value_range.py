@@ -10,8 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import product
+from typing import Any
 
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 Range = tuple[float, float]
 """Smallest and largest value; infinite where there is no bound."""
@@ -74,7 +77,8 @@ class ValueRanges:
     def __getitem__(self, name: str) -> Range | None:
         """Return the range of a tensor, LOGITS for values that are split at 0, None if it is not known."""
         if name not in self._ranges:
-            self._ranges[name] = _range_of_constant(self._constants[name]) if name in self._constants else None
+            constant = self._constants.get(name)
+            self._ranges[name] = None if constant is None else _range_of(numpy_helper.to_array(constant))
         return self._ranges[name]
 
     def _compute_range(self, node: NodeProto) -> Range | None:
@@ -82,7 +86,8 @@ class ValueRanges:
         if operator in UNBOUNDED:
             return LOGITS
         if operator == "Constant":
-            return _range_of_constant(node.attribute[0].t)
+            value = helper.get_attribute_value(node.attribute[0])
+            return _range_of(numpy_helper.to_array(value) if isinstance(value, TensorProto) else np.asarray(value))
         if operator == "Softmax" and self._is_softmax_of_one(node):
             return 1, 1
         if operator in UNIT or operator in SYMMETRIC:
@@ -120,8 +125,7 @@ def split_of(values: Range | None) -> float | None:
     return 0.0 if math.isinf(values[0]) else (values[0] + values[1]) / 2
 
 
-def _range_of_constant(tensor: TensorProto) -> Range | None:
-    values = numpy_helper.to_array(tensor)
+def _range_of(values: NDArray[Any]) -> Range | None:
     return (float(values.min()), float(values.max())) if values.size and values.dtype.kind in "fiub" else None
 
 

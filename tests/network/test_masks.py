@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from onnx import helper
 
 from stream_seg.engines.open import open_engine
 from stream_seg.evaluation.images import evaluate_images
@@ -136,3 +137,10 @@ def test_the_range_of_values(steps: list[tuple[Any, ...]], values: Any) -> None:
     ranges = ValueRanges(make_model(steps))
     assert ranges["y"] == values
     assert (split_of(ranges["y"]) is None) == (values is None or np.isinf(values[0]) != np.isinf(values[1]))
+
+
+@pytest.mark.parametrize("attribute", [{"value_float": 2.0}, {"value_floats": [2.0]}, {"value_int": 2}])
+def test_the_range_of_a_constant_in_an_attribute(attribute: dict[str, Any]) -> None:
+    model = make_model([("Sigmoid",), ("Mul", X, "two")])
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["two"], **attribute))
+    assert ValueRanges(model)["y"] == (0, 2)
