@@ -16,7 +16,7 @@ from typing import ClassVar
 
 import pytest
 
-from stream_seg.api import Pipeline
+from stream_seg.api.pipeline import Pipeline
 from stream_seg.config.document import WatchdogConfig
 from stream_seg.runtime.graph import Graph
 from stream_seg.runtime.watchdog import read_cpu_delay_s
