@@ -60,9 +60,9 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
     target = resolve_path(path)
     with map_write_errors(path):
         if target.is_file() or (target.is_dir() and any(not entry.name.startswith(".") for entry in target.iterdir())):
-            kind = "folder with content" if target.is_dir() else "file"
+            fault = "the folder is not empty" if target.is_dir() else "the file exists"
             raise OutputError(
-                f"cannot write {path}: the {kind} exists; choose another name, or overwrite it with --overwrite "
+                f"cannot write {path}: {fault}; choose another name, or overwrite it with --overwrite "
                 "(graph file: overwrite: true; Python: overwrite=True)"
             )
 

@@ -199,8 +199,9 @@ def test_existing_outputs_are_refused_unless_they_may_be_overwritten(tmp_path: P
     (tmp_path / "empty/.DS_Store").touch()
     (tmp_path / "full").mkdir()
     (tmp_path / "full/000000.png").touch()
-    for name, kind in (("o.mp4", "file"), ("full", "folder with content"), ("no/../o.mp4", "file")):
-        with pytest.raises(OutputError, match=f"{name}: the {kind} exists; .* --overwrite"):
+    exists = "the file exists"
+    for name, fault in (("o.mp4", exists), ("full", "the folder is not empty"), ("no/../o.mp4", exists)):
+        with pytest.raises(OutputError, match=f"{name}: {fault}; .* --overwrite"):
             refuse_existing(tmp_path / name, overwrite=False)
         refuse_existing(tmp_path / name, overwrite=True)
     for name in ("p.mp4", "empty", "o-{time}.mp4", "/dev/null"):
