@@ -75,7 +75,7 @@ def check_files(files: Iterable[Path], *, overwrite: bool, inputs: Iterable[str 
 def is_same_file(path: Path, other: Path) -> bool:
     """Return whether both paths exist, as far as this user may see, and are the same file."""
     target = resolve_path(path)  # an output may be written as x/../NAME without a folder x
-    return target.exists() and os.path.exists(other) and target.samefile(other)
+    return os.path.exists(target) and os.path.exists(other) and os.path.samefile(target, other)
 
 
 def _paths(config: Config, node: Node) -> list[Path]:
