@@ -31,7 +31,7 @@ from stream_seg.cli.timing import time_engine
 from stream_seg.datasets.palettes import CAMVID
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.files import replace_file
+from stream_seg.files.writing import replace_file
 from stream_seg.network.network import open_network
 from stream_seg.schema.yaml import read_yaml
 from stream_seg.stages.synthetic import Synthetic

@@ -25,7 +25,7 @@ from surroundings import run_program
 from stream_seg.cli.timing import read_frames
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import ConfigError, StreamSegError
-from stream_seg.files import replace_file
+from stream_seg.files.writing import replace_file
 from stream_seg.network.network import open_network
 from stream_seg.ops.labels import resize_labels
 from stream_seg.schema.yaml import read_yaml

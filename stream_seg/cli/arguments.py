@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stream_seg.errors import ConfigError, OutputError
-from stream_seg.path_templates import free_path
+from stream_seg.files.templates import free_path
 from stream_seg.redact import redact_secrets
 from stream_seg.sources.uri import IMAGE_SUFFIXES, VIDEO_SUFFIXES, parse_source
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from stream_seg.config.outputs import check_files
 from stream_seg.datasets.labelled import Pairs, list_pairs, read_pair, read_pairs
 from stream_seg.errors import ConfigError, OutputError
-from stream_seg.files import require_writable
+from stream_seg.files.writing import require_writable
 from stream_seg.installation import install_hint
 
 if TYPE_CHECKING:

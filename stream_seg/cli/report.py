@@ -13,7 +13,7 @@ from rich.table import Table
 
 from stream_seg.cli.console import STDOUT, print_results
 from stream_seg.config.outputs import check_files
-from stream_seg.files import replace_file, require_writable
+from stream_seg.files.writing import replace_file, require_writable
 from stream_seg.runtime.report import Report
 
 

@@ -20,7 +20,7 @@ from stream_seg.cli.report import print_report, write_json
 from stream_seg.config.config import Config
 from stream_seg.config.outputs import output_paths
 from stream_seg.errors import OutputError, StreamSegError
-from stream_seg.files import refuse_existing
+from stream_seg.files.writing import refuse_existing
 from stream_seg.runtime.reload import reloader
 from stream_seg.runtime.signals import StopSignals
 from stream_seg.runtime.systemd import notify_systemd

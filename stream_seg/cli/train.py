@@ -12,7 +12,7 @@ from stream_seg.cli.malloc import keep_freed_memory
 from stream_seg.cli.progress import progress
 from stream_seg.config.outputs import check_files
 from stream_seg.errors import OutputError
-from stream_seg.files import is_file, replace_file
+from stream_seg.files.writing import is_file, replace_file
 from stream_seg.runtime.signals import StopSignals
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from stream_seg.files import expand_home
+from stream_seg.files.writing import expand_home
 from stream_seg.redact import quote_value, redact_secrets
 from stream_seg.schema.validation import describe_unknown
 from stream_seg.sources.uri import KNOWN_SCHEMES

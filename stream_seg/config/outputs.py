@@ -12,8 +12,8 @@ from typing import Any
 
 from stream_seg.config.config import Config, Node
 from stream_seg.errors import OutputError
-from stream_seg.files import refuse_existing, require_writable, resolve_path
-from stream_seg.path_templates import compile_template, complete_template, fill_stream
+from stream_seg.files.templates import compile_template, complete_template, fill_stream
+from stream_seg.files.writing import refuse_existing, require_writable, resolve_path
 from stream_seg.sources.images import list_input_files
 from stream_seg.stages.base import Stage
 

@@ -20,7 +20,7 @@ from stream_seg.backends.engine import ANY_GPU
 from stream_seg.backends.registry import BACKENDS
 from stream_seg.engines.cache_entry import Entry, Key, check_seal, entry_name, explain_distrust, hash_bytes, read_secret
 from stream_seg.errors import ConfigError, NetworkError, StreamSegError
-from stream_seg.files import expand_home
+from stream_seg.files.writing import expand_home
 from stream_seg.network.network import Network
 from stream_seg.schema.validation import validate
 

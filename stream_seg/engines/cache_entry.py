@@ -21,7 +21,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.files import expand_home
+from stream_seg.files.writing import expand_home
 from stream_seg.network.sidecar import AccuracyReport
 
 VARIABLE = "STREAM_SEG_CACHE_KEY"

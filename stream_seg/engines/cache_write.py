@@ -16,7 +16,7 @@ from tempfile import NamedTemporaryFile
 from stream_seg.engines.cache import check_folder, read_entries
 from stream_seg.engines.cache_entry import Entry, Key
 from stream_seg.errors import OutputError
-from stream_seg.files import map_write_errors
+from stream_seg.files.writing import map_write_errors
 
 SUFFIXES = (".plan", ".onnx", ".partial")
 """Files that `clean_up` may remove."""

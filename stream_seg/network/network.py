@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.files import is_file
+from stream_seg.files.writing import is_file
 from stream_seg.network.shipped import NETWORKS, SHIPPED
 from stream_seg.network.sidecar import AccuracyReport, Export, SideCar, colour_by_name, make_classes
 from stream_seg.redact import redact_secrets

@@ -10,7 +10,7 @@ from threading import Thread
 
 from stream_seg.config.config import Config, Node
 from stream_seg.errors import ConfigError
-from stream_seg.path_templates import STREAM
+from stream_seg.files.templates import STREAM
 from stream_seg.runtime.counters import SourceTotals
 from stream_seg.runtime.lifecycle import GraphLifecycle
 from stream_seg.runtime.worker import Worker

@@ -14,7 +14,7 @@ from typing_extensions import Self
 from stream_seg.config.config import Config, Node
 from stream_seg.config.outputs import paths_of
 from stream_seg.errors import ConfigError, StreamSegError, explain_shortage
-from stream_seg.files import refuse_existing
+from stream_seg.files.writing import refuse_existing
 from stream_seg.frame import EngineInfo
 from stream_seg.runtime.histogram import Ages
 from stream_seg.runtime.link_stats import LinkStats

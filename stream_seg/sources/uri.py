@@ -21,7 +21,7 @@ from typing import Literal, TypeAlias
 from urllib.parse import parse_qs, quote, urlsplit
 
 from stream_seg.errors import ConfigError
-from stream_seg.files import expand_home
+from stream_seg.files.writing import expand_home
 from stream_seg.redact import SECRET, name_secret_file, quote_value, redact_secrets, split_user, to_one_line
 
 Kind: TypeAlias = Literal["file", "images", "camera", "rtsp", "http", "synth"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import RLock
 
 from stream_seg.errors import OutputError
-from stream_seg.files import has_name, make_folder, map_write_errors, publish, resolve_path, try_lock
+from stream_seg.files.writing import has_name, make_folder, map_write_errors, publish, resolve_path, try_lock
 
 sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 

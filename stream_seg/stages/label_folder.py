@@ -11,8 +11,8 @@ from pathlib import Path
 
 import cv2
 
-from stream_seg import files
 from stream_seg.errors import OutputError
+from stream_seg.files.writing import map_write_errors, replace_file, try_lock
 from stream_seg.types import Classes, Labels
 
 LOG = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class LabelFolder:
         """True after an error or the end."""
 
     def __enter__(self) -> LabelFolder:
-        with files.map_write_errors(self.path):
+        with map_write_errors(self.path):
             self._created = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -60,7 +60,7 @@ class LabelFolder:
         if not self._begun:
             self._begin(classes)
         _, png = cv2.imencode(".png", labels)  # OpenCV's defaults, level 1 and run lengths, are fast for flat areas
-        files.replace_file(self.path / f"{seq:06}.png", png.tobytes(), overwrite=self._overwrite)
+        replace_file(self.path / f"{seq:06}.png", png.tobytes(), overwrite=self._overwrite)
 
     def sync(self) -> None:
         """Look for the folder. Callable from any thread. Raises OutputError once if it is gone."""
@@ -79,18 +79,18 @@ class LabelFolder:
 
     def _begin(self, classes: Classes) -> None:
         """Remove the label maps of an older run, and write the list of classes."""
-        with files.map_write_errors(self.path):
+        with map_write_errors(self.path):
             for name in self._label_maps():
                 (self.path / name).unlink(missing_ok=True)
         entries = zip(range(len(classes)), classes.names, classes.colours, strict=True)
         lines = [json.dumps({"label": label, "name": name, "colour": colour}) for label, name, colour in entries]
-        files.replace_file(self.path / CLASS_LIST, ("[\n" + ",\n".join(lines) + "\n]\n").encode())
+        replace_file(self.path / CLASS_LIST, ("[\n" + ",\n".join(lines) + "\n]\n").encode())
         self._begun = True
 
     def _lock(self) -> None:
         """Lock the folder until it is closed. Raises OutputError if another output has it."""
         try:
-            if not files.try_lock(self._descriptor, required=True):
+            if not try_lock(self._descriptor, required=True):
                 self._created = []  # by the other one
                 raise OutputError(f"cannot write {self.path}: another run or output writes to this folder")
         except OSError as error:  # NFS locks no folders

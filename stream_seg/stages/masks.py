@@ -12,10 +12,10 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from stream_seg import files
 from stream_seg.errors import ConfigError, OutputError
+from stream_seg.files.templates import STREAM, complete_template, fill_stream, fill_time, free_path
+from stream_seg.files.writing import expand_home, map_write_errors, require_folder
 from stream_seg.ops.labels import resize_labels
-from stream_seg.path_templates import STREAM, complete_template, fill_stream, fill_time, free_path
 from stream_seg.stages.base import STRICT, Context, Frames, Traits, require_semantic
 from stream_seg.stages.keeper import Keeper
 from stream_seg.stages.label_folder import LabelFolder
@@ -36,7 +36,7 @@ class Masks:
 
     path: Annotated[
         Path,
-        AfterValidator(files.expand_home),
+        AfterValidator(expand_home),
         Field(description="the folder; {stream} in it stands for the name of the stream, {time} for the start"),
     ]
 
@@ -102,7 +102,7 @@ def _require_writable(path: Path) -> None:
     folder = path
     while STREAM in str(folder):
         folder = folder.parent
-    with files.map_write_errors(path):
+    with map_write_errors(path):
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"cannot write {path}: {folder} exists and is not a folder")
-        files.require_folder(folder, path)
+        require_folder(folder, path)

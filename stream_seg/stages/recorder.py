@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Protocol
 
 from stream_seg.errors import OutputError
-from stream_seg.files import make_folder, map_write_errors
+from stream_seg.files.templates import STREAM, TIME, complete_template, fill_stream, names_new_files
+from stream_seg.files.writing import make_folder, map_write_errors
 from stream_seg.frame import Frame
-from stream_seg.path_templates import STREAM, TIME, complete_template, fill_stream, names_new_files
 from stream_seg.sources.timeline import LEAP_S, StreamClock
 from stream_seg.stages.base import Context
 from stream_seg.stages.growing_file import GrowingFile

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from stream_seg.files import path_validator
+from stream_seg.files.writing import path_validator
 from stream_seg.frame import Frame
 from stream_seg.ops.labels import class_shares
 from stream_seg.stages.base import STRICT, Context, Frames, Traits, require_semantic

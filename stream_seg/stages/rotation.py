@@ -17,8 +17,7 @@ from typing import Annotated, NamedTuple, TypeAlias
 from pydantic import Field
 
 from stream_seg.errors import ConfigError
-from stream_seg.files import map_write_errors, resolve_path
-from stream_seg.path_templates import (
+from stream_seg.files.templates import (
     PART,
     TIME,
     compile_template,
@@ -27,6 +26,7 @@ from stream_seg.path_templates import (
     free_path,
     names_new_files,
 )
+from stream_seg.files.writing import map_write_errors, resolve_path
 from stream_seg.stages.base import Context
 
 LOG = logging.getLogger(__name__)

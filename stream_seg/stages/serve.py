@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from stream_seg.errors import ConfigError, OutputError
-from stream_seg.files import expand_home
+from stream_seg.files.writing import expand_home
 from stream_seg.installation import install_hint
 from stream_seg.redact import redact_secrets
 from stream_seg.stages.base import STRICT, Context, Frames, Traits

@@ -11,9 +11,9 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from stream_seg.errors import ConfigError
-from stream_seg.files import path_validator
+from stream_seg.files.templates import STREAM
+from stream_seg.files.writing import path_validator
 from stream_seg.frame import Frame
-from stream_seg.path_templates import STREAM
 from stream_seg.stages.base import STRICT, Context, Frames, Traits
 from stream_seg.stages.growing_file import GrowingFile
 from stream_seg.stages.recorder import Recorder

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from stream_seg.config.document import TracesConfig
 from stream_seg.errors import ConfigError, OutputError
-from stream_seg.files import make_folder, map_write_errors, require_writable
+from stream_seg.files.writing import make_folder, map_write_errors, require_writable
 from stream_seg.frame import Frame
 from stream_seg.installation import install_hint
 from stream_seg.runtime.graph import Graph

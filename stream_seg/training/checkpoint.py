@@ -13,7 +13,7 @@ from pydantic_core import to_jsonable_python
 from torch import Tensor, nn
 
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.files import atomic_file, map_write_errors
+from stream_seg.files.writing import atomic_file, map_write_errors
 from stream_seg.training.recipe import MAY_DIFFER, Recipe
 from stream_seg.training.setup import Job
 from stream_seg.zoo.weights.files import ABOUT, read_weights

@@ -19,7 +19,7 @@ from stream_seg.datasets.labelled import Pairs
 from stream_seg.engines.accuracy_gate import Limits, measure_accuracy
 from stream_seg.engines.cache_entry import hash_bytes
 from stream_seg.engines.calibration import HELD_BACK, CalibrationSet, Sample, quantize
-from stream_seg.files import atomic_file, map_write_errors, refuse_existing, replace_file
+from stream_seg.files.writing import atomic_file, map_write_errors, refuse_existing, replace_file
 from stream_seg.network.network import Network, bias_network
 from stream_seg.ops.resize import resize_image
 from stream_seg.types import Classes

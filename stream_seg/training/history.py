@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from stream_seg.datasets.labelled import Pairs
-from stream_seg.files import map_write_errors, replace_file
+from stream_seg.files.writing import map_write_errors, replace_file
 from stream_seg.types import VOID, Classes
 from stream_seg.zoo.weights.input_spec import Predict
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from stream_seg.datasets.labelled import Pairs
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.files import map_write_errors
+from stream_seg.files.writing import map_write_errors
 from stream_seg.training.batches import iterate_batches
 from stream_seg.training.checkpoint import Run, checkpoint_state, resume_run, save_checkpoint
 from stream_seg.training.history import History, draw_samples

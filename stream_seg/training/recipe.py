@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from stream_seg.datasets.palettes import DATA_SETS
 from stream_seg.errors import ConfigError
-from stream_seg.files import expand_home
+from stream_seg.files.writing import expand_home
 from stream_seg.network.sidecar import Names, Palette, PositiveTriple, Size, Triple, make_classes
 from stream_seg.schema.validation import describe_unknown, validate
 from stream_seg.schema.yaml import read_yaml

@@ -11,7 +11,7 @@ from torch import nn
 
 from stream_seg.datasets.labelled import Pairs, read_pairs, synth_label_table
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.files import is_file
+from stream_seg.files.writing import is_file
 from stream_seg.training.losses import scale_size
 from stream_seg.training.recipe import Recipe, resolve_classes
 from stream_seg.types import Classes

@@ -10,7 +10,7 @@ import pytest
 
 from stream_seg.config.config import Config
 from stream_seg.errors import OutputError
-from stream_seg.path_templates import fill_stream
+from stream_seg.files.templates import fill_stream
 from stream_seg.runtime.graph import Graph
 from stream_seg.runtime.reload import reload
 from stream_seg.stages.base import Frames, Traits

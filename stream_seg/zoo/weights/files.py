@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from stream_seg.errors import NetworkError
-from stream_seg.files import is_file, replace_file
+from stream_seg.files.writing import is_file, replace_file
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 WRAPPERS = (

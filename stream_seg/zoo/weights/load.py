@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.files import expand_home, is_file
+from stream_seg.files.writing import expand_home, is_file
 from stream_seg.zoo.backbones import VGG16, ResNet
 from stream_seg.zoo.weights.files import SUFFIXES, format_names, match_names, read_weights, unwrap_weights
 from stream_seg.zoo.weights.input_spec import InputSpec

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.files import expand_home, is_file
+from stream_seg.files.writing import expand_home, is_file
 from stream_seg.network.shipped import NETWORKS, SHIPPED
 from stream_seg.network.sidecar import SideCar, make_classes
 from stream_seg.schema.validation import validate

@@ -11,8 +11,15 @@ from pathlib import Path
 import pytest
 
 from stream_seg.errors import OutputError
-from stream_seg.files import atomic_file, partial_path, path_validator, refuse_existing, replace_file, require_writable
-from stream_seg.path_templates import complete_template, fill_stream, fill_time, free_path
+from stream_seg.files.templates import complete_template, fill_stream, fill_time, free_path
+from stream_seg.files.writing import (
+    atomic_file,
+    partial_path,
+    path_validator,
+    refuse_existing,
+    replace_file,
+    require_writable,
+)
 from tests.support.program import run_cli
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import av
 
 from stream_seg.errors import ConfigError, OutputError, StreamSegError
-from stream_seg.path_templates import PART, STREAM, TIME, names_new_files
+from stream_seg.files.templates import PART, STREAM, TIME, names_new_files
 from stream_seg.redact import quote_value, redact_secrets
 
 REASONS = {
