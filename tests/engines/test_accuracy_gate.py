@@ -79,3 +79,15 @@ def test_either_set_may_be_refused() -> None:
     assert report["computed_by"] == "fake on a test"
     report = measure_accuracy(f32, lower, CalibrationSet("here", (good,), (good,)), limits=Limits())
     assert report["refused"] is None
+
+
+def test_pixels_without_a_score_are_no_class() -> None:
+    """Half precision overflows where float32 does not."""
+    spec = EngineSpec((1, 2), CLASSES, EngineInfo("mine", "fake", "fp16", "a test"))
+    scores = np.array([[[[1, 1]], [[0, 0]]]], np.float32)
+    broken = scores.copy()
+    broken[0, 0, 0, 1] = np.nan
+    f32, lower = (Engine(spec, lambda _, result=r: Result(scores=result)) for r in (scores, broken))
+    images = (Sample("x", np.zeros((1, 2, 3), np.uint8)),)
+    report = measure_accuracy(f32, lower, CalibrationSet("here", images, images), limits=Limits())
+    assert report["calibration"]["agreement"] == 0.5
