@@ -116,7 +116,7 @@ def test_a_shape_that_is_computed_does_not_keep_the_batch(batch: Any, tmp_path: 
 
 def test_labels_of_a_fixed_batch(tmp_path: Path) -> None:
     """Four label maps for four classes are not the scores of one image."""
-    steps = [("Reshape", [4, 3, 8, 12]), ("ArgMax", {"axis": 1, "keepdims": 0})]
+    steps = [("Reshape", [4, 3, 8, 12]), ("ArgMax", {"axis": 1, "keepdims": 0}), ("Add", 0)]
     model = extend(small_networks.make_model(outputs={"scores": 3}, batch=4), *steps, kind=TensorProto.INT64)
     network = write(tmp_path, model, classes=["a", "b", "c", "d"])
     with open_engine(network, backend="openvino", precision="f32") as engine:
