@@ -84,16 +84,18 @@ def build_for_targets(
     quantized: dict[QuantizeSettings, bytes] = {}
     for attempt, following in zip_longest(attempts, attempts[1:]):
         build = Build(recipe, network, attempt, images, report, quantized)
+        instead_of = None if attempt.target is targets[0] else targets[0].backend
         key, faults = build.make_key(), _CacheFaults(tolerated=not must_store)
         with ExitStack() as lock:
             with faults.noted():
                 lock.enter_context(lock_key(folder, key))
-            if faults.first is None and (entry := build.find_cached(folder, key)):
-                return BuildResult(entry, fresh=False, engine=read_engine(folder, entry))
+            cached = None if faults.first is not None else build.find_cached(folder, key)
+            if cached is not None and instead_of in (None, cached.instead_of):
+                return BuildResult(cached, fresh=False, engine=read_engine(folder, cached))
             try:
                 engine, gate = build.build()
                 reason = gate and gate["refused"]
-                if reason is None and attempt.target is not targets[0]:
+                if reason is None and instead_of is not None:
                     rival = next(a for a in attempts if a.target is targets[0] and a.precision not in QUANTIZED)
                     reason = build.explain_slowness(engine, replace(build, attempt=rival))
             except NetworkError as error:
@@ -108,7 +110,7 @@ def build_for_targets(
                     suffix=build.suffix,
                     gate=gate,
                     refused=[f"{earlier}: {text}" for earlier, text in refused.items()],
-                    instead_of=None if attempt.target is targets[0] else targets[0].backend,
+                    instead_of=instead_of,
                     secret=secret,
                 )
                 if faults.first is None:

@@ -138,7 +138,7 @@ class Build:
             self.report.line(f"{self.network.name}: quantizing: {preset}")
             fit = [sample.image for sample in images.fit]
             self.quantized[settings] = quantize(self.network.f32, fit, settings, name=self.network.name)
-        return replace(self.network, int8=self.quantized[settings])
+        return replace(self.network, int8=self.quantized[settings], int8_tested=False)
 
     def _compile(self, network: Network, precision: str, *, on_step: Any = None) -> bytes:
         """Return `network` as compiled ahead of time, by a backend that has a compiler. Raises NetworkError."""

@@ -86,7 +86,13 @@ def test_int8_is_tried_with_the_next_preset_and_backend(
 ) -> None:  # fmt: skip
     wrong.append(FIRST)
     set_times(monkeypatch, 1.0, 2.0)
-    (result, lines), folder = build(recipe, tmp_path / "engines"), tmp_path / "engines"
+    folder = tmp_path / "engines"
+    alone = build(recipe, folder, backend=SECOND)[0]
+    assert alone.entry.instead_of is None
+    result, lines = build(recipe, folder)
+    assert result.entry.key == alone.entry.key
+    assert result.fresh, "what was built for the second backend alone does not replace the first"
+    assert not build(recipe, folder)[0].fresh
     entry = result.entry
     assert (entry.key.backend, entry.key.precision, entry.instead_of) == (SECOND, "int8", FIRST)
     attempts = [line.partition(": calibration")[0] for line in entry.refused]
