@@ -87,7 +87,7 @@ def open_backend(
         elif backend.compiler is not None:
             plan["plan"] = built
         elif precision == "int8":
-            network = replace(network, int8=built)
+            network = replace(network, int8=built, int8_tested=False)
         return backend.create_engine(network, precision=precision, threads=threads, **plan)
 
 

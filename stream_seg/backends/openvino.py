@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.backends.engine import Device, Engine, Images, make_engine, select_onnx, select_output, summarize_error
-from stream_seg.backends.openvino_quantized import correct_quantized
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
 from stream_seg.network.network import Network
@@ -36,7 +35,7 @@ def create_engine(network: Network, *, precision: str, threads: int) -> Engine:
         "ENABLE_CPU_PINNING": False,
     }
     try:
-        model = core.read_model(correct_quantized(select_onnx(network, precision), name=network.name))
+        model = core.read_model(_select_correct_onnx(network, precision))
         results = {name: result for result in model.get_results() for name in result.output(0).get_names()}
         output = select_output(results)
         # upsampling 11 classes and taking the arg-max costs more here than where the labels are needed
@@ -59,6 +58,15 @@ def create_engine(network: Network, *, precision: str, threads: int) -> Engine:
         return values
 
     return make_engine(network, output, compute, info=info, batch=batch, least=batch)
+
+
+def _select_correct_onnx(network: Network, precision: str) -> bytes:
+    serialized = select_onnx(network, precision)
+    if b"QuantizeLinear" not in serialized or (precision == "int8" and network.int8_tested):
+        return serialized
+    from stream_seg.backends.openvino_quantized import correct_quantized  # imports onnx, which takes 0.1 s
+
+    return correct_quantized(serialized, name=network.name)
 
 
 def _create_core() -> Any:

@@ -18,6 +18,7 @@ from stream_seg.backends.tensorrt.backend import compile_network, lower_network
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import NetworkError
 from stream_seg.network.network import Network, open_network
+from stream_seg.stages.synthetic import Synthetic
 from stream_seg.types import Classes
 from tests.support import small_networks
 from tests.support.small_networks import CLASSES, SIZE
@@ -190,3 +191,22 @@ def test_the_correction_leaves_other_networks_alone() -> None:
     del concat.attribute[:]
     apart = model.SerializeToString()
     assert correct_quantized(apart, name="mine") is apart, "int8 is right without a Concat"
+
+
+def test_openvino_computes_the_shipped_network_right_as_it_is() -> None:
+    """So opening it imports no onnx, which takes 0.1 s."""
+    network = open_network("road")
+    assert network.int8_tested
+    drive = Synthetic(width=640, height=384, frames=3, cut=2, noise=6)
+    images = np.stack([frame.image for frame in drive(iter(()))])
+    labels = {}
+    for name, candidate in {
+        "as it is": network,
+        "corrected": replace(network, int8_tested=False),
+        "float32": replace(network, int8=None),
+    }.items():
+        with open_engine(candidate, backend="openvino") as engine:
+            scores = [engine.infer(image[None]).scores for image in images]
+            labels[name] = np.stack([score[0].argmax(0) for score in scores if score is not None])
+    assert (labels["as it is"] == labels["corrected"]).mean() > 0.9999
+    assert (labels["as it is"] == labels["float32"]).mean() > 0.99
