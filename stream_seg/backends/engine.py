@@ -13,6 +13,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_seg.backends.scores import covers_image, is_finite, limit_scores
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
 from stream_seg.network.network import Network
@@ -68,8 +69,8 @@ class Result:
     """
 
     scores: NDArray[np.float32] | None = None
-    labels: NDArray[np.uint8] | None = None
     unknown: NDArray[np.uint8] | None = None
+    labels: NDArray[np.uint8] | None = None
 
 
 class Engine:
@@ -109,7 +110,7 @@ class Engine:
         _check_result(result, count=len(images), spec=self.spec)
         if result.scores is None or is_finite(result.scores):
             return result
-        result = limit_scores(result.scores)
+        result = Result(*limit_scores(result.scores))
         if result.unknown is not None and not self._warned:
             self._warned = True
             LOG.warning("%s: scores that are not a number (NaN); these pixels are void; reported once", name)
@@ -140,21 +141,6 @@ def _check_result(result: Result, *, count: int, spec: EngineSpec) -> None:
             raise NetworkError(f"{name}: output has label {invalid.min()}; {known}")
 
 
-def is_finite(scores: NDArray[np.float32]) -> bool:
-    """Return True if no score is infinite or NaN; False also where their sum overflows."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        return bool(np.isfinite(scores.sum()))
-
-
-def limit_scores(scores: NDArray[np.float32]) -> Result:
-    """Return scores with infinite ones limited to just beyond the finite ones, and pixels with a NaN as unknown."""
-    finite = scores[np.isfinite(scores)]
-    limits = (finite.min() - 1, finite.max() + 1) if finite.size else (-1, 1)
-    is_nan = np.asarray(np.isnan(scores).any(axis=1))
-    limited = np.where(is_nan[:, None], np.float32(0), np.clip(scores, *limits))
-    return Result(scores=limited, unknown=np.where(is_nan, np.uint8(VOID), np.uint8(0)) if is_nan.any() else None)
-
-
 def check_engine(engine: Engine) -> None:
     """Run an engine once and compare the shape of its output with its classes and its input. Raises NetworkError."""
     classes, size, name = len(engine.spec.classes), engine.spec.size, engine.spec.info.network
@@ -167,15 +153,6 @@ def check_engine(engine: Engine) -> None:
         kind, places = ("labels", "(1, h, w)") if scores is None else ("scores", f"(1, {classes}, h, w)")
         expected = f"{places} of the whole image, in the proportions of the input, {size[0]} x {size[1]}"
         raise NetworkError(f"{name}: {kind} of shape {output.shape}; expected {expected}")
-
-
-def covers_image(output: tuple[int, ...], size: tuple[int, int]) -> bool:
-    """Return True if an output of (h, w) has the proportions of an input of `size`, to within two pixels of a side.
-
-    Otherwise it shows a part of the image, such as that of a network without padding, or its axes are others.
-    """
-    (height, width), (input_height, input_width) = output, size
-    return abs(height * input_width - width * input_height) <= 2 * max(size)
 
 
 def make_engine(

@@ -18,9 +18,10 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 from stream_seg.errors import ConfigError
 from stream_seg.network.batch import reduce_batch
 from stream_seg.network.heads import add_scores
+from stream_seg.network.input_size import fix_input_size
 from stream_seg.network.label_map import add_labels, is_label_map
 from stream_seg.network.onnx_builder import OnnxBuilder, opset_of
-from stream_seg.network.onnx_file import fix_input_size, format_shape, list_inputs, read_onnx, shape_of
+from stream_seg.network.onnx_file import format_shape, list_inputs, read_onnx, shape_of
 from stream_seg.network.sidecar import Head, SideCar
 
 PREFIX = "network/"

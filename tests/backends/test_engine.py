@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from stream_seg.backends.choose import available_backends
-from stream_seg.backends.engine import Engine, EngineSpec, Result, covers_image, make_engine
+from stream_seg.backends.engine import Engine, EngineSpec, Result, make_engine
+from stream_seg.backends.scores import covers_image
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
