@@ -11,7 +11,7 @@ demo: $(VENV)/demo.stamp
 	@echo "Open the file written above in any player or browser. Next: . $(VENV)/bin/activate"
 
 test:
-	@echo "Checks and tests take about 10 minutes on 2 cores."
+	@echo "Checks and tests take about 15 minutes on 2 cores."
 	@$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 

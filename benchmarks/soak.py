@@ -34,6 +34,7 @@ UP_S, ABSENT_S = 25.0, 5.0
 MINUTE_S = 60.0
 START_TIMEOUT_S = 60.0
 GRAPH = """
+overwrite: true  # no time in the name of the records
 stages:
   front: {{stage: capture, uri: "rtsp://127.0.0.1:{front}/live"}}
   rear: {{stage: capture, uri: "rtsp://127.0.0.1:{rear}/live"}}
