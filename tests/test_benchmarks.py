@@ -18,6 +18,7 @@ KEYS = {
     "graph.py --frames 3 --rounds 1": {"overhead_ms", "graph_share"},
     "target.py --calm 1 --busy 1": {"target", "control"},
     "overlay.py --frames 10": {"cpu_ms", "ratio"},
+    "capture.py --frames 3 --rounds 1": {"cpu_ms", "rounds"},
     "temporal.py --frames 6": {"policies", "weights", "smooth_ms"},
     "keys.py --frames 6": {"network", "drives"},
     "sustained.py --frames 3": {"file_to_mp4", "without_encode", "start"},
