@@ -72,7 +72,13 @@ def find_target(name: str, compute_capability: str | None = None) -> Target:
 
 
 def open_backend(
-    network: Network, name: str, *, precision: str = "auto", threads: int = 1, built: bytes | None = None
+    network: Network,
+    name: str,
+    *,
+    precision: str = "auto",
+    threads: int = 1,
+    requests: int = 1,
+    built: bytes | None = None,
 ) -> Engine:
     """Open `network` on the backend `name`. Raises NetworkError.
 
@@ -88,7 +94,7 @@ def open_backend(
             plan["plan"] = built
         elif precision == "int8":
             network = replace(network, int8=built, int8_tested=False)
-        return backend.create_engine(network, precision=precision, threads=threads, **plan)
+        return backend.create_engine(network, precision=precision, threads=threads, requests=requests, **plan)
 
 
 def resolve_precision(precision: str, device: Device, *, quantized: bool, backend: str) -> str:

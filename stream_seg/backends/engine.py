@@ -7,7 +7,7 @@ import platform
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import Semaphore
 from typing import TypeAlias
 
 import numpy as np
@@ -74,19 +74,25 @@ class Result:
 
 
 class Engine:
-    """A compiled network; a context manager. Threads may share an engine: it runs one call at a time.
+    """A compiled network; a context manager. Threads may share an engine: it runs `requests` calls at a time.
 
-    `run` computes a validated batch and returns arrays that it does not touch again; `errors` are the exceptions that
-    it may raise. `close` drops the last reference to `run`, and with it the memory of the backend.
+    `run` computes a validated batch and returns arrays that it does not touch again; so many threads call it at once.
+    `errors` are the exceptions that it may raise. `close` drops the last reference to `run`, and with it the memory of
+    the backend.
     """
 
     def __init__(
-        self, spec: EngineSpec, run: Callable[[Images], Result], *, errors: tuple[type[Exception], ...] = ()
+        self,
+        spec: EngineSpec,
+        run: Callable[[Images], Result],
+        *,
+        requests: int = 1,
+        errors: tuple[type[Exception], ...] = (),
     ) -> None:
-        self.spec = spec
+        self.spec, self.requests = spec, requests
         self._errors = errors
         self._run: Callable[[Images], Result] | None = run
-        self._lock = Lock()
+        self._free = Semaphore(requests)
         self._warned = False
 
     def infer(self, images: Images) -> Result:
@@ -100,7 +106,7 @@ class Engine:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, 3) or not len(images):
             expected = f"uint8 images of shape (N, {height}, {width}, 3)"
             raise NetworkError(f"{name}: takes {expected}, got {images.dtype} {images.shape}")
-        with self._lock:
+        with self._free:
             if self._run is None:
                 raise NetworkError(f"{name}: the engine is closed")
             try:
@@ -118,8 +124,10 @@ class Engine:
 
     def close(self) -> None:
         """Free the network. Closing twice is allowed."""
-        with self._lock:
-            self._run = None
+        for _ in range(self.requests):  # calls under way end first
+            self._free.acquire()
+        self._run = None
+        self._free.release(self.requests)
 
     def __enter__(self) -> Engine:
         return self
@@ -163,11 +171,13 @@ def make_engine(
     info: EngineInfo,
     batch: int = 1,
     least: int = 1,
+    requests: int = 1,
     errors: tuple[type[Exception], ...] = (RuntimeError,),
 ) -> Engine:
     """Return the engine whose `compute` returns `output` ("scores" or "labels") for `least` to `batch` images.
 
-    Missing images are copies of the last one. `batch` is 1 on a CPU, where larger batches save no time.
+    Missing images are copies of the last one. `batch` is 1 on a CPU, where larger batches save no time. `requests` is
+    the number of threads that may call `compute` at once.
     """
 
     def compute_part(images: Images) -> NDArray[np.generic]:
@@ -184,7 +194,7 @@ def make_engine(
             return Result(scores=values.astype(np.float32, copy=False))
         return Result(labels=values.astype(np.uint8, copy=False))
 
-    return Engine(EngineSpec(network.size, network.classes, info), run, errors=errors)
+    return Engine(EngineSpec(network.size, network.classes, info), run, requests=requests, errors=errors)
 
 
 def select_onnx(network: Network, precision: str) -> bytes:

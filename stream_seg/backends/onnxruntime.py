@@ -42,7 +42,7 @@ def list_devices() -> list[str]:
     return [name for name, provider in PROVIDERS.items() if provider in ort.get_available_providers()]
 
 
-def create_engine(network: Network, *, precision: str, threads: int) -> Engine:
+def create_engine(network: Network, *, precision: str, threads: int, requests: int = 1) -> Engine:
     """Load `network` for the first device whose provider loads. Raises NetworkError; ImportError."""
     import onnxruntime as ort
     from onnxruntime.capi import onnxruntime_pybind11_state as state
@@ -77,4 +77,4 @@ def create_engine(network: Network, *, precision: str, threads: int) -> Engine:
         values: NDArray[np.generic] = session.run([output], {"image": images})[0]
         return values
 
-    return make_engine(network, output, compute, info=info, batch=batch, least=batch, errors=errors)
+    return make_engine(network, output, compute, info=info, batch=batch, least=batch, requests=requests, errors=errors)

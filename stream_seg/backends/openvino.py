@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,15 @@ def find_device() -> Device:
     return Device(core.get_property("CPU", "FULL_DEVICE_NAME"), ("int8", *bf16, "f32"))
 
 
-def create_engine(network: Network, *, precision: str, threads: int) -> Engine:
+def create_engine(network: Network, *, precision: str, threads: int, requests: int = 1) -> Engine:
     """Compile `network` for this machine's CPU, for one image if it may be one. Raises NetworkError; ImportError."""
     core = _create_core()
     import openvino as ov
 
     options = {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_NUM_THREADS": threads * requests,
+        "NUM_STREAMS": requests,
         # precision of the operators that are not quantized; without the hint the CPU plugin decides
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         # a pinned thread waits for its core while decoder and encoder use it
@@ -50,14 +52,20 @@ def create_engine(network: Network, *, precision: str, threads: int) -> Engine:
     if shape.is_dynamic:
         fault = f"the size of output {output} depends on the image (shape {shape})"
         raise NetworkError(f"{network.name}: {fault}; expected a class for every pixel")
-    request = compiled.create_infer_request()
+    free = SimpleQueue[Any]()
+    for _ in range(requests):
+        free.put(compiled.create_infer_request())
     info = EngineInfo(network.name, "openvino", precision, core.get_property("CPU", "FULL_DEVICE_NAME"))
 
     def compute(images: Images) -> NDArray[np.generic]:
-        values: NDArray[np.generic] = request.infer(images, share_inputs=True)[0]
+        request = free.get()
+        try:
+            values: NDArray[np.generic] = request.infer(images, share_inputs=True)[0]
+        finally:
+            free.put(request)
         return values
 
-    return make_engine(network, output, compute, info=info, batch=batch, least=batch)
+    return make_engine(network, output, compute, info=info, batch=batch, least=batch, requests=requests)
 
 
 def _select_correct_onnx(network: Network, precision: str) -> bytes:

@@ -38,11 +38,12 @@ class Compiler:
 class Backend:
     """A library that runs networks.
 
-    `packages` are import names, one of which must be installed; its version is part of an engine's cache key. All of
-    `requires`, import names too, must be installed. `install` are requirements, each of which brings them. `precisions`
-    are those that the backend has on any device. `find_device` returns the device of this machine, and with a compiler
-    that of a compute capability, its argument. `create_engine`(network, precision=, threads=) opens a network in one
-    of the device's precisions. `find_obstacle` returns the reason why an installed backend cannot work, None if it can.
+    `packages` are import names, one of which must be installed; its version is part of an engine's cache key. All
+    of `requires`, import names too, must be installed. `install` are requirements, each of which brings them.
+    `precisions` are those that the backend has on any device. `find_device` returns the device of this machine, and
+    with a compiler that of a compute capability, its argument. `create_engine`(network, precision=, threads=,
+    requests=) opens a network in one of the device's precisions, for at most so many calls at once. `find_obstacle`
+    returns the reason why an installed backend cannot work, None if it can.
     """
 
     title: str

@@ -32,11 +32,11 @@ def find_device() -> Device:
     return Device(cpu_name(), ("f32",), on_request=("bf16",))  # few CPUs compute in fp16
 
 
-def create_engine(network: Network, *, precision: str, threads: int) -> Engine:
+def create_engine(network: Network, *, precision: str, threads: int, requests: int = 1) -> Engine:
     """Load `network` into torch, on the device of `find_device`. Raises NetworkError; ImportError.
 
     bf16 and fp16 are autocast: reductions stay float32. Tensors are channels-last. On a CPU `threads` applies to torch
-    in the whole process.
+    in the whole process. `requests` has no effect: the engine runs one call at a time.
     """
     import torch
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from stream_seg.backends.choose import available_backends, find_target, open_backend, pick_backend
 from stream_seg.backends.engine import Engine, check_engine
@@ -23,6 +24,7 @@ def open_engine(
     backend: str = "auto",
     precision: str = "auto",
     threads: int = 1,
+    requests: int = 1,
     on_progress: Callable[[str], None] = lambda message: None,
 ) -> Engine:
     """Return an engine of `network` that has run once. Raises NetworkError; ConfigError for an unknown name.
@@ -30,8 +32,9 @@ def open_engine(
     An engine that was built for the network (`stream-seg engines build`) is taken from the cache. With backend "auto",
     "cpu" or "gpu" it may have been built instead of one for the first backend, and a backend that does not load or
     cannot compile the network in `precision` is logged, and the next one is tried. The first run warms the engine up
-    and checks its output. `on_progress` receives the steps of an engine that is built now. Also raises ConfigError as
-    `cache_entry.read_secret`.
+    and checks its output. The engine runs up to `requests` calls at once, each with `threads` threads; some backends
+    run one only (`Engine.requests`). `on_progress` receives the steps of an engine that is built now. Also raises
+    ConfigError as `cache_entry.read_secret`.
     """
     if precision not in precision_names():
         raise ConfigError(describe_unknown("precision", precision, precision_names()))
@@ -46,7 +49,9 @@ def open_engine(
         if preferred is not None:
             reason, preferred = f"its engine was built instead of one for {available[0]}", None
         try:
-            engine, origin = _open(network, name, precision=precision, threads=threads, on_progress=on_progress)
+            engine, origin = _open(
+                network, name, precision=precision, threads=threads, requests=requests, on_progress=on_progress
+            )
             break
         except NetworkError as error:
             available.remove(name)
@@ -67,9 +72,16 @@ def open_engine(
 
 
 def _open(
-    network: Network, name: str, *, precision: str, threads: int, on_progress: Callable[[str], None]
+    network: Network,
+    name: str,
+    *,
+    precision: str,
+    threads: int,
+    requests: int,
+    on_progress: Callable[[str], None],
 ) -> tuple[Engine, str]:
     """Return an engine and its origin for the log, which is empty for a network compiled on the spot."""
+    load = partial(open_backend, network, name, threads=threads, requests=requests)
     folder, target, entries, fault = cache_folder(), find_target(name), list[Entry](), ""
     if threads > 1 and target.device.is_gpu:
         LOG.warning("%s: threads: no effect on a GPU (%s)", network.name, target.device.label)
@@ -81,7 +93,7 @@ def _open(
     for entry in entries:
         try:
             built = read_engine(folder, entry)
-            engine = open_backend(network, name, precision=entry.key.precision, threads=threads, built=built)
+            engine = load(precision=entry.key.precision, built=built)
         except NetworkError as error:
             reason = str(error) if entry.name in str(error) else f"engine {entry.name}: not loaded: {error}"
             LOG.warning("%s; stream-seg engines build rebuilds it", reason)
@@ -105,9 +117,9 @@ def _open(
         if result.fault and not fault:
             LOG.warning("%s; the engine is not stored, and built again in the next run", result.fault)
         entry = result.entry
-        engine = open_backend(network, name, precision=entry.key.precision, threads=threads, built=result.engine)
+        engine = load(precision=entry.key.precision, built=result.engine)
         return engine, f" built now ({entry.accuracy})"
-    engine, report = open_backend(network, name, precision=precision, threads=threads), network.int8_report
+    engine, report = load(precision=precision), network.int8_report
     if engine.spec.info.precision != "int8":
         return engine, ""
     return engine, " not compared with f32" if report is None else f" ({summarize_report(report)})"

@@ -27,6 +27,8 @@ from stream_seg.stages.base import Frames, traits_of
 LOG = logging.getLogger(__name__)
 AGE_FEEDBACK = 1024
 """Ages that are kept for a stage while it takes no frame."""
+MOST_BEGUN = 128
+"""Frames that a stage works on at a time, at most; of older ones that it has not yielded the time is forgotten."""
 
 
 class Owner(Protocol):
@@ -69,7 +71,8 @@ class Worker:
         self.resumed: Continuation | None = None  # of a source: continues the stream of a removed source
         self._removed_ages: dict[str, Ages] = {}
         self._owner = owner
-        self._began_ns = 0
+        self._began_ns = 0  # time at which the stage took its last frame, or asked for the next one
+        self._begun: deque[tuple[str, int, int]] = deque(maxlen=MOST_BEGUN)  # stream, number, time of taken frames
         self.first_ns: int | None = None  # time at which the first image was yielded
         self._first_cpu_s = 0.0
         self._rate = FrameRate(window_s=2.0)
@@ -184,10 +187,20 @@ class Worker:
             self.taken += 1
             self.last = frame
             self._began_ns = time.monotonic_ns()
+            self._begun.append((frame.stream, frame.seq, self._began_ns))
             yield frame if self.age_feedback is None else replace(frame, ages=_drain(self.age_feedback))
             self.activity.enter("waiting")
         self.finishing = True
         self.activity.enter("finishing")
+
+    def _end_work(self, frame: Frame) -> int:
+        """Return the time at which the stage took a frame that it yields now, and forget the frames before it."""
+        for index, (stream, seq, began_ns) in enumerate(self._begun):
+            if (stream, seq) == (frame.stream, frame.seq):
+                for _ in range(index + 1):
+                    self._begun.popleft()
+                return began_ns
+        return self._began_ns
 
     def _measure(self, frame: Frame) -> Frame:
         """Count a frame that the stage yielded. Return the frame with the stamp of the stage."""
@@ -203,10 +216,10 @@ class Worker:
             self._last_ns = now_ns
             if self.first_ns is None:
                 self.first_ns, self._first_cpu_s = now_ns, time.process_time()
-        self.duration_ms.add((now_ns - self._began_ns) / 1e6)
+        began_ns = self._end_work(frame)
+        self.duration_ms.add((now_ns - began_ns) / 1e6)
         self._count(frame)
-        began_ns = frame.captured_ns if self.is_source else self._began_ns
-        stamps = (*frame.stamps, Stamp(self.node.name, began_ns, now_ns))
+        stamps = (*frame.stamps, Stamp(self.node.name, frame.captured_ns if self.is_source else began_ns, now_ns))
         if self.is_output:
             self.class_shares.add(frame)
             if frame.signal is None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from contextlib import ExitStack
 from dataclasses import field, replace
 from functools import partial
@@ -20,9 +22,10 @@ from stream_seg.backends.registry import backend_names, precision_names
 from stream_seg.datasets.palettes import PaletteName
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.frame import Semantic
+from stream_seg.frame import Frame, Semantic
 from stream_seg.keyframes.keyframes import KeyFrames
 from stream_seg.keyframes.latency_control import LatencyControl
+from stream_seg.keyframes.lookahead import Lookahead, look_ahead
 from stream_seg.network.network import (
     Network,
     bias_network,
@@ -36,10 +39,13 @@ from stream_seg.network.sidecar import Prefer, Size
 from stream_seg.ops.resize import resize_image
 from stream_seg.schema.validation import OneOf
 from stream_seg.stages.base import STRICT, Context, Frames, Traits
+from stream_seg.stages.workers import Workers
 from stream_seg.types import Image
 from stream_seg.zoo import explain_untrained
 
 LOG = logging.getLogger(__name__)
+MOST_REQUESTS = 4
+"""Images of a recording that are computed at a time by default, at most; each needs 25 MiB for the road network."""
 LOADING_S = 120.0
 """Longest time between two signs of progress while a network is loaded or an engine is built."""
 
@@ -83,6 +89,10 @@ class Segment:
         Field(description="colours by class name: distinct (road users stand out) or those of a data set"),
     ] = None
     threads: Annotated[int, Field(ge=1, le=256, description="CPU threads of the network; no effect on a GPU")] = 1
+    requests: Annotated[
+        int | None,
+        Field(ge=1, le=64, description="images computed at a time; none: 1 of a live source, of a recording by cores"),
+    ] = None
     every: Annotated[
         Annotated[int, Field(ge=1, le=1000)] | Literal["auto"],
         Field(description="frames from one key frame to the next; auto: depends on the motion; 1: all are key frames"),
@@ -111,9 +121,9 @@ class Segment:
         network = recolour_network(network, self.palette, where="segment")
         with ExitStack() as resources:
             engine = resources.enter_context(self._open(network))
+            workers = resources.enter_context(Workers(engine.requests, name="segment"))
             if self.every == 1 and self.target_ms is None:
-                for frame in frames:
-                    yield replace(frame, semantic=segment_image(frame.image, engine)) if frame.signal is None else frame
+                yield from segment_ahead(frames, engine, workers)
                 return
             engines = [engine]
             if self.target_ms is not None:
@@ -124,14 +134,31 @@ class Segment:
             defer = partial(defer_inference, size=network.size)
             control = LatencyControl(engines, every=self.every, target_ms=self.target_ms, defer=defer)
             live = self._context.policy == "latest"
-            key_frames = KeyFrames(resources.enter_context(ThreadPoolExecutor(1, "segment")) if live else None)
-            yield from segment_key_frames(frames, key_frames, control)
+            ahead = None
+            if not live and self.every != "auto":
+                ahead = Lookahead(control.infer, workers, every=self.every, requests=engine.requests)
+            yield from segment_key_frames(frames, KeyFrames(workers if live else None), control, ahead)
+
+    @property
+    def _requests(self) -> int:
+        """Images to compute at a time. Each core computes one; of a live source a second one would only grow old."""
+        if self.requests is not None:
+            return self.requests
+        if self._context.policy == "latest":
+            return 1
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, min(MOST_REQUESTS, cores // self.threads))
 
     def _open(self, network: Network) -> Engine:
         busy = partial(self._context.busy, within_s=LOADING_S)
         busy(f"loading the network {network.name}")
         return open_engine(
-            network, backend=self.backend, precision=self.precision, threads=self.threads, on_progress=busy
+            network,
+            backend=self.backend,
+            precision=self.precision,
+            threads=self.threads,
+            requests=self._requests,
+            on_progress=busy,
         )
 
 
@@ -149,14 +176,37 @@ def halve_network(network: Network) -> Network:
     return resize_network(network, size)
 
 
-def segment_key_frames(frames: Frames, key_frames: KeyFrames, control: LatencyControl) -> Frames:
-    """Yield frames with the scores of their key frame, at the quality level that the ages of earlier frames allow."""
+def segment_ahead(frames: Frames, engine: Engine, workers: Executor) -> Frames:
+    """Yield frames with their scores or labels, in order, while the engine computes later ones as well."""
+    if engine.requests == 1:
+        for frame in frames:
+            yield frame if frame.signal else replace(frame, semantic=segment_image(frame.image, engine))
+        return
+    pending = deque[tuple[Frame, Future[Semantic] | None]]()
     for frame in frames:
+        pending.append((frame, None if frame.signal else workers.submit(segment_image, frame.image, engine)))
+        if len(pending) == engine.requests:
+            yield _complete(*pending.popleft())
+    while pending:
+        yield _complete(*pending.popleft())
+
+
+def _complete(frame: Frame, future: Future[Semantic] | None) -> Frame:
+    return frame if future is None else replace(frame, semantic=future.result())
+
+
+def segment_key_frames(
+    frames: Frames, key_frames: KeyFrames, control: LatencyControl, ahead: Lookahead | None = None
+) -> Frames:
+    """Yield frames with the scores of their key frame, at the quality level that the ages of earlier frames allow."""
+    for frame, inference in look_ahead(frames, ahead) if ahead else ((frame, control.infer) for frame in frames):
         if frame.signal is not None:
             yield frame
             continue
         change = control.adjust(frame.ages)
-        done, temporal = key_frames.segment(frame, control.infer, every=control.every)
+        done, temporal = key_frames.segment(frame, inference, every=control.every)
+        if ahead is not None and temporal.age == 0:
+            ahead.restart(frame.stream)
         temporal = replace(temporal, every=control.every, input_size=control.input_size)
         yield replace(done, temporal=replace(temporal, quality_level=control.quality_level, quality_change=change))
 

@@ -147,7 +147,7 @@ def test_only_a_compiler_builds_for_another_gpu() -> None:
 
 
 def test_a_registered_backend_is_available(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    def create_engine(network: Network, *, precision: str, threads: int) -> Engine:
+    def create_engine(network: Network, *, precision: str, threads: int, requests: int) -> Engine:
         def label(images: Images) -> Result:
             return Result(labels=np.ones(images.shape[:3], np.uint8))
 

@@ -52,7 +52,7 @@ def wrong(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def replace_backend(name: str) -> None:
         create = BACKENDS[name].create_engine
 
-        def create_engine(network: Network, *, precision: str, threads: int) -> Engine:
+        def create_engine(network: Network, *, precision: str, threads: int, requests: int) -> Engine:
             engine = create(network, precision=precision, threads=threads)
             if precision != "int8" or name not in names:
                 return engine

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from types import SimpleNamespace
 
 import pytest
 
-from tests.support.fake_stages import Camera, Ledger, Work, make_chain, run_graph
+from stream_seg.frame import Frame, Stamp
+from stream_seg.stages.base import Frames, Traits
+from tests.support.fake_stages import Camera, FunctionStage, Ledger, Work, make_chain, run_graph
 
 SECOND_NS = 10**9
 
@@ -27,3 +30,33 @@ def test_the_frame_rate_falls_to_0_after_two_seconds_of_silence(monkeypatch: pyt
 
 def test_the_frame_rate_of_one_frame_is_0() -> None:
     assert run_graph(make_chain(Camera(1), Work(), Ledger())).workers[0].fps() == 0
+
+
+def test_a_stage_that_takes_frames_ahead_is_measured_by_frame() -> None:
+    def hold_two(frames: Frames) -> Frames:
+        waiting = deque[Frame]()
+        for frame in frames:
+            waiting.append(frame)
+            if len(waiting) == 3:
+                yield waiting.popleft()
+        yield from waiting
+
+    taken_ns: list[int] = []
+    stamps: list[Stamp] = []
+
+    def note(frames: Frames) -> Frames:
+        for frame in frames:
+            taken_ns.append(time.monotonic_ns())
+            yield frame
+
+    def collect(frames: Frames) -> Frames:
+        for frame in frames:
+            stamps.append(frame.stamps[1])
+            yield frame
+
+    sink = FunctionStage(collect, Traits(role="output"))
+    run_graph(make_chain(Camera(6), lambda frames: hold_two(note(frames)), sink))
+    assert len(stamps) == 6
+    for number, stamp in enumerate(stamps):
+        assert stamp.began_ns <= taken_ns[number]
+        assert number == 0 or stamp.began_ns >= taken_ns[number - 1]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from threading import Barrier
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -12,17 +14,20 @@ import pytest
 from onnx import helper, numpy_helper
 from pydantic import ValidationError
 
+from stream_seg.backends.engine import Engine, EngineSpec, Result
 from stream_seg.backends.registry import BACKENDS
 from stream_seg.cli.listing import describe_stages
 from stream_seg.config.graph_file import check
 from stream_seg.datasets.palettes import CITYSCAPES, DISTINCT, colour_classes
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import ConfigError, NetworkError
-from stream_seg.frame import Age
+from stream_seg.frame import Age, EngineInfo, Signal
 from stream_seg.network.network import open_network
 from stream_seg.ops.resize import resize_image
-from stream_seg.stages.base import Context
-from stream_seg.stages.segment import Segment, defer_inference, halve_network, segment_image
+from stream_seg.stages.base import Context, Policy
+from stream_seg.stages.segment import Segment, defer_inference, halve_network, segment_ahead, segment_image
+from stream_seg.stages.workers import Workers
+from stream_seg.types import Classes
 from tests.support import small_networks
 from tests.support.frames import make_frame
 
@@ -100,6 +105,91 @@ def test_a_closed_stage_yields_nothing(path: Path) -> None:
     next(frames)
     frames.close()  # type: ignore[attr-defined]
     assert list(frames) == []
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime", "torch"])
+def test_several_images_at_a_time_give_the_results_of_one_in_order(path: Path, backend: str) -> None:
+    noise = [small_networks.make_image((64, 96), seed=seq) for seq in range(12)]
+    frames = [replace(make_frame(seq), image=image) for seq, image in enumerate(noise)]
+    frames[5] = replace(frames[5], signal=Signal("stalled", "no data", 0))
+
+    def run(requests: int) -> list[tuple[int, bytes | None]]:
+        stage = Segment(network=str(path), backend=backend, precision="f32", requests=requests)
+        done = ((frame.seq, frame.semantic) for frame in stage(iter(frames)))
+        return [(seq, semantic and semantic.labels.tobytes() + semantic.scores.tobytes()) for seq, semantic in done]
+
+    expected = run(1)
+    assert [seq for seq, _ in expected] == list(range(12))
+    assert [seq for seq, result in expected if result is None] == [5]
+    for requests in (2, 3, 64):
+        assert run(requests) == expected
+
+
+def test_the_shipped_network_gives_byte_identical_scores_with_two_requests(data: Path) -> None:
+    image = cv2.imread(str(next((data / "camvid/val").glob("*.png"))))
+    images = [np.ascontiguousarray(np.roll(image, 40 * seq, axis=1)) for seq in range(4)]
+    frames = [replace(make_frame(seq), image=image) for seq, image in enumerate(images)]
+    one, two = ([f.semantic.scores for f in Segment(requests=n)(iter(frames))] for n in (1, 2))
+    for before, after in zip(one, two, strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+class Pair:
+    """An engine whose calls wait for each other: it fails unless two run at a time."""
+
+    requests = 2
+
+    def __init__(self, fails: Callable[[int], bool] = lambda number: False) -> None:
+        self.spec = EngineSpec((4, 6), Classes(("a", "b"), ((0, 0, 0), (1, 1, 1))), EngineInfo("n", "b", "f32", "cpu"))
+        self._both, self._fails = Barrier(2), fails
+
+    def infer(self, images: Any) -> Result:
+        self._both.wait(10)
+        if self._fails(int(images[0, 0, 0, 0])):
+            raise NetworkError("n: failed")
+        return Result(labels=np.zeros((1, 4, 6), np.uint8))
+
+
+def test_two_images_are_computed_at_a_time() -> None:
+    with Workers(2, name="test") as workers:
+        out = segment_ahead((make_frame(seq) for seq in range(8)), cast(Engine, Pair()), workers)
+        assert [frame.seq for frame in out] == list(range(8))
+
+
+def test_frames_before_a_failing_one_are_yielded() -> None:
+    with Workers(2, name="test") as workers:
+        out = segment_ahead((make_frame(seq) for seq in range(8)), cast(Engine, Pair(lambda seq: seq == 3)), workers)
+        assert [next(out).seq for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(NetworkError, match="n: failed"):
+            next(out)
+
+
+@pytest.mark.parametrize(
+    ("cores", "keys", "policy", "requests"),
+    [
+        (1, {}, "every", 1),
+        (2, {}, "every", 2),
+        (16, {}, "every", 4),
+        (2, {"threads": 2}, "every", 1),
+        (16, {"threads": 8}, "every", 2),
+        (2, {"threads": 8}, "every", 1),
+        (16, {}, "latest", 1),
+        (1, {"requests": 3}, "latest", 3),
+    ],
+)
+def test_the_number_of_requests_depends_on_the_cores(
+    monkeypatch: pytest.MonkeyPatch, path: Path, cores: int, keys: dict[str, Any], policy: Policy, requests: int
+) -> None:
+    opened: dict[str, Any] = {}
+
+    def open_two(network: Any, **options: Any) -> Engine:
+        opened.update(options)
+        return open_engine(network, **options)
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(cores))
+    monkeypatch.setattr("stream_seg.stages.segment.open_engine", open_two)
+    list(Segment(network=str(path), **keys).bind(Context(policy=policy))(iter([make_frame(0)])))
+    assert (opened["requests"], opened["threads"]) == (requests, keys.get("threads", 1))
 
 
 @pytest.mark.parametrize("size", [(1080, 1920), (720, 1280), (540, 960), (360, 480)])

@@ -40,11 +40,13 @@ def find_device(compute_capability: str | None = None) -> Device:
     return Device(name, ("int8", "fp16", "f32"), ("fp8",) if fp8 else (), capability, is_gpu=True)
 
 
-def create_engine(network: Network, *, precision: str, threads: int = 1, plan: bytes | None = None) -> Engine:
+def create_engine(
+    network: Network, *, precision: str, threads: int = 1, requests: int = 1, plan: bytes | None = None
+) -> Engine:
     """Load `plan`, or build one first, on this machine's GPU. Raises NetworkError; ImportError.
 
-    A plan must have been built from `network` in `precision`. `threads` has no effect. Scores are computed if there are
-    any, although labels are a tenth of their size.
+    A plan must have been built from `network` in `precision`. `threads` and `requests` have no effect. Scores are
+    computed if there are any, although labels are a tenth of their size.
     """
     device, _ = find_gpu()
     output, graph = prune_onnx(select_onnx(network, precision))

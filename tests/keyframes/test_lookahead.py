@@ -1,0 +1,114 @@
+"""Key frames that are segmented ahead: the same results, while the network works on later frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from threading import Barrier
+
+import numpy as np
+import pytest
+
+from stream_seg.frame import Frame, Semantic, Signal
+from stream_seg.keyframes.keyframes import KeyFrames
+from stream_seg.keyframes.lookahead import MOST_FRAMES, Lookahead, look_ahead
+from stream_seg.stages.workers import Workers
+from stream_seg.types import Image
+from tests.keyframes.test_keyframes import drive, segment
+
+Results = list[tuple[str, int, int, bytes]]
+
+
+def run(frames: list[Frame], every: int, *, requests: int = 0) -> tuple[Results, list[bytes]]:
+    """Return stream, number, age and scores of each frame, and the images on which the network ran; with `requests`
+    of them ahead."""
+    images: list[bytes] = []
+
+    def infer(image: Image) -> Callable[[], Semantic]:
+        images.append(image.tobytes())
+        return lambda: segment(image)
+
+    key_frames, results = KeyFrames(None), []
+    with Workers(max(1, requests), name="test") as workers:
+        ahead = Lookahead(infer, workers, every=every, requests=requests)
+        for frame, inference in look_ahead(frames, ahead) if requests else ((frame, infer) for frame in frames):
+            if frame.signal is not None:
+                results.append((frame.stream, frame.seq, -1, b""))
+                continue
+            done, temporal = key_frames.segment(frame, inference, every=every)
+            if requests and temporal.age == 0:
+                ahead.restart(frame.stream)
+            assert done.semantic is not None
+            assert done.semantic.scores is not None
+            results.append((frame.stream, frame.seq, temporal.age, done.semantic.scores.tobytes()))
+    return results, images
+
+
+def interleave(*streams: list[Frame]) -> list[Frame]:
+    return [frame for frames in zip(*streams, strict=True) for frame in frames]
+
+
+def cut(frames: list[Frame], at: int) -> list[Frame]:
+    """Return the frames with unrelated images from the frame `at` on."""
+    return [*frames[:at], *(replace(frame, image=np.ascontiguousarray(frame.image[::-1])) for frame in frames[at:])]
+
+
+@pytest.mark.parametrize("every", [2, 3, 5, 9])
+@pytest.mark.parametrize("requests", [1, 2, 4])
+@pytest.mark.parametrize(
+    "frames",
+    [
+        drive(20),
+        interleave(drive(10), drive(10, stream="rear", start=90)),
+        cut(drive(20), 7),
+        drive(20, speed=19),  # too much comes into view: early key frames
+        [*drive(7), replace(drive(8)[7], signal=Signal("stalled", "no data", 0)), *drive(12)[8:]],
+    ],
+    ids=["one stream", "two streams", "a cut", "early key frames", "a placeholder"],
+)
+def test_results_are_those_without_lookahead(frames: list[Frame], every: int, requests: int) -> None:
+    expected, images = run(frames, every)
+    results, ahead = run(frames, every, requests=requests)
+    assert results == expected
+    assert set(images) <= set(ahead)
+
+
+def test_nothing_is_computed_twice_or_in_vain_where_no_key_frame_is_early() -> None:
+    frames = drive(20)
+    _, images = run(frames, 3)
+    assert run(frames, 3, requests=2)[1] == images == [frame.image.tobytes() for frame in frames[::3]]
+
+
+def test_key_frames_are_foreseen_again_after_an_early_one() -> None:
+    frames = cut(drive(40), 7)
+    _, images = run(frames, 3)
+    assert len(run(frames, 3, requests=2)[1]) <= len(images) + 2
+
+
+def test_two_key_frames_are_computed_at_a_time() -> None:
+    both = Barrier(2)
+
+    def infer(image: Image) -> Callable[[], Semantic]:
+        return lambda: (both.wait(10), segment(image))[1]
+
+    frames = drive(4)
+    with Workers(2, name="test") as workers:
+        ahead = Lookahead(infer, workers, every=2, requests=2)
+        taken = [inference(frame.image) for frame, inference in look_ahead(frames, ahead)]
+        for result in (taken[0], taken[2]):
+            assert result().size == (176, 240)
+
+
+@pytest.mark.parametrize("every", [2, 5, 100])
+def test_few_frames_wait(every: int) -> None:
+    read: list[int] = []
+
+    def note(frames: list[Frame]) -> Iterator[Frame]:
+        for frame in frames:
+            read.append(frame.seq)
+            yield frame
+
+    with Workers(2, name="test") as workers:
+        ahead = Lookahead(lambda image: lambda: segment(image), workers, every=every, requests=2)
+        for taken, _ in enumerate(look_ahead(note(drive(40)), ahead), 1):
+            assert len(read) - taken < MOST_FRAMES
