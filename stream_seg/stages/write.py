@@ -94,11 +94,16 @@ class Write:
                 yield frame
 
     @property
+    def encoding(self) -> Encoding:
+        """Settings of the encoder and the container."""
+        return Encoding(self.crf, self.preset, self.rate, self.fps, self.threads, self.title)
+
+    @property
     def _rotation(self) -> Rotation:
         return Rotation(self.segment_s, self.segment_mb, self.keep_gb)
 
     def _begin(self, file: GrowingFile, first: Frame) -> VideoFile:
-        return VideoFile(file, Encoding(self.crf, self.preset, self.rate, self.fps, self.threads, self.title), first)
+        return VideoFile(file, self.encoding, first)
 
     def _require_own_file(self, streams: Sequence[str]) -> None:
         if len(streams) > 1 and STREAM not in self.path.name:
