@@ -8,7 +8,6 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from threading import Thread
 from typing import Protocol, cast
 
@@ -188,7 +187,7 @@ class Worker:
             self.last = frame
             self._began_ns = time.monotonic_ns()
             self._begun.append((frame.stream, frame.seq, self._began_ns))
-            yield frame if self.age_feedback is None else replace(frame, ages=_drain(self.age_feedback))
+            yield frame if self.age_feedback is None else frame.evolve(ages=_drain(self.age_feedback))
             self.activity.enter("waiting")
         self.finishing = True
         self.activity.enter("finishing")
@@ -225,8 +224,8 @@ class Worker:
             if frame.signal is None:
                 self._measure_age(frame, stamps)
         if len(self.senders) > 1:
-            frame.image.flags.writeable = False  # shared from here on: a stage that draws on the image copies it
-        stamped = replace(frame, stamps=stamps)
+            frame.share_image()
+        stamped = frame.evolve(stamps=stamps)
         if self.trace is not None:
             self.trace(stamped)
         return stamped

@@ -6,7 +6,6 @@ Nothing here reads a clock. Callers pass every time, in seconds, so the same tim
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
@@ -135,7 +134,7 @@ class Continuation:
             passed_s = Fraction(frame.captured_ns - self._end.captured_ns, 10**9)
             self._clock.restart(frame.pts * tick, at_s=self._end.time_s + passed_s)
             self._begun = True
-        return replace(frame, seq=self._end.seq + 1 + frame.seq, pts=self._clock.place(frame.pts * tick, tick))
+        return frame.evolve(seq=self._end.seq + 1 + frame.seq, pts=self._clock.place(frame.pts * tick, tick))
 
 
 class Pacer:
