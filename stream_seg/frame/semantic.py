@@ -23,8 +23,8 @@ class ReferenceScores:
 
     @cached_property
     def unanimous_labels(self) -> Labels:
-        """The result of `ops.propagate.unanimous_labels`, uint8 (h, w)."""
-        from stream_seg.ops.propagate import unanimous_labels  # imports numba: too slow for a help text
+        """The result of `ops.labels.unanimous_labels`, uint8 (h, w)."""
+        from stream_seg.ops.labels import unanimous_labels  # imports numba: too slow for a help text
 
         return unanimous_labels(self.scores)
 
@@ -59,12 +59,13 @@ class LazyScores:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """The engine that computed a result, as reports, metrics and the overlay show it."""
+    """The engine that computed a result, as reports, metrics and the overlay show it: it runs `requests` at a time."""
 
     network: str
     backend: str
     precision: str
     device: str
+    requests: int = 1
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.ops.jit import jit
-from stream_seg.ops.labels import Taps, bilinear_taps, upsampled_argmax
+from stream_seg.ops.labels import AMBIGUOUS, Taps, bilinear_taps, upsampled_argmax
 from stream_seg.ops.motion import Confidence, Motion, resize_motion, warp
 from stream_seg.types import Labels, Scores
 
-AMBIGUOUS = 255
-"""Value of `unanimous_labels` where the four pixels differ."""
 SURE = 4.0
 """Margin of the best class over the second, in the network's scores, at which the weight of the past is halved. The
 road network's median is 7. Without this a nearly perfect network would lose its outlines: docs/temporal.md."""
@@ -112,32 +110,6 @@ def compute_margins(scores: Scores) -> NDArray[np.float32]:
         for x in range(width):
             margin[y, x] = np.float32(1) - np.exp(second[x] - best[x])
     return margin
-
-
-@jit
-def unanimous_labels(scores: Scores) -> Labels:
-    """Return the label on which each pixel and its right, lower and lower right neighbors agree, else AMBIGUOUS.
-
-    scores: float32 (C, h, w), h and w at least 2. Returns uint8 (h, w); the last row and column are not used.
-    """
-    classes, height, width = scores.shape
-    labels = np.full((height, width), AMBIGUOUS, np.uint8)
-    best, winner = np.empty(width, np.float32), np.empty((2, width), np.int32)
-    for y in range(height):
-        current, above = winner[y & 1], winner[1 - (y & 1)]
-        for x in range(width):
-            best[x], current[x] = -np.inf, 0
-        for c in range(classes):
-            row = scores[c, y]
-            for x in range(width):
-                better = row[x] > best[x]
-                best[x] = row[x] if better else best[x]
-                current[x] = c if better else current[x]
-        if y:
-            for x in range(width - 1):
-                agree = (current[x] == current[x + 1]) & (current[x] == above[x]) & (current[x] == above[x + 1])
-                labels[y - 1, x] = current[x] if agree else AMBIGUOUS
-    return labels
 
 
 @jit

@@ -1,11 +1,19 @@
 """Compare the fused resize and argmax with separate steps in double precision."""
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from stream_seg.datasets.palettes import CAMVID
-from stream_seg.ops.labels import class_shares, mark_void, resize_labels, upsampled_argmax
+from stream_seg.ops.labels import (
+    AMBIGUOUS,
+    class_shares,
+    mark_void,
+    resize_labels,
+    unanimous_labels,
+    upsampled_argmax,
+)
 
 SIZES = {
     "the road network's 2x": ((88, 120), (176, 240)),
@@ -42,6 +50,19 @@ def test_equals_resize_then_argmax(source: tuple[int, int], size: tuple[int, int
     assert np.array_equal(labels[clear], plain.argmax(axis=0)[clear])
 
 
+@pytest.mark.parametrize(("source", "size"), SIZES.values(), ids=SIZES)
+def test_equals_resize_then_argmax_where_neighbors_agree(source: tuple[int, int], size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(3).standard_normal((6, *source)).astype(np.float32)
+    scores = np.stack([cv2.GaussianBlur(plane, (0, 0), 4) for plane in noise]) * 30
+    share = (unanimous_labels(scores) == AMBIGUOUS).mean()
+    assert min(source) < 30 or 0.05 < share < 0.5  # pixels inside regions and along outlines
+    plain = resize(scores, size)
+    best = np.sort(plain, axis=0)
+    clear = best[-1] - best[-2] > 1e-4
+    assert clear.mean() > 0.99
+    assert np.array_equal(upsampled_argmax(scores, size)[clear], plain.argmax(axis=0)[clear])
+
+
 def test_equals_the_resize_of_torch() -> None:
     torch = pytest.importorskip("torch")
     scores = np.random.default_rng(1).standard_normal((5, 17, 23)).astype(np.float32)
@@ -68,6 +89,12 @@ def test_nan_never_wins() -> None:
 def test_accepts_scores_that_are_not_contiguous() -> None:
     scores = np.random.default_rng(2).standard_normal((20, 30, 6)).astype(np.float32).transpose(2, 0, 1)
     assert np.array_equal(upsampled_argmax(scores, (40, 60)), upsampled_argmax(scores.copy(order="C"), (40, 60)))
+
+
+def test_unanimous_where_four_neighbors_agree() -> None:
+    scores = np.zeros((2, 3, 4), np.float32)
+    scores[1, :, 2:] = 1
+    np.testing.assert_array_equal(unanimous_labels(scores), [[0, AMBIGUOUS, 1, 1]] * 3)
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (0, 3, 4), (256, 3, 4), (3, 0, 4)])

@@ -6,15 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
-from stream_seg.ops.labels import upsampled_argmax
+from stream_seg.ops.labels import AMBIGUOUS, unanimous_labels, upsampled_argmax
 from stream_seg.ops.motion import absolute_positions
 from stream_seg.ops.propagate import (
-    AMBIGUOUS,
     compose_motion,
     compute_margins,
     propagate_labels,
     propagate_scores,
-    unanimous_labels,
 )
 from tests.support.noisy_scores import warp_scores
 
@@ -59,12 +57,6 @@ def test_margins_are_one_where_the_network_is_sure() -> None:
     scores = np.zeros((3, 1, 2), np.float32)
     scores[1, 0, 0] = 50
     np.testing.assert_allclose(compute_margins(scores), [[1, 0]], atol=1e-6)
-
-
-def test_unanimous_where_four_neighbors_agree() -> None:
-    scores = np.zeros((2, 3, 4), np.float32)
-    scores[1, :, 2:] = 1
-    np.testing.assert_array_equal(unanimous_labels(scores)[:2, :3], [[0, AMBIGUOUS, 1]] * 2)
 
 
 @pytest.mark.parametrize("size", [(88, 120), (44, 60), (70, 33)])
