@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from stream_seg.datasets.labelled import read_labels
 from stream_seg.engines.cache_entry import hash_bytes
 from stream_seg.errors import ConfigError, NetworkError, SourceError
+from stream_seg.frame import read_image
 from stream_seg.installation import install_hint
 from stream_seg.ops.resize import resize_image
 from stream_seg.sources.images import MAX_PIXELS, decode_image_files, list_image_files
@@ -115,7 +116,7 @@ def _read_video(source: Source, size: tuple[int, int]) -> Iterator[Sample]:
     with closing(decode_video(source, {}, timeouts_s=TIMEOUTS_S, max_pixels=MAX_PIXELS, threads=0)) as frames:
         for number, frame in enumerate(frames):
             if frame is not None:
-                yield Sample(f"frame {number}", resize_image(frame.image, size))
+                yield Sample(f"frame {number}", resize_image(read_image(frame.image), size))
 
 
 def _read_images(
@@ -129,7 +130,7 @@ def _read_images(
         frame = next(decode_image_files(source, rate=1.0, max_pixels=MAX_PIXELS))
         if frame is None:
             raise SourceError(f"{source.display}: cannot be decoded")
-        image, truth = frame.image, None
+        image, truth = read_image(frame.image), None
         if labels is not None:
             truth = read_labels(labels / f"{file.stem}.png", classes=classes, size=image.shape[:2])
         yield Sample(file.name, resize_image(image, size), truth)

@@ -1,7 +1,7 @@
 """A frame: one image of a stream with everything known about it."""
 
 from stream_seg.frame.frame import NONE_MISSED, Age, Frame, Stamp, Truth
-from stream_seg.frame.pending_image import PendingImage
+from stream_seg.frame.pending_image import PendingImage, read_image
 from stream_seg.frame.semantic import EngineInfo, LazyScores, ReferenceScores, Semantic, WarpedScores
 from stream_seg.frame.signal import SOURCE_STATES, STATES, Signal, SourceState, State
 from stream_seg.frame.temporal import QUALITY_CHANGES, RESETS, FrameMotion, QualityChange, Reset, Temporal
@@ -29,4 +29,5 @@ __all__ = [
     "Temporal",
     "Truth",
     "WarpedScores",
+    "read_image",
 ]

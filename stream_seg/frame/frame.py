@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_seg.errors import ConfigError
-from stream_seg.frame.pending_image import PendingImage
+from stream_seg.frame.pending_image import PendingImage, read_image
 from stream_seg.frame.semantic import Semantic
 from stream_seg.frame.signal import Signal
 from stream_seg.frame.temporal import Temporal
@@ -58,8 +58,7 @@ class LazyImage:
     def __get__(self, frame: Any, _: type | None = None) -> Image:
         if frame is None:  # dataclasses reads the default of the field from the class: there is none
             raise AttributeError("image")
-        stored = vars(frame)["image"]
-        return stored.read() if isinstance(stored, PendingImage) else stored
+        return read_image(vars(frame)["image"])
 
     def __set__(self, frame: Any, image: Image | PendingImage) -> None:
         vars(frame)["image"] = image

@@ -37,3 +37,8 @@ class PendingImage:
             self._shared = True
             if self._image is not None:
                 self._image.flags.writeable = False
+
+
+def read_image(image: Image | PendingImage) -> Image:
+    """Return an image, converted if it is pending."""
+    return image.read() if isinstance(image, PendingImage) else image

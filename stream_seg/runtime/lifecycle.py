@@ -48,6 +48,7 @@ class GraphLifecycle:
         """Set, for example by a signal handler, to request the end of the run; whoever waits then calls `stop`."""
         self._entered = self._stopping = False
         self.error: StreamSegError | None = None
+        self._notes: dict[str, None] = {}  # a dict keeps the order, and each line once
         self._truncated: list[str] = []  # files that lack the end of their stream
         self.registry = CollectorRegistry()
         """Metrics of this graph; stages may add their own."""
@@ -76,6 +77,11 @@ class GraphLifecycle:
     def all_link_stats(self) -> list[LinkStats]:
         """Counters of every link, including those of removed sources."""
         return self._links.all_stats
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines that stages added to the report."""
+        return list(self._notes)
 
     def engines(self) -> dict[str, EngineInfo | None]:
         """Return the engine of each stage that adds labels, by stage name; None before its first frame."""
@@ -248,6 +254,7 @@ class GraphLifecycle:
             fail=self.fail,
             failed=lambda: self.error is not None,
             truncated=self._truncated.append,
+            note=self._notes.setdefault,
             streams=worker.streams,
             announce=self._announce,
             busy=worker.activity.expect,

@@ -72,6 +72,8 @@ class Report:
     """Of the whole process, from the first image written on."""
     engine: EngineInfo | None
     policy: str
+    notes: list[str]
+    """What a stage did without, because this system does not offer it."""
     error: str | None
     """None after a clean run."""
 
@@ -109,6 +111,7 @@ class Report:
             cpu_ms_per_frame=round(cpu_ms, 2) if cpu_ms is not None else None,
             engine=next((engine for engine in graph.engines().values() if engine is not None), None),
             policy=graph.policy,
+            notes=graph.notes,
             error=str(graph.error) if graph.error else None,
         )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import struct
 from fractions import Fraction
+from functools import partial
+from threading import Lock
 
 import av
 import cv2
@@ -13,6 +15,7 @@ from av.sidedata.sidedata import SideData
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 
 from stream_seg.errors import SourceError, describe_exception
+from stream_seg.frame import PendingImage
 from stream_seg.types import Image
 
 LOG = logging.getLogger(__name__)
@@ -31,15 +34,41 @@ SLIGHT_ASPECT = Fraction(1, 200)
 
 
 class Converter:
-    """Convert the frames of one video. A property that no conversion shows exactly is logged once, with `name`."""
+    """Convert the frames of one video, in any thread. A property that no conversion shows exactly is logged once, with
+    `name`."""
 
     def __init__(self, name: str) -> None:
         self._name, self._reformatter, self._logged = name, VideoReformatter(), set[str]()
+        self._lock = Lock()
+        self._checked: tuple[object, ...] = ()
         self._layout: tuple[int, int, int] | None = None
         self._mirrored = False
 
+    def defer(self, frame: av.VideoFrame, *, pixel_aspect: Fraction | None = None) -> PendingImage:
+        """Return the image of a frame, which is converted on first access.
+
+        The first frame of every kind is converted at once: what cannot be converted is an error here, not in the stage
+        that reads the image.
+        """
+        width, height = square_size(frame.width, frame.height, pixel_aspect)
+        if frame.rotation in (90, -90):
+            width, height = height, width
+        image = PendingImage(partial(self.convert, frame, pixel_aspect=pixel_aspect), (height, width, 3))
+        kind = (
+            *(frame.format.name, frame.width, frame.height, frame.rotation, pixel_aspect),
+            *(frame.colorspace, frame.color_range, frame.color_trc, frame.color_primaries),
+        )
+        if kind != self._checked:
+            image.read()
+            self._checked = kind
+        return image
+
     def convert(self, frame: av.VideoFrame, *, pixel_aspect: Fraction | None = None) -> Image:
         """Return the image of a frame, as `to_upright_bgr` does."""
+        with self._lock:
+            return self._convert(frame, pixel_aspect)
+
+    def _convert(self, frame: av.VideoFrame, pixel_aspect: Fraction | None) -> Image:
         layout = frame.rotation, frame.width, frame.height
         if layout != self._layout:  # is_mirrored leaves garbage
             self._layout, self._mirrored = layout, is_mirrored(frame)

@@ -15,9 +15,10 @@ import cv2
 import numpy as np
 
 from stream_seg.errors import SourceError
-from stream_seg.frame import NONE_MISSED, Frame, Signal
+from stream_seg.frame import NONE_MISSED, Frame, Signal, read_image
 from stream_seg.ops.placeholder import draw_banner, draw_placeholder
 from stream_seg.sources.reader import QueuedFrame, Reader
+from stream_seg.sources.sample import Sample, sample_image
 from stream_seg.sources.timeline import LiveClock
 from stream_seg.sources.video import DecodedFrames
 from stream_seg.types import Image
@@ -31,8 +32,6 @@ them at once does not."""
 MAX_HANGING = 3
 """Threads of one source that may hang in foreign code before no further connection is opened."""
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.25, 30.0
-NOISE_LEVELS = 1
-"""Gray levels by which equal images may differ: a decoder's rounding. The noise of any sensor is larger."""
 SIZE = (360, 640)
 """(height, width) of a placeholder before the first image; later ones have the size of the last image."""
 TICK = Fraction(1, 1000)
@@ -64,17 +63,22 @@ Loss: TypeAlias = tuple[SourceError, int | None, float]
 
 
 def follow_source(
-    make: Callable[[], DecodedFrames], *, stream: str, timeouts: Timeouts, fail_at_start: bool
+    make: Callable[[], DecodedFrames],
+    *,
+    stream: str,
+    timeouts: Timeouts,
+    fail_at_start: bool,
+    note: Callable[[str], None] = lambda line: None,
 ) -> Updates:
     """Yield the frames of one connection after another, without end. Raises SourceError only with `fail_at_start`, if
-    the first attempt fails."""
+    the first attempt fails. `note` is that of `Reader`."""
     failures, readers = 0, list[Reader]()
     signal = Signal("starting", None, time.monotonic_ns())
     while True:
         readers = [reader for reader in readers if reader.alive]
         if len(readers) < MAX_HANGING:
             signal = replace(signal, attempts=signal.attempts + 1)
-            readers.append(Reader(make, name=stream))
+            readers.append(Reader(make, name=stream, note=note))
             try:
                 error, last_ns, duration_s = yield from _read_connection(readers[-1], signal, timeouts)
             finally:
@@ -99,7 +103,7 @@ def _read_connection(reader: Reader, outage: Signal, timeouts: Timeouts) -> Gene
     """Yield the frames of one connection; `outage` until the first."""
     start_ns = time.monotonic_ns()
     first_ns = last_ns = unchanged_ns = 0
-    sample: Image | None = None
+    sample: Sample | None = None
     while True:
         limit_s = timeouts.stall_s if last_ns else timeouts.open_s
         silent_s = (time.monotonic_ns() - (last_ns or start_ns)) / 1e9
@@ -113,10 +117,12 @@ def _read_connection(reader: Reader, outage: Signal, timeouts: Timeouts) -> Gene
         if item is not None:
             now_ns, connected = time.monotonic_ns(), not last_ns
             first_ns, last_ns = first_ns or now_ns, now_ns
-            shown = item.frame.image[::8, ::8]
-            if sample is None or not is_same_image(shown, sample):
-                sample, unchanged_ns = shown.copy(), now_ns
-            frozen = timeouts.frozen_s is not None and now_ns - unchanged_ns >= timeouts.frozen_s * 1e9
+            frozen = False
+            if timeouts.frozen_s is not None:
+                shown = item.frame.sample or sample_image(read_image(item.frame.image))
+                if sample is None or not shown.equals(sample):
+                    sample, unchanged_ns = shown, now_ns
+                frozen = now_ns - unchanged_ns >= timeouts.frozen_s * 1e9
             yield Update(item, Signal("stalled", "frozen", unchanged_ns) if frozen else None, connected)
         elif not last_ns:
             yield Update(None, outage)
@@ -142,13 +148,6 @@ def retry_delay_s(failures: int, randomness: float) -> float:
     return min(delay_s, LONGEST_DELAY_S) * (1 - share * randomness)
 
 
-def is_same_image(image: Image, other: Image) -> bool:
-    """Return True if two images differ by no more than a decoder's rounding."""
-    if image.shape != other.shape:
-        return False
-    return int(np.abs(image.astype(np.int16) - other).max(initial=0)) <= NOISE_LEVELS
-
-
 def draw_live_frames(updates: Updates, stream: str) -> Iterator[Frame]:
     """Yield each update as a frame: an image, a frozen image with a banner, or a placeholder. Numbers continue over all
     connections, and times only grow; time 0 is the start of the iteration."""
@@ -161,14 +160,14 @@ def draw_live_frames(updates: Updates, stream: str) -> Iterator[Frame]:
             pts = clock.place(None, TICK, elapsed_s=elapsed_s, interval_s=TICK, connected=False)
             yield Frame(stream, seq, pts, TICK, now_ns, _placeholder(size, stream, signal, now_ns), signal=signal)
             continue
-        (image, source_pts, duration, tick, captured_ns), missed = item
+        (image, source_pts, duration, tick, captured_ns, _), missed = item
         time_s, elapsed_s = None if source_pts is None else source_pts * tick, Fraction(captured_ns - start_ns, 10**9)
         pts = clock.place(time_s, tick, elapsed_s=elapsed_s, interval_s=duration * tick, connected=connected)
         seq, size = seq + 1 + sum(missed.values()), image.shape[:2]
         lost = MappingProxyType(dict(missed)) if missed else NONE_MISSED
         if signal is not None:
             since_s = (captured_ns - signal.since_ns) / 1e9
-            image = draw_banner(image, "frozen: the same image for", since_s=since_s)
+            image = draw_banner(read_image(image), "frozen: the same image for", since_s=since_s)
         yield Frame(stream, seq, pts, tick, captured_ns, image, missed=lost, signal=signal)
 
 

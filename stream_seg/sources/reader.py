@@ -14,6 +14,7 @@ from threading import Condition, Thread
 from typing import NamedTuple
 
 from stream_seg.errors import SourceError, StreamSegError
+from stream_seg.sources.priority import lower_priority
 from stream_seg.sources.timeline import Pacer
 from stream_seg.sources.video import DecodedFrame, DecodedFrames
 
@@ -34,10 +35,17 @@ class QueuedFrame(NamedTuple):
 
 
 class Reader:
-    """Read the frames of one connection: `make` is called, and its generator runs and is closed, in the thread."""
+    """Read the frames of one connection: `make` is called, and its generator runs and is closed, in the thread.
 
-    def __init__(self, make: Callable[[], DecodedFrames], *, name: str) -> None:
-        self._make, self._changed, self._abandoned = make, Condition(), False
+    The thread gives way to those of the stages, so that decoding frames that are dropped slows no stage. `note` gets a
+    line if the system does not do that.
+    """
+
+    def __init__(
+        self, make: Callable[[], DecodedFrames], *, name: str, note: Callable[[str], None] = lambda line: None
+    ) -> None:
+        self._make, self._name, self._note = make, name, note
+        self._changed, self._abandoned = Condition(), False
         self._queue: deque[QueuedFrame] = deque()
         self._end: StreamSegError | None = None
         self._thread = Thread(target=self._run, name=f"reader {name}", daemon=True)
@@ -65,6 +73,8 @@ class Reader:
             self._queue.clear()
 
     def _run(self) -> None:
+        if reason := lower_priority():
+            self._note(f"{self._name}: read at the usual priority ({reason})")
         end: StreamSegError = SourceError("the stream has ended", reason="ended")
         missed: Counter[str] = Counter()
         try:

@@ -15,12 +15,14 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from stream_seg.errors import SourceError
+from stream_seg.frame import PendingImage
 from stream_seg.sources.container import WIDEST_PIXEL, allow_allocation, open_video
 from stream_seg.sources.convert import Converter, square_size
 from stream_seg.sources.decode import EncryptedError, Opened, TruncatedError, count_indexed_frames, decode_frames
 from stream_seg.sources.excerpt import NEAR_S, Excerpt, find_key_frame
 from stream_seg.sources.file_size import count_missing_bytes
 from stream_seg.sources.frame_times import FrameTimes, begin_of
+from stream_seg.sources.sample import Sample, sample_frame
 from stream_seg.sources.uri import Source
 from stream_seg.types import Image
 
@@ -31,13 +33,17 @@ ASPECT_FORMATS = ("mp4", "matroska", "avi", "nut", "mxf", "asf")
 
 
 class DecodedFrame(NamedTuple):
-    """An image with its times: `pts`, which a stream may omit, and `duration` in units of `time_base` seconds."""
+    """An image with its times: `pts`, which a stream may omit, and `duration` in units of `time_base` seconds.
 
-    image: Image
+    `sample` is set where the image is pending and its decoded frame could be sampled.
+    """
+
+    image: Image | PendingImage
     pts: int | None
     duration: int
     time_base: Fraction
     captured_ns: int
+    sample: Sample | None = None
 
 
 DecodedFrames: TypeAlias = Generator[DecodedFrame | None, None, None]
@@ -53,18 +59,19 @@ def decode_video(
     threads: int,
     stay_on_host: bool = False,
     excerpt: Excerpt | None = None,
+    lazy: bool = False,
 ) -> DecodedFrames:
     """Yield upright BGR frames; None for one that could not be decoded. See `open_video` for the parameters.
 
-    Only frames of `excerpt` are converted, and a recording is decoded from the key frame before its start.
+    Only frames of `excerpt` are converted, and a recording is decoded from the key frame before its start. With `lazy`
+    images are pending: a frame that is dropped costs no conversion.
 
     Raises SourceError if the stream cannot be opened, is too large or is truncated: then after every frame before the
     break, and with the number of the last one. A frame that the decoder flags as corrupt counts as not decoded: a mask
     of an image that the camera never saw would be a wrong answer that looks right.
 
-    `threads` = 0 is one per core for a recording, and one for a live source: each thread delays the output by a frame,
-    at 30 frames/s on 16 cores by half a second. Threads that share a frame (slices) have no such delay, but then FFmpeg
-    does not flag most damaged frames.
+    `threads` = 0 is one per core. Each delays the output by a frame, at 30 frames/s on 16 cores by half a second.
+    Threads that share a frame (slices) have no such delay, but then FFmpeg does not flag most damaged frames.
     """
     excerpt = excerpt or Excerpt()
     open_decoder = partial(
@@ -76,7 +83,7 @@ def decode_video(
         stay_on_host=stay_on_host,
     )
     target = _find_start(open_decoder, excerpt)
-    with open_decoder(threads=threads or int(source.live)) as (container, stream):
+    with open_decoder(threads=threads) as (container, stream):
         times = FrameTimes(container, stream, live=source.live)
         frames = decode_frames(
             container,
@@ -107,8 +114,9 @@ def decode_video(
                         last = f"{float(since_s):.3f} s"
                     if choice == "skip":
                         continue
-                image = converter.convert(frame, pixel_aspect=aspect.update())
-                yield DecodedFrame(image, pts, duration, times.time_base, captured_ns)
+                convert = converter.defer if lazy else converter.convert
+                image, sample = convert(frame, pixel_aspect=aspect.update()), sample_frame(frame) if lazy else None
+                yield DecodedFrame(image, pts, duration, times.time_base, captured_ns, sample)
             if source.kind == "file" and (missing := count_missing_bytes(Path(source.address))):
                 raise TruncatedError(f"the last {missing} bytes are missing")
         except TruncatedError as error:

@@ -116,6 +116,8 @@ class Context:
     """Return whether an error ends the run."""
     truncated: Callable[[str], None] = lambda file: None
     """Name a file that lacks the end of its stream: the error of the run lists it."""
+    note: Callable[[str], None] = lambda line: None
+    """Add a line to the report of the run: the stage does without something that this system does not offer."""
     streams: Callable[[], Collection[str]] | None = None
     """Return the streams that reach the stage now; None: unknown, every stream that ever came."""
     announce: Callable[[str], None] = lambda message: None

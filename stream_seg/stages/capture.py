@@ -173,8 +173,11 @@ class Capture:
         make = partial(self._decode, source)
         if self.loop:
             make = partial(play_in_loop, make)
-        count, updates = 0, follow_source(make, stream=self.stream, timeouts=timeouts, fail_at_start=fail_at_start)
+        count = 0
         begin_s: float | None = None
+        updates = follow_source(
+            make, stream=self.stream, timeouts=timeouts, fail_at_start=fail_at_start, note=self._context.note
+        )
         with closing(updates):
             for frame in draw_live_frames(updates, self.stream):
                 if begin_s is None and frame.signal is None:
@@ -207,9 +210,10 @@ class Capture:
             options,
             timeouts_s=(self.open_timeout_s, read_timeout_s),
             max_pixels=self.max_pixels,
-            threads=self.threads,
+            threads=self.threads or int(self.live),  # of a live source each thread delays the output by a frame
             stay_on_host=self._context.restricted,
             excerpt=self._excerpt(source),
+            lazy=self.live,
         )
 
     def _excerpt(self, source: Source) -> Excerpt:

@@ -26,7 +26,6 @@ from stream_seg.sources.live import (
     Timeouts,
     Update,
     follow_source,
-    is_same_image,
     retry_delay_s,
 )
 from stream_seg.sources.reader import QUEUE_LENGTH, QueuedFrame, Reader
@@ -194,15 +193,6 @@ def test_eight_cameras_that_fail_together_do_not_return_together() -> None:
 
 def test_delays_double_up_to_the_limit() -> None:
     assert [retry_delay_s(failures, 0) for failures in range(9)] == [0.25, 0.5, 1, 2, 4, 8, 16, 30, 30]
-
-
-def test_images_are_the_same_until_more_than_rounding_differs() -> None:
-    image = np.full((8, 8, 3), 100, np.uint8)
-    changed = image.copy()
-    changed[1] = 130
-    assert is_same_image(image + np.uint8(1), image)
-    assert not is_same_image(changed, image)
-    assert not is_same_image(image[:4], image)
 
 
 def spinning() -> DecodedFrames:
