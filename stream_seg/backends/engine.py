@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Semaphore
 from typing import TypeAlias
@@ -89,7 +89,7 @@ class Engine:
         requests: int = 1,
         errors: tuple[type[Exception], ...] = (),
     ) -> None:
-        self.spec, self.requests = spec, requests
+        self.spec, self.requests = replace(spec, info=replace(spec.info, requests=requests)), requests
         self._errors = errors
         self._run: Callable[[Images], Result] | None = run
         self._free = Semaphore(requests)
@@ -203,17 +203,20 @@ def select_onnx(network: Network, precision: str) -> bytes:
 
 
 def select_output(outputs: Collection[str]) -> str:
-    """Return the output that an engine computes: "scores" if there are any, else "labels"."""
+    """Return the output that an engine computes: "scores" if there are any, else "labels".
+
+    Networks that version 0.1 exported have both.
+    """
     return "scores" if "scores" in outputs else "labels"
 
 
-def prune_onnx(graph: bytes, output: str | None = None) -> tuple[str, bytes]:
-    """Return the output to compute, by default as `select_output`, and the ONNX without what only others need."""
+def prune_onnx(graph: bytes) -> tuple[str, bytes]:
+    """Return the output to compute, as `select_output`, and the ONNX without operators that only others need."""
     import onnx
     import onnx.utils
 
     model = onnx.load_from_string(graph)
-    name = output or select_output([value.name for value in model.graph.output])
+    name = select_output([value.name for value in model.graph.output])
     return name, onnx.utils.Extractor(model).extract_model(["image"], [name]).SerializeToString()
 
 

@@ -58,8 +58,11 @@ def print_report(report: Report) -> None:
     age = report.age_ms
     table.add_row("frame age", f"{age.p50:.0f} ms median, {age.p99:.0f} ms p99, policy {report.policy}")
     if (engine := report.engine) is not None:
-        table.add_row("engine", f"{engine.network}, {engine.backend} {engine.precision} on {engine.device}")
+        requests = f", {engine.requests} images at a time" if engine.requests > 1 else ""
+        table.add_row("engine", f"{engine.network}, {engine.backend} {engine.precision} on {engine.device}{requests}")
     table.add_row("memory", f"{report.peak_rss_mib:.0f} MiB peak")
+    for note in report.notes:
+        table.add_row("note", note)
     stages = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     stages.add_column("stage")
     for heading in ("frames", "p50 ms", "p95 ms", "p99 ms"):

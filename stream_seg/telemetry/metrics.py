@@ -71,6 +71,11 @@ def _labels(graph: Graph) -> Iterator[tuple[str, LabelCounters]]:
     return ((worker.node.name, worker.labels) for worker in graph.workers if "labels" in worker.traits.produces)
 
 
+def _engines(graph: Graph) -> Iterator[tuple[str, dict[str, str]]]:
+    for name, engine in graph.engines().items():
+        yield name, {} if engine is None else {key: str(value) for key, value in vars(engine).items()}
+
+
 def _smoothing(graph: Graph) -> Iterator[tuple[str, SmoothingCounters]]:
     return ((w.node.name, w.smoothing) for w in graph.workers if "smoothing" in w.traits.produces)
 
@@ -156,7 +161,7 @@ FAMILIES = (
            lambda g: (row for name, source in _sources(g) for row in _each(name, source.reconnects))),
     Family(InfoMetricFamily, "stream_seg_engine", ("stage",),
            "The engine that computes the labels; empty before the first frame.",
-           lambda g: ((name, {} if info is None else vars(info)) for name, info in g.engines().items())),
+           _engines),
     Family(CounterMetricFamily, "stream_seg_key_frames", ("stage",),
            "Frames that the network processed; the labels of the others are propagated along the motion.",
            lambda g: ((name, labels.keys) for name, labels in _labels(g))),

@@ -136,11 +136,11 @@ def test_the_keys_of_the_report_are_stable(tmp_path: Path) -> None:
     facts = read_json(report)
     assert list(facts) == [
         *("frames", "seconds", "fps", "stages", "age_ms", "overhead_ms", "first_frame_s"),
-        *("peak_rss_mib", "cpu_ms_per_frame", "engine", "policy", "error"),
+        *("peak_rss_mib", "cpu_ms_per_frame", "engine", "policy", "notes", "error"),
     ]
     assert list(facts["stages"]["write"]) == ["frames", "p50_ms", "p95_ms", "p99_ms"]
     assert list(facts["age_ms"]) == list(facts["overhead_ms"]) == ["p50", "p99"]
-    assert list(facts["engine"]) == ["network", "backend", "precision", "device"]
+    assert list(facts["engine"]) == ["network", "backend", "precision", "device", "requests"]
     assert facts["frames"] == {
         "captured": 30,
         "placeholders": 0,

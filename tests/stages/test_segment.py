@@ -188,8 +188,10 @@ def test_the_number_of_requests_depends_on_the_cores(
 
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(cores))
     monkeypatch.setattr("stream_seg.stages.segment.open_engine", open_two)
-    list(Segment(network=str(path), **keys).bind(Context(policy=policy))(iter([make_frame(0)])))
+    (frame,) = Segment(network=str(path), **keys).bind(Context(policy=policy))(iter([make_frame(0)]))
     assert (opened["requests"], opened["threads"]) == (requests, keys.get("threads", 1))
+    assert frame.semantic is not None
+    assert frame.semantic.engine.requests == requests
 
 
 @pytest.mark.parametrize("size", [(1080, 1920), (720, 1280), (540, 960), (360, 480)])
