@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import av
 import cv2
-from av.codec.context import Flags, ThreadType
 from av.container import OutputContainer
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from stream_seg.errors import OutputError
 from stream_seg.frame import Frame
 from stream_seg.stages.constant_rate import ConstantRate
+from stream_seg.stages.encoder import Encoding, add_stream
+from stream_seg.stages.encoder_frames import EncoderFrames
 from stream_seg.stages.file_clock import FileClock
 from stream_seg.stages.growing_file import GrowingFile
 from stream_seg.types import Image
 
-BT709 = 1
-"""Number of BT.709 in H.264's tables of matrices, of primaries and of transfer functions."""
 FINEST_TICK, MATROSKA_TICK = Fraction(1, 1_000_000), Fraction(1, 1000)
 """Seconds: the finest resolution of times in .mp4, and that of .mkv."""
 LARGEST_SIDE, LARGEST_AREA = 16384, 16384 * 16000
 """Limits of an image: of x264 for a side, and of FFmpeg for the number of pixels."""
-MOST_SLICES = 4
-"""Encoder threads by default, at most: every thread encodes a slice, and more slices make a larger file (2 % here)."""
 BUFFER_BYTES = 2**20
 """FFmpeg hands packets to the file in pieces of this size."""
 FORMATS: dict[str, tuple[str, dict[str, str]]] = {
@@ -40,18 +34,6 @@ FORMATS: dict[str, tuple[str, dict[str, str]]] = {
     ".mkv": ("matroska", {"cluster_time_limit": "1", "flush_packets": "1"}),
 }
 """FFmpeg's format and its options by suffix."""
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """Settings of the encoder and the container: keys of `write`."""
-
-    crf: int
-    preset: str
-    rate: float | None
-    fps: float | None
-    threads: int | None
-    title: str | None
 
 
 class Extent(NamedTuple):
@@ -78,7 +60,7 @@ class VideoFile:
         self._tick = MATROSKA_TICK if self._format != "mp4" else 1 / self._fps if self._fps else finest
         self._clock = FileClock(finest if self._fps else self._tick)
         self._constant_rate = ConstantRate(self._fps, self._tick) if self._fps else None
-        self._reformatter = VideoReformatter()
+        self._frames = EncoderFrames(self._size, reuse=self._constant_rate is None)  # which keeps frames to repeat them
         self._first: av.VideoFrame | None = None
         self._encoder: tuple[OutputContainer, VideoStream] | None = None
         self._added, self._readable = Extent(), Extent()  # in the container, and in its fragments that were written
@@ -130,12 +112,7 @@ class VideoFile:
             self._added = added
 
     def _convert(self, frame: Frame) -> av.VideoFrame:
-        converted = self._reformatter.reformat(
-            av.VideoFrame.from_numpy_buffer(fit_image(frame.image, self._size), format="bgr24"),
-            format="yuv420p",
-            dst_colorspace=Colorspace.ITU709,
-            dst_color_range=ColorRange.MPEG,
-        )
+        converted = self._frames.convert(fit_image(frame.image, self._size))
         converted.time_base = self._clock.tick
         converted.pts, converted.duration = self._clock.place(frame.pts * frame.time_base)
         return converted
@@ -154,29 +131,6 @@ class VideoFile:
         self._encoder = container, stream
         self._mux(container, stream.encode(first))
         return self._encoder
-
-
-def add_stream(
-    container: OutputContainer, encoding: Encoding, *, size: tuple[int, int], rate: Fraction, tick: Fraction
-) -> VideoStream:
-    """Add an H.264 stream of `size` = (height, width) to a container, with its times in ticks of so many seconds."""
-    # Without lookahead the encoder holds one frame instead of eleven. It costs 22 to 30 % more bytes here, for
-    # 0.6 to 0.7 dB more PSNR, or 12 to 18 % at the same PSNR.
-    options = {"preset": encoding.preset, "crf": str(encoding.crf), "rc-lookahead": "0"}
-    stream = container.add_stream("libx264", rate.limit_denominator(10_000), options, time_base=tick)
-    stream.height, stream.width = size
-    stream.pix_fmt = "yuv420p"
-    context = stream.codec_context
-    # Threads that encode frames side by side would hold one frame each.
-    context.thread_type = ThreadType.SLICE
-    context.thread_count = encoding.threads or min(MOST_SLICES, os.cpu_count() or 1)
-    # With B-frames the frames are stored out of order, and the duration of the file, the sum of the stored steps,
-    # is wrong if the rate varies. They also take a third more time here, for the same size.
-    context.max_b_frames = 0
-    context.flags |= Flags.frame_duration  # use the durations of the frames, for the last one
-    context.color_range = ColorRange.MPEG
-    context.colorspace = context.color_primaries = context.color_trc = BT709
-    return stream
 
 
 def require_encodable(image: Image, file: GrowingFile) -> None:

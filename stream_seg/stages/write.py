@@ -15,10 +15,11 @@ from stream_seg.files.templates import STREAM
 from stream_seg.files.writing import path_validator
 from stream_seg.frame import Frame
 from stream_seg.stages.base import STRICT, Context, Frames, Traits
+from stream_seg.stages.encoder import Encoding, Speed
 from stream_seg.stages.growing_file import GrowingFile
 from stream_seg.stages.recorder import Recorder
 from stream_seg.stages.rotation import KeepGb, Rotation, SegmentMb, SegmentS
-from stream_seg.stages.video_file import Encoding, VideoFile
+from stream_seg.stages.video_file import VideoFile
 
 Preset: TypeAlias = Literal[
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
@@ -51,8 +52,19 @@ class Write:
         Field(description="the file, .mp4 or .mkv; {stream}, {time} and {part} in its name are replaced"),
     ]
     codec: Annotated[Literal["h264"], Field(description="video codec")] = "h264"
-    crf: Annotated[int, Field(ge=1, le=51, description="constant rate factor: 1 is best, 51 is smallest")] = 20
-    preset: Annotated[Preset, Field(description="x264 preset; a faster one makes a larger file")] = "veryfast"
+    speed: Annotated[
+        Speed,
+        Field(
+            description="fast: half the encoder's time, a file up to 1.6 times as large; small: twice the time, a file "
+            "a fifth smaller"
+        ),
+    ] = "balanced"
+    crf: Annotated[
+        int | None, Field(ge=1, le=51, description="constant rate factor: 1 is best, 51 is smallest; none: by speed")
+    ] = None
+    preset: Annotated[
+        Preset | None, Field(description="x264 preset; a faster one makes a larger file; none: by speed")
+    ] = None
     rate: Annotated[float | None, Field(ge=1, le=240, description="frames/s in a .mkv header; none: measured")] = None
     fps: Annotated[
         float | None,
@@ -96,7 +108,7 @@ class Write:
     @property
     def encoding(self) -> Encoding:
         """Settings of the encoder and the container."""
-        return Encoding(self.crf, self.preset, self.rate, self.fps, self.threads, self.title)
+        return Encoding(self.speed, self.crf, self.preset, self.rate, self.fps, self.threads, self.title)
 
     @property
     def _rotation(self) -> Rotation:
