@@ -39,7 +39,7 @@ class WarpedScores:
     @cached_property
     def scores(self) -> Scores:
         """float32 (C, h, w)."""
-        from stream_seg.ops.propagate import propagate_scores
+        from stream_seg.ops.scores import propagate_scores
 
         return propagate_scores(self.reference.scores, self.motion)
 

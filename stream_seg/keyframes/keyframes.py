@@ -100,7 +100,7 @@ class Propagation:
         """Return the path with its trust multiplied by the margins of the key frame's scores, now that these exist."""
         if semantic.scores is None or self.trust is None:
             return self
-        from stream_seg.ops.propagate import compute_margins  # imports numba: too slow for a help text
+        from stream_seg.ops.scores import compute_margins  # imports numba: too slow for a help text
 
         margins = cv2.resize(compute_margins(semantic.scores), ops.SIZE[::-1], interpolation=cv2.INTER_LINEAR)
         warped = margins if self.motion is None else ops.warp(np.asarray(margins, np.float32), self.motion)

@@ -111,7 +111,7 @@ class Smooth:
 
 def blend(past: Scores, now: Scores, motion: ops.Motion, confidence: ops.Confidence, *, weight: float) -> Scores:
     """Blend scores as `ops.blend_scores`, with motion and confidence of any resolution."""
-    from stream_seg.ops.propagate import blend_scores  # imports numba: too slow for a help text
+    from stream_seg.ops.scores import blend_scores  # imports numba: too slow for a help text
 
     height, width = now.shape[1:]
     if confidence.shape != (height, width):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stream_seg.frame import Frame
-from stream_seg.ops.propagate import SURE, blend_scores
+from stream_seg.ops.scores import SURE, blend_scores
 from stream_seg.types import Labels
 from tests.support.noisy_scores import (
     filter_labels,

@@ -8,12 +8,8 @@ import pytest
 
 from stream_seg.ops.labels import AMBIGUOUS, unanimous_labels, upsampled_argmax
 from stream_seg.ops.motion import absolute_positions
-from stream_seg.ops.propagate import (
-    compose_motion,
-    compute_margins,
-    propagate_labels,
-    propagate_scores,
-)
+from stream_seg.ops.propagate import compose_motion, propagate_labels
+from stream_seg.ops.scores import compute_margins, propagate_scores
 from tests.support.noisy_scores import warp_scores
 
 NOISE = np.random.default_rng(0)
@@ -72,3 +68,13 @@ def test_propagated_labels_are_those_of_propagated_scores(size: tuple[int, int])
     blurred = np.asarray(cv2.GaussianBlur(noise, (0, 0), 6), np.float32)
     once = propagate_labels(smooth, unanimous, blurred, size=size)
     assert (once != upsampled_argmax(propagate_scores(smooth, blurred), size)).mean() < 0.05
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (2, 2)])
+def test_scores_of_a_single_row_or_column(shape: tuple[int, int]) -> None:
+    scores = SCORES[:, : shape[0], : shape[1]]
+    motion = np.full((*shape, 2), 1, np.float32)
+    moved = propagate_scores(scores, motion)
+    np.testing.assert_allclose(moved, warp_scores(scores, motion), atol=1e-5)
+    labels = propagate_labels(scores, unanimous_labels(scores), motion, size=(8, 9))
+    np.testing.assert_array_equal(labels, upsampled_argmax(moved, (8, 9)))

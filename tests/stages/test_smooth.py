@@ -22,7 +22,7 @@ from stream_seg.frame import (
 )
 from stream_seg.keyframes.keyframes import KeyFrames
 from stream_seg.ops.motion import SIZE
-from stream_seg.ops.propagate import SURE
+from stream_seg.ops.scores import SURE
 from stream_seg.stages.smooth import Smooth
 from stream_seg.types import Classes, Image
 from tests.support.frames import make_frame
