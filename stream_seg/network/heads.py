@@ -31,8 +31,8 @@ def add_scores(
     *,
     batch: int | None,
     where: str,
-) -> str:
-    """Add `scores` float32 (N, classes, h, w) for the outputs of the network. Return its name."""
+) -> None:
+    """Add `scores` float32 (N, classes, h, w) for the outputs of the network."""
     scores: dict[str, str] = {}
     for head in heads:
         if head.output not in outputs:
@@ -40,7 +40,8 @@ def add_scores(
         value = outputs[head.output]
         x, channels = _add_channels(add, value, head, layout=sidecar.layout, batch=batch, where=where)
         if head.channels == sidecar.classes and len(heads) == 1 and channels != 1:
-            return add("Identity", x, out="scores")
+            add("Identity", x, out="scores")
+            return
         if channels == 1:
             above = add("Sub", x, add.constant(_threshold(model, value, head, where=where)))
             planes = dict(zip(head.channels, (add("Neg", above), above), strict=True))
@@ -52,7 +53,7 @@ def add_scores(
     if extra or missing:
         fault = f"{', '.join(extra)}: not in classes" if extra else f"no channel for {', '.join(missing)}"
         raise ConfigError(f"{where}: heads: {fault}; classes are {', '.join(sidecar.classes)}")
-    return add("Concat", *(scores[name] for name in sidecar.classes), axis=1, out="scores")
+    add("Concat", *(scores[name] for name in sidecar.classes), axis=1, out="scores")
 
 
 def _add_channels(

@@ -6,9 +6,10 @@
     network: configs/networks/mine.yaml  the same; its key `onnx` is the path of the network, relative to the YAML
     network: {onnx: mine.onnx, classes: [...]}   the same, inline; the path is relative to the working directory
 
-A portable ONNX has one fixed interface, so that every backend can run it: input `image` uint8 (N, H, W, 3) BGR, outputs
-`scores` float32 (N, C, h, w) and `labels` uint8 (N, H, W), or `labels` (N, h, w) alone. Pre-processing, upsampling and
-arg-max are part of its graph. Exported networks are portable; `wrap.wrap_onnx` makes a user's own network portable.
+A portable ONNX has one fixed interface, so that every backend can run it: input `image` uint8 (N, H, W, 3) BGR, output
+`scores` float32 (N, C, h, w), or `labels` uint8 (N, h, w) of a network without scores. Pre-processing is part of its
+graph; enlarging the scores and taking their arg-max is not, because operators of ONNX take up to ten times as long for
+it as `ops.labels`. Exported networks are portable; `wrap.wrap_onnx` makes a user's own network portable.
 """
 
 from __future__ import annotations

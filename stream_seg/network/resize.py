@@ -27,12 +27,13 @@ def check_size(serialized: bytes, old: tuple[int, int], new: tuple[int, int], *,
         place = f" (operator {operator[1]})" if operator else ""
         fault = f"{new_text} does not fit its strides{place}"
         raise NetworkError(f"{name}: takes images of {old_text} (height x width); {fault}") from error
-    labels, declared = (
-        next(tuple(d.dim_value for d in o.type.tensor_type.shape.dim[1:]) for o in m.graph.output if o.name == "labels")
-        for m in (inferred, model)
-    )
-    if labels not in (new, declared, (0, 0)):  # 0: only known when it runs; a label map may be smaller than the image
-        raise NetworkError(f"{name}: only takes images of {old_text} (height x width), not of {new_text}")
+    for value, declared in zip(inferred.graph.output, model.graph.output, strict=True):
+        sides, declared_sides = (
+            tuple(dim.dim_value for dim in output.type.tensor_type.shape.dim[1:]) for output in (value, declared)
+        )
+        # 0: only known when it runs; a label map may be smaller than the image
+        if value.name == "labels" and sides not in (new, declared_sides, (0, 0)):
+            raise NetworkError(f"{name}: only takes images of {old_text} (height x width), not of {new_text}")
 
 
 def find_size(serialized: bytes, old: tuple[int, int], sizes: Iterable[tuple[int, int]]) -> tuple[int, int] | None:

@@ -1,9 +1,9 @@
 """Make a user's own ONNX portable: add the pre- and post-processing that its side-car describes to its graph.
 
     image uint8 (N, H, W, 3) BGR
-      cast -> colours -> x gain + offset -> axes -> NETWORK -> heads -> scores -> upsampling -> arg-max -> labels
+      cast -> colours -> x gain + offset -> axes -> NETWORK -> heads -> scores
 
-A network that outputs a label map gets `labels` alone, at the size of that.
+A network that outputs a label map gets `labels` instead of `scores`, at the size of that map.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def wrap_onnx(path: Path, sidecar: SideCar, *, where: str) -> tuple[bytes, tuple
     opset = opset_of(model)
     before, after = OnnxBuilder("before", opset=opset), OnnxBuilder("after", opset=opset)
     _add_preprocessing(before, source, sidecar, where=where)
-    outputs = _add_outputs(after, model, sidecar, batch=batch, size=size, where=where)
+    output = _add_output(after, model, sidecar, batch=batch, where=where)
     graph = model.graph
     nodes = [*before.nodes, *graph.node, *after.nodes]
     for old in (graph.node, graph.input, graph.output, graph.value_info):
@@ -49,7 +49,7 @@ def wrap_onnx(path: Path, sidecar: SideCar, *, where: str) -> tuple[bytes, tuple
     graph.node.extend(nodes)
     graph.initializer.extend([*before.constants, *after.constants])
     graph.input.append(helper.make_tensor_value_info("image", TensorProto.UINT8, [batch or "batch", *size, 3]))
-    graph.output.extend(outputs)
+    graph.output.append(output)
     return model.SerializeToString(), size
 
 
@@ -78,10 +78,10 @@ def _add_preprocessing(add: OnnxBuilder, source: ValueInfoProto, sidecar: SideCa
     add("Cast", x, to=kind, out=source.name)
 
 
-def _add_outputs(
-    add: OnnxBuilder, model: ModelProto, sidecar: SideCar, *, batch: int | None, size: tuple[int, int], where: str
-) -> list[ValueInfoProto]:
-    """Add `scores` and `labels`, or `labels` alone, for the outputs of the network. Return them."""
+def _add_output(
+    add: OnnxBuilder, model: ModelProto, sidecar: SideCar, *, batch: int | None, where: str
+) -> ValueInfoProto:
+    """Add `scores`, or `labels`, for the outputs of the network. Return it."""
     values = {value.name.removeprefix(PREFIX): value for value in model.graph.output}
     if not sidecar.heads and len(values) > 1:
         outputs = ", ".join(f"{name} {format_shape(shape_of(value))}" for name, value in values.items())
@@ -89,19 +89,10 @@ def _add_outputs(
         raise ConfigError(f"{where}: heads: {rule}: {outputs}")
     only, classes = next(iter(values)), len(sidecar.classes)
     if not sidecar.heads and is_label_map(model, values[only], classes=classes, batch=batch, where=where):
-        return [_describe("labels", TensorProto.UINT8, add_labels(add, values[only]))]
+        return _describe("labels", TensorProto.UINT8, add_labels(add, values[only]))
     heads = sidecar.heads or (Head(output=only, channels=sidecar.classes),)
-    scores = add_scores(add, model, values, heads, sidecar, batch=batch, where=where)
-    # target shape: the batch and channels of the scores, the size of the input
-    first_two = add("Slice", add("Shape", scores), *(add.constant([i], np.int64) for i in (0, 2, 0)))
-    shape = add("Concat", first_two, add.constant(size, np.int64), axis=0)
-    unused = "" if add.opset >= 13 else add.constant([])  # opsets 11 and 12 require the unused inputs as empty tensors
-    full = add("Resize", scores, unused, unused, shape, mode="linear", coordinate_transformation_mode="half_pixel")
-    add("Cast", add("ArgMax", full, axis=1, keepdims=0), to=TensorProto.UINT8, out="labels")
-    return [
-        _describe("scores", TensorProto.FLOAT, (batch, classes, None, None)),
-        _describe("labels", TensorProto.UINT8, (batch, *size)),
-    ]
+    add_scores(add, model, values, heads, sidecar, batch=batch, where=where)
+    return _describe("scores", TensorProto.FLOAT, (batch, classes, None, None))
 
 
 def _describe(name: str, kind: int, shape: Sequence[int | None]) -> ValueInfoProto:

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from stream_seg.backends.choose import available_backends, open_backend, pick_backend
 from stream_seg.backends.registry import BACKENDS
@@ -44,19 +43,18 @@ class NetworkInfo:
 
 
 class PortableNetwork(nn.Module):
-    """A network with normalisation and arg-max, in operators that every backend can build.
+    """A network with normalisation, in operators that every backend can build.
 
-    Input: uint8 (N, H, W, 3) BGR. Output: float32 scores (N, C, h, w) and uint8 labels (N, H, W).
+    Input: uint8 (N, H, W, 3) BGR. Output: float32 scores (N, C, h, w).
     """
 
     def __init__(self, net: nn.Module, spec: InputSpec) -> None:
         super().__init__()
         self.net, self.prepare = net, Normalise(spec)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        scores = self.net(self.prepare(image))
-        full = F.interpolate(scores, size=image.shape[1:3], mode="bilinear", align_corners=False)
-        return scores, full.argmax(1).to(torch.uint8)
+    def forward(self, image: Tensor) -> Tensor:
+        scores: Tensor = self.net(self.prepare(image))
+        return scores
 
 
 def export_network(
@@ -132,7 +130,7 @@ def export_onnx(net: nn.Module, path: Path, *, size: tuple[int, int], spec: Inpu
             (torch.zeros(2, *size, 3, dtype=torch.uint8),),
             partial,
             input_names=["image"],
-            output_names=["scores", "labels"],
+            output_names=["scores"],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             external_data=False,
             verbose=False,

@@ -16,11 +16,11 @@ import psutil
 import pytest
 import torch
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import TensorProto, helper
 from torch import nn
 
 from stream_seg.backends.choose import find_missing
-from stream_seg.backends.engine import Result, prune_onnx
+from stream_seg.backends.engine import Result
 from stream_seg.backends.registry import BACKENDS
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import NetworkError
@@ -125,14 +125,14 @@ def test_the_labels_are_those_of_torch(backend: str, precision: str, size: tuple
 
 
 @pytest.mark.parametrize("backend", EACH)
-def test_labels_alone_are_those_of_the_scores(backend: str, folder: Path) -> None:
-    network, size = make_network(SIZES[0], folder), SIZES[0]
-    images = np.stack([make_image(size, seed=i) for i in range(3)])
-    create_engine = BACKENDS[backend].create_engine
-    with create_engine(network, precision="f32", threads=1) as engine:
-        expected = labels_of(engine.infer(images), size)
-    network = replace(network, f32=prune_onnx(network.f32, "labels")[1])
-    with create_engine(network, precision="f32", threads=1) as engine:
+def test_labels_alone_are_those_of_the_scores(backend: str, tmp_path: Path) -> None:
+    model = small_networks.extend(
+        small_networks.make_model(outputs={"out": 3}), ("ArgMax", {"axis": 1}), kind=TensorProto.INT64
+    )
+    path = small_networks.write_network(tmp_path, model, {"classes": small_networks.CLASSES})
+    images = np.stack([small_networks.make_image(seed=i) for i in range(3)])
+    expected = np.stack([small_networks.expected_scores(image, 3).argmax(0) for image in images])
+    with BACKENDS[backend].create_engine(open_network(path), precision="f32", threads=1) as engine:
         result = engine.infer(images)
     assert result.scores is None
     assert result.labels is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -9,11 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 
 from stream_seg.datasets.palettes import CAMVID, CITYSCAPES, SYNTHETIC
+from stream_seg.engines.open import open_engine
 from stream_seg.errors import ConfigError, NetworkError, StreamSegError
 from stream_seg.network.network import is_network, open_network, save_network
+from stream_seg.network.onnx_builder import OnnxBuilder
 from stream_seg.network.shipped import NETWORKS, SHIPPED
 from stream_seg.network.sidecar import make_classes
 from tests.support import small_networks
@@ -38,6 +43,42 @@ def test_the_road_network_is_shipped() -> None:
     assert road.int8_report["refused"] is None
     assert road.int8_report["held_back"]["labelled"] > 0
     assert road.int8_report["held_back"]["miou_loss"] <= road.int8_report["limits"]["miou_loss"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "constants"),
+    [
+        ("road.onnx", "1ac050bc004a27652e4d476b03665dc1071c655c052a4dbe9dbe3817afc54cce"),
+        ("road_int8.onnx", "d3a4f46b9cfdd0ca531e55e4792429c16cd325ecd89eaa8213664b41780c9779"),
+    ],
+)
+def test_the_shipped_files_have_the_measured_weights_and_scores_alone(name: str, constants: str) -> None:
+    graph = onnx.load(SHIPPED / name).graph
+    assert [output.name for output in graph.output] == ["scores"]
+    tensors = sorted(graph.initializer, key=lambda tensor: tensor.name)
+    assert hashlib.sha256(b"".join(tensor.SerializeToString() for tensor in tensors)).hexdigest() == constants
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime", "torch"])
+def test_a_network_that_was_exported_with_labels_beside_its_scores(backend: str, tmp_path: Path) -> None:
+    path = small_networks.write_network(tmp_path, MODEL, {"classes": small_networks.CLASSES})
+    network = open_network(path)
+    model = onnx.load_from_string(network.f32)
+    add = OnnxBuilder("after", opset=17)
+    full = add("Resize", "scores", "", "", add.constant([1, 3, *network.size], np.int64), mode="linear")
+    add("Cast", add("ArgMax", full, axis=1, keepdims=0), to=onnx.TensorProto.UINT8, out="labels")
+    model.graph.node.extend(add.nodes)
+    model.graph.initializer.extend(add.constants)
+    labels = onnx.helper.make_tensor_value_info("labels", onnx.TensorProto.UINT8, ["batch", *network.size])
+    model.graph.output.append(labels)
+    earlier = save_network(replace(network, f32=model.SerializeToString()), tmp_path / "earlier.onnx")
+    image = small_networks.make_image()
+    with open_engine(open_network(earlier, size=(32, 48)), backend=backend, precision="f32") as engine:
+        assert engine.infer(np.zeros((1, 32, 48, 3), np.uint8)).labels is None
+    with open_engine(open_network(earlier), backend=backend, precision="f32") as engine:
+        scores = engine.infer(image[None]).scores
+    assert scores is not None
+    np.testing.assert_allclose(scores[0], small_networks.expected_scores(image, 3), atol=1e-4)
 
 
 def test_the_names_do_not_import_torch() -> None:

@@ -45,8 +45,7 @@ def create_engine(
 ) -> Engine:
     """Load `plan`, or build one first, on this machine's GPU. Raises NetworkError; ImportError.
 
-    A plan must have been built from `network` in `precision`. `threads` and `requests` have no effect. Scores are
-    computed if there are any, although labels are a tenth of their size.
+    A plan must have been built from `network` in `precision`. `threads` and `requests` have no effect.
     """
     device, _ = find_gpu()
     output, graph = prune_onnx(select_onnx(network, precision))
