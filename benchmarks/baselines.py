@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 import cv2
 import numpy as np
 import onnx
+import onnx.helper
+import onnx.numpy_helper
 import onnx.shape_inference
 import onnx.utils
 from numpy.typing import NDArray
@@ -27,9 +29,9 @@ PREPROCESSING = ("Cast", "Transpose", "Mul", "Add")
 
 
 def extract_plain_onnx(network: Network) -> bytes:
-    """Return the network without pre- and post-processing, as a download would be, cut out of the shipped ONNX.
+    """Return the network as a download would be, from the shipped ONNX: without its pre-processing.
 
-    Input: normalized float32 (1, 3, H, W). Output: float32 scores (1, C, H, W), upsampled to the input's size.
+    Input: normalized float32 (1, 3, H, W). Output: float32 scores (1, C, H, W), enlarged to the input's size.
     """
     model = onnx.shape_inference.infer_shapes(onnx.load_from_string(network.f32))
     value = model.graph.input[0].name
@@ -40,8 +42,19 @@ def extract_plain_onnx(network: Network) -> bytes:
                 f"{network.name}: expected {' -> '.join(PREPROCESSING)} after its input, got no {operator}"
             )
         value = nodes[0].output[0]
-    scores = next(node.input[0] for node in model.graph.node if node.op_type == "ArgMax")
-    return bytes(onnx.utils.Extractor(model).extract_model([value], [scores]).SerializeToString())
+    plain = onnx.utils.Extractor(model).extract_model([value], ["scores"])
+    enlarge_scores(plain, network.size)
+    return bytes(plain.SerializeToString())
+
+
+def enlarge_scores(model: onnx.ModelProto, size: tuple[int, int]) -> None:
+    """Append a bilinear resize to (height, width) to a model with the single output `scores` (N, C, h, w)."""
+    scores = model.graph.output.pop()
+    height, width = (dimension.dim_value for dimension in scores.type.tensor_type.shape.dim[2:])
+    scales = np.array([1, 1, size[0] / height, size[1] / width], np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(scales, "scales"))
+    model.graph.node.append(onnx.helper.make_node("Resize", ["scores", "", "scales"], ["enlarged"], mode="linear"))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("enlarged", onnx.TensorProto.FLOAT, None))
 
 
 def open_session(plain: bytes, *, threads: int | None) -> Session:

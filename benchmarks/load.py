@@ -28,9 +28,9 @@ from stream_seg.errors import StreamSegError
 
 MOST_BUSY = 0.15
 """Largest share of the cores that other programs may use."""
-WATCH_S = 0.5
+WATCH_S = 0.3
 """Time to watch the machine before a measurement. CPU time is counted in steps of 10 ms per core."""
-PATIENCE = 20
+PATIENCE = 30
 """Times that the machine is watched before a measurement, until it is quiet."""
 ATTEMPTS = 3
 
@@ -105,10 +105,11 @@ THIS_MACHINE = Machine(read_cpu_times)
 def quiet_machine(machine: Machine = THIS_MACHINE, *, busy_ok: bool = False) -> Iterator[Load]:
     """Yield the load, which is complete when the body has ended, once the machine is quiet.
 
-    Raises StreamSegError before the body if the machine stays busy for 10 s. With `busy_ok` nothing is refused.
+    Raises StreamSegError before the body if the machine stays busy for 9 s. With `busy_ok` nothing is waited for or
+    refused.
     """
     load = Load(busy_ok)
-    for _ in range(1 if busy_ok else PATIENCE):
+    for _ in range(0 if busy_ok else PATIENCE):
         began = machine.read()
         machine.wait_s(WATCH_S)
         load.before = _share_of_others(began, machine.read())

@@ -23,6 +23,7 @@ from stream_seg.errors import OutputError, StreamSegError
 from stream_seg.stages.base import Stage
 
 PACKAGES = ("numpy", "onnxruntime", "opencv-python", "openvino", "pyzmq", "stream-seg")
+LONGEST_RUN_S = 900.0
 
 
 def describe_machine() -> dict[str, Any]:
@@ -79,19 +80,27 @@ def open_clip(video: Path | None, *, size: str, frames: int) -> Iterator[Path]:
 
 
 def default_filters() -> dict[str, Stage]:
-    """Return the filters of the graph that runs without --config, by name."""
+    """Return the filters of the graph that runs without --config, by name; `segment` computes each image, one at a
+    time, so that no frame waits in it for the next one."""
     from stream_seg.config.graph_file import check
     from stream_seg.config.overrides import default_document, with_input, with_outputs
 
     document = with_outputs(with_input(default_document(), "in.mp4"), ["out.mp4"])
+    document["stages"]["segment"] |= {"every": 1, "requests": 1}
     return {node.name: node.stage for node in check(document, where="default.yaml").nodes if node.role == "filter"}
 
 
 def run_stream_seg(*arguments: str) -> None:
     """Run `stream-seg` in a new process. Raises StreamSegError with its last line of output if it fails."""
-    done = subprocess.run([sys.executable, "-m", "stream_seg", *arguments], capture_output=True, text=True)
+    run_python("-m", "stream_seg", *arguments)
+
+
+def run_python(*arguments: str) -> None:
+    """Run Python in a new process. Raises StreamSegError with its last line of output if it fails."""
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=LONGEST_RUN_S)
     if done.returncode:
-        raise StreamSegError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "stream-seg failed")
+        name = " ".join(arguments[:2])
+        raise StreamSegError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"{name} failed")
 
 
 def run_report(*arguments: str) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def test_a_machine_that_stays_busy_is_refused(load: ModuleType) -> None:
 
 
 def test_busy_ok_measures_once_and_marks_the_figures(load: ModuleType) -> None:
-    machine = VirtualMachine(0.5, 0.4)
+    machine = VirtualMachine(0.4)
     result, measured = load.measure_quietly(machine.measure, busy_ok=True, machine=machine.to_machine(load))
     assert (result, load.describe_load([load.Load(), measured])["worthless"]) == (1, True)
 
