@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from surroundings import run_python, run_stream_seg
+from processes import run_python, run_stream_seg
 
 from stream_seg.config.overrides import default_document, with_input
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any, TypeAlias
 
 import typer
+from processes import run_stream_seg
 from rich.console import Console
 from rich.table import Table
 
@@ -23,7 +22,6 @@ from stream_seg.errors import OutputError, StreamSegError
 from stream_seg.stages.base import Stage
 
 PACKAGES = ("numpy", "onnxruntime", "opencv-python", "openvino", "pyzmq", "stream-seg")
-LONGEST_RUN_S = 900.0
 
 
 def describe_machine() -> dict[str, Any]:
@@ -88,28 +86,6 @@ def default_filters() -> dict[str, Stage]:
     document = with_outputs(with_input(default_document(), "in.mp4"), ["out.mp4"])
     document["stages"]["segment"] |= {"every": 1, "requests": 1}
     return {node.name: node.stage for node in check(document, where="default.yaml").nodes if node.role == "filter"}
-
-
-def run_stream_seg(*arguments: str) -> None:
-    """Run `stream-seg` in a new process. Raises StreamSegError with its last line of output if it fails."""
-    run_python("-m", "stream_seg", *arguments)
-
-
-def run_python(*arguments: str) -> None:
-    """Run Python in a new process. Raises StreamSegError with its last line of output if it fails."""
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=LONGEST_RUN_S)
-    if done.returncode:
-        name = " ".join(arguments[:2])
-        raise StreamSegError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"{name} failed")
-
-
-def run_report(*arguments: str) -> dict[str, Any]:
-    """Run `stream-seg run ...` in a new process. Return its report."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "report.json"
-        run_stream_seg(*arguments, "--quiet", "--report", str(path))
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return facts
 
 
 def figures_table(title: str, *headings: str) -> Table:
