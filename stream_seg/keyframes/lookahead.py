@@ -1,10 +1,10 @@
-"""Run the network on later key frames of a recording while the frames before them are warped."""
+"""Run the network on later frames of a recording while earlier ones are computed, warped and drawn."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from functools import partial
 
 from stream_seg.frame import Frame, Semantic
@@ -14,23 +14,36 @@ from stream_seg.types import Image
 
 MOST_FRAMES = 6
 """Frames that wait for their turn, at most: 36 MiB of 1920x1080."""
+POLL_S = 0.002
+"""Interval at which a frame that waits for its result looks for the next one."""
 
 
 class Lookahead:
     """Frames of all streams that are read ahead, with every `every`th after a key frame segmented by `workers`.
 
-    Where something new comes into view a key frame comes early, and a result that was computed ahead is not used: the
-    decisions, and so all results, are those without lookahead. `requests` is the number of results to compute ahead.
+    `requests` results are computed at a time, and one waits. No frame is read while `ready` is false: it would delay
+    those that are done. Where something new comes into view a key frame comes early, and a result that was computed
+    ahead is not used: decisions and results are those without lookahead.
     """
 
-    def __init__(self, infer: Inference, workers: Executor, *, every: int, requests: int) -> None:
-        self._infer, self._workers = infer, workers
+    def __init__(
+        self, infer: Inference, workers: Executor, *, every: int, requests: int, ready: Callable[[], bool]
+    ) -> None:
+        self._infer, self._workers, self._ready = infer, workers, ready
         self._every, self._requests = every, requests
         self._waiting = deque[tuple[Frame, Future[Semantic] | None]]()
         self._ages: PerStream[int] = PerStream()  # frames from the last key frame to the last frame that was read
 
-    def add(self, frame: Frame) -> None:
-        """Read a frame, and start the network if it should become a key frame."""
+    def read(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Inference]]:
+        """Yield each frame when its turn has come, with its inference, which is called if it is a key frame."""
+        for frame in frames:
+            self._add(frame)
+            while self._waiting and self._must_yield():
+                yield self._take()
+        while self._waiting:
+            yield self._take()
+
+    def _add(self, frame: Frame) -> None:
         future = None
         if frame.signal is None:
             age = self._ages.get(frame.stream)
@@ -39,30 +52,23 @@ class Lookahead:
             future = self._workers.submit(self._infer(frame.image)) if age == 0 else None
         self._waiting.append((frame, future))
 
-    def take(self, *, rest: bool = False) -> Iterator[tuple[Frame, Inference]]:
-        """Yield the frames whose turn has come, with the result of the network or the function that computes it; with
-        `rest` all of them."""
-        while self._waiting and (rest or self._is_full()):
-            frame, future = self._waiting.popleft()
-            yield frame, self._infer if future is None else partial(_get_result, future)
+    def _take(self) -> tuple[Frame, Inference]:
+        frame, future = self._waiting.popleft()
+        return frame, partial(self._infer_key_frame, frame.stream, future)
 
-    def restart(self, stream: str) -> None:
-        """Note that the frame taken last was a key frame: those after it are counted from there."""
+    def _infer_key_frame(self, stream: str, future: Future[Semantic] | None, image: Image) -> Callable[[], Semantic]:
+        """Count the frames of a stream from this one, taken last, and return the function that gives its result."""
         waiting = sum(frame.stream == stream and frame.signal is None for frame, _ in self._waiting)
         self._ages.put(stream, waiting % self._every)
+        return self._infer(image) if future is None else future.result
 
-    def _is_full(self) -> bool:
+    def _must_yield(self) -> bool:
+        """Return True if the first frame has to be taken, False if there is room for the next one, which is here."""
         foreseen = sum(future is not None for _, future in self._waiting)
-        return foreseen > self._requests or len(self._waiting) >= MOST_FRAMES
-
-
-def look_ahead(frames: Iterable[Frame], ahead: Lookahead) -> Iterator[tuple[Frame, Inference]]:
-    """Yield each frame with its inference when its turn has come."""
-    for frame in frames:
-        ahead.add(frame)
-        yield from ahead.take()
-    yield from ahead.take(rest=True)
-
-
-def _get_result(future: Future[Semantic], _: Image) -> Callable[[], Semantic]:
-    return future.result
+        if foreseen > self._requests or len(self._waiting) >= MOST_FRAMES:
+            return True
+        future = self._waiting[0][1]
+        while not self._ready():
+            if future is None or wait((future,), POLL_S).done:
+                return True
+        return False

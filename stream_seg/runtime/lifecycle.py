@@ -247,6 +247,7 @@ class GraphLifecycle:
             attended=self._attended,
             overwrite=self._config.overwrite,
             restricted=self._config.restricted,
+            ready=worker.receiver.ready,
             stopping=self.ending,
             live=self._is_live,
             ended=self._has_ended,

@@ -220,6 +220,10 @@ class Receiver:
         """End `frames` at the next frame, without waiting for the end of the senders."""
         self._aborted = True
 
+    def ready(self) -> bool:
+        """Return whether a message waits: a frame, or the end of a sender."""
+        return bool(int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN)
+
     def frames(self) -> Iterator[Frame]:
         """Yield the frames as they arrive, until every sender has ended."""
         while (self._open or self.keep_open) and not self._aborted:

@@ -102,6 +102,8 @@ class Context:
     """A person ends the run: an output that people watch may stay after the last frame."""
     overwrite: bool = False
     """An output may replace files that exist."""
+    ready: Callable[[], bool] = lambda: True
+    """Return whether the next frame has arrived, so that asking for it does not wait. Callable in the stage's thread."""
     stopping: Callable[[], bool] = lambda: False
     """Return whether the run has ended or is about to."""
     live: Callable[[str], bool] = lambda stream: False

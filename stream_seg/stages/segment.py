@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import field, replace
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -23,9 +21,9 @@ from stream_seg.datasets.palettes import PaletteName
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.frame import Frame, Semantic
-from stream_seg.keyframes.keyframes import KeyFrames
+from stream_seg.keyframes.keyframes import Inference, KeyFrames
 from stream_seg.keyframes.latency_control import LatencyControl
-from stream_seg.keyframes.lookahead import Lookahead, look_ahead
+from stream_seg.keyframes.lookahead import Lookahead
 from stream_seg.network.network import (
     Network,
     bias_network,
@@ -46,6 +44,8 @@ from stream_seg.zoo import explain_untrained
 LOG = logging.getLogger(__name__)
 MOST_REQUESTS = 4
 """Images of a recording that are computed at a time by default, at most; each needs 25 MiB for the road network."""
+PlannedFrames: TypeAlias = Iterator[tuple[Frame, Inference]]
+"""Frames, each with the function that runs the network on it, or returns a result that was computed ahead."""
 LOADING_S = 120.0
 """Longest time between two signs of progress while a network is loaded or an engine is built."""
 
@@ -123,7 +123,11 @@ class Segment:
             engine = resources.enter_context(self._open(network))
             workers = resources.enter_context(Workers(engine.requests, name="segment"))
             if self.every == 1 and self.target_ms is None:
-                yield from segment_ahead(frames, engine, workers)
+
+                def infer(image: Image) -> Callable[[], Semantic]:
+                    return partial(segment_image, image, engine)
+
+                yield from segment_frames(self._plan(frames, infer, engine, workers))
                 return
             engines = [engine]
             if self.target_ms is not None:
@@ -134,10 +138,15 @@ class Segment:
             defer = partial(defer_inference, size=network.size)
             control = LatencyControl(engines, every=self.every, target_ms=self.target_ms, defer=defer)
             live = self._context.policy == "latest"
-            ahead = None
-            if not live and self.every != "auto":
-                ahead = Lookahead(control.infer, workers, every=self.every, requests=engine.requests)
-            yield from segment_key_frames(frames, KeyFrames(workers if live else None), control, ahead)
+            planned = self._plan(frames, control.infer, engine, None if live else workers)
+            yield from segment_key_frames(planned, KeyFrames(workers if live else None), control)
+
+    def _plan(self, frames: Frames, infer: Inference, engine: Engine, workers: Workers | None) -> PlannedFrames:
+        """Return the frames with their inference, which runs ahead if there are `workers` for several images."""
+        if workers is None or engine.requests == 1 or self.every == "auto":
+            return ((frame, infer) for frame in frames)
+        ahead = Lookahead(infer, workers, every=self.every, requests=engine.requests, ready=self._context.ready)
+        return ahead.read(frames)
 
     @property
     def _requests(self) -> int:
@@ -176,37 +185,20 @@ def halve_network(network: Network) -> Network:
     return resize_network(network, size)
 
 
-def segment_ahead(frames: Frames, engine: Engine, workers: Executor) -> Frames:
-    """Yield frames with their scores or labels, in order, while the engine computes later ones as well."""
-    if engine.requests == 1:
-        for frame in frames:
-            yield frame if frame.signal else replace(frame, semantic=segment_image(frame.image, engine))
-        return
-    pending = deque[tuple[Frame, Future[Semantic] | None]]()
-    for frame in frames:
-        pending.append((frame, None if frame.signal else workers.submit(segment_image, frame.image, engine)))
-        if len(pending) == engine.requests:
-            yield _complete(*pending.popleft())
-    while pending:
-        yield _complete(*pending.popleft())
+def segment_frames(planned: PlannedFrames) -> Frames:
+    """Yield frames with the scores or labels of the network."""
+    for frame, infer in planned:
+        yield frame if frame.signal else replace(frame, semantic=infer(frame.image)())
 
 
-def _complete(frame: Frame, future: Future[Semantic] | None) -> Frame:
-    return frame if future is None else replace(frame, semantic=future.result())
-
-
-def segment_key_frames(
-    frames: Frames, key_frames: KeyFrames, control: LatencyControl, ahead: Lookahead | None = None
-) -> Frames:
+def segment_key_frames(planned: PlannedFrames, key_frames: KeyFrames, control: LatencyControl) -> Frames:
     """Yield frames with the scores of their key frame, at the quality level that the ages of earlier frames allow."""
-    for frame, inference in look_ahead(frames, ahead) if ahead else ((frame, control.infer) for frame in frames):
+    for frame, infer in planned:
         if frame.signal is not None:
             yield frame
             continue
         change = control.adjust(frame.ages)
-        done, temporal = key_frames.segment(frame, inference, every=control.every)
-        if ahead is not None and temporal.age == 0:
-            ahead.restart(frame.stream)
+        done, temporal = key_frames.segment(frame, infer, every=control.every)
         temporal = replace(temporal, every=control.every, input_size=control.input_size)
         yield replace(done, temporal=replace(temporal, quality_level=control.quality_level, quality_change=change))
 

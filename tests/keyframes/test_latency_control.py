@@ -69,7 +69,8 @@ class Machine:
             defer = partial(defer_inference, size=SIZE)
             control = LatencyControl(engines, every=1, target_ms=target_ms, defer=defer)
             worker = stack.enter_context(ThreadPoolExecutor(1))
-            yield from segment_key_frames(frames, KeyFrames(worker), control)
+            planned = ((frame, control.infer) for frame in frames)
+            yield from segment_key_frames(planned, KeyFrames(worker), control)
 
     def sink(self, frames: Frames) -> Frames:
         for frame in frames:

@@ -11,7 +11,7 @@ import pytest
 
 from stream_seg.frame import Frame, Semantic, Signal
 from stream_seg.keyframes.keyframes import KeyFrames
-from stream_seg.keyframes.lookahead import MOST_FRAMES, Lookahead, look_ahead
+from stream_seg.keyframes.lookahead import MOST_FRAMES, Lookahead
 from stream_seg.stages.workers import Workers
 from stream_seg.types import Image
 from tests.keyframes.test_keyframes import drive, segment
@@ -30,14 +30,12 @@ def run(frames: list[Frame], every: int, *, requests: int = 0) -> tuple[Results,
 
     key_frames, results = KeyFrames(None), []
     with Workers(max(1, requests), name="test") as workers:
-        ahead = Lookahead(infer, workers, every=every, requests=requests)
-        for frame, inference in look_ahead(frames, ahead) if requests else ((frame, infer) for frame in frames):
+        ahead = Lookahead(infer, workers, every=every, requests=requests, ready=lambda: True)
+        for frame, inference in ahead.read(frames) if requests else ((frame, infer) for frame in frames):
             if frame.signal is not None:
                 results.append((frame.stream, frame.seq, -1, b""))
                 continue
             done, temporal = key_frames.segment(frame, inference, every=every)
-            if requests and temporal.age == 0:
-                ahead.restart(frame.stream)
             assert done.semantic is not None
             assert done.semantic.scores is not None
             results.append((frame.stream, frame.seq, temporal.age, done.semantic.scores.tobytes()))
@@ -93,8 +91,8 @@ def test_two_key_frames_are_computed_at_a_time() -> None:
 
     frames = drive(4)
     with Workers(2, name="test") as workers:
-        ahead = Lookahead(infer, workers, every=2, requests=2)
-        taken = [inference(frame.image) for frame, inference in look_ahead(frames, ahead)]
+        ahead = Lookahead(infer, workers, every=2, requests=2, ready=lambda: True)
+        taken = [inference(frame.image) for frame, inference in ahead.read(frames)]
         for result in (taken[0], taken[2]):
             assert result().size == (176, 240)
 
@@ -109,6 +107,29 @@ def test_few_frames_wait(every: int) -> None:
             yield frame
 
     with Workers(2, name="test") as workers:
-        ahead = Lookahead(lambda image: lambda: segment(image), workers, every=every, requests=2)
-        for taken, _ in enumerate(look_ahead(note(drive(40)), ahead), 1):
+        ahead = Lookahead(lambda image: lambda: segment(image), workers, every=every, requests=2, ready=lambda: True)
+        for taken, _ in enumerate(ahead.read(note(drive(40))), 1):
             assert len(read) - taken < MOST_FRAMES
+
+
+def test_a_finished_frame_does_not_wait_for_the_next_one() -> None:
+    """A source that sends a frame after the result of the one before, as a camera that must not lose any does."""
+    computed: list[bytes] = []
+
+    def infer(image: Image) -> Callable[[], Semantic]:
+        return lambda: (computed.append(image.tobytes()), segment(image))[1]
+
+    def send(frames: list[Frame]) -> Iterator[Frame]:
+        for sent, frame in enumerate(frames):
+            assert len(done) == sent
+            yield frame
+
+    done: list[int] = []
+    frames = drive(6)
+    with Workers(2, name="test") as workers:
+        ahead = Lookahead(infer, workers, every=1, requests=2, ready=lambda: False)
+        for frame, inference in ahead.read(send(frames)):
+            inference(frame.image)()
+            done.append(frame.seq)
+    assert done == list(range(6))
+    assert computed == [frame.image.tobytes() for frame in frames]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from threading import Barrier
-from typing import Any, cast
+from threading import Barrier, Semaphore
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,11 +25,11 @@ from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.frame import Age, EngineInfo, Signal
 from stream_seg.network.network import open_network
 from stream_seg.ops.resize import resize_image
-from stream_seg.stages.base import Context, Policy
-from stream_seg.stages.segment import Segment, defer_inference, halve_network, segment_ahead, segment_image
-from stream_seg.stages.workers import Workers
+from stream_seg.stages.base import Context, Frames, Policy, Traits
+from stream_seg.stages.segment import Segment, defer_inference, halve_network, segment_image
 from stream_seg.types import Classes
 from tests.support import small_networks
+from tests.support.fake_stages import FunctionStage, make_chain, run_graph
 from tests.support.frames import make_frame
 
 
@@ -150,18 +151,40 @@ class Pair:
         return Result(labels=np.zeros((1, 4, 6), np.uint8))
 
 
-def test_two_images_are_computed_at_a_time() -> None:
-    with Workers(2, name="test") as workers:
-        out = segment_ahead((make_frame(seq) for seq in range(8)), cast(Engine, Pair()), workers)
-        assert [frame.seq for frame in out] == list(range(8))
+def run_pair(engine: Pair, monkeypatch: pytest.MonkeyPatch, path: Path) -> Frames:
+    """Return eight frames of the stage `segment`, whose engine is a Pair."""
+    monkeypatch.setattr("stream_seg.stages.segment.open_engine", lambda *_, **__: nullcontext(engine))
+    return Segment(network=str(path))(make_frame(seq) for seq in range(8))
 
 
-def test_frames_before_a_failing_one_are_yielded() -> None:
-    with Workers(2, name="test") as workers:
-        out = segment_ahead((make_frame(seq) for seq in range(8)), cast(Engine, Pair(lambda seq: seq == 3)), workers)
-        assert [next(out).seq for _ in range(3)] == [0, 1, 2]
-        with pytest.raises(NetworkError, match="n: failed"):
-            next(out)
+def test_two_images_are_computed_at_a_time(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    assert [frame.seq for frame in run_pair(Pair(), monkeypatch, path)] == list(range(8))
+
+
+def test_frames_before_a_failing_one_are_yielded(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    out = run_pair(Pair(lambda seq: seq == 3), monkeypatch, path)
+    assert [next(out).seq for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(NetworkError, match="n: failed"):
+        next(out)
+
+
+def test_a_frame_is_finished_before_the_next_one_has_come(path: Path) -> None:
+    done = Semaphore(1)
+
+    def send(_: Frames) -> Frames:
+        for seq in range(6):
+            assert done.acquire(timeout=10)
+            yield make_frame(seq)
+
+    def finish(frames: Frames) -> Frames:
+        for frame in frames:
+            yield frame
+            done.release()
+
+    sink = FunctionStage(finish, Traits(role="output"))
+    graph = run_graph(make_chain(send, Segment(network=str(path), requests=3), sink))
+    assert graph.error is None
+    assert graph.workers[-1].yielded == 6
 
 
 @pytest.mark.parametrize(
