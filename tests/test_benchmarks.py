@@ -19,9 +19,8 @@ KEYS = {
     "target.py --calm 1 --busy 1": {"target", "control"},
     "overlay.py --frames 10": {"cpu_ms", "ratio"},
     "capture.py --frames 3 --rounds 1": {"cpu_ms", "rounds"},
-    "temporal.py --frames 6": {"policies", "weights", "smooth_ms"},
+    "temporal.py --frames 6": {"policies", "unsmoothed", "weights", "smooth_ms"},
     "keys.py --frames 6": {"network", "drives"},
-    "sustained.py --frames 3": {"file_to_mp4", "without_encode", "start"},
 }
 
 
@@ -45,6 +44,18 @@ def test_prefer_increases_the_mean(tmp_path: Path) -> None:
     subprocess.run([*arguments, "--json", str(tmp_path / "p.json")], check=True, capture_output=True, timeout=110)
     miou = json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))
     assert miou["after"]["miou"] > miou["before"]["miou"]
+
+
+def test_speeds_of_the_encoder_differ_as_documented(tmp_path: Path) -> None:
+    """Sizes in units of `balanced`, and differences of SSIM; they do not depend on the load of the machine."""
+    options = ["--size", "320x180", "--frames", "24", "--rounds", "1", "--busy-ok", "--json"]
+    arguments = [sys.executable, str(FOLDER / "encoder.py"), *options, str(tmp_path / "e.json")]
+    subprocess.run(arguments, check=True, capture_output=True, timeout=110)
+    rows = json.loads((tmp_path / "e.json").read_text(encoding="utf-8"))["clips"]["320x180"]
+    assert rows["small"]["size"] < 0.85 < 1 < rows["fast"]["size"] < 1.6
+    assert 0.8 < rows["crf 20"]["size"] < 1.2
+    assert max(abs(row["difference"]) for row in rows.values()) < 0.005
+    assert min(row["ssim"] for row in rows.values()) > 0.95
 
 
 @pytest.mark.parametrize("script", ["lights.py --json", "gpu_session.py --device cpu --out"])

@@ -65,21 +65,23 @@ def run(
     duration: float | str | None = None,
     loop: bool = False,
     fps: float | None = None,
+    speed: Literal["fast", "balanced", "small"] | None = None,
     overwrite: bool = False,
 ) -> Report:
     """Segment a video into every output, as `stream-seg run` does. Return the report of the run.
 
     An output is a video (.mp4, .mkv), a table (.jsonl), a folder for label maps (masks/), "window" or the URL of a
     page. One that exists is refused, before anything runs, unless `overwrite` is set. The other arguments are those of
-    `open`; `classes` are the names of the classes to show, and `opacity`, 0 to 1, is that of their colours. Raises the
-    first StreamSegError of any stage, after the files are finished.
+    `open`; `classes` are the names of the classes to show, and `opacity`, 0 to 1, is that of their colours;
+    `speed` is that of the encoder: "fast", "balanced" or "small". Raises the first StreamSegError of any stage, after
+    the files are finished.
     """
     if not outputs:
         raise ConfigError("run: no output; name at least one, such as out.mp4")
     switches = _switches(
         network=network, device=device, precision=precision, size=size, every=every, threads=threads,
         smoothing=smooth, palette=palette, classes=classes, opacity=opacity,
-        start=start, duration=duration, loop=loop, fps=fps,
+        start=start, duration=duration, loop=loop, fps=fps, speed=speed,
     )  # fmt: skip
     document = _make_document(source, [fspath(output) for output in outputs], switches)
     with Pipeline({**document, "overwrite": overwrite}) as pipeline:

@@ -40,6 +40,7 @@ SWITCHES: Mapping[str, Switch] = MappingProxyType(
         "duration": Switch("duration_s"),
         "loop": Switch("loop"),
         "fps": Switch("fps"),
+        "speed": Switch("speed"),
     }
 )
 """By the name of the option and of the keyword argument."""

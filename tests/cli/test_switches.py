@@ -103,6 +103,8 @@ def test_a_setting_wins_over_a_switch_and_a_switch_over_the_graph_file(folder: P
         ("clip.mp4 o.mp4 --config missing.yaml", CONFIG, "missing.yaml: no such file$"),
         ("clip.mp4 o.mp4 --device tpu", CONFIG, "--device: expected auto or cpu or gpu or .*, got 'tpu'"),
         ("clip.mp4 o.mp4 --palette ade", CONFIG, "--palette: expected distinct or camvid .*, got 'ade'"),
+        ("clip.mp4 o.mp4 --speed quick", CONFIG, "--speed: expected fast or balanced or small, got 'quick'"),
+        ("clip.mp4 o.jsonl --speed fast", CONFIG, r"graph: --speed: no stage takes it \(key speed\); the stages are"),
         ("clip.mp4 o.mp4 --start x", CONFIG, r"--start: expected seconds or \[HH:\]MM:SS, got 'x'"),
         ("clip.mp4 o.mp4 --start 0:02", SOURCE, r"clip\.mp4: no frame at 2 s or later; the last one is at 1\.96 s"),
         ("/dev/video0 o.mp4 --start 1", CONFIG, r"capture\.start_s: /dev/video0 is live"),
@@ -129,7 +131,9 @@ def test_a_device_that_is_missing_says_what_to_install(
 def test_the_help_groups_the_switches(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli("run", "--help") == 0
     shown = capsys.readouterr().out
-    groups = {title: shown.split(f"─ {title} ─")[1].split("╰")[0] for title in ("Network", "Drawing", "Time")}
+    groups = {
+        title: shown.split(f"─ {title} ─")[1].split("╰")[0] for title in ("Network", "Drawing", "Time", "Video file")
+    }
     assert re.findall(r"--[\w-]+", groups["Network"]) == [
         "--network",
         "--device",
@@ -140,5 +144,6 @@ def test_the_help_groups_the_switches(capsys: pytest.CaptureFixture[str]) -> Non
     ]
     assert re.findall(r"--[\w-]+", groups["Drawing"]) == ["--classes", "--opacity", "--palette"]
     assert re.findall(r"--[\w-]+", groups["Time"]) == ["--start", "--duration", "--loop", "--fps"]
-    for default in ("road", "auto, the", "1", "its own", "all", "0.5", "0"):
+    assert re.findall(r"--[\w-]+", groups["Video file"]) == ["--speed"]
+    for default in ("road", "auto, the", "1", "its own", "all", "0.5", "0", "balanced"):
         assert f"Default: {default}" in " ".join(re.sub("[│─╭╮╰╯]", " ", shown).split())

@@ -44,6 +44,7 @@ def test_a_switch_sets_its_key_on_the_stages_that_have_it() -> None:
         "duration": 5,
         "loop": True,
         "fps": 10.0,
+        "speed": "fast",
     }
     changed = apply_switches(document(), values, where="graph")
     assert keys_of(changed, "capture") == {"start_s": "0:10", "duration_s": 5, "loop": True, "fps": 10.0}
@@ -52,7 +53,7 @@ def test_a_switch_sets_its_key_on_the_stages_that_have_it() -> None:
     assert keys_of(changed, "segment") == network
     assert keys_of(changed, "overlay") == {"classes": ["car", "sky"], "opacity": 0.25}
     assert keys_of(changed, "records") == {"classes": ["car", "sky"]}
-    assert keys_of(changed, "write") == {"fps": 10.0}
+    assert keys_of(changed, "write") == {"fps": 10.0, "speed": "fast"}
     assert keys_of(changed, "smooth") == {}
     capture = check(changed, where="graph").sources[0].stage
     assert (capture.start_s, capture.duration_s) == (10, 5)  # type: ignore[attr-defined]
@@ -73,6 +74,7 @@ def test_a_switch_that_was_not_used_changes_nothing() -> None:
             r"--opacity: no stage takes it \(key opacity\); the stages are capture, ",
         ),
         (["masks/"], {"classes": ["car"]}, "--classes: no stage takes it"),
+        (["o.jsonl"], {"speed": "fast"}, r"--speed: no stage takes it \(key speed\); the stages are capture, "),
     ],
 )
 def test_a_switch_without_effect_is_refused(outputs: list[str], switch: dict[str, Any], message: str) -> None:
@@ -143,7 +145,7 @@ def test_command_line_and_python_have_the_same_switches() -> None:
     options = {parameter.name for parameter in typer.main.get_group(app).commands["run"].params}
     assert set(SWITCHES) - options == {"precision"}  # the fastest available; --set segment.precision
     assert "no_smooth" in options
-    drawing = {"classes", "opacity"}  # stream_seg.open draws nothing
-    for function, missing in ((stream_seg.open, drawing), (stream_seg.run, set())):
+    outputs = {"classes", "opacity", "speed"}  # stream_seg.open draws and writes nothing
+    for function, missing in ((stream_seg.open, outputs), (stream_seg.run, set())):
         names = set(inspect.signature(function).parameters) - {"source", "outputs", "overwrite"}
         assert names == {*SWITCHES, "smooth"} - missing

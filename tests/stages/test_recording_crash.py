@@ -19,6 +19,7 @@ import pytest
 
 from stream_seg.errors import OutputError
 from stream_seg.frame import Frame
+from stream_seg.stages.encoder import SPEEDS, Speed
 from stream_seg.stages.write import Write
 from tests.support.clips import BITS, is_ordinary_mp4, list_boxes, number_image, read_number, read_video
 from tests.support.program import list_folder
@@ -126,6 +127,15 @@ def test_a_file_cut_anywhere_plays_up_to_there(tmp_path: Path, suffix: str) -> N
             continue
         (tmp_path / f"cut{suffix}").write_bytes(content[:cut])
         check_salvage(tmp_path / f"cut{suffix}", sum(size <= cut for size in sizes))
+
+
+@pytest.mark.parametrize("speed", SPEEDS)
+def test_a_growing_file_plays_up_to_its_delay_at_every_speed(tmp_path: Path, speed: Speed) -> None:
+    stage = Write(tmp_path / "out.mp4", speed=speed)(frames(40))
+    for taken in range(1, 41):
+        next(stage)
+        if taken in {15, 25, 40}:
+            check_salvage(tmp_path / "out.partial.mp4", taken)
 
 
 def test_the_next_run_leaves_the_file_of_a_killed_one_alone(tmp_path: Path) -> None:

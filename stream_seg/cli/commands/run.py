@@ -50,6 +50,7 @@ def run(
     duration: switches.Duration = None,
     loop: switches.Loop = False,
     fps: switches.Fps = None,
+    speed: switches.Speed = None,
     report_file: Annotated[
         Path | None,
         typer.Option("--report", metavar="FILE", help="Write the figures of the run as JSON; -: on standard output."),
