@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
+from load import mark_worthless
 from race import BASELINES, OURS, Row, Run
 from rich.table import Table
 from surroundings import figures_table
@@ -121,9 +122,8 @@ def make_tables(facts: Mapping[str, Any]) -> list[Table]:
 def make_row_table(title: str, row: Mapping[str, Any], facts: Mapping[str, Any]) -> Table:
     """Return the table of one row."""
     rounds = f"{facts['input']}, {facts['rounds']} rounds of {row['frames']} frames"
-    busy = "; BUSY: WORTHLESS" if facts["load"]["worthless"] else ""
     headings = ("frames/s", "range", "to expert", "CPU-ms", "to expert", "RSS MiB", "first frame s")
-    table = figures_table(f"{title} ({rounds}{busy})", "", *headings)
+    table = figures_table(f"{title} ({rounds}){mark_worthless(facts['load'])}", "", *headings)
     for name, figures in row["contenders"].items():
         fps, ratios = figures["fps"], row["ratios"][name]
         table.add_row(

@@ -160,3 +160,8 @@ def describe_load(loads: list[Load]) -> dict[str, Any]:
         "limit": MOST_BUSY,
         "worthless": not all(load.is_quiet() for load in loads),
     }
+
+
+def mark_worthless(load: dict[str, Any]) -> str:
+    """Return the end of a table's title by the facts of `describe_load`: "" if the figures are worth something."""
+    return f"; WORTHLESS: other programs used {load['others']:.0%} of the CPU" if load["worthless"] else ""
