@@ -2,6 +2,7 @@
 
 import logging
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -10,8 +11,11 @@ from av.video.reformatter import ColorPrimaries, ColorTrc, VideoReformatter
 
 from stream_seg.errors import SourceError
 from stream_seg.ops.tone_map import Transfer
+from stream_seg.sources import convert
 from stream_seg.sources.convert import Converter, square_size, to_upright_bgr
+from stream_seg.types import Image
 from tests.ops.test_tone_map import encode_light
+from tests.support.clips import number_image, write_video
 
 MATRICES = {"709": (0.2126, 0.0722), "601": (0.299, 0.114), "2020": (0.2627, 0.0593)}
 SPACES = {"709": 1, "601": 6, "2020": 9, "unspecified": 2}
@@ -202,3 +206,42 @@ def test_interlaced_video_is_announced_once(caplog: pytest.LogCaptureFixture) ->
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage().startswith("a.ts: is interlaced")
+
+
+@pytest.mark.parametrize("aspect", [None, Fraction(4, 3), Fraction(8, 9)])
+@pytest.mark.parametrize("rotation", [0, 90, 180, -90])
+def test_the_shape_of_a_pending_image_is_known_before_its_conversion(
+    rotation: int, aspect: Fraction | None, tmp_path: Path
+) -> None:
+    path = write_video(tmp_path / "a.mp4", [number_image(n, (64, 48)) for n in range(3)], rotation=rotation)
+    converter = Converter("a.mp4")
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            pending = converter.defer(frame, pixel_aspect=aspect)
+            assert pending.shape == pending.read().shape
+
+
+def test_only_the_first_frame_of_every_kind_is_converted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    converted: list[int] = []
+
+    def count(frame: av.VideoFrame, *_: object, **__: object) -> Image:
+        converted.append(frame.width)
+        return to_upright_bgr(frame, VideoReformatter(), name="a test")
+
+    monkeypatch.setattr(convert, "to_upright_bgr", count)
+    converter = Converter("a.mp4")
+    wide, narrow = (yuv_frame(COLOURS[0], "601", size=(width, 48)) for width in (96, 64))
+    pending = [converter.defer(frame) for frame in (wide, wide, wide, narrow, narrow, wide)]
+    assert converted == [96, 64, 96]
+    assert [image.shape for image in pending] == [(48, width, 3) for width in (96, 96, 96, 64, 64, 96)]
+    assert pending[1].read().shape == (48, 96, 3)
+    assert converted == [96, 64, 96, 96]
+    assert np.array_equal(pending[1].read(), pending[0].read())
+
+
+def test_a_pixel_format_that_cannot_be_converted_is_an_error_before_a_stage_reads_the_image() -> None:
+    converter = Converter("a.mkv")
+    converter.defer(yuv_frame(COLOURS[0], "601"))
+    for _ in range(2):
+        with pytest.raises(SourceError, match=r"^a\.mkv: cannot be converted to BGR \(pixel format bgr4"):
+            converter.defer(av.VideoFrame(320, 240, "bgr4"))

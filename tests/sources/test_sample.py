@@ -1,0 +1,89 @@
+"""Samples of decoded frames: equal for one image, different for a change of any channel."""
+
+from __future__ import annotations
+
+import av
+import numpy as np
+import pytest
+
+from stream_seg.sources.sample import Sample, sample_frame, sample_image
+
+SIZE = (322, 242)
+"""(width, height) that leaves bytes of padding at the end of every row."""
+
+
+def make_frame(pix_fmt: str, planes: list[int]) -> av.VideoFrame:
+    """Return a frame with one byte value for each plane, its padding included."""
+    frame = av.VideoFrame(*SIZE, pix_fmt)
+    for plane, value in zip(frame.planes, planes, strict=True):
+        plane.update(bytes([value]) * plane.buffer_size)
+    return frame
+
+
+def sample(frame: av.VideoFrame) -> Sample:
+    found = sample_frame(frame)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("pix_fmt", "planes"),
+    [("yuv420p", 3), ("yuvj422p", 3), ("nv12", 2), ("yuyv422", 1), ("uyvy422", 1), ("gray", 1), ("bgr24", 1), ("gbrp", 3)],
+)
+def test_a_change_of_any_plane_is_noticed_and_rounding_is_not(pix_fmt: str, planes: int) -> None:
+    still = sample(make_frame(pix_fmt, [100] * planes))
+    assert still.equals(sample(make_frame(pix_fmt, [101] * planes)))
+    for plane in range(planes):
+        assert not still.equals(sample(make_frame(pix_fmt, [100 + 2 * (number == plane) for number in range(planes)])))
+
+
+def test_all_channels_of_packed_pixels_are_sampled() -> None:
+    for channel in range(4):
+        frame = make_frame("yuyv422", [100])
+        (plane,) = frame.planes
+        rows = np.full((plane.height, plane.line_size), 100, np.uint8)
+        rows[:, channel::4] = 110
+        plane.update(rows.tobytes())
+        assert not sample(frame).equals(sample(make_frame("yuyv422", [100])))
+
+
+def test_padding_is_not_sampled() -> None:
+    frame = make_frame("yuv420p", [100] * 3)
+    for plane in frame.planes:
+        rows = np.random.default_rng(0).integers(0, 256, (plane.height, plane.line_size), np.uint8)
+        rows[:, : plane.width] = 100
+        plane.update(rows.tobytes())
+    assert sample(frame).equals(sample(make_frame("yuv420p", [100] * 3)))
+
+
+def test_values_of_ten_bits_are_compared_in_levels_of_eight() -> None:
+    samples = []
+    for luma in (512, 516, 517):
+        frame = av.VideoFrame(*SIZE, "yuv420p10le")
+        for plane in frame.planes:
+            plane.update(np.full(plane.buffer_size // 2, luma, np.uint16).tobytes())
+        samples.append(sample(frame))
+    assert samples[0].equals(samples[1])
+    assert not samples[0].equals(samples[2])
+
+
+def test_frames_of_another_size_or_format_differ() -> None:
+    still = sample(make_frame("yuv420p", [100] * 3))
+    assert not still.equals(sample(av.VideoFrame(320, 240, "yuv420p")))
+    assert not still.equals(sample(av.VideoFrame(*SIZE, "yuv420p10le")))
+
+
+@pytest.mark.parametrize("pix_fmt", ["pal8", "rgb565le", "monow", "gbrapf32le", "yuv444p16be"])
+def test_a_format_without_plain_values_is_not_sampled(pix_fmt: str) -> None:
+    assert sample_frame(av.VideoFrame(*SIZE, pix_fmt)) is None
+
+
+def test_images_are_sampled_too_into_a_copy() -> None:
+    image = np.full((9, 16, 3), 100, np.uint8)
+    still, changed = sample_image(image), image.copy()
+    changed[8] = 130
+    assert sample_image(image + np.uint8(1)).equals(still)
+    assert not sample_image(changed).equals(still)
+    assert not sample_image(image[:4]).equals(still)
+    image[:] = 0
+    assert still.values.min() == 100
