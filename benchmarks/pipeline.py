@@ -1,9 +1,9 @@
 """Compare the pipeline's CPU time per frame with two typical loops.
 
 All contenders run in one process, in turns (A B A B). Ours is the default preset in its graph, with legend, figures and
-metrics, one image at a time. `naive` and `decent` (baselines.py) run the same weights in float32 in ONNX Runtime, on one
-thread, and again with its default settings, whose idle threads spin: that CPU time is no merit of ours. CPU time is that
-of all threads. A ratio is the median over the rounds of baseline / ours.
+metrics, one image at a time. `naive` and `decent` (baselines.py) run the same weights in float32 in ONNX Runtime, on
+one thread, and again with its default settings, whose idle threads spin: that CPU time is no merit of ours. CPU time is
+that of all threads. A ratio is the median over the rounds of baseline / ours.
 
 `cpu_ms`, `ratio`: frames from memory, nothing encoded. `cpu_ms_io`, `ratio_io`: a file in, an mp4 out; all contenders
 use the project's own decoder and encoder, so only the work between them differs.
@@ -183,7 +183,7 @@ def make_table(facts: dict[str, Any]) -> Table:
         for suffix, kinds in (("", ("ratio", "ratio_same_work")), ("_io", ("ratio",))):
             ratios = [facts[f"{kind}{suffix}"].get(name) for kind in kinds]
             row += [f"{facts[f'cpu_ms{suffix}'][name]:.1f}", *(f"{ratio:.1f} x" if ratio else "" for ratio in ratios)]
-        agreement = facts["agreement"].get(name)
+        agreement = facts["agreement"].get(name.removesuffix("_one_thread"))
         table.add_row(*row, f"{agreement:.1%}" if agreement else "")
     table.add_row(
         "of ours, the network", f"{facts['cpu_ms']['network']:.1f}", f"{facts['network_share']:.0%}", style="dim"
