@@ -55,8 +55,8 @@ class Write:
     speed: Annotated[
         Speed,
         Field(
-            description="fast: half the encoder's time, a file up to 1.6 times as large; small: twice the time, a file "
-            "a fifth smaller"
+            description="fast: 0.6 of the encoder's time, a file up to 1.5 times as large; small: 2.4 times the time, "
+            "a file a fifth smaller"
         ),
     ] = "balanced"
     crf: Annotated[

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, get_args
 
+import av
 import pytest
 
 from stream_seg.frame import Frame
-from stream_seg.stages.encoder import SPEEDS, Speed
+from stream_seg.stages import encoder
+from stream_seg.stages.encoder import SPEEDS, Speed, add_stream
 from stream_seg.stages.write import Write
 from stream_seg.types import Image
 from tests.support.clips import number_image, read_number, read_video
@@ -35,6 +38,19 @@ def test_preset_and_crf_win_over_the_speed(keys: dict[str, Any], options: dict[s
 
 def test_every_speed_has_settings() -> None:
     assert [*SPEEDS] == [*get_args(Speed)]
+
+
+@pytest.mark.parametrize(
+    ("cores", "keys", "threads"), [(1, {}, 1), (2, {}, 2), (64, {}, encoder.MOST_SLICES), (1, {"threads": 3}, 3)]
+)
+def test_the_encoder_has_a_thread_per_core(
+    cores: int, keys: dict[str, Any], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "count_cores", lambda: cores)
+    encoding = Write("out.mp4", **keys).encoding  # type: ignore[arg-type]
+    with av.open(io.BytesIO(), "w", format="mp4") as container:
+        stream = add_stream(container, encoding, size=(48, 64), rate=Fraction(30), tick=Fraction(1, 30))
+        assert stream.codec_context.thread_count == threads
 
 
 @pytest.mark.parametrize("speed", SPEEDS)
