@@ -53,7 +53,7 @@ def run_contender(name: str, clip: Path, *, frames: int, encoded: bool) -> Run:
         began_s = time.monotonic()  # the same clock in all processes
         if name in OURS:
             graph = Path(folder) / "graph.yaml"
-            graph.write_text(json.dumps(_make_graph(name, clip, frames, figures, output)), encoding="utf-8")
+            graph.write_text(json.dumps(make_graph(name, clip, frames, figures, output)), encoding="utf-8")
             run_stream_seg("run", "--quiet", "--config", str(graph))
         else:
             frames = min(frames, BASELINE_FRAMES) if name in BASELINES else frames
@@ -75,7 +75,7 @@ def _run_contender_file(name: str, clip: Path, figures: Path, frames: int, *opti
     run_python(str(FOLDER / "contender.py"), name, str(clip), str(figures), "--frames", str(frames), *options)
 
 
-def _make_graph(name: str, clip: Path, frames: int, figures: Path, output: Path | None) -> dict[str, Any]:
+def make_graph(name: str, clip: Path, frames: int, figures: Path, output: Path | None) -> dict[str, Any]:
     """Return the document of the default graph, or of one that does the work of the expert's loop."""
     document = with_input(default_document(), str(clip))
     stages = document["stages"]

@@ -14,7 +14,7 @@ from tests.evaluation.test_images import write_pair
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 KEYS = {
-    "pipeline.py --frames 2 --rounds 1": {"ratio", "cpu_ms", "ratio_io", "agreement"},
+    "pipeline.py --frames 2 --rounds 1 --busy-ok": {"ratio", "cpu_ms", "ratio_io", "agreement", "load"},
     "graph.py --frames 3 --rounds 1": {"overhead_ms", "graph_share"},
     "target.py --calm 1 --busy 1": {"target", "control"},
     "overlay.py --frames 10": {"cpu_ms", "ratio"},
