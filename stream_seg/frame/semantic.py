@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.types import Classes, Labels, Mask, Scores
+from stream_seg.types import Classes, Image, Labels, Mask, Scores
 
 if TYPE_CHECKING:
     from stream_seg.ops.motion import Motion
@@ -84,6 +84,8 @@ class Semantic:
     label_map: Labels | None = None
     unknown: Mask | None = None
     """Pixels without a class, which are void in `labels`: those that the key frame of this frame did not show."""
+    scaled: Image | None = None
+    """The image of the frame at the size of the network's input, if the network ran on it."""
 
     @property
     def stored_scores(self) -> Scores | WarpedScores | None:

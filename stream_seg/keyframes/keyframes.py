@@ -143,10 +143,12 @@ def propagate(semantic: Semantic, path: Propagation) -> Semantic:
         resized = cv2.resize(unknown, own.shape[::-1], interpolation=cv2.INTER_NEAREST)
         unknown = np.asarray(cv2.max(own, resized), np.uint8)
     if semantic.reference is not None:
-        return replace(semantic, scores=WarpedScores(semantic.reference, path.motion), unknown=unknown)
+        scores = WarpedScores(semantic.reference, path.motion)
+        return replace(semantic, scores=scores, unknown=unknown, scaled=None)
     assert semantic.label_map is not None
     motion = ops.resize_motion(path.motion, semantic.label_map.shape)
-    return replace(semantic, label_map=ops.warp(semantic.label_map, motion, nearest=True), unknown=unknown)
+    label_map = ops.warp(semantic.label_map, motion, nearest=True)
+    return replace(semantic, label_map=label_map, unknown=unknown, scaled=None)
 
 
 @dataclass

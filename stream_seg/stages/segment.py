@@ -221,6 +221,6 @@ def _infer(image: Image, engine: Engine, *, size: tuple[int, int]) -> Semantic:
     scores = None if result.scores is None else result.scores[0]
     if result.labels is None:
         unknown = None if result.unknown is None else result.unknown[0]
-        return Semantic(spec.classes, spec.info, size, scores, unknown=unknown)
+        return Semantic(spec.classes, spec.info, size, scores, unknown=unknown, scaled=image)
     labels = cv2.resize(result.labels[0], size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-    return Semantic(spec.classes, spec.info, size, scores, np.asarray(labels, np.uint8))
+    return Semantic(spec.classes, spec.info, size, scores, np.asarray(labels, np.uint8), scaled=image)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Annotated
 
 import cv2
+import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
@@ -76,7 +77,7 @@ class Smooth:
         temporal = frame.temporal or Temporal()
         step = "start" if past is None else self._compare(past, frame, source)
         if isinstance(step, str):
-            view = View.of(frame)
+            view = View.of(frame, _compute_luma(frame))
             past = _Past(view, source, view.luma, ReferenceScores(_scores(frame.semantic)))
             return replace(frame, temporal=replace(temporal, reset=step, confidence=None)), past
         assert past is not None
@@ -94,7 +95,7 @@ class Smooth:
             return reset
         step = frame.temporal.motion if frame.temporal is not None else None
         if step is None or step.from_seq != past.last.seq:  # `segment` may have computed it, with the same result
-            step = past.last.estimate_motion(ops.compute_luma(frame.image))
+            step = past.last.estimate_motion(_compute_luma(frame))
         return "cut" if ops.is_cut(step.confidence) else step
 
     def _advance(self, past: _Past, semantic: Semantic, step: FrameMotion, view: View, source: Scores) -> _Past:
@@ -123,6 +124,20 @@ def _source_scores(frame: Frame) -> Scores | None:
     """Return the network's scores that those of the frame are, or are warped from; None for labels without scores."""
     scores = require_semantic(frame, "smooth").stored_scores
     return scores.reference.scores if isinstance(scores, WarpedScores) else scores
+
+
+def _compute_luma(frame: Frame) -> ops.Luma:
+    """Return the luminance of a frame, from the image as scaled by `segment` if that is smaller: 1080p takes a sixth.
+
+    On CamVid val mIoU is 79.55 from 384x640 and 79.57 from the image itself, flicker 0.09 and 0.10 %. With key frames
+    all are computed from the image, because the frames between are not scaled.
+    """
+    scaled = require_semantic(frame, "smooth").scaled
+    if frame.temporal is None and scaled is not None:
+        size = np.array(scaled.shape[:2])
+        if scaled.size < frame.image.size and (size >= ops.SIZE).all():
+            return ops.compute_luma(scaled)
+    return ops.compute_luma(frame.image)
 
 
 def _scores(semantic: Semantic) -> Scores:

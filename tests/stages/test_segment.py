@@ -52,6 +52,7 @@ def test_frames_keep_their_numbers_and_get_scores(path: Path) -> None:
         expected = small_networks.expected_scores(np.full((*small_networks.SIZE, 3), before.seq, np.uint8), 3)
         np.testing.assert_allclose(after.semantic.scores, expected, atol=1e-4)
         assert after.semantic.labels.shape == small_networks.SIZE
+        np.testing.assert_array_equal(after.semantic.scaled, resize_image(before.image, small_networks.SIZE))
 
 
 def test_a_palette_colours_the_classes_by_name(path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -148,6 +148,24 @@ def test_motion_that_segment_has_computed_is_reused() -> None:
     assert not temporal.key
 
 
+def test_motion_is_estimated_from_the_scaled_image() -> None:
+    """From that of `segment` if it is smaller than the image and large enough; with key frames from the image."""
+    random = np.random.default_rng(0)
+
+    def resets(size: tuple[int, int], temporal: Temporal | None = None) -> list[Reset | None]:
+        frames = []
+        for seq in range(2):  # images that stay, and scaled ones that change
+            image = np.zeros((400, 500, 3), np.uint8)
+            frame = replace(scored(seq, 0), image=image, temporal=temporal)
+            scaled = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+            frames.append(replace(frame, semantic=replace(frame.semantic, scaled=scaled)))  # type: ignore[type-var]
+        return [out.temporal.reset for out in Smooth()(iter(frames))]  # type: ignore[union-attr]
+
+    assert resets(SIZE) == resets((300, 400)) == ["start", "cut"]
+    assert resets((SIZE[0] - 1, SIZE[1])) == resets((500, 400)) == ["start", None]
+    assert resets(SIZE, Temporal()) == ["start", None]
+
+
 def test_warped_scores_are_not_blended_with_themselves() -> None:
     """Between key frames the last result is warped: the scores of the key frame are blended in once."""
     first, key = scored(0, 1), scored(1, 0)
@@ -184,8 +202,8 @@ def test_a_result_is_warped_by_the_whole_motion_since_its_frame() -> None:
     assert key.scores is not None
     key_frames = KeyFrames(None)
 
-    def infer(_: Image) -> Callable[[], Semantic]:
-        return lambda: key
+    def infer(image: Image) -> Callable[[], Semantic]:
+        return lambda: replace(key, scaled=image)
 
     results = [key_frames.segment(replace(frame, semantic=None), infer, every=9) for frame in frames]
     warped = [replace(out, temporal=temporal) for out, temporal in results]
@@ -197,6 +215,7 @@ def test_a_result_is_warped_by_the_whole_motion_since_its_frame() -> None:
         moved = semantic.stored_scores
         assert isinstance(moved, WarpedScores)
         assert "scores" not in vars(moved)
+        assert semantic.scaled is None  # that of the key frame
     truth = frames[-1].truth
     assert truth is not None
     still = Semantic(key.classes, key.engine, key.size, key.scores).labels
