@@ -83,8 +83,8 @@ def test_a_copy_made_by_dataclasses_has_the_image() -> None:
     copy = replace(frame, seq=4)
     assert copy.image is frame.image
     assert conversion.calls == 1
-    drawn = replace(frame, image=np.zeros(SHAPE, np.uint8))
-    assert drawn.image.max() == 0
+    other = replace(frame, image=np.zeros(SHAPE, np.uint8))
+    assert other.image.max() == 0
     assert frame.image.max() == 1
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from stream_seg.errors import Reason, SourceError
-from stream_seg.frame import Frame, Signal
+from stream_seg.frame import Frame, PendingImage, Signal
 from stream_seg.sources import live
 from stream_seg.sources.live import (
     LONGEST_DELAY_S,
@@ -29,8 +29,10 @@ from stream_seg.sources.live import (
     retry_delay_s,
 )
 from stream_seg.sources.reader import QUEUE_LENGTH, QueuedFrame, Reader
+from stream_seg.sources.sample import Sample
 from stream_seg.sources.video import DecodedFrame, DecodedFrames
 from stream_seg.stages.capture import Capture
+from stream_seg.types import Image
 from tests.support.clips import number_image, read_number, write_video
 from tests.support.program import wait_until
 from tests.support.rtsp_server import rtsp_server
@@ -269,6 +271,38 @@ def test_a_pause_of_the_consumer_is_no_stall_of_the_source(monkeypatch: pytest.M
         outage = next(updates)
     assert (outage.signal.state, outage.signal.reason) == ("stalled", "no data")
     assert reader.ns - last_ns == pytest.approx(QUICK.stall_s * 1e9, abs=1)
+
+
+class SampledReader(FakeReader):
+    """A reader of frames at 10 per second that all have one sample, and whose conversion counts."""
+
+    def __init__(self) -> None:
+        super().__init__(10**6)
+        self.converted = 0
+
+    def take(self, timeout_s: float) -> QueuedFrame:
+        self.ns += 10**8
+        sample = Sample(np.zeros(4, np.uint8), 1)
+        return QueuedFrame(decoded(0)._replace(image=PendingImage(self.convert, (48, 64, 3)), sample=sample), Counter())
+
+    def convert(self) -> Image:
+        self.converted += 1
+        return np.zeros((48, 64, 3), np.uint8)
+
+
+@pytest.mark.parametrize("frozen_s", [2.0, None])
+def test_a_frozen_image_is_noticed_without_a_conversion(
+    frozen_s: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = SampledReader()
+    monkeypatch.setattr(live, "Reader", lambda *_, **__: reader)
+    monkeypatch.setattr(live, "time", reader)
+    with following(Camera(endless), timeouts=Timeouts(5.0, 3.0, frozen_s)) as updates:
+        frames = live.draw_live_frames(updates, "front")
+        signals = [frame.signal.reason if frame.signal else None for frame, _ in zip(frames, range(30), strict=False)]
+    frozen = 0 if frozen_s is None else 10
+    assert signals == [None] * (30 - frozen) + ["frozen"] * frozen
+    assert reader.converted in (frozen, frozen + 1), "only for the banner"
 
 
 def test_the_number_of_hanging_readers_is_limited() -> None:

@@ -21,14 +21,23 @@ def make_frame(pix_fmt: str, planes: list[int]) -> av.VideoFrame:
 
 
 def sample(frame: av.VideoFrame) -> Sample:
-    found = sample_frame(frame)
-    assert found is not None
-    return found
+    result = sample_frame(frame)
+    assert result is not None
+    return result
 
 
 @pytest.mark.parametrize(
     ("pix_fmt", "planes"),
-    [("yuv420p", 3), ("yuvj422p", 3), ("nv12", 2), ("yuyv422", 1), ("uyvy422", 1), ("gray", 1), ("bgr24", 1), ("gbrp", 3)],
+    [
+        ("yuv420p", 3),
+        ("yuvj422p", 3),
+        ("nv12", 2),
+        ("yuyv422", 1),
+        ("uyvy422", 1),
+        ("gray", 1),
+        ("bgr24", 1),
+        ("gbrp", 3),
+    ],
 )
 def test_a_change_of_any_plane_is_noticed_and_rounding_is_not(pix_fmt: str, planes: int) -> None:
     still = sample(make_frame(pix_fmt, [100] * planes))
