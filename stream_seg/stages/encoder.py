@@ -19,7 +19,7 @@ Speed: TypeAlias = Literal["fast", "balanced", "small"]
 BT709 = 1
 """Number of BT.709 in H.264's tables of matrices, of primaries and of transfer functions."""
 MOST_SLICES = 4
-"""Encoder threads by default, at most: every thread encodes a slice, and slices make a larger file (four: by 0.8 % here)."""
+"""Encoder threads by default, at most: every thread encodes a slice, and four make a file 0.8 % larger here."""
 
 
 class Settings(NamedTuple):
