@@ -33,6 +33,7 @@ from stream_seg.types import VOID, Image, Labels
 
 MAGENTA = (255, 0, 255)
 WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95)
+UNSMOOTHED_INTERVALS = (2, 3, 5, 10)
 
 
 def main(
@@ -56,6 +57,9 @@ def main(
     if data is not None:
         drive = read_drive(data, split, classes=open_network(network).classes)
     facts["policies"] = {name: measure_stages(drive, stages(network=network)) for name, stages in POLICIES.items()}
+    facts["unsmoothed"] = {
+        f"every_{n}": measure_stages(drive, (Segment(network=network, every=n),)) for n in UNSMOOTHED_INTERVALS
+    }
     segmented = list(Segment(network=network)(iter(drive.frames)))
     facts["weights"] = {weight: measure_weight(drive, segmented, weight) for weight in WEIGHTS}
     facts["smooth_ms"] = measure_parts(segmented[0], segmented[1])
@@ -105,7 +109,12 @@ def _cpu_ms(work: Callable[[], object]) -> float:
 def tables(facts: Mapping[str, Any]) -> Any:
     """Yield tables of policies, weights and parts for a terminal."""
     keys = ("miou", "vc8", "vc16", "tc", "flicker", "flicker_followed", "boundary_f")
-    for title, rows in ((f"on {facts['drive']}", facts["policies"]), ("smooth by weight", facts["weights"])):
+    groups = {
+        f"on {facts['drive']}": facts["policies"],
+        "key frames without smooth": facts["unsmoothed"],
+        "smooth by weight": facts["weights"],
+    }
+    for title, rows in groups.items():
         table = figures_table(title, "percent", *keys, "cpu_ms", "cpu_p95_ms")
         for name, row in rows.items():
             shares = ["-" if row[key] is None else f"{100 * row[key]:.2f}" for key in keys]

@@ -21,6 +21,7 @@ KEYS = {
     "capture.py --frames 3 --rounds 1": {"cpu_ms", "rounds"},
     "temporal.py --frames 6": {"policies", "unsmoothed", "weights", "smooth_ms"},
     "keys.py --frames 6": {"network", "drives"},
+    "outputs.py --runs 1": {"cpu_ms", "ratio"},
 }
 
 
