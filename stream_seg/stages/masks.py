@@ -84,7 +84,7 @@ class Masks:
                         f"masks: the streams {writer} and {frame.stream} cannot share {self.path}; "
                         f"for one folder each use path: '{self.path / STREAM}'"
                     )
-                folder.write(frame.seq, resize_labels(semantic.labels, frame.image.shape[:2]), semantic.classes)
+                folder.write(frame.seq, resize_labels(semantic.labels, frame.size), semantic.classes)
                 yield frame
 
     def _make_folder(self, stream: str) -> LabelFolder:

@@ -115,7 +115,7 @@ def record(frame: Frame, classes: Sequence[str] | None = None) -> dict[str, Any]
         "stream": frame.stream,
         "seq": frame.seq,
         "pts_s": round(frame.time_s, 6),
-        "size": [frame.image.shape[1], frame.image.shape[0]],
+        "size": [*frame.size[::-1]],
         **content,
         "latency_ms": round((time.monotonic_ns() - frame.captured_ns) / 1e6, 3),
         "missed": dict(frame.missed),

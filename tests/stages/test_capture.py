@@ -22,7 +22,8 @@ import pytest
 from pydantic import ValidationError
 
 from stream_seg.errors import ConfigError, SourceError, StreamSegError
-from stream_seg.frame import Frame
+from stream_seg.frame import Frame, PendingImage
+from stream_seg.sources.video import DecodedFrames, decode_video
 from stream_seg.stages.capture import Capture
 from stream_seg.types import Image
 from tests.sources.test_images import oriented, png_of
@@ -393,6 +394,38 @@ def test_the_error_for_http_404_contains_no_password() -> None:
         _, error = capture_until_error(address.replace("://", "://user:hunter2@") + "/a.mp4?token=hunter2")
     assert f"{address}/a.mp4?…: cannot be opened: 404" in str(error)
     assert "hunter2" not in "".join(traceback.format_exception(error))
+
+
+def is_pending(frame: Frame) -> bool:
+    return isinstance(vars(frame)["image"], PendingImage)
+
+
+def test_live_images_are_converted_when_they_are_read_and_recorded_ones_at_once(tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.ts", 6)
+    recorded, looped = capture(path), list(Capture(uri=str(path), loop=True, frames=6)(iter(())))
+    assert not any(map(is_pending, recorded))
+    assert all(map(is_pending, looped))
+    with serving(path.read_bytes()) as address:
+        streamed = capture(f"{address}/live")
+        followed = list(Capture(uri=f"{address}/live", frames=6)(iter(())))
+    assert all(map(is_pending, [*streamed, *followed]))
+    for frames in (looped, streamed, followed):
+        assert all(np.array_equal(frame.image, same.image) for frame, same in zip(frames, recorded, strict=True))
+
+
+@pytest.mark.parametrize(("keys", "threads"), [({}, 0), ({"loop": True}, 1), ({"loop": True, "threads": 3}, 3)])
+def test_a_live_source_has_one_decoder_thread(
+    keys: dict[str, Any], threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+
+    def decode(*arguments: Any, threads: int, **others: Any) -> DecodedFrames:
+        opened.append(threads)
+        return decode_video(*arguments, threads=threads, **others)
+
+    monkeypatch.setattr("stream_seg.stages.capture.decode_video", decode)
+    list(Capture(uri=str(clip(tmp_path / "a.mp4")), frames=2, **keys)(iter(())))
+    assert opened == [threads]
 
 
 def test_a_stream_that_goes_silent_ends_after_its_timeout(tmp_path: Path) -> None:
