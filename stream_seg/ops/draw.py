@@ -66,10 +66,12 @@ class Panel:
         self.box(0, 0, height, width, radius=radius, colour=PANEL, opacity=PANEL_OPACITY)
 
     def write(self, m: Measures, text: str, x: int, y: int, colour: BGR) -> None:
-        """Write a text, its baseline at y."""
-        mask = np.zeros(self.ink.shape[:2], np.uint8)
-        cv2.putText(mask, text, (x, y), FONT, m.font_scale, 255, m.stroke, cv2.LINE_AA)
-        self._paint(mask, colour)
+        """Write a text, its baseline at y, on a part of the panel with room for letters beyond their nominal size."""
+        left, top = max(0, x - m.text), max(0, y - 2 * m.text)
+        height, width = self.ink[top : y + m.text, left : x + m.width(text) + m.text].shape[:2]
+        mask = np.zeros((height, width), np.uint8)
+        cv2.putText(mask, text, (x - left, y - top), FONT, m.font_scale, 255, m.stroke, cv2.LINE_AA)
+        self._paint(mask, colour, x=left, y=top)
 
     def _paint(self, mask: NDArray[np.uint8], colour: BGR, *, x: int = 0, y: int = 0, opacity: float = 1.0) -> None:
         """Paint through a mask, its top left corner at (x, y)."""

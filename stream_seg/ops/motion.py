@@ -74,8 +74,9 @@ def resize_motion(motion: Motion, size: tuple[int, int]) -> Motion:
     """Return the motion at `size` = (h, w), its vectors scaled accordingly."""
     if motion.shape[:2] == size:
         return motion
-    scale = np.array([size[1] / motion.shape[1], size[0] / motion.shape[0]], np.float32)
-    return np.asarray(cv2.resize(motion, size[::-1], interpolation=cv2.INTER_LINEAR) * scale, np.float32)
+    scale = np.diag([size[1] / motion.shape[1], size[0] / motion.shape[0]])
+    resized = cv2.resize(motion, size[::-1], interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.transform(resized, scale), np.float32)  # a third of the time of numpy's product
 
 
 @lru_cache(maxsize=4)

@@ -1,10 +1,23 @@
 """Test the size, legibility and position of the panels."""
 
+import cv2
 import numpy as np
 import pytest
 
 from stream_seg.datasets.palettes import CAMVID, CITYSCAPES, VOC
-from stream_seg.ops.draw import PANEL_OPACITY, Corner, Sprite, draw_outlines, draw_sprite, render_figures, render_legend
+from stream_seg.ops.draw import (
+    FONT,
+    PANEL_OPACITY,
+    WHITE,
+    Corner,
+    Measures,
+    Panel,
+    Sprite,
+    draw_outlines,
+    draw_sprite,
+    render_figures,
+    render_legend,
+)
 from stream_seg.types import Classes
 
 ITEMS = (("29.8", "fps", "00.0"), ("41", "ms", "000"), ("0", "dropped", "0"), ("road", "openvino bf16", ""))
@@ -41,6 +54,18 @@ def test_text_is_bright_on_dark(height: int) -> None:
     assert sprite.ink.max() > 200
     assert np.median(sprite.keep) == round(255 * (1 - PANEL_OPACITY))
     assert np.median(sprite.ink) < 30
+
+
+@pytest.mark.parametrize("height", [120, 360, 1080, 2160])
+def test_no_letter_is_cut_off(height: int) -> None:
+    """Text is painted on a part of the panel; the letters are those painted on all of it."""
+    m = Measures(height)
+    panel, whole = (Panel(4 * m.line, 20 * m.text, radius=2) for _ in range(2))
+    panel.write(m, "jgQ|_f", 3 * m.text, 2 * m.line, WHITE)
+    mask = np.zeros(whole.ink.shape[:2], np.uint8)
+    cv2.putText(mask, "jgQ|_f", (3 * m.text, 2 * m.line), FONT, m.font_scale, 255, m.stroke, cv2.LINE_AA)
+    whole._paint(mask, WHITE)
+    np.testing.assert_array_equal(panel.sprite().ink, whole.sprite().ink)
 
 
 def test_a_sprite_scales_and_adds() -> None:

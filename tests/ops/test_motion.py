@@ -121,6 +121,14 @@ def test_resize_motion_scales_vectors() -> None:
     np.testing.assert_allclose(resize_motion(motion, (SIZE[0] * 2, SIZE[1] * 3)), np.full((352, 720, 2), (6.0, 6.0)))
 
 
+def test_resize_motion_resizes_and_scales() -> None:
+    motion = np.random.default_rng(0).normal(size=(*SIZE, 2)).astype(np.float32)
+    expected = cv2.resize(motion, (320, 192)) * np.array([320 / SIZE[1], 192 / SIZE[0]])
+    resized = resize_motion(motion, (192, 320))
+    assert resized.dtype == np.float32
+    np.testing.assert_allclose(resized, expected, rtol=1e-6)
+
+
 def test_warp_samples_at_the_end_of_each_vector() -> None:
     array = np.arange(12, dtype=np.float32).reshape(3, 4)
     motion = np.full((3, 4, 2), (1.0, 0.5), np.float32)
