@@ -15,8 +15,8 @@ from stream_seg.ops.labels import upsampled_argmax
 from stream_seg.stages.segment import Segment
 from stream_seg.stages.synthetic import Synthetic
 
-CARD = (SHIPPED / "road.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", CARD, re.MULTILINE | re.DOTALL)
+TEXT = (SHIPPED / "road.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("size", [(384, 640), (540, 960), (96, 128), (193, 321)])
