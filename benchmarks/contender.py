@@ -14,13 +14,13 @@ from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Annotated, TypeAlias, TypeVar
 
 import av
 import cv2
 import numpy as np
 import typer
-from expert import Expert, decode, encode, finish, run, to_frames, to_image
+from expert import Expert, decode, encode, leave, run, to_frame, to_image
 from measured import Marks
 from surroundings import run_command
 
@@ -54,9 +54,16 @@ def main(
     marks.write(figures)
 
 
-def run_expert(clip: Path, output: Path | None, frames: int, mark: Callable[[], None], **settings: Any) -> None:
+def run_expert(clip: Path, output: Path | None, frames: int, mark: Callable[[], None], *, interpolation: int) -> None:
     """Run the expert's loop."""
-    run(clip, output, Expert(**settings), frames=frames, mark=mark)
+    run(clip, output, Expert(interpolation), frames=frames, mark=mark)
+
+
+def run_expert_plus(clip: Path, output: Path | None, frames: int, mark: Callable[[], None]) -> None:
+    """Run the expert's loop with tricks of the pipeline."""
+    from expert_plus import ExpertPlus
+
+    run(clip, output, ExpertPlus(), frames=frames, mark=mark)
 
 
 def run_baseline(clip: Path, output: Path | None, frames: int, mark: Callable[[], None], *, kind: str) -> None:
@@ -66,7 +73,7 @@ def run_baseline(clip: Path, output: Path | None, frames: int, mark: Callable[[]
     network = open_network("road")
     spec, session = read_spec(network), open_session(extract_plain_onnx(network), threads=1)
     loop = Naive(spec, session) if kind == "naive" else Decent(spec, session)
-    finish(map(loop.draw, islice(decode(clip), frames)), output, mark)
+    leave(map(loop.draw, map(to_image, islice(decode(clip), frames))), output, mark)
 
 
 def measure_limits(clip: Path, frames: int) -> dict[str, float]:
@@ -81,7 +88,7 @@ def measure_limits(clip: Path, frames: int) -> dict[str, float]:
         _, network_ms = _measure_cpu_ms(lambda: [engine.infer(image) for image in inputs])
     expert = Expert()
     overlays = [expert.draw(image, labels) for image, labels in expert.segment(images)]
-    converted = [frame.reformat(format="yuv420p") for frame in to_frames(overlays)]
+    converted = [frame.reformat(format="yuv420p") for frame in map(to_frame, overlays)]
     _, encode_ms = _measure_cpu_ms(lambda: encode(converted, clip.with_name("limit.mp4"), lambda: None))
     limits = {"decode": decode_ms, "network": network_ms, "encode": encode_ms}
     return {name: cpu_ms / len(images) for name, cpu_ms in limits.items()}
@@ -113,9 +120,9 @@ def _end_process(failure: threading.ExceptHookArgs) -> None:
 
 
 CONTENDERS: dict[str, Contender] = {
-    "expert": run_expert,
+    "expert": partial(run_expert, interpolation=cv2.INTER_LINEAR),
     "expert_area": partial(run_expert, interpolation=cv2.INTER_AREA),
-    "expert_plus": partial(run_expert, tricks=True),
+    "expert_plus": run_expert_plus,
     "decent": partial(run_baseline, kind="decent"),
     "naive": partial(run_baseline, kind="naive"),
 }

@@ -42,12 +42,17 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_video(tmp_path_factory.mktemp("clip") / "clip.mp4", (frame.image for frame in frames))
 
 
+def make_expert(name: str) -> Any:
+    """Return the loop Expert or ExpertPlus."""
+    return getattr(import_module("expert" if name == "Expert" else "expert_plus"), name)()
+
+
 @pytest.mark.usefixtures("benchmarks")
-@pytest.mark.parametrize("tricks", [False, True])
-def test_the_expert_labels_images_in_order_as_the_pipeline_does(tricks: bool) -> None:
+@pytest.mark.parametrize("name", ["Expert", "ExpertPlus"])
+def test_the_expert_labels_images_in_order_as_the_pipeline_does(name: str) -> None:
     frames = list(islice(Synthetic(width=640, height=384)(iter(())), 5))
     images = [frame.image for frame in frames]
-    results = list(import_module("expert").Expert(tricks=tricks).segment(images))
+    results = list(make_expert(name).segment(images))
     for frame, image, (segmented, labels) in zip(Segment()(iter(frames)), images, results, strict=True):
         assert frame.semantic is not None
         assert segmented is image
@@ -55,12 +60,11 @@ def test_the_expert_labels_images_in_order_as_the_pipeline_does(tricks: bool) ->
 
 
 @pytest.mark.usefixtures("benchmarks")
-@pytest.mark.parametrize("tricks", [False, True])
-def test_the_expert_draws_every_frame_into_a_video(clip: Path, tmp_path: Path, tricks: bool) -> None:
-    expert, marks = import_module("expert"), list[int]()
-    loop = expert.Expert(tricks=tricks)
-    expert.run(clip, tmp_path / "out.mp4", loop, frames=5, mark=lambda: marks.append(1))
-    expert.run(clip, None, loop, frames=3, mark=lambda: marks.append(1))
+@pytest.mark.parametrize("name", ["Expert", "ExpertPlus"])
+def test_the_expert_draws_every_frame_into_a_video(clip: Path, tmp_path: Path, name: str) -> None:
+    loop, run, marks = make_expert(name), import_module("expert").run, list[int]()
+    run(clip, tmp_path / "out.mp4", loop, frames=5, mark=lambda: marks.append(1))
+    run(clip, None, loop, frames=3, mark=lambda: marks.append(1))
     images = [image for _, image in read_video(tmp_path / "out.mp4")]
     assert (len(images), len(marks)) == (5, 8)
     originals = [image for _, image in read_video(clip)[:5]]
