@@ -12,7 +12,7 @@ from rich.table import Table
 from surroundings import figures_table
 
 from stream_seg.errors import StreamSegError
-from stream_seg.stages.encoder import count_cores
+from stream_seg.stages.workers import count_cores
 
 HEADLINES = ("960x540 to mp4", "1920x1080, not encoded")
 LABELS = {

@@ -27,11 +27,12 @@ PACKAGES = ("numpy", "onnxruntime", "opencv-python", "openvino", "pyzmq", "strea
 def describe_machine() -> dict[str, Any]:
     """Return the CPU, its relevant features, cores, load before the start, and versions."""
     from stream_seg.cli.doctor import cpu_features
+    from stream_seg.stages.workers import count_cores
 
     return {
         "cpu": _cpu(),
         "features": cpu_features(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": count_cores(),
         "load": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),

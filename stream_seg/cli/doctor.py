@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import shutil
@@ -26,6 +25,7 @@ from stream_seg.engines.open import open_engine
 from stream_seg.errors import OutputError, StreamSegError
 from stream_seg.installation import install_hint, reinstall_hint
 from stream_seg.network.network import open_network
+from stream_seg.stages.workers import count_cores
 
 PACKAGES = ("onnxruntime-gpu", "nncf", "opencv-python", "av", "numpy", "numba", "pyzmq")
 """Distributions to report besides those of the backends."""
@@ -53,11 +53,10 @@ def examine(*, available: Collection[str] | None = None) -> tuple[dict[str, Any]
     engine {network, backend, precision, device}, first_frame_ms, frame_ms. Those after `cache` are missing where an
     earlier one failed. `available` are the backends to choose from, by default those that work here.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     facts: dict[str, Any] = {
         "stream_seg": __version__,
         "python": platform.python_version(),
-        "cpu": {"name": cpu_name(), "cores": cores, "features": cpu_features()},
+        "cpu": {"name": cpu_name(), "cores": count_cores(), "features": cpu_features()},
         "gpus": list_gpus(),
         "cuda": cuda_version(),
         "versions": package_versions(),

@@ -103,7 +103,7 @@ class Context:
     overwrite: bool = False
     """An output may replace files that exist."""
     ready: Callable[[], bool] = lambda: True
-    """Return whether the next frame has arrived, so that asking for it does not wait. Callable in the stage's thread."""
+    """Return whether the next frame has arrived, so that asking for it does not wait. For the thread of the stage."""
     stopping: Callable[[], bool] = lambda: False
     """Return whether the run has ended or is about to."""
     live: Callable[[str], bool] = lambda stream: False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,6 +12,8 @@ from av.codec.context import Flags, ThreadType
 from av.container import OutputContainer
 from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
+
+from stream_seg.stages.workers import count_cores
 
 Speed: TypeAlias = Literal["fast", "balanced", "small"]
 
@@ -83,8 +84,3 @@ def add_stream(
     context.color_range = ColorRange.MPEG
     context.colorspace = context.color_primaries = context.color_trc = BT709
     return stream
-
-
-def count_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

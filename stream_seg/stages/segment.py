@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import field, replace
@@ -37,7 +36,7 @@ from stream_seg.network.sidecar import Prefer, Size
 from stream_seg.ops.resize import resize_image
 from stream_seg.schema.validation import OneOf
 from stream_seg.stages.base import STRICT, Context, Frames, Traits
-from stream_seg.stages.workers import Workers
+from stream_seg.stages.workers import Workers, count_cores
 from stream_seg.types import Image
 from stream_seg.zoo import explain_untrained
 
@@ -155,8 +154,7 @@ class Segment:
             return self.requests
         if self._context.policy == "latest":
             return 1
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, min(MOST_REQUESTS, cores // self.threads))
+        return max(1, min(MOST_REQUESTS, count_cores() // self.threads))
 
     def _open(self, network: Network) -> Engine:
         busy = partial(self._context.busy, within_s=LOADING_S)
