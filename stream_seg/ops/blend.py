@@ -25,6 +25,7 @@ U16 = NDArray[np.uint16]
 U32 = NDArray[np.uint32]
 Rows = tuple[NDArray[np.uintp], NDArray[np.uintp], U16]
 Columns = tuple[NDArray[np.intp], U16]
+Changed = tuple[NDArray[np.uint8], NDArray[np.uint64]]
 ONE = 65535
 """The weight 1.0 in fixed point."""
 
@@ -49,8 +50,16 @@ def blend(
     down, across = _fixed_point_weights(height, rows, soft), _fixed_point_weights(width, columns, soft)
     ink = np.rint(colours * (opacity[:, None] * 256.0)).astype(np.uint16)  # 8.8 bits
     table = np.column_stack([ink, np.rint((1.0 - opacity) * ONE).astype(np.uint16)])
-    pixels, cells = image.reshape(height, 3 * width), first_outputs(width, columns)
-    _blend_rows(pixels, np.ascontiguousarray(labels), table, (above, below, down), (cells, across))
+    labels, pixels, cells = (
+        np.ascontiguousarray(labels),
+        image.reshape(height, 3 * width),
+        first_outputs(width, columns),
+    )
+    changed = np.zeros((columns + 7) // 8 * 8, np.uint8)
+    unlike = ~labels[above[0]]  # a row of labels that differs from the first one everywhere
+    _blend_rows(
+        pixels, labels, unlike, table, (above, below, down), (cells, across), (changed, changed.view(np.uint64))
+    )
 
 
 @lru_cache(maxsize=32)
@@ -71,7 +80,15 @@ def _interpolate(a: np.uint16, b: np.uint16, weight: np.uint16) -> np.uint16:
 
 
 @jit
-def _blend_rows(image: NDArray[np.uint8], labels: Labels, table: U16, rows: Rows, columns: Columns) -> None:
+def _blend_rows(
+    image: NDArray[np.uint8],
+    labels: Labels,
+    unlike: Labels,
+    table: U16,
+    rows: Rows,
+    columns: Columns,
+    changed: Changed,
+) -> None:
     above, below, down = rows
     width = columns[1].size
     # Of a row of the image; `keep` is stored for each channel, which allows one loop over all bytes.
@@ -80,8 +97,7 @@ def _blend_rows(image: NDArray[np.uint8], labels: Labels, table: U16, rows: Rows
     pixels, count = np.empty(width, np.uint32), 0
     first, last = np.empty((4, width), np.uint16), np.empty((4, width), np.uint16)
     mixed = np.empty((4, width), np.uint16)
-    changed = np.zeros((labels.shape[1] + 7) // 8 * 8, np.uint8)
-    stored = ~labels[above[0]]  # the row of labels in `ink` and `keep`; at first one that differs everywhere
+    stored = unlike  # the row of labels in `ink` and `keep`
     for y in range(image.shape[0]):
         if y == 0 or above[y] != above[y - 1]:
             _store(ink, keep, pixels, last, count)
@@ -104,22 +120,22 @@ def _blend_rows(image: NDArray[np.uint8], labels: Labels, table: U16, rows: Rows
 
 @jit
 def _list_changes(
-    before: Labels, now: Labels, table: U16, columns: Columns, changed: NDArray[np.uint8], pixels: U32, values: U16
+    before: Labels, now: Labels, table: U16, columns: Columns, changed: Changed, pixels: U32, values: U16
 ) -> int:
     """List the pixels of cells that differ between two rows of labels, with ink and keep of `now`. Return the number.
 
-    `changed` is a buffer of a multiple of 8 bytes, so that equal cells are skipped by 8.
+    `changed` is a buffer: a byte for each cell, and the same memory as words of 8 bytes, to skip equal cells by 8.
     """
     cells, across = columns
-    last, count, words = now.size - 1, 0, changed.view(np.uint64)
+    (differs, words), last, count = changed, now.size - 1, 0
     for j in range(last):
-        changed[j] = (before[j] ^ now[j]) | (before[j + 1] ^ now[j + 1])
-    changed[last] = before[last] ^ now[last]
+        differs[j] = (before[j] ^ now[j]) | (before[j + 1] ^ now[j + 1])
+    differs[last] = before[last] ^ now[last]
     for word in range(words.size):
         if not words[word]:
             continue
         for j in range(8 * word, min(8 * word + 8, now.size)):
-            if changed[j]:
+            if differs[j]:
                 a, b = now[j], now[min(j + 1, last)]
                 blue, green, red, rest = table[a, 0], table[a, 1], table[a, 2], table[a, 3]
                 next_blue, next_green, next_red, next_rest = table[b, 0], table[b, 1], table[b, 2], table[b, 3]

@@ -17,11 +17,18 @@ from stream_seg.ops.motion import Confidence, Motion, resize_motion
 from stream_seg.types import Scores
 
 Row = NDArray[np.float32]
+Planes = NDArray[np.float32]
+"""Scores (C, h w)."""
 Quads = NDArray[np.complex128]
 """Scores of four classes at each pixel, as a number of 16 bytes, which numba moves with one instruction."""
 PixelTaps = tuple[NDArray[np.uint32], NDArray[np.float32]]
 """For each pixel of a row: the indices (4, w) of the four pixels around its point, upper left, upper right, lower left,
 lower right; and the weights (2, w) of the right and of the lower ones."""
+Packed = tuple[NDArray[np.float32], Quads]
+"""Scores packed by four classes: (C / 4, h w, 4), and the same memory as quads (C / 4, h w)."""
+Buffers = tuple[PixelTaps, Quads, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], Scores]
+"""Of one row: its taps, the four pixels of each tap as quads (4, w) and as numbers (4, 4 w), weights and interpolated
+scores (3, w, 4) and the same memory as (3, 4 w), and the warped scores (C, w) with C rounded up to four."""
 
 SURE = 4.0
 """Margin of the best class over the second, in the network's scores, at which the weight of the past is halved. The
@@ -33,7 +40,9 @@ def propagate_scores(scores: Scores, motion: Motion) -> Scores:
 
     The result is that of `motion.warp` for each plane (bilinear, border replicated) in a fraction of the time.
     """
-    return _propagate_scores(np.ascontiguousarray(scores), resize_motion(motion, scores.shape[1:]))
+    result, motion = np.empty(scores.shape, np.float32), resize_motion(motion, scores.shape[1:])
+    _propagate_scores(_planes(scores), motion, *_allocate(scores.shape), result)
+    return result
 
 
 def blend_scores(past: Scores, now: Scores, motion: Motion, confidence: Confidence, *, weight: float) -> Scores:
@@ -43,8 +52,23 @@ def blend_scores(past: Scores, now: Scores, motion: Motion, confidence: Confiden
     past, now: float32 (C, h, w); motion (h, w, 2) and confidence (h, w) of the same size. All in one pass.
     """
     result = np.empty_like(now)
-    _blend_scores(np.ascontiguousarray(past), now, motion, np.float32(weight) * confidence, result)
+    _blend_scores(_planes(past), now, motion, np.float32(weight) * confidence, *_allocate(now.shape), result)
     return result
+
+
+def _planes(scores: Scores) -> Planes:
+    return np.ascontiguousarray(scores).reshape(len(scores), -1)
+
+
+def _allocate(shape: tuple[int, ...]) -> tuple[Packed, Buffers]:
+    """Return memory for packed scores and for a row. Views made here are compiled in no kernel, which takes seconds."""
+    count, (height, width) = (shape[0] + 3) // 4, shape[1:]
+    packed = np.empty((count, height * width, 4), np.float32)
+    taps = np.empty((4, width), np.uint32), np.empty((2, width), np.float32)
+    fetched, wide = np.empty((4, width), np.complex128), np.empty((3, width, 4), np.float32)
+    warped = np.empty((4 * count, width), np.float32)
+    quads = packed.reshape(count, height * width * 4).view(np.complex128)
+    return (packed, quads), (taps, fetched, fetched.view(np.float32), wide, wide.reshape(3, 4 * width), warped)
 
 
 @jit
@@ -74,17 +98,14 @@ def compute_margins(scores: Scores) -> NDArray[np.float32]:
 
 
 @jit
-def _pack(scores: Scores) -> Quads:
+def _pack(planes: Planes, packed: NDArray[np.float32]) -> None:
     """Pack scores by four classes; the last class fills up the last four."""
-    classes, height, width = scores.shape
-    count, last, planes = (classes + 3) // 4, classes - 1, scores.reshape(classes, height * width)
-    packed = np.empty((count, height * width, 4), np.float32)
-    for q in range(count):
+    last = planes.shape[0] - 1
+    for q in range(packed.shape[0]):
         quad, first, second = packed[q], planes[4 * q], planes[min(4 * q + 1, last)]
         third, fourth = planes[min(4 * q + 2, last)], planes[min(4 * q + 3, last)]
-        for i in range(height * width):
+        for i in range(first.size):
             quad[i, 0], quad[i, 1], quad[i, 2], quad[i, 3] = first[i], second[i], third[i], fourth[i]
-    return packed.reshape(count, height * width * 4).view(np.complex128)
 
 
 @jit
@@ -110,64 +131,58 @@ def _find_taps(motion: Motion, y: int, taps: PixelTaps) -> None:
 
 
 @jit
-def _warp_row(quads: Quads, taps: PixelTaps, fetched: Quads, wide: NDArray[np.float32], warped: Scores) -> None:
-    """Store the scores of a row at its taps, (C, w) with C rounded up to four. Buffers: `fetched` (4, w), `wide` (3, w,
-    4)."""
-    corners, weights = taps
+def _warp_row(quads: Quads, buffers: Buffers) -> None:
+    """Interpolate the scores of a row at its taps."""
+    (corners, weights), fetched, numbers, wide, flat, warped = buffers
     upper_left, upper_right, lower_left, lower_right = corners[0], corners[1], corners[2], corners[3]
     ul, ur, ll, lr = fetched[0], fetched[1], fetched[2], fetched[3]
-    ul4, ur4, ll4, lr4 = ul.view(np.float32), ur.view(np.float32), ll.view(np.float32), lr.view(np.float32)
-    width, flat, mixed = ul.size, wide.reshape(3, 4 * ul.size), wide[2]
-    across, down, mixed4 = flat[0], flat[1], flat[2]
+    ul4, ur4, ll4, lr4 = numbers[0], numbers[1], numbers[2], numbers[3]
+    across, down, mixed, width = flat[0], flat[1], wide[2], ul.size
     for k in range(2):
         weight, copies = weights[k], wide[k]
         for x in range(width):
             copies[x, 0], copies[x, 1], copies[x, 2], copies[x, 3] = weight[x], weight[x], weight[x], weight[x]
     for q in range(quads.shape[0]):
-        plane = quads[q]
+        plane, result = quads[q], flat[2]
         for x in range(width):
             ul[x], ur[x] = plane[upper_left[x]], plane[upper_right[x]]
             ll[x], lr[x] = plane[lower_left[x]], plane[lower_right[x]]
         for i in range(4 * width):
             upper = ul4[i] + (ur4[i] - ul4[i]) * across[i]
             lower = ll4[i] + (lr4[i] - ll4[i]) * across[i]
-            mixed4[i] = upper + (lower - upper) * down[i]
+            result[i] = upper + (lower - upper) * down[i]
         first, second, third, fourth = warped[4 * q], warped[4 * q + 1], warped[4 * q + 2], warped[4 * q + 3]
         for x in range(width):
             first[x], second[x], third[x], fourth[x] = mixed[x, 0], mixed[x, 1], mixed[x, 2], mixed[x, 3]
 
 
 @jit
-def _blend_scores(past: Scores, now: Scores, motion: Motion, weight: Confidence, result: Scores) -> None:
+def _blend_scores(
+    planes: Planes, now: Scores, motion: Motion, weight: Confidence, packed: Packed, buffers: Buffers, result: Scores
+) -> None:
     classes, height, width = now.shape
-    quads = _pack(past)
-    taps = np.empty((4, width), np.uint32), np.empty((2, width), np.float32)
-    fetched, wide = np.empty((4, width), np.complex128), np.empty((3, width, 4), np.float32)
-    warped = np.empty((4 * quads.shape[0], width), np.float32)
     best, second, share = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
+    _pack(planes, packed[0])
     for y in range(height):
         _find_two_best(now, y, best, second)
         for x in range(width):
             margin = min((best[x] - second[x]) * np.float32(1 / SURE), np.float32(1e6))  # infinite for a single class
             share[x] = weight[y, x] / (np.float32(1) + margin * margin)
-        _find_taps(motion, y, taps)
-        _warp_row(quads, taps, fetched, wide, warped)
+        _find_taps(motion, y, buffers[0])
+        _warp_row(packed[1], buffers)
         for c in range(classes):
-            row, moved, out = now[c, y], warped[c], result[c, y]
+            row, moved, out = now[c, y], buffers[5][c], result[c, y]
             for x in range(width):
                 out[x] = row[x] + share[x] * (moved[x] - row[x])
 
 
 @jit
-def _propagate_scores(scores: Scores, motion: Motion) -> Scores:
-    classes, height, width = scores.shape
-    result, quads = np.empty_like(scores), _pack(scores)
-    taps = np.empty((4, width), np.uint32), np.empty((2, width), np.float32)
-    fetched, wide = np.empty((4, width), np.complex128), np.empty((3, width, 4), np.float32)
-    warped = np.empty((4 * quads.shape[0], width), np.float32)
+def _propagate_scores(planes: Planes, motion: Motion, packed: Packed, buffers: Buffers, result: Scores) -> None:
+    classes, height, width = result.shape
+    _pack(planes, packed[0])
     for y in range(height):
-        _find_taps(motion, y, taps)
-        _warp_row(quads, taps, fetched, wide, warped)
+        _find_taps(motion, y, buffers[0])
+        _warp_row(packed[1], buffers)
         for c in range(classes):
-            result[c, y] = warped[c]
-    return result
+            for x in range(width):
+                result[c, y, x] = buffers[5][c, x]
