@@ -248,6 +248,7 @@ class GraphLifecycle:
             overwrite=self._config.overwrite,
             restricted=self._config.restricted,
             ready=worker.receiver.ready,
+            begin=worker.begin,
             stopping=self.ending,
             live=self._is_live,
             ended=self._has_ended,

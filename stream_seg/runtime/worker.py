@@ -192,6 +192,11 @@ class Worker:
         self.finishing = True
         self.activity.enter("finishing")
 
+    def begin(self, frame: Frame) -> None:
+        """Note the frame that the stage works on from now on; it may have taken later ones already."""
+        self.last = frame
+        self.activity.enter("working", frame)
+
     def _end_work(self, frame: Frame) -> int:
         """Return the time at which the stage took a frame that it yields now, and forget the frames before it."""
         for index, (stream, seq, began_ns) in enumerate(self._begun):

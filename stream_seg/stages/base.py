@@ -104,6 +104,9 @@ class Context:
     """An output may replace files that exist."""
     ready: Callable[[], bool] = lambda: True
     """Return whether the next frame has arrived, so that asking for it does not wait. For the thread of the stage."""
+    begin: Callable[[Frame], None] = lambda frame: None
+    """Note the frame that the stage works on from now on, where it has taken later ones too: errors and stalls name it.
+    For the thread of the stage."""
     stopping: Callable[[], bool] = lambda: False
     """Return whether the run has ended or is about to."""
     live: Callable[[str], bool] = lambda stream: False

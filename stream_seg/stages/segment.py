@@ -22,7 +22,6 @@ from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.frame import Frame, Semantic
 from stream_seg.keyframes.keyframes import Inference, KeyFrames
 from stream_seg.keyframes.latency_control import LatencyControl
-from stream_seg.keyframes.lookahead import Lookahead
 from stream_seg.network.network import (
     Network,
     bias_network,
@@ -36,6 +35,7 @@ from stream_seg.network.sidecar import Prefer, Size
 from stream_seg.ops.resize import resize_image
 from stream_seg.schema.validation import OneOf
 from stream_seg.stages.base import STRICT, Context, Frames, Traits
+from stream_seg.stages.lookahead import Lookahead
 from stream_seg.stages.workers import Workers, count_cores
 from stream_seg.types import Image
 from stream_seg.zoo import explain_untrained
@@ -144,7 +144,7 @@ class Segment:
         """Return the frames with their inference, which runs ahead if there are `workers` for several images."""
         if workers is None or engine.requests == 1 or self.every == "auto":
             return ((frame, infer) for frame in frames)
-        ahead = Lookahead(infer, workers, every=self.every, requests=engine.requests, ready=self._context.ready)
+        ahead = Lookahead(infer, workers, every=self.every, requests=engine.requests, context=self._context)
         return ahead.read(frames)
 
     @property

@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from threading import Barrier
+from dataclasses import dataclass, field, replace
+from threading import Barrier, Event
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
+from stream_seg.errors import SourceError
 from stream_seg.frame import Frame, Semantic, Signal
 from stream_seg.keyframes.keyframes import KeyFrames
-from stream_seg.keyframes.lookahead import MOST_FRAMES, Lookahead
+from stream_seg.stages.base import Context, Frames, Traits
+from stream_seg.stages.lookahead import MOST_FRAMES, Lookahead
 from stream_seg.stages.workers import Workers
 from stream_seg.types import Image
 from tests.keyframes.test_keyframes import drive, segment
+from tests.support.fake_stages import Camera, Ledger, make_chain, run_graph
+
+
+@dataclass
+class Bound:
+    """A filter that keeps its context."""
+
+    run: Callable[[Frames], Frames]
+    context: Context = field(default_factory=Context)
+    traits: ClassVar = Traits()
+
+    def bind(self, context: Context) -> Bound:
+        self.context = context
+        return self
+
+    def __call__(self, frames: Frames) -> Frames:
+        return self.run(frames)
+
 
 Results = list[tuple[str, int, int, bytes]]
 
@@ -30,7 +51,7 @@ def run(frames: list[Frame], every: int, *, requests: int = 0) -> tuple[Results,
 
     key_frames, results = KeyFrames(None), []
     with Workers(max(1, requests), name="test") as workers:
-        ahead = Lookahead(infer, workers, every=every, requests=requests, ready=lambda: True)
+        ahead = Lookahead(infer, workers, every=every, requests=requests, context=Context())
         for frame, inference in ahead.read(frames) if requests else ((frame, infer) for frame in frames):
             if frame.signal is not None:
                 results.append((frame.stream, frame.seq, -1, b""))
@@ -91,7 +112,7 @@ def test_two_key_frames_are_computed_at_a_time() -> None:
 
     frames = drive(4)
     with Workers(2, name="test") as workers:
-        ahead = Lookahead(infer, workers, every=2, requests=2, ready=lambda: True)
+        ahead = Lookahead(infer, workers, every=2, requests=2, context=Context())
         taken = [inference(frame.image) for frame, inference in ahead.read(frames)]
         for result in (taken[0], taken[2]):
             assert result().size == (176, 240)
@@ -107,7 +128,7 @@ def test_few_frames_wait(every: int) -> None:
             yield frame
 
     with Workers(2, name="test") as workers:
-        ahead = Lookahead(lambda image: lambda: segment(image), workers, every=every, requests=2, ready=lambda: True)
+        ahead = Lookahead(lambda image: lambda: segment(image), workers, every=every, requests=2, context=Context())
         for taken, _ in enumerate(ahead.read(note(drive(40))), 1):
             assert len(read) - taken < MOST_FRAMES
 
@@ -127,9 +148,69 @@ def test_a_finished_frame_does_not_wait_for_the_next_one() -> None:
     done: list[int] = []
     frames = drive(6)
     with Workers(2, name="test") as workers:
-        ahead = Lookahead(infer, workers, every=1, requests=2, ready=lambda: False)
+        ahead = Lookahead(infer, workers, every=1, requests=2, context=Context(ready=lambda: False))
         for frame, inference in ahead.read(send(frames)):
             inference(frame.image)()
             done.append(frame.seq)
     assert done == list(range(6))
     assert computed == [frame.image.tobytes() for frame in frames]
+
+
+def infer(image: Image) -> Callable[[], Semantic]:
+    return lambda: segment(image)
+
+
+def test_the_frames_before_an_error_of_the_source_are_yielded() -> None:
+    def fail() -> Iterator[Frame]:
+        yield from drive(4)
+        raise SourceError("breaks off")
+
+    with Workers(2, name="test") as workers:
+        frames = Lookahead(infer, workers, every=1, requests=2, context=Context()).read(fail())
+        assert [next(frames)[0].seq for _ in range(4)] == [0, 1, 2, 3]
+        with pytest.raises(SourceError, match="breaks off"):
+            next(frames)
+
+
+@pytest.mark.parametrize("stopping", [True, False])
+def test_a_stopped_run_drops_frames_whose_results_take_long(monkeypatch: pytest.MonkeyPatch, stopping: bool) -> None:
+    monkeypatch.setattr("stream_seg.stages.lookahead.STOP_S", 0.0)
+    released = Event()
+
+    def wait(image: Image) -> Callable[[], Semantic]:
+        return lambda: (released.wait(10), segment(image))[1]
+
+    taken: list[int] = []
+    with Workers(2, name="test") as workers:
+        ahead = Lookahead(wait, workers, every=1, requests=4, context=Context(stopping=lambda: stopping))
+        for frame, _ in ahead.read(iter(drive(4))):
+            taken.append(frame.seq)
+        released.set()
+    assert taken == ([] if stopping else [0, 1, 2, 3])
+
+
+def test_more_requests_than_frames_wait_by_default_are_all_computed_at_a_time() -> None:
+    count = MOST_FRAMES + 2
+    together = Barrier(count)
+
+    def meet(image: Image) -> Callable[[], Semantic]:
+        return lambda: (together.wait(10), segment(image))[1]
+
+    with Workers(count, name="test") as workers:
+        ahead = Lookahead(meet, workers, every=1, requests=count, context=Context())
+        assert len([inference(frame.image)() for frame, inference in ahead.read(drive(count))]) == count
+
+
+def test_errors_name_the_frame_that_failed_not_one_read_ahead() -> None:
+    def fail(frames: Frames) -> Frames:
+        context: Context = stage.context
+        with Workers(2, name="test") as workers:
+            ahead = Lookahead(infer, workers, every=1, requests=3, context=context)
+            for frame, _ in ahead.read(frames):
+                if frame.seq == 2:
+                    raise ZeroDivisionError("no way")
+                yield frame
+
+    stage = Bound(fail)
+    graph = run_graph(make_chain(Camera(20), stage, Ledger()))
+    assert str(graph.error).startswith("stage work failed at frame camera:2: ZeroDivisionError: no way")

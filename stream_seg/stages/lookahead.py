@@ -10,38 +10,44 @@ from functools import partial
 from stream_seg.frame import Frame, Semantic
 from stream_seg.keyframes.keyframes import Inference
 from stream_seg.per_stream import PerStream
+from stream_seg.stages.base import Context
 from stream_seg.types import Image
 
 MOST_FRAMES = 6
-"""Frames that wait for their turn, at most: 36 MiB of 1920x1080."""
+"""Frames that wait for their turn, at most, unless there are as many requests: 36 MiB of 1920x1080."""
 POLL_S = 0.002
 """Interval at which a frame that waits for its result looks for the next one."""
+STOP_S = 0.3
+"""Time that a stopped run gives each result."""
 
 
 class Lookahead:
     """Frames of all streams that are read ahead, with every `every`th after a key frame segmented by `workers`.
 
-    `requests` results are computed at a time, and one waits. No frame is read while `ready` is false: it would delay
-    those that are done. Where something new comes into view a key frame comes early, and a result that was computed
-    ahead is not used: decisions and results are those without lookahead.
+    `requests` results are computed at a time, and one waits. Where something new comes into view a key frame comes
+    early, and a result that was computed ahead is not used: decisions and results are those without lookahead.
+    `context` is that of the stage. No frame is read before it has come, since it would delay those that are done. At
+    the end of a stopped run, frames whose results take longer than STOP_S are dropped.
     """
 
-    def __init__(
-        self, infer: Inference, workers: Executor, *, every: int, requests: int, ready: Callable[[], bool]
-    ) -> None:
-        self._infer, self._workers, self._ready = infer, workers, ready
+    def __init__(self, infer: Inference, workers: Executor, *, every: int, requests: int, context: Context) -> None:
+        self._infer, self._workers, self._context = infer, workers, context
         self._every, self._requests = every, requests
+        self._most_frames = max(MOST_FRAMES, requests + 1)
         self._waiting = deque[tuple[Frame, Future[Semantic] | None]]()
         self._ages: PerStream[int] = PerStream()  # frames from the last key frame to the last frame that was read
 
     def read(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Inference]]:
         """Yield each frame when its turn has come, with its inference, which is called if it is a key frame."""
-        for frame in frames:
-            self._add(frame)
-            while self._waiting and self._must_yield():
-                yield self._take()
-        while self._waiting:
-            yield self._take()
+        try:
+            for frame in frames:
+                self._add(frame)
+                while self._waiting and self._must_yield():
+                    yield self._take()
+        except Exception:
+            yield from self._finish()  # the frames before the error
+            raise
+        yield from self._finish()
 
     def _add(self, frame: Frame) -> None:
         future = None
@@ -54,6 +60,7 @@ class Lookahead:
 
     def _take(self) -> tuple[Frame, Inference]:
         frame, future = self._waiting.popleft()
+        self._context.begin(frame)
         return frame, partial(self._infer_key_frame, frame.stream, future)
 
     def _infer_key_frame(self, stream: str, future: Future[Semantic] | None, image: Image) -> Callable[[], Semantic]:
@@ -62,13 +69,20 @@ class Lookahead:
         self._ages.put(stream, waiting % self._every)
         return self._infer(image) if future is None else future.result
 
+    def _finish(self) -> Iterator[tuple[Frame, Inference]]:
+        while self._waiting:
+            future = self._waiting[0][1]
+            if future is not None and self._context.stopping() and not wait((future,), STOP_S).done:
+                return
+            yield self._take()
+
     def _must_yield(self) -> bool:
         """Return True if the first frame has to be taken, False if there is room for the next one, which is here."""
         foreseen = sum(future is not None for _, future in self._waiting)
-        if foreseen > self._requests or len(self._waiting) >= MOST_FRAMES:
+        if foreseen > self._requests or len(self._waiting) >= self._most_frames:
             return True
         future = self._waiting[0][1]
-        while not self._ready():
+        while not self._context.ready():
             if future is None or wait((future,), POLL_S).done:
                 return True
         return False
