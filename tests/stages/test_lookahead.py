@@ -203,7 +203,7 @@ def test_more_requests_than_frames_wait_by_default_are_all_computed_at_a_time() 
 
 def test_errors_name_the_frame_that_failed_not_one_read_ahead() -> None:
     def fail(frames: Frames) -> Frames:
-        context: Context = stage.context
+        context = replace(stage.context, ready=lambda: True)
         with Workers(2, name="test") as workers:
             ahead = Lookahead(infer, workers, every=1, requests=3, context=context)
             for frame, _ in ahead.read(frames):
