@@ -1,6 +1,7 @@
-"""Measure the overlay stage at 1920x1080 with labels of 352x480, compared with a blend in numpy floats.
+"""Measure the overlay stage at 1920x1080 with labels of 384x640, compared with a blend in numpy floats, and its parts.
 
-The two alternate (A B A B) in one thread; CPU-ms per frame; the overlay draws legend and figures, as by default.
+They alternate (A B A B) in one thread; CPU-ms per frame; the overlay draws legend and figures, as by default. Parts:
+`blend` at two sizes, and the labels of scores of half their size.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Annotated, Any
 
@@ -17,10 +19,13 @@ import typer
 from surroundings import JsonFile, describe_machine, figures_table, print_results, run_command
 
 from stream_seg.frame import EngineInfo, Frame, Semantic
+from stream_seg.ops.blend import blend
+from stream_seg.ops.labels import upsampled_argmax
 from stream_seg.stages.overlay import Overlay
 from stream_seg.stages.synthetic import Synthetic
+from stream_seg.types import Scores
 
-SIZE = (352, 480)
+SIZE = (384, 640)
 WARM_UP_FRAMES = 3
 
 
@@ -45,8 +50,9 @@ def main(
                 times_ms[name].append(1000 * (time.process_time() - began_s) / len(batch))
     facts["cpu_ms"] = {name: summary(values) for name, values in times_ms.items()}
     facts["ratio"] = round(facts["cpu_ms"]["numpy"]["p50"] / facts["cpu_ms"]["overlay"]["p50"], 1)
+    facts["parts_ms"] = {name: summary(values) for name, values in measure_parts(labelled, rounds=frames).items()}
     table = figures_table("drawing at 1920x1080", "CPU-ms per frame", "median", "p99")
-    for name, row in facts["cpu_ms"].items():
+    for name, row in (facts["cpu_ms"] | facts["parts_ms"]).items():
         table.add_row(name, f"{row['p50']:.2f}", f"{row['p99']:.2f}")
     print_results(facts, [table], json_file)
 
@@ -57,6 +63,37 @@ def add_labels(frame: Frame) -> Frame:
     labels = np.asarray(cv2.resize(frame.truth.labels, SIZE[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
     semantic = Semantic(frame.truth.classes, EngineInfo("truth", "none", "exact", "none"), SIZE, label_map=labels)
     return replace(frame, semantic=semantic, truth=None)
+
+
+def measure_parts(labelled: list[Frame], *, rounds: int) -> dict[str, list[float]]:
+    """Return CPU-ms of `blend` on images of two sizes, and of the labels of scores, for each frame in each round."""
+    times_ms: dict[str, list[float]] = {}
+    for number in range(rounds + WARM_UP_FRAMES):
+        frame = labelled[number % len(labelled)]
+        assert frame.semantic is not None
+        labels, colours = frame.semantic.labels, frame.semantic.classes.bgr
+        half, large = soft_scores(frame.semantic), frame.image.copy()
+        small, opacity = cv2.resize(large, (960, 540)), np.full(256, 0.5)
+        parts: dict[str, Callable[[], object]] = {
+            "labels": partial(upsampled_argmax, half, SIZE),
+            "blend 960x540": partial(blend, np.asarray(small, np.uint8), labels, colours, opacity),
+            "blend 1920x1080": partial(blend, large, labels, colours, opacity),
+        }
+        for name, part in parts.items():
+            began_s = time.process_time()
+            part()
+            if number >= WARM_UP_FRAMES:
+                times_ms.setdefault(name, []).append(1000 * (time.process_time() - began_s))
+    return times_ms
+
+
+def soft_scores(semantic: Semantic) -> Scores:
+    """Return scores of half the size of the labels whose outlines are soft, as those of a network."""
+    height, width = SIZE
+    planes = [(semantic.labels == label).astype(np.float32) for label in range(len(semantic.classes))]
+    return np.stack(
+        [np.asarray(cv2.GaussianBlur(cv2.resize(plane, (width // 2, height // 2)), (0, 0), 1)) for plane in planes]
+    )
 
 
 def copy_image(frame: Frame) -> Frame:

@@ -17,7 +17,7 @@ KEYS = {
     "pipeline.py --frames 2 --rounds 1 --busy-ok": {"ratio", "cpu_ms", "ratio_io", "agreement", "load"},
     "graph.py --frames 3 --rounds 1": {"overhead_ms", "graph_share"},
     "target.py --calm 1 --busy 1": {"target", "control"},
-    "overlay.py --frames 10": {"cpu_ms", "ratio"},
+    "overlay.py --frames 10": {"cpu_ms", "parts_ms", "ratio"},
     "capture.py --frames 3 --rounds 1": {"cpu_ms", "rounds"},
     "temporal.py --frames 6": {"policies", "unsmoothed", "weights", "smooth_ms"},
     "keys.py --frames 6": {"network", "drives"},
