@@ -119,14 +119,14 @@ def test_sources_that_deliver_too_much_get_equal_shares(sent: Counter[str]) -> N
         return all(sent[f"{name}->work"] > taken[name] for name in names if name != stream)
 
     def camera(name: str, burst: int, _: Frames) -> Frames:
-        """Yield frames, `burst` for each one that is sent."""
+        """Yield frames, `burst` for each one that is taken."""
         for number in count():
             yield make_frame(number, stream=name)
             if number % burst == 0:
                 wait_until(partial(may_continue, name, number // burst))
 
     def may_continue(name: str, frames: int) -> bool:
-        return sent[f"{name}->work"] >= frames or ledger.ended.is_set()
+        return taken[name] >= frames or ledger.ended.is_set()
 
     ledger = Ledger(stop_after=total)
     cameras = [make_node(name, "source", partial(camera, name, 20 if name == "camera0" else 1)) for name in names]
