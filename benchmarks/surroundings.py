@@ -79,13 +79,11 @@ def open_clip(video: Path | None, *, size: str, frames: int) -> Iterator[Path]:
 
 
 def default_filters() -> dict[str, Stage]:
-    """Return the filters of the graph that runs without --config, by name; `segment` computes each image, one at a
-    time, so that no frame waits in it for the next one."""
+    """Return the filters of the graph that runs without --config, by name."""
     from stream_seg.config.graph_file import check
     from stream_seg.config.overrides import default_document, with_input, with_outputs
 
     document = with_outputs(with_input(default_document(), "in.mp4"), ["out.mp4"])
-    document["stages"]["segment"] |= {"every": 1, "requests": 1}
     return {node.name: node.stage for node in check(document, where="default.yaml").nodes if node.role == "filter"}
 
 

@@ -102,8 +102,9 @@ class Context:
     """A person ends the run: an output that people watch may stay after the last frame."""
     overwrite: bool = False
     """An output may replace files that exist."""
-    ready: Callable[[], bool] = lambda: True
-    """Return whether the next frame has arrived, so that asking for it does not wait. For the thread of the stage."""
+    ready: Callable[[], bool] = lambda: False
+    """Return whether the next frame is known to have arrived, so that asking for it does not wait. For the thread of
+    the stage."""
     begin: Callable[[Frame], None] = lambda frame: None
     """Note the frame that the stage works on from now on, where it has taken later ones too: errors and stalls name it.
     For the thread of the stage."""

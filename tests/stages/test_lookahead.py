@@ -51,7 +51,7 @@ def run(frames: list[Frame], every: int, *, requests: int = 0) -> tuple[Results,
 
     key_frames, results = KeyFrames(None), []
     with Workers(max(1, requests), name="test") as workers:
-        ahead = Lookahead(infer, workers, every=every, requests=requests, context=Context())
+        ahead = Lookahead(infer, workers, every=every, requests=requests, context=Context(ready=lambda: True))
         for frame, inference in ahead.read(frames) if requests else ((frame, infer) for frame in frames):
             if frame.signal is not None:
                 results.append((frame.stream, frame.seq, -1, b""))
@@ -112,7 +112,7 @@ def test_two_key_frames_are_computed_at_a_time() -> None:
 
     frames = drive(4)
     with Workers(2, name="test") as workers:
-        ahead = Lookahead(infer, workers, every=2, requests=2, context=Context())
+        ahead = Lookahead(infer, workers, every=2, requests=2, context=Context(ready=lambda: True))
         taken = [inference(frame.image) for frame, inference in ahead.read(frames)]
         for result in (taken[0], taken[2]):
             assert result().size == (176, 240)
@@ -128,7 +128,9 @@ def test_few_frames_wait(every: int) -> None:
             yield frame
 
     with Workers(2, name="test") as workers:
-        ahead = Lookahead(lambda image: lambda: segment(image), workers, every=every, requests=2, context=Context())
+        ahead = Lookahead(
+            lambda image: lambda: segment(image), workers, every=every, requests=2, context=Context(ready=lambda: True)
+        )
         for taken, _ in enumerate(ahead.read(note(drive(40))), 1):
             assert len(read) - taken < MOST_FRAMES
 
@@ -148,7 +150,7 @@ def test_a_finished_frame_does_not_wait_for_the_next_one() -> None:
     done: list[int] = []
     frames = drive(6)
     with Workers(2, name="test") as workers:
-        ahead = Lookahead(infer, workers, every=1, requests=2, context=Context(ready=lambda: False))
+        ahead = Lookahead(infer, workers, every=1, requests=2, context=Context())
         for frame, inference in ahead.read(send(frames)):
             inference(frame.image)()
             done.append(frame.seq)
@@ -166,7 +168,7 @@ def test_the_frames_before_an_error_of_the_source_are_yielded() -> None:
         raise SourceError("breaks off")
 
     with Workers(2, name="test") as workers:
-        frames = Lookahead(infer, workers, every=1, requests=2, context=Context()).read(fail())
+        frames = Lookahead(infer, workers, every=1, requests=2, context=Context(ready=lambda: True)).read(fail())
         assert [next(frames)[0].seq for _ in range(4)] == [0, 1, 2, 3]
         with pytest.raises(SourceError, match="breaks off"):
             next(frames)
@@ -182,7 +184,9 @@ def test_a_stopped_run_drops_frames_whose_results_take_long(monkeypatch: pytest.
 
     taken: list[int] = []
     with Workers(2, name="test") as workers:
-        ahead = Lookahead(wait, workers, every=1, requests=4, context=Context(stopping=lambda: stopping))
+        ahead = Lookahead(
+            wait, workers, every=1, requests=4, context=Context(ready=lambda: True, stopping=lambda: stopping)
+        )
         for frame, _ in ahead.read(iter(drive(4))):
             taken.append(frame.seq)
         released.set()
@@ -197,7 +201,7 @@ def test_more_requests_than_frames_wait_by_default_are_all_computed_at_a_time() 
         return lambda: (together.wait(10), segment(image))[1]
 
     with Workers(count, name="test") as workers:
-        ahead = Lookahead(meet, workers, every=1, requests=count, context=Context())
+        ahead = Lookahead(meet, workers, every=1, requests=count, context=Context(ready=lambda: True))
         assert len([inference(frame.image)() for frame, inference in ahead.read(drive(count))]) == count
 
 

@@ -32,6 +32,8 @@ from tests.support import small_networks
 from tests.support.fake_stages import FunctionStage, make_chain, run_graph
 from tests.support.frames import make_frame
 
+AHEAD = Context(ready=lambda: True)
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -116,7 +118,7 @@ def test_several_images_at_a_time_give_the_results_of_one_in_order(path: Path, b
     frames[5] = replace(frames[5], signal=Signal("stalled", "no data", 0))
 
     def run(requests: int) -> list[tuple[int, bytes | None]]:
-        stage = Segment(network=str(path), backend=backend, precision="f32", requests=requests)
+        stage = Segment(network=str(path), backend=backend, precision="f32", requests=requests).bind(AHEAD)
         done = ((frame.seq, frame.semantic) for frame in stage(iter(frames)))
         return [(seq, semantic and semantic.labels.tobytes() + semantic.scores.tobytes()) for seq, semantic in done]
 
@@ -131,7 +133,7 @@ def test_the_shipped_network_gives_byte_identical_scores_with_two_requests(data:
     image = cv2.imread(str(next((data / "camvid/val").glob("*.png"))))
     images = [np.ascontiguousarray(np.roll(image, 40 * seq, axis=1)) for seq in range(4)]
     frames = [replace(make_frame(seq), image=image) for seq, image in enumerate(images)]
-    one, two = ([f.semantic.scores for f in Segment(requests=n)(iter(frames))] for n in (1, 2))
+    one, two = ([f.semantic.scores for f in Segment(requests=n).bind(AHEAD)(iter(frames))] for n in (1, 2))
     for before, after in zip(one, two, strict=True):
         np.testing.assert_array_equal(before, after)
 
@@ -155,7 +157,7 @@ class Pair:
 def run_pair(engine: Pair, monkeypatch: pytest.MonkeyPatch, path: Path) -> Frames:
     """Return eight frames of the stage `segment`, whose engine is a Pair."""
     monkeypatch.setattr("stream_seg.stages.segment.open_engine", lambda *_, **__: nullcontext(engine))
-    return Segment(network=str(path))(make_frame(seq) for seq in range(8))
+    return Segment(network=str(path)).bind(AHEAD)(make_frame(seq) for seq in range(8))
 
 
 def test_two_images_are_computed_at_a_time(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
