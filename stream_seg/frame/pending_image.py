@@ -11,7 +11,7 @@ from stream_seg.types import Image
 class PendingImage:
     """An image of known `shape` = (H, W, 3), made by `convert` on first access, once for all copies of its frame.
 
-    Callable from any thread. What `convert` refers to, such as a decoded frame, is released after the conversion.
+    Any thread may read it. Objects that `convert` refers to, such as a decoded frame, are released after the conversion.
     """
 
     def __init__(self, convert: Callable[[], Image], shape: tuple[int, int, int]) -> None:

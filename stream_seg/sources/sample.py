@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stream_seg.types import Image
 
 ROWS, VALUES = 8, 7
-"""Every 8th row, and of it every 7th value: no multiple of a pixel's values, so that all channels are seen."""
+"""Every 8th row, and every 7th value of a row: pixels have 1 to 4 values, so that all channels are sampled."""
 NOISE_LEVELS = 1
 """Levels of 8 bits by which equal images may differ: a decoder's rounding. The noise of any sensor is larger."""
 
@@ -33,7 +33,7 @@ class Sample(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """Number type of the values of a decoded frame, their number per row of each plane, and their bits."""
+    """Number type and bits of the values of a decoded frame, and the values per row of each plane."""
 
     dtype: np.dtype[Any]
     widths: tuple[int, ...]
