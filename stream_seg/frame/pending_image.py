@@ -11,7 +11,7 @@ from stream_seg.types import Image
 class PendingImage:
     """An image of known `shape` = (H, W, 3), made by `convert` on first access, once for all copies of its frame.
 
-    Any thread may read it. Objects that `convert` refers to, such as a decoded frame, are released after the conversion.
+    Any thread may read it. The objects that `convert` refers to, such as a decoded frame, are released afterwards.
     """
 
     def __init__(self, convert: Callable[[], Image], shape: tuple[int, int, int]) -> None:
