@@ -9,6 +9,9 @@ From 11x192x320 this halves the time of a blend.
 
 from __future__ import annotations
 
+from functools import lru_cache
+from threading import get_ident
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,7 +44,7 @@ def propagate_scores(scores: Scores, motion: Motion) -> Scores:
     The result is that of `motion.warp` for each plane (bilinear, border replicated) in a fraction of the time.
     """
     result, motion = np.empty(scores.shape, np.float32), resize_motion(motion, scores.shape[1:])
-    _propagate_scores(_planes(scores), motion, *_allocate(scores.shape), result)
+    _propagate_scores(_planes(scores), motion, *_buffers(scores.shape, get_ident()), result)
     return result
 
 
@@ -52,7 +55,8 @@ def blend_scores(past: Scores, now: Scores, motion: Motion, confidence: Confiden
     past, now: float32 (C, h, w); motion (h, w, 2) and confidence (h, w) of the same size. All in one pass.
     """
     result = np.empty_like(now)
-    _blend_scores(_planes(past), now, motion, np.float32(weight) * confidence, *_allocate(now.shape), result)
+    buffers = _buffers(now.shape, get_ident())
+    _blend_scores(_planes(past), now, motion, np.float32(weight) * confidence, *buffers, result)
     return result
 
 
@@ -60,8 +64,12 @@ def _planes(scores: Scores) -> Planes:
     return np.ascontiguousarray(scores).reshape(len(scores), -1)
 
 
-def _allocate(shape: tuple[int, ...]) -> tuple[Packed, Buffers]:
-    """Return memory for packed scores and for a row. Views made here are compiled in no kernel, which takes seconds."""
+@lru_cache(maxsize=4)
+def _buffers(shape: tuple[int, ...], _thread: int) -> tuple[Packed, Buffers]:
+    """Return memory of a thread for packed scores and for a row. New memory would have to be cleared by the system.
+
+    Its views are made here, because a kernel that makes them takes seconds to compile.
+    """
     count, (height, width) = (shape[0] + 3) // 4, shape[1:]
     packed = np.empty((count, height * width, 4), np.float32)
     taps = np.empty((4, width), np.uint32), np.empty((2, width), np.float32)
