@@ -46,12 +46,13 @@ def sample_image(image: Image) -> Sample:
 
 
 def sample_frame(frame: av.VideoFrame) -> Sample | None:
-    """Sample the planes of a decoded frame as they are; None for a pixel format without values of 8 to 16 bits.
+    """Sample the planes of a decoded frame as they are; None for a pixel format without values of 8 to 16 bits, and for
+    a frame whose rows are stored from the bottom up: PyAV's buffer of a plane begins at its last row in memory.
 
     A frame of 1920x1080 takes 0.04 ms, its conversion to BGR 0.6 ms.
     """
     layout = _find_layout(frame.format.name, frame.width, frame.height)
-    if layout is None:
+    if layout is None or any(plane.line_size < 0 for plane in frame.planes):
         return None
     rows = (
         np.frombuffer(plane, layout.dtype).reshape(plane.height, -1)[::ROWS, :width:VALUES].ravel()  # type: ignore[call-overload]

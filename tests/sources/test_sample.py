@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+from pathlib import Path
+
 import av
 import numpy as np
 import pytest
@@ -85,6 +88,23 @@ def test_frames_of_another_size_or_format_differ() -> None:
 @pytest.mark.parametrize("pix_fmt", ["pal8", "rgb565le", "monow", "gbrapf32le", "yuv444p16be"])
 def test_a_format_without_plain_values_is_not_sampled(pix_fmt: str) -> None:
     assert sample_frame(av.VideoFrame(*SIZE, pix_fmt)) is None
+
+
+def test_rows_from_the_bottom_up_are_not_sampled(tmp_path: Path) -> None:
+    """The memory of a plane does not begin at its first row: reading on from there would leave it."""
+    path = tmp_path / "bottom_up.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("rawvideo", 30)
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "bgr24"
+        container.mux(stream.encode(av.VideoFrame(*SIZE, "bgr24")))
+    header = path.read_bytes()
+    size = struct.pack("<2i", SIZE[0], -SIZE[1])  # a negative height: from the top down
+    assert header.count(size) == 1
+    path.write_bytes(header.replace(size, struct.pack("<2i", *SIZE)))
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        assert frame.planes[0].line_size < 0
+        assert sample_frame(frame) is None
 
 
 def test_images_are_sampled_too_into_a_copy() -> None:
