@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -38,6 +39,20 @@ def test_equals_warping_then_blending(classes: int) -> None:
     whole = np.rint(motion)
     expected = now + share * (warp_scores(past, whole) - now)
     np.testing.assert_allclose(blend_scores(past, now, whole, confidence, weight=0.8), expected, atol=1e-4)
+
+
+def test_threads_do_not_share_memory() -> None:
+    random = np.random.default_rng(1)
+    past, now = random.normal(0, 4, (2, 4, 11, 96, 160)).astype(np.float32)
+    motion, confidence = random.normal(0, 6, (96, 160, 2)).astype(np.float32), np.ones((96, 160), np.float32)
+
+    def blend(k: int) -> np.ndarray:
+        return blend_scores(past[k % 4], now[k % 4], motion, confidence, weight=0.8)
+
+    expected = [blend(k) for k in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        for k, result in enumerate(threads.map(blend, range(40))):
+            np.testing.assert_array_equal(result, expected[k % 4])
 
 
 def crossing() -> tuple[Frame, ...]:
