@@ -39,13 +39,17 @@ class Lookahead:
 
     def read(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Inference]]:
         """Yield each frame when its turn has come, with its inference, which is called if it is a key frame."""
+        failing: Frame | None = None
         try:
             for frame in frames:
+                failing = frame
                 self._add(frame)
                 while self._waiting and self._must_yield():
                     yield self._take()
         except Exception:
             yield from self._finish()  # the frames before the error
+            if failing is not None:
+                self._context.begin(failing)
             raise
         yield from self._finish()
 

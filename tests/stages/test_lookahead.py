@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import count
 from threading import Barrier, Event
 from typing import ClassVar
 
@@ -217,4 +218,25 @@ def test_errors_name_the_frame_that_failed_not_one_read_ahead() -> None:
 
     stage = Bound(fail)
     graph = run_graph(make_chain(Camera(20), stage, Ledger()))
+    assert str(graph.error).startswith("stage work failed at frame camera:2: ZeroDivisionError: no way")
+
+
+def test_errors_name_a_frame_that_cannot_be_prepared_after_the_frames_before_it() -> None:
+    def fail(frames: Frames) -> Frames:
+        def prepare(image: Image) -> Callable[[], Semantic]:
+            if next(numbers) == 2:
+                raise ZeroDivisionError("no way")
+            return lambda: segment(image)
+
+        numbers, context = count(), replace(stage.context, ready=lambda: True)
+        with Workers(2, name="test") as workers:
+            ahead = Lookahead(prepare, workers, every=1, requests=3, context=context)
+            for frame, _ in ahead.read(frames):
+                taken.append(frame.seq)
+                yield frame
+
+    taken: list[int] = []
+    stage = Bound(fail)
+    graph = run_graph(make_chain(Camera(20), stage, Ledger()))
+    assert taken == [0, 1]
     assert str(graph.error).startswith("stage work failed at frame camera:2: ZeroDivisionError: no way")
