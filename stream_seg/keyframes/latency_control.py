@@ -1,7 +1,7 @@
 """Quality levels of a `segment` stage with `target_ms`: how each works, and its cost on this machine at the moment.
 
 Level 0 is the configured quality. Next, key frames become rarer, which costs least: on CamVid val every second frame
-0.6 mIoU, every fifth 3.1. Then a smaller engine computes them: the road network at half the size needs a quarter of the
+0.8 mIoU, every fifth 3.2. Then a smaller engine computes them: the road network at half the size needs a quarter of the
 time and has 73.4 mIoU instead of 79.2 on CamVid val (`stream-seg eval --size 192x320`).
 """
 

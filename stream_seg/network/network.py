@@ -8,8 +8,8 @@
 
 A portable ONNX has one fixed interface, so that every backend can run it: input `image` uint8 (N, H, W, 3) BGR, output
 `scores` float32 (N, C, h, w), or `labels` uint8 (N, h, w) of a network without scores. Pre-processing is part of its
-graph; enlarging the scores and taking their arg-max is not, because operators of ONNX take up to ten times as long for
-it as `ops.labels`. Exported networks are portable; `wrap.wrap_onnx` makes a user's own network portable.
+graph; enlarging the scores and taking their arg-max is not, because operators of ONNX take up to twenty times as long
+for it as `ops.labels`. Exported networks are portable; `wrap.wrap_onnx` makes a user's own network portable.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class StageTimes:
-    """Frames of a stage and the time that it worked on each, in milliseconds."""
+    """Frames of a stage and the time from taking to yielding each, in milliseconds, also of those taken ahead."""
 
     frames: int
     p50_ms: float
@@ -64,7 +64,7 @@ class Report:
     age_ms: Percentiles
     """From the capture of a frame to the end of its output."""
     overhead_ms: Percentiles
-    """The part of the age during which no stage worked on the frame."""
+    """The part of the age during which no stage had the frame."""
     first_frame_s: float | None
     """From the start of the graph to the first image written."""
     peak_rss_mib: float

@@ -142,7 +142,7 @@ FAMILIES = (
            "1 while a stage makes no progress.",
            lambda g: ((w.node.name, w.node.name in g.watchdog.stalls) for w in g.workers)),
     Family(HistogramMetricFamily, "stream_seg_stage_duration_seconds", ("stage",),
-           "Time that a stage spent on a frame.",
+           "Time from taking a frame to yielding it.",
            lambda g: ((w.node.name, *_histogram(w.duration_ms)) for w in g.workers)),
     Family(CounterMetricFamily, "stream_seg_missed_frames", ("stage", "reason"),
            "Frames that a source could not deliver, by reason.",
