@@ -77,8 +77,8 @@ class Engine:
     """A compiled network; a context manager. Threads may share an engine: it runs `requests` calls at a time.
 
     `run` computes a validated batch and returns arrays that it does not touch again; so many threads call it at once.
-    `errors` are the exceptions that it may raise. `close` drops the last reference to `run`, and with it the memory of
-    the backend.
+    `errors` are the exceptions that it may raise. `close` drops the last reference to `run` but for those of calls under
+    way, and with it the memory of the backend.
     """
 
     def __init__(
@@ -107,10 +107,11 @@ class Engine:
             expected = f"uint8 images of shape (N, {height}, {width}, 3)"
             raise NetworkError(f"{name}: takes {expected}, got {images.dtype} {images.shape}")
         with self._free:
-            if self._run is None:
+            run = self._run
+            if run is None:
                 raise NetworkError(f"{name}: the engine is closed")
             try:
-                result = self._run(images)
+                result = run(images)
             except self._errors as error:
                 raise NetworkError(f"{name}: {self.spec.info.backend} failed: {summarize_error(error)}") from error
         _check_result(result, count=len(images), spec=self.spec)
@@ -123,11 +124,8 @@ class Engine:
         return result
 
     def close(self) -> None:
-        """Free the network. Closing twice is allowed."""
-        for _ in range(self.requests):  # calls under way end first
-            self._free.acquire()
+        """Free the network, once calls under way have ended. Closing twice is allowed."""
         self._run = None
-        self._free.release(self.requests)
 
     def __enter__(self) -> Engine:
         return self

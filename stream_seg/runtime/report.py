@@ -73,7 +73,7 @@ class Report:
     engine: EngineInfo | None
     policy: str
     notes: list[str]
-    """What a stage did without, because this system does not offer it."""
+    """A line for each thing that a stage does without, because this system does not offer it."""
     error: str | None
     """None after a clean run."""
 

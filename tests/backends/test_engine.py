@@ -8,6 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -165,6 +166,22 @@ def test_a_label_without_a_class_is_refused() -> None:
     assert engine.infer(image).labels is labels
     message = r"^mine: output has label 3; its classes are 0 to 2 \(a, b, c\), and 255 is void"
     with pytest.raises(NetworkError, match=message):
+        engine.infer(image)
+
+
+def test_an_engine_may_be_closed_during_a_call_which_ends_with_its_result() -> None:
+    def close(images: Any) -> Result:
+        engine.close()
+        return Result(labels=images[..., 0])
+
+    engine = Engine(fake_engine().spec, close, requests=2)
+    results: list[Result] = []
+    image = np.ones((1, 8, 8, 3), np.uint8)
+    thread = Thread(target=lambda: results.append(engine.infer(image)), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert [result.labels.max() for result in results if result.labels is not None] == [1]
+    with pytest.raises(NetworkError, match="mine: the engine is closed"):
         engine.infer(image)
 
 
