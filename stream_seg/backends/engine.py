@@ -77,8 +77,8 @@ class Engine:
     """A compiled network; a context manager. Threads may share an engine: it runs `requests` calls at a time.
 
     `run` computes a validated batch and returns arrays that it does not touch again; so many threads call it at once.
-    `errors` are the exceptions that it may raise. `close` drops the last reference to `run` but for those of calls under
-    way, and with it the memory of the backend.
+    `errors` are the exceptions that it may raise. `close` drops the last reference to `run`, but for those of calls
+    under way, and with it the memory of the backend.
     """
 
     def __init__(
