@@ -11,8 +11,8 @@ from race import BASELINES, OURS, Row, Run
 from rich.table import Table
 from surroundings import figures_table
 
+from stream_seg.backends.cpu import count_cores
 from stream_seg.errors import StreamSegError
-from stream_seg.stages.workers import count_cores
 
 HEADLINES = ("960x540 to mp4", "1920x1080, not encoded")
 LABELS = {

@@ -26,8 +26,8 @@ PACKAGES = ("numpy", "onnxruntime", "opencv-python", "openvino", "pyzmq", "strea
 
 def describe_machine() -> dict[str, Any]:
     """Return the CPU, its relevant features, cores, load before the start, and versions."""
+    from stream_seg.backends.cpu import count_cores
     from stream_seg.cli.doctor import cpu_features
-    from stream_seg.stages.workers import count_cores
 
     return {
         "cpu": _cpu(),
@@ -42,7 +42,7 @@ def describe_machine() -> dict[str, Any]:
 
 def _cpu() -> str:
     """Return the CPU's name, with family and model if known: virtual machines give two generations the same name."""
-    from stream_seg.backends.engine import cpu_name
+    from stream_seg.backends.cpu import cpu_name
 
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""

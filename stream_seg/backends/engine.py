@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import platform
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from pathlib import Path
 from threading import Semaphore
 from typing import TypeAlias
 
@@ -222,13 +220,3 @@ def summarize_error(error: Exception) -> str:
     """Return the message of a backend in one line; of a long one its start (the failed check) and end (the reason)."""
     text = " ".join(str(error).split())
     return text if len(text) <= 300 else f"{text[:100]} ... {text[-195:]}"
-
-
-def cpu_name() -> str:
-    """Return the model name of the CPU."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

@@ -7,11 +7,11 @@ import logging
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_seg.backends.cpu import cpu_name
 from stream_seg.backends.engine import (
     Device,
     Engine,
     Images,
-    cpu_name,
     make_engine,
     prune_onnx,
     select_onnx,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_seg.backends.engine import Device, Engine, Images, cpu_name, make_engine, prune_onnx, summarize_error
+from stream_seg.backends.cpu import cpu_name
+from stream_seg.backends.engine import Device, Engine, Images, make_engine, prune_onnx, summarize_error
 from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
 from stream_seg.network.network import Network

@@ -18,7 +18,7 @@ from typing import Any
 from rich.table import Table
 
 from stream_seg.backends.choose import available_backends
-from stream_seg.backends.engine import cpu_name
+from stream_seg.backends.cpu import cpu_name
 from stream_seg.backends.registry import BACKENDS, precision_names
 from stream_seg.cli.timing import graph_document, read_frames, time_engine, time_graph
 from stream_seg.datasets.palettes import CAMVID

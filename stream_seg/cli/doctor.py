@@ -18,14 +18,13 @@ from rich.text import Text
 
 from stream_seg import __version__
 from stream_seg.backends.choose import available_backends, find_missing, pick_backend
-from stream_seg.backends.engine import cpu_name
+from stream_seg.backends.cpu import count_cores, cpu_name
 from stream_seg.backends.registry import BACKENDS, Backend, package_version
 from stream_seg.engines.cache import cache_folder, read_entries
 from stream_seg.engines.open import open_engine
 from stream_seg.errors import OutputError, StreamSegError
 from stream_seg.installation import install_hint, reinstall_hint
 from stream_seg.network.network import open_network
-from stream_seg.stages.workers import count_cores
 
 PACKAGES = ("onnxruntime-gpu", "nncf", "opencv-python", "av", "numpy", "numba", "pyzmq")
 """Distributions to report besides those of the backends."""

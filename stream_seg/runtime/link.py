@@ -20,6 +20,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import count
 from threading import Condition, Lock, Thread
 from typing import Protocol, TypeAlias
@@ -183,6 +184,7 @@ class Receiver:
         self._codec = codec
         self._open = set(self._links)
         self._taken: dict[bytes, int] = {}  # frames of each sender since its HELLO
+        self._arrived: tuple[bytes, LinkStats, Frame] | None = None  # a frame that the stage has not taken yet
         self._lock = Lock()  # a frame is either delivered or dropped
         self._bound = self._aborted = False
         self.keep_open = False  # wait for further senders, although every one has ended
@@ -221,34 +223,41 @@ class Receiver:
         self._aborted = True
 
     def ready(self) -> bool:
-        """Return whether a message waits: a frame, or the end of a sender."""
-        return bool(int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN)
+        """Return whether a frame has arrived. For the thread of `frames`."""
+        while self._arrived is None and int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+            self._receive()
+        return self._arrived is not None
 
     def frames(self) -> Iterator[Frame]:
         """Yield the frames as they arrive, until every sender has ended."""
-        while (self._open or self.keep_open) and not self._aborted:
-            try:
-                identity, message, *more = self._socket.recv_multipart()
-            except zmq.Again:
+        while (self._open or self.keep_open or self._arrived) and not self._aborted:
+            if self._arrived is None:
+                with suppress(zmq.Again):
+                    self._receive()
                 continue
-            link, kind = self._links.get(identity), message[:1]
-            if link is None or more:
-                continue  # not a link of this stage
-            if kind == HELLO:
-                self._taken[identity] = 0
-            elif kind == FRAME:
-                frame = self._codec.unpack(message[1 + NUMBER.size :])
-                if not self._deliver(identity, link):
-                    continue
+            (identity, link, frame), self._arrived = self._arrived, None
+            if self._deliver(identity, link):
                 yield frame
-            elif kind == END:
-                if self._taken.pop(identity, None) is not None:  # else it is from a dismissed sender
-                    self._open.discard(identity)
-                    self._socket.send_multipart([identity, STOP])
-                continue
-            # after HELLO, and when the stage asks for its next frame
-            grant = CREDIT + NUMBER.pack(self._taken.get(identity, 0) + WINDOW[link.policy])
-            self._socket.send_multipart([identity, grant])
+                self._grant(identity, link)  # now that the stage asks for its next frame
+
+    def _receive(self) -> None:
+        """Handle a message; a frame is kept in `_arrived`. Raises zmq.Again if none comes within WAIT_MS."""
+        identity, message, *more = self._socket.recv_multipart()
+        link, kind = self._links.get(identity), message[:1]
+        if link is None or more:
+            return  # not a link of this stage
+        if kind == HELLO:
+            self._taken[identity] = 0
+            self._grant(identity, link)
+        elif kind == FRAME:
+            self._arrived = identity, link, self._codec.unpack(message[1 + NUMBER.size :])
+        elif kind == END and self._taken.pop(identity, None) is not None:  # else it is from a dismissed sender
+            self._open.discard(identity)
+            self._socket.send_multipart([identity, STOP])
+
+    def _grant(self, identity: bytes, link: LinkStats) -> None:
+        credit = CREDIT + NUMBER.pack(self._taken.get(identity, 0) + WINDOW[link.policy])
+        self._socket.send_multipart([identity, credit])
 
     def _deliver(self, identity: bytes, link: LinkStats) -> bool:
         """Count a frame as delivered and return True, unless its sender was dismissed."""

@@ -13,7 +13,7 @@ from av.container import OutputContainer
 from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
-from stream_seg.stages.workers import count_cores
+from stream_seg.backends.cpu import count_cores
 
 Speed: TypeAlias = Literal["fast", "balanced", "small"]
 

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
+from stream_seg.backends.cpu import count_cores
 from stream_seg.backends.engine import Engine
 from stream_seg.backends.registry import backend_names, precision_names
 from stream_seg.datasets.palettes import PaletteName
@@ -36,7 +37,7 @@ from stream_seg.ops.resize import resize_image
 from stream_seg.schema.validation import OneOf
 from stream_seg.stages.base import STRICT, Context, Frames, Traits
 from stream_seg.stages.lookahead import Lookahead
-from stream_seg.stages.workers import Workers, count_cores
+from stream_seg.stages.workers import Workers
 from stream_seg.types import Image
 from stream_seg.zoo import explain_untrained
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from stream_seg.backends.engine import cpu_name
+from stream_seg.backends.cpu import cpu_name
 from stream_seg.backends.registry import BACKENDS, backend_names, precision_names
 from stream_seg.cli.engines_table import format_age
 from stream_seg.engines.cache import read_entries
