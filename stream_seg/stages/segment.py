@@ -91,7 +91,7 @@ class Segment:
     threads: Annotated[int, Field(ge=1, le=256, description="CPU threads of the network; no effect on a GPU")] = 1
     requests: Annotated[
         int | None,
-        Field(ge=1, le=64, description="images computed at a time; none: 1 of a live source, of a recording by cores"),
+        Field(ge=1, le=64, description="images computed at a time; none: 1 of a single live source, else by number of cores"),
     ] = None
     every: Annotated[
         Annotated[int, Field(ge=1, le=1000)] | Literal["auto"],
@@ -150,10 +150,10 @@ class Segment:
 
     @property
     def _requests(self) -> int:
-        """Images to compute at a time. Each core computes one; of a live source a second one would only grow old."""
+        """Images to compute at a time. Each core computes one; of one live source a second one would only grow old."""
         if self.requests is not None:
             return self.requests
-        if self._context.policy == "latest":
+        if self._context.policy == "latest" and not self._context.other_sources:
             return 1
         return max(1, min(MOST_REQUESTS, count_cores() // self.threads))
 

@@ -25,7 +25,7 @@ from stream_seg.errors import ConfigError, NetworkError
 from stream_seg.frame import Age, EngineInfo, Signal
 from stream_seg.network.network import open_network
 from stream_seg.ops.resize import resize_image
-from stream_seg.stages.base import Context, Frames, Policy, Traits
+from stream_seg.stages.base import Context, Frames, Traits
 from stream_seg.stages.segment import Segment, defer_inference, halve_network, segment_image
 from stream_seg.types import Classes
 from tests.support import small_networks
@@ -191,20 +191,21 @@ def test_a_frame_is_finished_before_the_next_one_has_come(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "keys", "policy", "requests"),
+    ("cores", "keys", "context", "requests"),
     [
-        (1, {}, "every", 1),
-        (2, {}, "every", 2),
-        (16, {}, "every", 4),
-        (2, {"threads": 2}, "every", 1),
-        (16, {"threads": 8}, "every", 2),
-        (2, {"threads": 8}, "every", 1),
-        (16, {}, "latest", 1),
-        (1, {"requests": 3}, "latest", 3),
+        (1, {}, Context(), 1),
+        (2, {}, Context(), 2),
+        (16, {}, Context(), 4),
+        (2, {"threads": 2}, Context(), 1),
+        (16, {"threads": 8}, Context(), 2),
+        (2, {"threads": 8}, Context(), 1),
+        (16, {}, Context(policy="latest"), 1),
+        (16, {}, Context(policy="latest", other_sources=True), 4),
+        (1, {"requests": 3}, Context(policy="latest"), 3),
     ],
 )
 def test_the_number_of_requests_depends_on_the_cores(
-    monkeypatch: pytest.MonkeyPatch, path: Path, cores: int, keys: dict[str, Any], policy: Policy, requests: int
+    monkeypatch: pytest.MonkeyPatch, path: Path, cores: int, keys: dict[str, Any], context: Context, requests: int
 ) -> None:
     opened: dict[str, Any] = {}
 
@@ -214,7 +215,7 @@ def test_the_number_of_requests_depends_on_the_cores(
 
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(cores))
     monkeypatch.setattr("stream_seg.stages.segment.open_engine", open_two)
-    (frame,) = Segment(network=str(path), **keys).bind(Context(policy=policy))(iter([make_frame(0)]))
+    (frame,) = Segment(network=str(path), **keys).bind(context)(iter([make_frame(0)]))
     assert (opened["requests"], opened["threads"]) == (requests, keys.get("threads", 1))
     assert frame.semantic is not None
     assert frame.semantic.engine.requests == requests
