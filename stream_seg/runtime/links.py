@@ -10,8 +10,10 @@ from threading import Thread
 
 import zmq
 
-from stream_seg.runtime.link import ByReference, Context, Receiver, Sender
+from stream_seg.runtime.link import ByReference, Context
 from stream_seg.runtime.link_stats import LinkStats
+from stream_seg.runtime.receiver import Receiver
+from stream_seg.runtime.sender import Sender
 from stream_seg.stages.base import Policy
 
 CONTEXT_FILES = 16

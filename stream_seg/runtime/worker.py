@@ -19,7 +19,8 @@ from stream_seg.runtime.activity import Activity
 from stream_seg.runtime.class_shares import ClassShares
 from stream_seg.runtime.counters import LabelCounters, SmoothingCounters, SourceCounters, SourceTotals
 from stream_seg.runtime.histogram import Ages, Samples
-from stream_seg.runtime.link import Receiver, Sender
+from stream_seg.runtime.receiver import Receiver
+from stream_seg.runtime.sender import Sender
 from stream_seg.sources.timeline import Continuation, StreamEnd
 from stream_seg.stages.base import Frames, traits_of
 

@@ -91,7 +91,7 @@ class Segment:
     threads: Annotated[int, Field(ge=1, le=256, description="CPU threads of the network; no effect on a GPU")] = 1
     requests: Annotated[
         int | None,
-        Field(ge=1, le=64, description="images computed at a time; none: 1 of a single live source, else by number of cores"),
+        Field(ge=1, le=64, description="images computed at a time; none: one per core, but 1 of a single live source"),
     ] = None
     every: Annotated[
         Annotated[int, Field(ge=1, le=1000)] | Literal["auto"],

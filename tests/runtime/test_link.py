@@ -13,8 +13,10 @@ import pytest
 import zmq
 
 from stream_seg.frame import Frame
-from stream_seg.runtime.link import ByReference, Codec, Receiver, Sender
+from stream_seg.runtime.link import ByReference, Codec
 from stream_seg.runtime.link_stats import LinkStats
+from stream_seg.runtime.receiver import Receiver
+from stream_seg.runtime.sender import Sender
 from stream_seg.stages.base import Policy
 from tests.support.frames import make_frame
 from tests.support.program import wait_until

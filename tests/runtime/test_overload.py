@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from stream_seg.frame import PendingImage
-from stream_seg.runtime.link import FRAME, Sender
+from stream_seg.runtime.link import FRAME
+from stream_seg.runtime.sender import Sender
 from stream_seg.stages.base import Frames, Traits
 from stream_seg.types import Image
 from tests.support.fake_stages import FunctionStage, Ledger, make_node, run_graph
