@@ -77,13 +77,10 @@ def test_the_export_equals_torch(net: RoadNet, tmp_path: Path) -> None:
     path = tmp_path / "road.onnx"
     export_onnx(net, path, size=(64, 96), spec=InputSpec(MEAN, STD))
     images = np.random.default_rng(1).integers(0, 256, (3, 64, 96, 3), np.uint8)
-    scores, labels = ort.InferenceSession(path).run(None, {"image": images})
+    (scores,) = ort.InferenceSession(path).run(None, {"image": images})
     with torch.no_grad():
         normalised = (torch.from_numpy(images).float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
         expected = net.eval()(normalised.permute(0, 3, 1, 2))
-        full = torch.nn.functional.interpolate(expected, size=(64, 96), mode="bilinear")
     np.testing.assert_allclose(scores, expected.numpy(), atol=1e-3)
     assert b"stack_trace" not in path.read_bytes()
     assert str(Path(__file__).parents[2]).encode() not in path.read_bytes()
-    assert labels.dtype == np.uint8
-    assert (labels == full.argmax(1).numpy()).mean() > 0.999
