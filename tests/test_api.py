@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -17,10 +19,12 @@ import psutil
 import pytest
 
 import stream_seg
+from stream_seg.api.tap import Tap
 from stream_seg.stages.segment import Segment
 from stream_seg.stages.smooth import Smooth
 from stream_seg.stages.synthetic import Synthetic
 from tests.support.clips import number_image, write_video
+from tests.support.frames import make_frame
 
 DRIVE = "synth://road?size=96x64&frames=12"
 
@@ -164,6 +168,38 @@ def test_ctrl_c_in_a_loop_ends_the_program_at_once() -> None:
     _, errors = program.communicate(timeout=30)
     assert errors.rstrip().endswith("KeyboardInterrupt")
     assert program.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize("instruction", range(1, 100))
+def test_an_iterator_that_is_interrupted_anywhere_leaves_nothing_locked(instruction: int) -> None:
+    tap, count = Tap(), 0
+
+    def interrupt(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        if count == instruction:
+            count += 1
+            raise KeyboardInterrupt
+        return interrupt
+
+    stage = Thread(target=lambda: list(tap(make_frame(seq) for seq in range(3))), daemon=True)
+    stage.start()
+    frames, before = iter(tap), sys.gettrace()
+    sys.settrace(interrupt)
+    try:
+        for _ in range(2):
+            next(frames)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(before)
+    closing = Thread(target=tap.close, daemon=True)
+    closing.start()
+    closing.join(10)
+    assert not closing.is_alive()
+    stage.join(10)
+    assert not stage.is_alive()
 
 
 def test_run_writes_the_outputs_and_returns_the_report(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 from queue import SimpleQueue
-from threading import Semaphore
 
 from stream_seg.frame import Frame
 from stream_seg.stages.base import Context, Frames, Traits
@@ -14,12 +13,16 @@ from stream_seg.stages.base import Context, Frames, Traits
 
 @dataclass
 class Tap:
-    """An output that hands frames to an iterator in another thread, each when the iterator asks for it."""
+    """An output that hands frames to an iterator in another thread, each when the iterator asks for it.
+
+    Ctrl-C may interrupt the iterator at any instruction. A SimpleQueue, unlike a Semaphore, has no lock that this could
+    leave locked for `close`.
+    """
 
     traits = Traits(role="output")
 
     def __post_init__(self) -> None:
-        self._requests, self._frames = Semaphore(0), SimpleQueue[Frame | None]()
+        self._requests, self._frames = SimpleQueue[None](), SimpleQueue[Frame | None]()
         self.requested = self._closed = False
         self._context = Context()
 
@@ -30,7 +33,11 @@ class Tap:
 
     def __call__(self, frames: Frames) -> Frames:
         try:
-            while self._wait_for_request() and not self._closed:
+            while True:
+                self._context.busy("waiting for the iterator", within_s=inf)
+                self._requests.get()
+                if self._closed:
+                    return
                 frame = next(frames, None)
                 if frame is None:
                     return
@@ -39,14 +46,10 @@ class Tap:
         finally:
             self._frames.put(None)
 
-    def _wait_for_request(self) -> bool:
-        self._context.busy("waiting for the iterator", within_s=inf)
-        return self._requests.acquire()
-
     def __iter__(self) -> Iterator[Frame]:
         self.requested = True
         while True:
-            self._requests.release()
+            self._requests.put(None)
             frame = self._frames.get()
             if frame is None:
                 self._frames.put(None)  # another iteration ends at once as well
@@ -56,4 +59,4 @@ class Tap:
     def close(self) -> None:
         """End the stage, which may be waiting for a request."""
         self._closed = True
-        self._requests.release()
+        self._requests.put(None)
