@@ -5,23 +5,12 @@ from __future__ import annotations
 import ctypes
 import sys
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8  # of glibc's malloc.h
-KEPT_BYTES = 32 * 2**20
-"""Freed memory that a pipeline keeps in each heap, and the largest array in it: a 4K frame has 24 MiB."""
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
 def limit_heaps() -> None:
     """Let all threads share two heaps: one per thread would leak 4.5 MB/min where new threads reopen a camera."""
     _mallopt({M_ARENA_MAX: 2})
-
-
-def keep_buffers() -> None:
-    """Keep the memory of freed frames and scores for the next ones.
-
-    glibc returns most of it to the kernel, which clears the pages that it hands out again: 2 % of the time of a 960x540
-    video. It costs 10 to 40 MiB.
-    """
-    _mallopt({M_MMAP_THRESHOLD: KEPT_BYTES, M_TRIM_THRESHOLD: KEPT_BYTES})
 
 
 def keep_freed_memory() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from stream_seg.api.pipeline import Pipeline, check_config
 from stream_seg.cli.console import STDOUT, error_console, print_error_line
 from stream_seg.cli.guard import guard_process, raise_file_limit
-from stream_seg.cli.malloc import keep_buffers, limit_heaps
+from stream_seg.cli.malloc import limit_heaps
 from stream_seg.cli.progress import progress
 from stream_seg.cli.report import print_report, write_json
 from stream_seg.config.config import Config
@@ -53,7 +53,6 @@ def run(
         return check_config(read(), where=where, loader=loader, report_file=file)
 
     limit_heaps()
-    keep_buffers()
     file = None if report_file == STDOUT else report_file
     config = read_config()
     if file is not None:
