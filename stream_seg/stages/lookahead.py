@@ -17,7 +17,7 @@ from stream_seg.types import Image
 LOG = logging.getLogger(__name__)
 MOST_FRAMES = 6
 """Frames that wait for their turn, at most, unless there are as many requests: 36 MiB of 1920x1080."""
-POLL_S = 0.002
+POLL_S = 0.005
 """Interval at which a frame that waits for its result looks for the next one."""
 STOP_S = 1.0
 """Time that a stopped run gives the results that were computed ahead."""
