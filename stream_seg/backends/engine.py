@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Semaphore
 from typing import TypeAlias
 
@@ -72,7 +72,7 @@ class Result:
 
 
 class Engine:
-    """A compiled network; a context manager. Threads may share an engine: it runs `requests` calls at a time.
+    """A compiled network; a context manager. Threads may share it: it runs `spec.info.requests` calls at a time.
 
     `run` computes a validated batch and returns arrays that it does not touch again; so many threads call it at once.
     `errors` are the exceptions that it may raise. `close` drops the last reference to `run`, but for those of calls
@@ -80,17 +80,12 @@ class Engine:
     """
 
     def __init__(
-        self,
-        spec: EngineSpec,
-        run: Callable[[Images], Result],
-        *,
-        requests: int = 1,
-        errors: tuple[type[Exception], ...] = (),
+        self, spec: EngineSpec, run: Callable[[Images], Result], *, errors: tuple[type[Exception], ...] = ()
     ) -> None:
-        self.spec, self.requests = replace(spec, info=replace(spec.info, requests=requests)), requests
+        self.spec = spec
         self._errors = errors
         self._run: Callable[[Images], Result] | None = run
-        self._free = Semaphore(requests)
+        self._free = Semaphore(spec.info.requests)
         self._warned = False
 
     def infer(self, images: Images) -> Result:
@@ -167,13 +162,12 @@ def make_engine(
     info: EngineInfo,
     batch: int = 1,
     least: int = 1,
-    requests: int = 1,
     errors: tuple[type[Exception], ...] = (RuntimeError,),
 ) -> Engine:
     """Return the engine whose `compute` returns `output` ("scores" or "labels") for `least` to `batch` images.
 
-    Missing images are copies of the last one. `batch` is 1 on a CPU, where larger batches save no time. `requests` is
-    the number of threads that may call `compute` at once.
+    Missing images are copies of the last one. `batch` is 1 on a CPU, where larger batches save no time.
+    `info.requests` threads may call `compute` at once.
     """
 
     def compute_part(images: Images) -> NDArray[np.generic]:
@@ -190,7 +184,7 @@ def make_engine(
             return Result(scores=values.astype(np.float32, copy=False))
         return Result(labels=values.astype(np.uint8, copy=False))
 
-    return Engine(EngineSpec(network.size, network.classes, info), run, requests=requests, errors=errors)
+    return Engine(EngineSpec(network.size, network.classes, info), run, errors=errors)
 
 
 def select_onnx(network: Network, precision: str) -> bytes:

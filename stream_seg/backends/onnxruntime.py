@@ -71,10 +71,10 @@ def create_engine(network: Network, *, precision: str, threads: int, requests: i
         raise NetworkError(f"{network.name}: ONNX Runtime cannot load it: {summarize_error(error)}") from error
     # ONNX Runtime falls back to the next provider where one does not load
     device = next(name for name, provider in PROVIDERS.items() if provider == session.get_providers()[0])
-    info = EngineInfo(network.name, "onnxruntime", precision, cpu_name() if device == "cpu" else device)
+    info = EngineInfo(network.name, "onnxruntime", precision, cpu_name() if device == "cpu" else device, requests)
 
     def compute(images: Images) -> NDArray[np.generic]:
         values: NDArray[np.generic] = session.run([output], {"image": images})[0]
         return values
 
-    return make_engine(network, output, compute, info=info, batch=batch, least=batch, requests=requests, errors=errors)
+    return make_engine(network, output, compute, info=info, batch=batch, least=batch, errors=errors)

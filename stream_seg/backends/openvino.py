@@ -56,7 +56,8 @@ def create_engine(network: Network, *, precision: str, threads: int, requests: i
     free = SimpleQueue[Any]()
     for _ in range(requests):
         free.put(compiled.create_infer_request())
-    info = EngineInfo(network.name, "openvino", precision, core.get_property("CPU", "FULL_DEVICE_NAME"))
+    device = core.get_property("CPU", "FULL_DEVICE_NAME")
+    info = EngineInfo(network.name, "openvino", precision, device, requests)
 
     def compute(images: Images) -> NDArray[np.generic]:
         values = np.empty(size, dtype)
@@ -68,7 +69,7 @@ def create_engine(network: Network, *, precision: str, threads: int, requests: i
             free.put(request)
         return values
 
-    return make_engine(network, output, compute, info=info, batch=batch, least=batch, requests=requests)
+    return make_engine(network, output, compute, info=info, batch=batch, least=batch)
 
 
 def _select_correct_onnx(network: Network, precision: str) -> bytes:

@@ -33,7 +33,7 @@ def open_engine(
     "cpu" or "gpu" it may have been built instead of one for the first backend, and a backend that does not load or
     cannot compile the network in `precision` is logged, and the next one is tried. The first run warms the engine up
     and checks its output. The engine runs up to `requests` calls at once, each with `threads` threads; some backends
-    run one only (`Engine.requests`). `on_progress` receives the steps of an engine that is built now. Also raises
+    run one only (`EngineInfo.requests`). `on_progress` receives the steps of an engine that is built now. Also raises
     ConfigError as `cache_entry.read_secret`.
     """
     if precision not in precision_names():

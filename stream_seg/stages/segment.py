@@ -121,7 +121,7 @@ class Segment:
         network = recolour_network(network, self.palette, where="segment")
         with ExitStack() as resources:
             engine = resources.enter_context(self._open(network))
-            workers = resources.enter_context(Workers(engine.requests, name="segment"))
+            workers = resources.enter_context(Workers(engine.spec.info.requests, name="segment"))
             if self.every == 1 and self.target_ms is None:
 
                 def infer(image: Image) -> Callable[[], Semantic]:
@@ -143,9 +143,10 @@ class Segment:
 
     def _plan(self, frames: Frames, infer: Inference, engine: Engine, workers: Workers | None) -> PlannedFrames:
         """Return the frames with their inference, which runs ahead if there are `workers` for several images."""
-        if workers is None or engine.requests == 1 or self.every == "auto":
+        requests = engine.spec.info.requests
+        if workers is None or requests == 1 or self.every == "auto":
             return ((frame, infer) for frame in frames)
-        ahead = Lookahead(infer, workers, every=self.every, requests=engine.requests, context=self._context)
+        ahead = Lookahead(infer, workers, every=self.every, requests=requests, context=self._context)
         return ahead.read(frames)
 
     @property

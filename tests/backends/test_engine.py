@@ -174,7 +174,8 @@ def test_an_engine_may_be_closed_during_a_call_which_ends_with_its_result() -> N
         engine.close()
         return Result(labels=images[..., 0])
 
-    engine = Engine(fake_engine().spec, close, requests=2)
+    spec = fake_engine().spec
+    engine = Engine(replace(spec, info=replace(spec.info, requests=2)), close)
     results: list[Result] = []
     image = np.ones((1, 8, 8, 3), np.uint8)
     thread = Thread(target=lambda: results.append(engine.infer(image)), daemon=True)

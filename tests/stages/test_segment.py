@@ -141,10 +141,9 @@ def test_the_shipped_network_gives_byte_identical_scores_with_two_requests(data:
 class Pair:
     """An engine whose calls wait for each other: it fails unless two run at a time."""
 
-    requests = 2
-
     def __init__(self, fails: Callable[[int], bool] = lambda number: False) -> None:
-        self.spec = EngineSpec((4, 6), Classes(("a", "b"), ((0, 0, 0), (1, 1, 1))), EngineInfo("n", "b", "f32", "cpu"))
+        classes = Classes(("a", "b"), ((0, 0, 0), (1, 1, 1)))
+        self.spec = EngineSpec((4, 6), classes, EngineInfo("n", "b", "f32", "cpu", requests=2))
         self._both, self._fails = Barrier(2), fails
 
     def infer(self, images: Any) -> Result:
