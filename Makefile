@@ -13,7 +13,8 @@ demo: $(VENV)/demo.stamp
 test:
 	@echo "Checks and tests take about 15 minutes on 2 cores."
 	@$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder \
+		--max-worker-restart 0  # a crash ends the run: pytest-xdist may wait for ever after a restart
 
 check: $(VENV)/test.stamp
 	$(BIN)/ruff check .

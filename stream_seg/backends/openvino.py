@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from queue import SimpleQueue
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -14,17 +16,19 @@ from stream_seg.errors import NetworkError
 from stream_seg.frame import EngineInfo
 from stream_seg.network.network import Network
 
+_OPENING = Lock()
+
 
 def find_device() -> Device:
     """Return this machine's CPU. Raises ImportError where OpenVINO is missing."""
-    core = _create_core()
+    core = _open_core()
     bf16 = ("bf16",) if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else ()
     return Device(core.get_property("CPU", "FULL_DEVICE_NAME"), ("int8", *bf16, "f32"))
 
 
 def create_engine(network: Network, *, precision: str, threads: int, requests: int = 1) -> Engine:
     """Compile `network` for this machine's CPU, for one image if it may be one. Raises NetworkError; ImportError."""
-    core = _create_core()
+    core = _open_core()
     import openvino as ov
 
     options = {
@@ -81,6 +85,17 @@ def _select_correct_onnx(network: Network, precision: str) -> bytes:
     return correct_quantized(serialized, name=network.name)
 
 
+def _open_core() -> Any:
+    """Return the core of this process.
+
+    There is one, until the program ends. The CPU plugin gives the thread that loads it a stack for signals, and unmaps
+    that with the last core: in another thread this would leave the first one without, and its next signal is a crash.
+    """
+    with _OPENING:
+        return _create_core()
+
+
+@lru_cache
 def _create_core() -> Any:
     # openvino_telemetry would fork this process at the first model and report to a web service
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
