@@ -63,8 +63,8 @@ def _propagate_labels(
             points_x[x] = np.float32(left[x]) + across[x] + (dx[left[x]] + (dx[right[x]] - dx[left[x]]) * across[x])
             points_y[x] = line + (dy[left[x]] + (dy[right[x]] - dy[left[x]]) * across[x])
         for x in range(wide):
-            points_x[x] = min(max(points_x[x], np.float32(0)), last_column)
-            points_y[x] = min(max(points_y[x], np.float32(0)), last_line)
+            points_x[x] = min(max(np.float32(0), points_x[x]), last_column)  # 0 for NaN
+            points_y[x] = min(max(np.float32(0), points_y[x]), last_line)
             corners[x] = np.int32(np.int32(points_y[x]) * stride) + np.int32(points_x[x])
         count = 0
         for x in range(wide):

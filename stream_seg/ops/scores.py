@@ -128,8 +128,8 @@ def _find_taps(motion: Motion, y: int, taps: PixelTaps) -> None:
     for x in range(width):
         across[x], down[x] = np.float32(x) + motion[y, x, 0], line_y + motion[y, x, 1]
     for x in range(width):
-        column = min(max(across[x], np.float32(0)), np.float32(last_column))
-        line = min(max(down[x], np.float32(0)), np.float32(last_line))
+        column = min(max(np.float32(0), across[x]), np.float32(last_column))  # 0 for NaN
+        line = min(max(np.float32(0), down[x]), np.float32(last_line))
         left, above = np.int32(column), np.int32(line)
         across[x], down[x] = column - np.float32(left), line - np.float32(above)
         right, below = one if left < last_column else zero, stride if above < last_line else zero

@@ -40,6 +40,16 @@ def test_the_border_is_replicated() -> None:
     )
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
+def test_any_motion_leads_to_a_point_of_the_image(value: float) -> None:
+    motion = shift(0, 0)
+    motion[20:, 30:] = value
+    scores = propagate_scores(SCORES, motion)
+    np.testing.assert_allclose(scores[:, :20], SCORES[:, :20], atol=1e-5)
+    assert np.isfinite(scores).all()
+    assert propagate_labels(SCORES, unanimous_labels(SCORES), motion, size=(88, 120)).max() < len(SCORES)
+
+
 def test_composed_motions_add_up() -> None:
     np.testing.assert_allclose(compose_motion(shift(3, 1), shift(2, -4)), shift(5, -3))
     first = shift(0, 0)
