@@ -1,14 +1,15 @@
 """The protocol of one edge of the graph: frames one way, credits the other, over ZeroMQ DEALER and ROUTER.
 
-    stage thread --put--> [outbox] --sender thread--> DEALER ==== ROUTER --frames()--> stage thread
-                                                        <--- credit ---
+    every:   stage thread --put--> DEALER ==== ROUTER --frames()--> stage thread
+    latest:  stage thread --put--> newest frame --thread--> DEALER ==== ROUTER --frames()--> stage thread
+                                                              <--- credit ---
 
 Neither high-water marks nor ZMQ_CONFLATE bound the age of a frame (the kernel's socket buffers alone hold hundreds).
 Therefore the receiver grants credits, and the sender never sends more frames than it has credits:
 
-* `latest`: one credit, granted when the receiving stage asks for its next frame. The outbox holds one frame; a newer
+* `latest`: one credit, granted when the receiving stage asks for its next frame. The sender holds one frame; a newer
   frame replaces it, counted as a drop with reason "superseded". A received frame is at most one frame interval old.
-* `every`: a window of credits, renewed frame by frame. The outbox is bounded and `put` waits, so no frame is lost.
+* `every`: a window of credits, renewed frame by frame. `put` waits for a credit, so no frame is lost.
 
 Every message is one part. To the receiver: HELLO; FRAME, number (u64), body; END. To the sender: CREDIT, the highest
 number that may be sent (u64, counted from 1, cumulative, so that a repeated credit is harmless); STOP. The body depends
@@ -30,7 +31,7 @@ Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 
 HELLO, FRAME, END, CREDIT, STOP = b"H", b"F", b"E", b"C", b"S"
 NUMBER = struct.Struct("!Q")
-WINDOW: dict[Policy, int] = {"latest": 1, "every": 2}
+WINDOW: dict[Policy, int] = {"latest": 1, "every": 3}
 WAIT_MS = 100
 """Interval at which a waiting end checks whether it was stopped locally."""
 

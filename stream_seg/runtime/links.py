@@ -13,7 +13,7 @@ import zmq
 from stream_seg.runtime.link import ByReference, Context
 from stream_seg.runtime.link_stats import LinkStats
 from stream_seg.runtime.receiver import Receiver
-from stream_seg.runtime.sender import Sender
+from stream_seg.runtime.sender import Sender, make_sender
 from stream_seg.stages.base import Policy
 
 CONTEXT_FILES = 16
@@ -58,7 +58,7 @@ class Links:
         """Add a link, not started yet. A link that was there before continues its counts."""
         name = f"{start}->{end}"
         stats = self._detached.pop(name, None) or LinkStats(name, policy)
-        link = Link(start, end, stats, Sender(stats, self._codec))
+        link = Link(start, end, stats, make_sender(stats, self._codec))
         self._links = (*self._links, link)
         return link
 

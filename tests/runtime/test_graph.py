@@ -128,7 +128,8 @@ def test_a_stream_is_complete_with_the_last_frame_of_a_source_that_was_not_stopp
             wait_until(graph.ending)
 
     sink = Output()
-    with Graph(make_config(make_chain(source, Work(), sink))) as graph:
+    graph = Graph(make_config(make_chain(source, Work(), sink)))
+    with graph:
         wait_until(lambda: len(sink.received) == 5)
         if stopped:
             graph.stop()

@@ -16,7 +16,7 @@ from stream_seg.frame import Frame
 from stream_seg.runtime.link import ByReference, Codec
 from stream_seg.runtime.link_stats import LinkStats
 from stream_seg.runtime.receiver import Receiver
-from stream_seg.runtime.sender import Sender
+from stream_seg.runtime.sender import Sender, make_sender
 from stream_seg.stages.base import Policy
 from tests.support.frames import make_frame
 from tests.support.program import wait_until
@@ -60,7 +60,7 @@ class Ends:
 def open_link(policy: Policy, endpoint: str, codec: Codec) -> Iterator[Ends]:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     link = LinkStats("a->b", policy)
-    ends = Ends(link, Sender(link, codec), Receiver([link], codec))
+    ends = Ends(link, make_sender(link, codec), Receiver([link], codec))
     ends.receiver.bind(context, endpoint)
     sending = ends.sender.start(context, endpoint)
     ends.thread.start()
@@ -112,7 +112,7 @@ def test_every_holds_the_sender_back(transport: tuple[str, Codec]) -> None:
     with open_link("every", *transport) as ends:
         sending = start_sending(ends, range(50))
         wait_until(lambda: ends.received == [0])
-        wait_until(lambda: ends.link.counts().entered == 4)  # 1 in the stage, 1 sent, 1 in the outbox, 1 in `put`
+        wait_until(lambda: ends.link.counts().entered == 4)  # 1 in the stage, 2 sent, 1 in `put`
         assert sending.is_alive()
         ends.finish(1)
         wait_until(lambda: ends.link.counts().entered == 5)
@@ -182,7 +182,7 @@ def test_frames_of_a_dismissed_sender_are_ignored_and_a_new_one_of_its_name_star
     link, codec = LinkStats("a->b", "latest"), ByReference()
     receiver = Receiver([link], codec)
     receiver.bind(context, "inproc://b")
-    first = Sender(link, codec)
+    first = make_sender(link, codec)
     threads = [first.start(context, "inproc://b")]
     frames = receiver.frames()
     for number in range(5):
@@ -202,7 +202,7 @@ def test_frames_of_a_dismissed_sender_are_ignored_and_a_new_one_of_its_name_star
     wait_until(lambda: not codec._frames)  # the receiver has read frame 5, and ignored it
     first.stop()
     threads[0].join(5)
-    second = Sender(link, codec)
+    second = make_sender(link, codec)
     threads.append(second.start(context, "inproc://b"))
     second.put(make_frame(10))
     second.end()
@@ -223,10 +223,10 @@ def test_messages_of_an_unknown_peer_are_ignored() -> None:
     stranger = context.socket(zmq.DEALER)
     stranger.connect("inproc://b")
     stranger.send(b"F" + bytes(16))
-    sender = Sender(link, codec)
+    sender = make_sender(link, codec)
     thread = sender.start(context, "inproc://b")
-    sender.put(make_frame(7))
-    sender.end()
+    sending = Thread(target=lambda: (sender.put(make_frame(7)), sender.end()))
+    sending.start()
     assert [frame.seq for frame in receiver.frames()] == [7]
     receiver.close()
     thread.join(5)

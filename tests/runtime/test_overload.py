@@ -94,8 +94,8 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Frames that have left each sender, by the name of its link."""
     counts, transmit = Counter[str](), Sender._transmit
 
-    def transmit_and_count(sender: Sender, socket: object, message: bytes) -> None:
-        transmit(sender, socket, message)  # type: ignore[arg-type]
+    def transmit_and_count(sender: Sender, message: bytes) -> None:
+        transmit(sender, message)
         if message.startswith(FRAME):
             counts[sender._stats.name] += 1
 
