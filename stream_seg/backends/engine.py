@@ -72,7 +72,10 @@ class Result:
 
 
 class Engine:
-    """A compiled network; a context manager. Threads may share it: it runs `spec.info.requests` calls at a time.
+    """A compiled network; a context manager. Threads may share it: it takes `calls` at a time.
+
+    Of these, `spec.info.requests` are computed and `queued` wait in the backend, which begins them at once when another
+    one ends; a thread of Python would first wait for the GIL.
 
     `run` computes a validated batch and returns arrays that it does not touch again; so many threads call it at once.
     `errors` are the exceptions that it may raise. `close` drops the last reference to `run`, but for those of calls
@@ -80,12 +83,17 @@ class Engine:
     """
 
     def __init__(
-        self, spec: EngineSpec, run: Callable[[Images], Result], *, errors: tuple[type[Exception], ...] = ()
+        self,
+        spec: EngineSpec,
+        run: Callable[[Images], Result],
+        *,
+        queued: int = 0,
+        errors: tuple[type[Exception], ...] = (),
     ) -> None:
-        self.spec = spec
+        self.spec, self.calls = spec, spec.info.requests + queued
         self._errors = errors
         self._run: Callable[[Images], Result] | None = run
-        self._free = Semaphore(spec.info.requests)
+        self._free = Semaphore(self.calls)
         self._warned = False
 
     def infer(self, images: Images) -> Result:
@@ -162,12 +170,13 @@ def make_engine(
     info: EngineInfo,
     batch: int = 1,
     least: int = 1,
+    queued: int = 0,
     errors: tuple[type[Exception], ...] = (RuntimeError,),
 ) -> Engine:
     """Return the engine whose `compute` returns `output` ("scores" or "labels") for `least` to `batch` images.
 
     Missing images are copies of the last one. `batch` is 1 on a CPU, where larger batches save no time.
-    `info.requests` threads may call `compute` at once.
+    `info.requests` + `queued` threads may call `compute` at once, see Engine.
     """
 
     def compute_part(images: Images) -> NDArray[np.generic]:
@@ -184,7 +193,7 @@ def make_engine(
             return Result(scores=values.astype(np.float32, copy=False))
         return Result(labels=values.astype(np.uint8, copy=False))
 
-    return Engine(EngineSpec(network.size, network.classes, info), run, errors=errors)
+    return Engine(EngineSpec(network.size, network.classes, info), run, queued=queued, errors=errors)
 
 
 def select_onnx(network: Network, precision: str) -> bytes:

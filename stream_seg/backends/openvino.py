@@ -57,8 +57,8 @@ def create_engine(network: Network, *, precision: str, threads: int, requests: i
         fault = f"the size of output {output} depends on the image (shape {shape})"
         raise NetworkError(f"{network.name}: {fault}; expected a class for every pixel")
     size, dtype = tuple(shape.to_shape()), compiled.output(0).element_type.to_dtype()
-    free = SimpleQueue[Any]()
-    for _ in range(requests):
+    free, queued = SimpleQueue[Any](), int(requests > 1)
+    for _ in range(requests + queued):
         free.put(compiled.create_infer_request())
     device = core.get_property("CPU", "FULL_DEVICE_NAME")
     info = EngineInfo(network.name, "openvino", precision, device, requests)
@@ -73,7 +73,7 @@ def create_engine(network: Network, *, precision: str, threads: int, requests: i
             free.put(request)
         return values
 
-    return make_engine(network, output, compute, info=info, batch=batch, least=batch)
+    return make_engine(network, output, compute, info=info, batch=batch, least=batch, queued=queued)
 
 
 def _select_correct_onnx(network: Network, precision: str) -> bytes:

@@ -121,7 +121,7 @@ class Segment:
         network = recolour_network(network, self.palette, where="segment")
         with ExitStack() as resources:
             engine = resources.enter_context(self._open(network))
-            workers = resources.enter_context(Workers(engine.spec.info.requests, name="segment"))
+            workers = resources.enter_context(Workers(engine.calls, name="segment"))
             if self.every == 1 and self.target_ms is None:
 
                 def infer(image: Image) -> Callable[[], Semantic]:

@@ -8,7 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread
+from threading import Semaphore, Thread
 from typing import Any
 
 import numpy as np
@@ -184,6 +184,36 @@ def test_an_engine_may_be_closed_during_a_call_which_ends_with_its_result() -> N
     assert [result.labels.max() for result in results if result.labels is not None] == [1]
     with pytest.raises(NetworkError, match="mine: the engine is closed"):
         engine.infer(image)
+
+
+@pytest.mark.parametrize(("requests", "queued"), [(1, 0), (2, 0), (2, 1)])
+def test_an_engine_runs_as_many_calls_at_a_time_as_it_takes(requests: int, queued: int) -> None:
+    running, entered = Semaphore(0), Semaphore(0)
+
+    def run(images: Any) -> Result:
+        entered.release()
+        assert running.acquire(timeout=10)
+        return Result(labels=images[..., 0])
+
+    spec = fake_engine().spec
+    engine = Engine(replace(spec, info=replace(spec.info, requests=requests)), run, queued=queued)
+    assert engine.calls == requests + queued
+    image = np.ones((1, 8, 8, 3), np.uint8)
+    threads = [Thread(target=engine.infer, args=(image,), daemon=True) for _ in range(engine.calls + 1)]
+    for thread in threads:
+        thread.start()
+    assert all(entered.acquire(timeout=10) for _ in range(engine.calls))
+    assert not entered.acquire(timeout=0.1)
+    running.release(len(threads))
+    for thread in threads:
+        thread.join(10)
+    assert entered.acquire(timeout=10)
+
+
+def test_openvino_takes_a_call_more_than_it_computes_at_a_time(network: Network) -> None:
+    for requests, calls in ((1, 1), (2, 3)):
+        with open_engine(network, backend="openvino", precision="f32", requests=requests) as engine:
+            assert (engine.spec.info.requests, engine.calls) == (requests, calls)
 
 
 @pytest.mark.parametrize("least", [1, 0])

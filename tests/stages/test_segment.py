@@ -138,33 +138,35 @@ def test_the_shipped_network_gives_byte_identical_scores_with_two_requests(data:
         np.testing.assert_array_equal(before, after)
 
 
-class Pair:
-    """An engine whose calls wait for each other: it fails unless two run at a time."""
+class Trio:
+    """An engine that computes two images and takes a third, whose calls wait for each other: fewer at a time fail."""
+
+    calls = 3
 
     def __init__(self, fails: Callable[[int], bool] = lambda number: False) -> None:
         classes = Classes(("a", "b"), ((0, 0, 0), (1, 1, 1)))
         self.spec = EngineSpec((4, 6), classes, EngineInfo("n", "b", "f32", "cpu", requests=2))
-        self._both, self._fails = Barrier(2), fails
+        self._all, self._fails = Barrier(3), fails
 
     def infer(self, images: Any) -> Result:
-        self._both.wait(10)
+        self._all.wait(10)
         if self._fails(int(images[0, 0, 0, 0])):
             raise NetworkError("n: failed")
         return Result(labels=np.zeros((1, 4, 6), np.uint8))
 
 
-def run_pair(engine: Pair, monkeypatch: pytest.MonkeyPatch, path: Path) -> Frames:
-    """Return eight frames of the stage `segment`, whose engine is a Pair."""
+def run_trio(engine: Trio, monkeypatch: pytest.MonkeyPatch, path: Path) -> Frames:
+    """Return nine frames of the stage `segment`, whose engine is a Trio."""
     monkeypatch.setattr("stream_seg.stages.segment.open_engine", lambda *_, **__: nullcontext(engine))
-    return Segment(network=str(path)).bind(AHEAD)(make_frame(seq) for seq in range(8))
+    return Segment(network=str(path)).bind(AHEAD)(make_frame(seq) for seq in range(9))
 
 
-def test_two_images_are_computed_at_a_time(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    assert [frame.seq for frame in run_pair(Pair(), monkeypatch, path)] == list(range(8))
+def test_an_engine_gets_as_many_calls_as_it_takes(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    assert [frame.seq for frame in run_trio(Trio(), monkeypatch, path)] == list(range(9))
 
 
 def test_frames_before_a_failing_one_are_yielded(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    out = run_pair(Pair(lambda seq: seq == 3), monkeypatch, path)
+    out = run_trio(Trio(lambda seq: seq == 3), monkeypatch, path)
     assert [next(out).seq for _ in range(3)] == [0, 1, 2]
     with pytest.raises(NetworkError, match="n: failed"):
         next(out)
