@@ -197,6 +197,7 @@ def test_an_output_that_fails_ends_the_run_although_the_source_hangs() -> None:
 
     def fail(frames: Frames) -> Frames:
         for _ in frames:
+            wait_until(lambda: other.received)
             raise OutputError("cannot write out.mp4: disk full")
         yield make_frame(0)
 
