@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from threading import Event, Lock
 from types import TracebackType
 
@@ -19,6 +20,7 @@ from stream_seg.frame import EngineInfo
 from stream_seg.runtime.histogram import Ages
 from stream_seg.runtime.link_stats import LinkStats
 from stream_seg.runtime.links import Links
+from stream_seg.runtime.opencv import share_cores
 from stream_seg.runtime.stopping import wait_for_stages
 from stream_seg.runtime.watchdog import Watchdog
 from stream_seg.runtime.worker import Worker
@@ -62,6 +64,7 @@ class GraphLifecycle:
         for worker in self.workers:
             self._refuse_existing(worker, worker.ages)
         self._connect_age_feedback()
+        self._resources = ExitStack()
         self.watchdog = Watchdog(lambda: self.workers, stall_s=config.watchdog.stall_s)
         self._source_error: StreamSegError | None = None  # of a source that was added to the running graph
         self._running = len(self.workers)
@@ -91,6 +94,7 @@ class GraphLifecycle:
         if self._entered:
             raise ConfigError("a graph runs once; make another one")
         self._entered = True
+        self._resources.enter_context(share_cores(len(self.workers)))
         try:
             self._start()
         except BaseException as error:
@@ -112,6 +116,7 @@ class GraphLifecycle:
     def _clean_up(self) -> None:
         """End the part of a graph that has started, if another part cannot start."""
         self._end_stages()
+        self._resources.close()
         for worker in self.workers:
             if worker.thread.ident is None:
                 worker.receiver.close()
@@ -123,6 +128,7 @@ class GraphLifecycle:
         self.stop()
         self.wait(DRAIN_S)
         self._end_stages()
+        self._resources.close()
         if self.error is not None and self._truncated:
             self.error.args = (f"{self.error}; truncated: {', '.join(self._truncated)}",)
 
