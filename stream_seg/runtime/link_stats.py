@@ -21,7 +21,7 @@ class LinkCounts:
 
     @property
     def in_flight(self) -> int:
-        """Frames neither delivered nor dropped: in the outbox or on the way."""
+        """Frames neither delivered nor dropped: at the sending end or on the way."""
         return self.entered - self.delivered - sum(self.dropped.values())
 
 

@@ -20,8 +20,8 @@ def share_cores(stages: int) -> Iterator[None]:
     """Let a call of OpenCV use as many threads as there are cores for each of `stages`, at least one.
 
     By default it uses all of them, and waits for its threads on cores that other stages use: on two cores, four live
-    sources then reach a tenth less frames/s. The number is one of the whole process: of several graphs the lowest
-    counts, and the last one restores it.
+    sources then reach a tenth less frames/s (`benchmarks/overload.py`). The number is one of the whole process: of
+    several graphs the lowest counts, and the last one restores it.
     """
     global _before
     threads = max(1, count_cores() // stages)

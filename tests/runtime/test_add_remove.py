@@ -157,7 +157,7 @@ def test_the_counts_stay_right_when_a_source_is_removed_while_the_next_stage_han
         hang.set()
         assert hangs.wait(30)
         link = next(link for link in graph.link_stats if link.name == "rear->sink")
-        wait_until(lambda: link.counts().in_flight == 2)  # one sent, one in the outbox
+        wait_until(lambda: link.counts().in_flight == 2)  # one sent, one at the sending end
         graph.remove("rear", timeout_s=0.2)
         assert link.counts().in_flight == 0
         hang.clear()

@@ -228,6 +228,7 @@ def test_messages_of_an_unknown_peer_are_ignored() -> None:
     sending = Thread(target=lambda: (sender.put(make_frame(7)), sender.end()))
     sending.start()
     assert [frame.seq for frame in receiver.frames()] == [7]
+    sending.join(5)
     receiver.close()
     thread.join(5)
     stranger.close(linger=0)
